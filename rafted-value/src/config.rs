@@ -1,0 +1,116 @@
+//! The settings of a group and of a host, with their defaults and limits.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The settings of one group, part of its replicated state.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GroupConfig {
+    /// How often a leader tells its followers that it lives, in ms. Default 50.
+    pub heartbeat_ms: u32,
+    /// For how long a follower that acknowledged a heartbeat votes for nobody else, in ms. Default 200.
+    pub promise_ms: u32,
+    /// How far two clocks may drift apart over one promise, in ms; the lease is shorter by this much, and a margin of
+    /// `promise_ms` or more switches it off. Default 20.
+    pub clock_drift_margin_ms: u32,
+    /// A follower that hears nothing campaigns after a random time of at least this, in ms. Default 600.
+    pub election_timeout_min_ms: u32,
+    /// ... and at most this, in ms. Default 1,200.
+    pub election_timeout_max_ms: u32,
+    /// Replies that clients have not acknowledged, over all sessions; more are refused. Default 100,000.
+    pub session_replies_max: u64,
+    /// The longest time for which a reply may be kept, in ms. Default 600,000 (ten minutes).
+    pub retry_window_max_ms: u64,
+    /// The largest payload of a command, in bytes. Default 1 MiB.
+    pub command_bytes_max: u64,
+    /// A snapshot is taken when the log is this many times larger than the last one. Default 10.
+    pub log_expansion_factor: u32,
+    /// No snapshot is taken before the log has this many bytes. Default 1 MiB.
+    pub log_bytes_min: u64,
+}
+
+impl Default for GroupConfig {
+    fn default() -> Self {
+        Self {
+            heartbeat_ms: 50,
+            promise_ms: 200,
+            clock_drift_margin_ms: 20,
+            election_timeout_min_ms: 600,
+            election_timeout_max_ms: 1200,
+            session_replies_max: 100_000,
+            retry_window_max_ms: 600_000,
+            command_bytes_max: 1 << 20,
+            log_expansion_factor: 10,
+            log_bytes_min: 1 << 20,
+        }
+    }
+}
+
+impl GroupConfig {
+    /// Says what cannot work, if anything.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that names the setting and its number.
+    pub fn validate(&self) -> Result<(), String> {
+        let Self {
+            heartbeat_ms, promise_ms, election_timeout_min_ms: min, election_timeout_max_ms: max, ..
+        } = *self;
+        if heartbeat_ms == 0 {
+            return Err("heartbeat_ms is 0".into());
+        }
+        if promise_ms < heartbeat_ms {
+            return Err(format!("promise_ms {promise_ms} is below heartbeat_ms {heartbeat_ms}"));
+        }
+        if min < 2 * heartbeat_ms {
+            return Err(format!("election_timeout_min_ms {min} is below twice heartbeat_ms {heartbeat_ms}"));
+        }
+        if min < promise_ms {
+            return Err(format!("election_timeout_min_ms {min} is below promise_ms {promise_ms}"));
+        }
+        if max <= min {
+            return Err(format!("election_timeout_max_ms {max} is not above election_timeout_min_ms {min}"));
+        }
+        if self.log_expansion_factor == 0 {
+            return Err("log_expansion_factor is 0".into());
+        }
+        Ok(())
+    }
+}
+
+/// The settings of one node's host.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HostConfig {
+    /// How many loops share the node's groups. Default: the number of cores, at most 8.
+    pub loops: usize,
+    /// What may wait in front of one loop before new requests are refused as overloaded. Default 65,536.
+    pub inbox_max: usize,
+    /// How many inputs one turn of a loop takes at most. Default 4,096.
+    pub turn_inputs_max: usize,
+    /// Commands that go into one log entry at most. Default 1,024.
+    pub entry_commands_max: usize,
+    /// Bytes of commands that go into one log entry, unless one alone is larger. Default 256 KiB.
+    pub entry_bytes_max: usize,
+    /// Commands and queries of one group that wait in a loop at most; more are refused. Default 65,536.
+    pub group_waiting_max: usize,
+    /// A member that was made by a message but never got its state is dropped after this long. Default 60 s.
+    pub uninitialised_max: Duration,
+    /// A snapshot that is not acknowledged is sent again after this long. Default 10 s.
+    pub snapshot_retry: Duration,
+}
+
+impl Default for HostConfig {
+    fn default() -> Self {
+        Self {
+            loops: std::thread::available_parallelism().map_or(2, |cores| cores.get().min(8)),
+            inbox_max: 65_536,
+            turn_inputs_max: 4096,
+            entry_commands_max: 1024,
+            entry_bytes_max: 256 << 10,
+            group_waiting_max: 65_536,
+            uninitialised_max: Duration::from_secs(60),
+            snapshot_retry: Duration::from_secs(10),
+        }
+    }
+}

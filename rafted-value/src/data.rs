@@ -1,0 +1,170 @@
+//! What is replicated: a value with commands that change it and queries that read it.
+//!
+//! [`Data`] is what users write, with their own types. [`RawData`] is the same in bytes, which the host drives and
+//! which layers above implement when their types are known only at run time.
+
+use std::marker::PhantomData;
+
+use bytes::Bytes;
+use rand_chacha::ChaCha8Rng;
+use rand_core::SeedableRng;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A value that is replicated by a Raft group.
+///
+/// `command` runs on every member and must give the same state and reply everywhere: no clock, no randomness, no
+/// iteration over hash maps, no floating-point ordering. What a handler needs of those is in its context. A handler
+/// that panics changes nothing on any member, and its caller is told so.
+///
+/// ```
+/// use rafted_value::{CommandContext, Data};
+///
+/// /// An integer that can be added to.
+/// #[derive(Default, serde::Serialize, serde::Deserialize)]
+/// struct Counter(i64);
+///
+/// impl Data for Counter {
+///     const NAME: &'static str = "counter";
+///     type Command = i64;
+///     type Reply = i64;
+///     type Query = ();
+///     type Answer = i64;
+///
+///     fn command(&mut self, _: &CommandContext, add: i64) -> i64 {
+///         self.0 += add;
+///         self.0
+///     }
+///
+///     fn query(&self, (): ()) -> i64 {
+///         self.0
+///     }
+/// }
+/// ```
+pub trait Data: Default + Serialize + DeserializeOwned + Send + 'static {
+    /// The name under which every node registers the type; part of stored snapshots, so it must not change.
+    const NAME: &'static str;
+    /// What changes the value.
+    type Command: Serialize + DeserializeOwned;
+    /// What a command answers.
+    type Reply: Serialize + DeserializeOwned;
+    /// What asks about the value.
+    type Query: Serialize + DeserializeOwned;
+    /// What a query answers.
+    type Answer: Serialize + DeserializeOwned;
+
+    /// Changes the value; pure.
+    fn command(&mut self, context: &CommandContext, command: Self::Command) -> Self::Reply;
+
+    /// Reads the value; pure.
+    fn query(&self, query: Self::Query) -> Self::Answer;
+}
+
+/// What a command handler may know of the world; the same on every member.
+#[derive(Clone, Copy, Debug)]
+pub struct CommandContext {
+    /// Milliseconds since 1970 as the leader stamped them into the log entry; never less than at the command before.
+    pub now_ms: u64,
+    /// The index of the log entry; grows with every entry, but one entry may hold many commands.
+    pub index: u64,
+    /// Differs for each command and is the same for one command on every member.
+    pub seed: u64,
+}
+
+impl CommandContext {
+    /// A random source that gives the same stream on every member.
+    pub fn rng(&self) -> ChaCha8Rng {
+        ChaCha8Rng::seed_from_u64(self.seed)
+    }
+}
+
+/// Why a command was refused before it changed anything; the same on every member.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(pub String);
+
+/// Why a snapshot could not be read.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the snapshot of {data} cannot be read: {reason}")]
+pub struct RestoreError {
+    /// The name of the data type.
+    pub data: String,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// A replicated value in bytes; see [`Data`] for what handlers must hold.
+pub trait RawData: Send + 'static {
+    /// Changes the value.
+    ///
+    /// # Errors
+    ///
+    /// When the command cannot be carried out at all (it does not decode); nothing may have changed then.
+    fn command(&mut self, context: &CommandContext, payload: &Bytes) -> Result<Bytes, Refused>;
+
+    /// Reads the value.
+    ///
+    /// # Errors
+    ///
+    /// When the query cannot be answered at all (it does not decode).
+    fn query(&self, payload: &Bytes) -> Result<Bytes, Refused>;
+
+    /// Appends the whole value to `out`.
+    fn snapshot(&self, out: &mut Vec<u8>);
+
+    /// Replaces the value by one that [`snapshot`](RawData::snapshot) wrote.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are not such a value.
+    fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError>;
+}
+
+/// A [`Data`] driven in bytes: postcard on both sides.
+pub struct Typed<D: Data> {
+    value: D,
+    data: PhantomData<D>,
+}
+
+impl<D: Data> Default for Typed<D> {
+    fn default() -> Self {
+        Self { value: D::default(), data: PhantomData }
+    }
+}
+
+impl<D: Data> RawData for Typed<D> {
+    fn command(&mut self, context: &CommandContext, payload: &Bytes) -> Result<Bytes, Refused> {
+        let command = decode::<D::Command>("command", D::NAME, payload)?;
+        Ok(encode(&self.value.command(context, command)))
+    }
+
+    fn query(&self, payload: &Bytes) -> Result<Bytes, Refused> {
+        let query = decode::<D::Query>("query", D::NAME, payload)?;
+        Ok(encode(&self.value.query(query)))
+    }
+
+    fn snapshot(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&encode(&self.value));
+    }
+
+    fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
+        self.value = postcard::from_bytes(bytes)
+            .map_err(|error| RestoreError { data: D::NAME.to_owned(), reason: error.to_string() })?;
+        Ok(())
+    }
+}
+
+/// The postcard bytes of `value`.
+///
+/// # Panics
+///
+/// Panics when the type's `Serialize` itself fails (a sequence of unknown length, an error of its own): a programming
+/// error of that type.
+pub fn encode<T: Serialize + ?Sized>(value: &T) -> Bytes {
+    postcard::to_stdvec(value).expect("the type serialises").into()
+}
+
+fn decode<T: DeserializeOwned>(what: &str, name: &str, payload: &[u8]) -> Result<T, Refused> {
+    postcard::from_bytes(payload)
+        .map_err(|error| Refused(format!("the {what} for {name} does not decode: {error}")))
+}

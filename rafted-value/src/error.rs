@@ -1,0 +1,243 @@
+//! What can go wrong, told so that a caller can act: surely not applied, or perhaps applied.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{GroupId, MemberId, NodeId};
+
+/// Why a command has no reply.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
+pub enum CommandError {
+    /// The command surely changed nothing, and never will.
+    #[error("not applied: {0}")]
+    NotApplied(NotApplied),
+    /// The command may have been applied, or may be still. The same session and sequence may be sent again.
+    #[error("perhaps applied: {0}")]
+    Unknown(Unknown),
+}
+
+/// Why a command, or one attempt at it, surely changed nothing.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum NotApplied {
+    /// The member that was asked does not lead its group.
+    #[error("this member of group {group} is not the leader")]
+    NotLeader {
+        /// The group.
+        group: GroupId,
+        /// The node of the leader, where known.
+        leader: Option<NodeId>,
+    },
+    /// The node has no member of the group.
+    #[error("the node has no member of group {0}")]
+    NoSuchGroup(GroupId),
+    /// Too much waits already.
+    #[error("overloaded; try again in {retry_after_ms} ms")]
+    Overloaded {
+        /// When to try again.
+        retry_after_ms: u64,
+    },
+    /// The group's table of sessions is full of commands that their clients have not acknowledged.
+    #[error("the session table of group {group} holds its limit of {limit} replies")]
+    SessionTableFull {
+        /// The group.
+        group: GroupId,
+        /// The limit.
+        limit: u64,
+    },
+    /// The command wants its reply kept for longer than the group keeps any.
+    #[error("the reply should be kept for {asked_ms} ms, over the limit of {limit_ms} ms")]
+    RetryWindowTooLong {
+        /// What was asked.
+        asked_ms: u64,
+        /// The limit.
+        limit_ms: u64,
+    },
+    /// The payload is larger than the group allows.
+    #[error("a payload of {bytes} bytes is over the limit of {limit_bytes}")]
+    TooLarge {
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// The value refused the payload, on every member alike.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// The handler panicked, and its effect was undone on every member alike.
+    #[error("the command handler panicked: {0}")]
+    Panicked(String),
+    /// The node could not be reached.
+    #[error("unreachable: {0}")]
+    Unreachable(String),
+    /// The group failed on this node and is fenced.
+    #[error("group {group} is fenced on this node: {reason}")]
+    Fenced {
+        /// The group.
+        group: GroupId,
+        /// What happened.
+        reason: String,
+    },
+    /// The node is shutting down.
+    #[error("the node is shutting down")]
+    ShuttingDown,
+    /// The peer sent something that does not decode.
+    #[error("the request does not decode: {0}")]
+    Malformed(String),
+}
+
+/// Why it is not known whether a command was applied.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Unknown {
+    /// No reply came in time.
+    #[error("no reply in {limit_ms} ms")]
+    Timeout {
+        /// How long the caller waited.
+        limit_ms: u64,
+    },
+    /// The leader lost its leadership with the command in its log.
+    #[error("the leader of group {0} changed while the command was under way")]
+    LeaderChanged(GroupId),
+    /// The connection broke with the command under way.
+    #[error("the connection was lost: {0}")]
+    ConnectionLost(String),
+    /// The command came after its `retry_until`: an earlier attempt may have been applied and forgotten.
+    #[error("the command is {late_ms} ms past its retry window")]
+    Expired {
+        /// How late it is, in the group's stamped time.
+        late_ms: u64,
+    },
+    /// The client had told the group that it waits for this command no more.
+    #[error("the command was acknowledged before; its reply is gone")]
+    AlreadyAcknowledged,
+    /// The member was removed or stopped with the command under way.
+    #[error("the member of group {0} stopped while the command was under way")]
+    Stopped(GroupId),
+}
+
+/// Why a query has no answer. A query changes nothing, so it may always be asked again.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum QueryError {
+    /// The member that was asked does not lead its group.
+    #[error("this member of group {group} is not the leader")]
+    NotLeader {
+        /// The group.
+        group: GroupId,
+        /// The node of the leader, where known.
+        leader: Option<NodeId>,
+    },
+    /// The node has no member of the group.
+    #[error("the node has no member of group {0}")]
+    NoSuchGroup(GroupId),
+    /// Too much waits already.
+    #[error("overloaded; try again in {retry_after_ms} ms")]
+    Overloaded {
+        /// When to try again.
+        retry_after_ms: u64,
+    },
+    /// The value refused the payload.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// The handler panicked.
+    #[error("the query handler panicked: {0}")]
+    Panicked(String),
+    /// No answer came in time.
+    #[error("no answer in {limit_ms} ms")]
+    Timeout {
+        /// How long the caller waited.
+        limit_ms: u64,
+    },
+    /// The node could not be reached, or the connection was lost.
+    #[error("unreachable: {0}")]
+    Unreachable(String),
+    /// The group failed on this node and is fenced.
+    #[error("group {group} is fenced on this node: {reason}")]
+    Fenced {
+        /// The group.
+        group: GroupId,
+        /// What happened.
+        reason: String,
+    },
+    /// The node is shutting down.
+    #[error("the node is shutting down")]
+    ShuttingDown,
+    /// The peer sent something that does not decode.
+    #[error("the request does not decode: {0}")]
+    Malformed(String),
+}
+
+/// Why an operation on a group's members failed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum GroupError {
+    /// The node has no member of the group.
+    #[error("the node has no member of group {0}")]
+    NoSuchGroup(GroupId),
+    /// The node has a member of the group already, or had one that was removed.
+    #[error("the node has or had a member of group {0}")]
+    AlreadyExists(GroupId),
+    /// The node does not know the data type.
+    #[error("the node knows no data type named {0:?}")]
+    NoSuchData(String),
+    /// The configuration cannot work.
+    #[error("the configuration cannot work: {0}")]
+    InvalidConfig(String),
+    /// The member that was asked does not lead its group.
+    #[error("this member of group {group} is not the leader")]
+    NotLeader {
+        /// The group.
+        group: GroupId,
+        /// The node of the leader, where known.
+        leader: Option<NodeId>,
+    },
+    /// Another membership change is under way.
+    #[error("another membership change of group {0} is under way")]
+    ChangeInProgress(GroupId),
+    /// The group has no such member, or not in the role that the operation needs.
+    #[error("group {group} has no member {member} that could be {operation}")]
+    NoSuchMember {
+        /// The group.
+        group: GroupId,
+        /// The member.
+        member: MemberId,
+        /// What was to be done.
+        operation: String,
+    },
+    /// A learner has not caught up yet.
+    #[error("member {member} of group {group} is {behind} entries behind")]
+    NotCaughtUp {
+        /// The group.
+        group: GroupId,
+        /// The learner.
+        member: MemberId,
+        /// How many entries it lacks; `u64::MAX` while it waits for a snapshot.
+        behind: u64,
+    },
+    /// It is not known whether the change was committed.
+    #[error("the membership change of group {0} may or may not be committed")]
+    Unknown(GroupId),
+    /// Too much waits already, or the node shuts down.
+    #[error("the node is overloaded or shutting down")]
+    Unavailable,
+    /// The group failed on this node and is fenced.
+    #[error("group {group} is fenced on this node: {reason}")]
+    Fenced {
+        /// The group.
+        group: GroupId,
+        /// What happened.
+        reason: String,
+    },
+}
+
+impl From<NotApplied> for CommandError {
+    fn from(error: NotApplied) -> Self {
+        CommandError::NotApplied(error)
+    }
+}
+
+impl From<Unknown> for CommandError {
+    fn from(error: Unknown) -> Self {
+        CommandError::Unknown(error)
+    }
+}
