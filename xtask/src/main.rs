@@ -1,0 +1,69 @@
+//! Every chore of the project behind one verb: `cargo xtask ci`, `fix`, `tidy`, `sim`, `bench`.
+//!
+//! It depends on none of the crates and runs their programs through cargo, so that it is built in seconds and works
+//! while they do not compile.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
+#![allow(clippy::disallowed_methods, reason = "runs on one real machine, outside of any simulation")]
+
+mod ci;
+mod drive;
+mod fix;
+mod invocation;
+mod step;
+mod tidy;
+mod workspace;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What a chore ends with; the error is printed and becomes exit code 1.
+type Outcome = Result<(), Box<dyn Error>>;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Every chore of the project", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Verify everything: format, lints, tests, docs, licences, house rules. Writes nothing into the tree
+    Ci,
+    /// Mend what can be mended by a program: format and lints. The writing twin of ci
+    Fix,
+    /// Check the rules of the house that no compiler knows
+    Tidy,
+    /// Run simulation seeds; all arguments go to the simulation
+    Sim(Passed),
+    /// Measure; all arguments go to the benchmark
+    Bench(Passed),
+}
+
+/// Arguments for the program that is run.
+#[derive(clap::Args)]
+struct Passed {
+    /// Arguments of the program
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().verb {
+        Verb::Ci => ci::run(),
+        Verb::Fix => fix::run(),
+        Verb::Tidy => tidy::run(),
+        Verb::Sim(passed) => drive::run("sim", passed.arguments),
+        Verb::Bench(passed) => drive::run("bench", passed.arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
