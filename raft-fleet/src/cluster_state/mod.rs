@@ -1,0 +1,225 @@
+//! What the whole cluster agrees on: its nodes and its groups, replicated in a group of its own.
+//!
+//! Pure and deterministic: it runs on every member of the cluster group. Everything that acts (founding, moving,
+//! purging) reads it and proposes commands to it, so that two observers never act against each other.
+
+mod apply;
+mod command;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rafted_value::transport::ClusterId;
+use rafted_value::{CommandContext, Data, GroupConfig, GroupId, NodeId};
+use serde::{Deserialize, Serialize};
+
+pub use self::command::{ClusterAnswer, ClusterCommand, ClusterQuery, ClusterRefusal, ClusterReply};
+use crate::group_name::GroupName;
+use crate::node_info::NodeInfo;
+use crate::placement::{Place, place};
+
+/// The group that replicates the [`ClusterState`].
+pub const CLUSTER_GROUP: GroupId = GroupId(1);
+
+/// The first id of a user's group; those below are the fleet's own.
+pub const FIRST_GROUP: GroupId = GroupId(16);
+
+/// Nodes of one cluster, at most. A constant of the replicated state: members that disagree on it would diverge.
+pub const NODES_MAX: usize = 1024;
+
+/// Groups of one cluster, at most, the recently removed included.
+pub const GROUPS_MAX: usize = 131_072;
+
+/// The name under which the cluster group is placed; no user's group can have it.
+const CLUSTER_GROUP_NAME: &str = "\0cluster";
+
+/// The replicated state of a cluster.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(from = "Stored", into = "Stored")]
+pub struct ClusterState {
+    cluster: Option<ClusterId>,
+    revision: u64,
+    cluster_members_max: u32,
+    nodes: BTreeMap<NodeId, NodeEntry>,
+    groups: BTreeMap<GroupName, GroupEntry>,
+    removed: BTreeMap<GroupId, RemovedGroup>,
+    next_group: u64,
+}
+
+/// A node of the cluster.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NodeEntry {
+    /// The name its operator gave it; no other listed node has it.
+    pub name: String,
+    /// Its zone.
+    pub zone: String,
+    /// Where others reach it; no other listed node has it.
+    pub address: String,
+    /// Whether it is to hold members. A node that leaves is listed until it is gone.
+    pub active: bool,
+}
+
+/// A group of the cluster.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GroupEntry {
+    /// Its id; a group that is removed and added again has another.
+    pub id: GroupId,
+    /// The name of its data type.
+    pub data: String,
+    /// How many members it should have; all active nodes where there are fewer.
+    pub replicas: u32,
+    /// Its settings.
+    pub config: GroupConfig,
+    /// How far it has come.
+    pub state: GroupState,
+}
+
+/// How far a group has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum GroupState {
+    /// One node founds it; no client may use it yet, so that it can be founded again under another id when that
+    /// node dies.
+    Founding {
+        /// The node that founds it.
+        founder: NodeId,
+    },
+    /// It has had all the members it should have, and is in use. From here on it is never founded again.
+    Running,
+}
+
+/// A group that was removed while nodes may still hold members of it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RemovedGroup {
+    /// The name it had; it cannot be used again before the members are gone.
+    pub name: GroupName,
+    /// Nodes that have not yet said that they hold no member of it.
+    pub pending: BTreeSet<NodeId>,
+}
+
+impl Default for ClusterState {
+    fn default() -> Self {
+        Self {
+            cluster: None,
+            revision: 0,
+            cluster_members_max: 0,
+            nodes: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            removed: BTreeMap::new(),
+            next_group: FIRST_GROUP.0,
+        }
+    }
+}
+
+impl ClusterState {
+    /// The cluster's id; `None` before the cluster is formed.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.cluster
+    }
+
+    /// Grows with every change.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// All nodes, the inactive ones included.
+    pub fn nodes(&self) -> &BTreeMap<NodeId, NodeEntry> {
+        &self.nodes
+    }
+
+    /// All groups, those that are being founded included.
+    pub fn groups(&self) -> &BTreeMap<GroupName, GroupEntry> {
+        &self.groups
+    }
+
+    /// Groups that were removed and whose members are not all known to be gone.
+    pub fn removed(&self) -> &BTreeMap<GroupId, RemovedGroup> {
+        &self.removed
+    }
+
+    /// The nodes that may hold members, by zone.
+    pub fn active_nodes(&self) -> BTreeMap<&str, Vec<NodeId>> {
+        let mut zones = BTreeMap::<&str, Vec<NodeId>>::new();
+        for (node, entry) in self.nodes.iter().filter(|(_, entry)| entry.active) {
+            zones.entry(entry.zone.as_str()).or_default().push(*node);
+        }
+        zones
+    }
+
+    /// The nodes that should hold the members of a group with this name, the preferred leader first.
+    pub fn desired(&self, name: &GroupName, replicas: u32) -> Vec<NodeId> {
+        place(self.places(), name.as_str(), replicas as usize)
+    }
+
+    /// The nodes that should hold the members of the cluster group itself.
+    pub fn desired_of_cluster_group(&self) -> Vec<NodeId> {
+        place(self.places(), CLUSTER_GROUP_NAME, self.cluster_members_max as usize)
+    }
+
+    fn places(&self) -> impl Iterator<Item = Place<'_>> {
+        let active = self.nodes.iter().filter(|(_, entry)| entry.active);
+        active.map(|(node, entry)| Place { node: *node, name: &entry.name, zone: &entry.zone })
+    }
+}
+
+impl Data for ClusterState {
+    const NAME: &'static str = "raft-fleet.cluster";
+    type Command = ClusterCommand;
+    type Reply = ClusterReply;
+    type Query = ClusterQuery;
+    type Answer = ClusterAnswer;
+
+    fn command(&mut self, _: &CommandContext, command: ClusterCommand) -> ClusterReply {
+        self.apply(command)
+    }
+
+    fn query(&self, query: ClusterQuery) -> ClusterAnswer {
+        match query {
+            ClusterQuery::Since { revision } if revision == self.revision => ClusterAnswer::Unchanged,
+            ClusterQuery::Since { .. } => ClusterAnswer::State(Box::new(self.clone())),
+            ClusterQuery::Missing { groups } => {
+                let listed: BTreeSet<GroupId> = self.groups.values().map(|entry| entry.id).collect();
+                ClusterAnswer::Missing(groups.into_iter().filter(|id| !listed.contains(id)).collect())
+            }
+            ClusterQuery::Group { name } => ClusterAnswer::Group(self.groups.get(&name).cloned()),
+        }
+    }
+}
+
+/// The state as it is stored and sent; a change of its shape is a new variant at the end.
+#[derive(Serialize, Deserialize)]
+enum Stored {
+    V1 {
+        cluster: Option<ClusterId>,
+        revision: u64,
+        cluster_members_max: u32,
+        nodes: BTreeMap<NodeId, NodeEntry>,
+        groups: BTreeMap<GroupName, GroupEntry>,
+        removed: BTreeMap<GroupId, RemovedGroup>,
+        next_group: u64,
+    },
+}
+
+impl From<Stored> for ClusterState {
+    fn from(stored: Stored) -> Self {
+        let Stored::V1 { cluster, revision, cluster_members_max, nodes, groups, removed, next_group } =
+            stored;
+        Self { cluster, revision, cluster_members_max, nodes, groups, removed, next_group }
+    }
+}
+
+impl From<ClusterState> for Stored {
+    fn from(state: ClusterState) -> Self {
+        let ClusterState { cluster, revision, cluster_members_max, nodes, groups, removed, next_group } =
+            state;
+        Self::V1 { cluster, revision, cluster_members_max, nodes, groups, removed, next_group }
+    }
+}
+
+impl From<NodeInfo> for (NodeId, NodeEntry) {
+    fn from(info: NodeInfo) -> Self {
+        let NodeInfo { node, name, zone, address } = info;
+        (node, NodeEntry { name, zone, address, active: true })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,266 @@
+use proptest::prelude::*;
+use rafted_value::encode;
+
+use super::*;
+
+const CLUSTER: ClusterId = ClusterId(7);
+
+fn info(node: u64) -> NodeInfo {
+    info_at(node, &format!("node-{node}"), &format!("host-{node}:1"))
+}
+
+fn info_at(node: u64, name: &str, address: &str) -> NodeInfo {
+    NodeInfo {
+        node: NodeId(node),
+        name: name.into(),
+        zone: format!("z{}", node % 2),
+        address: address.into(),
+    }
+}
+
+fn name(text: &str) -> GroupName {
+    GroupName::new(text).unwrap()
+}
+
+fn formed(nodes: u64) -> ClusterState {
+    let mut state = ClusterState::default();
+    let nodes = (1..=nodes).map(info).collect();
+    let form = ClusterCommand::Form { cluster: CLUSTER, nodes, cluster_members_max: 7 };
+    assert_eq!(state.apply(form), ClusterReply::Done);
+    state
+}
+
+fn join(state: &mut ClusterState, node: NodeInfo) -> ClusterReply {
+    state.apply(ClusterCommand::Join { node, cluster: CLUSTER })
+}
+
+fn add(state: &mut ClusterState, group: &str) -> ClusterReply {
+    let config = GroupConfig::default();
+    state.apply(ClusterCommand::AddGroup { name: name(group), data: "d".into(), replicas: 3, config })
+}
+
+fn added(state: &mut ClusterState, group: &str) -> (GroupId, NodeId) {
+    match add(state, group) {
+        ClusterReply::GroupAdded { id, founder } => (id, founder),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn purge(state: &mut ClusterState, node: NodeId, by: NodeId) -> ClusterReply {
+    state.apply(ClusterCommand::Purge { node, by })
+}
+
+#[test]
+fn only_the_first_forming_command_lists_the_founders() {
+    let mut state = formed(3);
+    let revision = state.revision();
+    join(&mut state, info(9));
+    let again = ClusterCommand::Form { cluster: CLUSTER, nodes: vec![info(1)], cluster_members_max: 7 };
+    assert_eq!(state.apply(again), ClusterReply::Done);
+    assert_eq!(state.nodes().len(), 4);
+    assert_eq!(state.revision(), revision + 1);
+    let other = ClusterCommand::Form { cluster: ClusterId(8), nodes: vec![], cluster_members_max: 7 };
+    assert!(matches!(state.apply(other), ClusterReply::Refused(ClusterRefusal::OtherCluster { .. })));
+}
+
+#[test]
+fn a_node_that_restarts_empty_at_its_address_supersedes_its_former_life_at_once() {
+    let mut state = formed(3);
+    let next = info_at(99, "node-2", "host-2:1");
+    assert_eq!(join(&mut state, next.clone()), ClusterReply::Joined { superseded: Some(NodeId(2)) });
+    assert!(!state.nodes().contains_key(&NodeId(2)));
+    assert_eq!(join(&mut state, next), ClusterReply::Joined { superseded: None });
+    assert_eq!(state.nodes().len(), 3);
+}
+
+#[test]
+fn a_name_or_an_address_is_held_by_one_node_at_a_time() {
+    let mut state = formed(3);
+    let name = join(&mut state, info_at(99, "node-2", "elsewhere:1"));
+    assert!(matches!(name, ClusterReply::Refused(ClusterRefusal::DuplicateName { .. })), "{name:?}");
+    let address = join(&mut state, info_at(99, "node-99", "host-2:1"));
+    assert!(matches!(address, ClusterReply::Refused(ClusterRefusal::DuplicateAddress { .. })), "{address:?}");
+    purge(&mut state, NodeId(2), NodeId(1));
+    let name = join(&mut state, info_at(99, "node-2", "elsewhere:1"));
+    assert_eq!(name, ClusterReply::Joined { superseded: None });
+}
+
+#[test]
+fn a_node_of_another_cluster_or_with_a_bad_zone_is_refused() {
+    let mut state = formed(1);
+    let other = state.apply(ClusterCommand::Join { node: info(2), cluster: ClusterId(8) });
+    assert!(matches!(other, ClusterReply::Refused(ClusterRefusal::OtherCluster { .. })));
+    let mut bad = info(2);
+    bad.zone = "x".repeat(10_000);
+    let ClusterReply::Refused(refusal) = join(&mut state, bad) else { panic!() };
+    assert_eq!(refusal.to_string(), "the zone has 10000 bytes, over the limit of 255");
+}
+
+#[test]
+fn a_group_whose_founder_dies_before_it_is_ready_is_founded_anew_under_another_id() {
+    let mut state = formed(3);
+    let (first, founder) = added(&mut state, "g");
+    assert_eq!(first, FIRST_GROUP);
+    let other = *state.nodes().keys().find(|node| **node != founder).unwrap();
+    purge(&mut state, founder, other);
+    let entry = state.groups()[&name("g")].clone();
+    assert_ne!(entry.id, first);
+    let GroupState::Founding { founder: second } = entry.state else { panic!() };
+    assert_ne!(second, founder);
+    let stale = state.apply(ClusterCommand::GroupReady { name: name("g"), id: first });
+    assert!(matches!(stale, ClusterReply::Refused(ClusterRefusal::NoSuchGroup(_))));
+    let ready = state.apply(ClusterCommand::GroupReady { name: name("g"), id: entry.id });
+    assert_eq!(ready, ClusterReply::Done);
+}
+
+/// Fault 27: the original deletes a group, with its data, when all its members look dead.
+#[test]
+fn a_group_in_use_is_never_founded_again_whoever_is_purged() {
+    let mut state = formed(3);
+    let (id, _) = added(&mut state, "g");
+    state.apply(ClusterCommand::GroupReady { name: name("g"), id });
+    for node in 1..=3 {
+        purge(&mut state, NodeId(node), NodeId(node));
+    }
+    join(&mut state, info(9));
+    let entry = &state.groups()[&name("g")];
+    assert_eq!((entry.id, entry.state), (id, GroupState::Running));
+}
+
+#[test]
+fn a_name_cannot_be_used_again_before_the_members_of_the_removed_group_are_gone() {
+    let mut state = formed(2);
+    let (id, _) = added(&mut state, "g");
+    assert_eq!(add(&mut state, "g"), ClusterReply::Refused(ClusterRefusal::AlreadyAdded(name("g"))));
+    let removed = state.apply(ClusterCommand::RemoveGroup { name: name("g") });
+    assert_eq!(removed, ClusterReply::GroupRemoved { id });
+    let refused = ClusterRefusal::CleanupOngoing { name: name("g"), pending: 2 };
+    assert_eq!(add(&mut state, "g"), ClusterReply::Refused(refused));
+    state.apply(ClusterCommand::CleanedUp { node: NodeId(1), groups: vec![id] });
+    let refused = ClusterRefusal::CleanupOngoing { name: name("g"), pending: 1 };
+    assert_eq!(add(&mut state, "g"), ClusterReply::Refused(refused));
+    purge(&mut state, NodeId(2), NodeId(1));
+    assert_eq!(added(&mut state, "g").0, GroupId(FIRST_GROUP.0 + 1));
+}
+
+#[test]
+fn an_unlisted_node_purges_nobody() {
+    let mut state = formed(2);
+    let refused = ClusterReply::Refused(ClusterRefusal::NoSuchNode(NodeId(5)));
+    assert_eq!(purge(&mut state, NodeId(1), NodeId(5)), refused);
+    assert_eq!(purge(&mut state, NodeId(5), NodeId(1)), refused);
+}
+
+#[test]
+fn a_node_that_leaves_is_listed_but_gets_no_members() {
+    let mut state = formed(2);
+    assert_eq!(state.apply(ClusterCommand::Leave { node: NodeId(1) }), ClusterReply::Done);
+    assert_eq!(state.desired(&name("g"), 3), vec![NodeId(2)]);
+    assert_eq!(state.nodes().len(), 2);
+    let none = state.apply(ClusterCommand::Leave { node: NodeId(2) });
+    assert_eq!(none, ClusterReply::Done);
+    assert_eq!(add(&mut state, "g"), ClusterReply::Refused(ClusterRefusal::NoActiveNode));
+}
+
+#[test]
+fn an_unchanged_state_costs_a_small_answer() {
+    let state = formed(3);
+    let unchanged = state.query(ClusterQuery::Since { revision: state.revision() });
+    assert_eq!(encode(&unchanged).len(), 1);
+    let changed = state.query(ClusterQuery::Since { revision: 0 });
+    assert_eq!(changed, ClusterAnswer::State(Box::new(state)));
+}
+
+#[test]
+fn the_stored_bytes_never_change() {
+    let mut state = formed(1);
+    added(&mut state, "g");
+    let (id, _) = added(&mut state, "h");
+    state.apply(ClusterCommand::RemoveGroup { name: name("h") });
+    assert_eq!(id, GroupId(17));
+    let bytes = encode(&state);
+    assert_eq!(postcard::from_bytes::<ClusterState>(&bytes).unwrap(), state);
+    let config = GroupConfig::default();
+    let form = ClusterCommand::Form { cluster: CLUSTER, nodes: vec![info(1)], cluster_members_max: 7 };
+    let add = ClusterCommand::AddGroup { name: name("g"), data: "d".into(), replicas: 3, config };
+    let ready = ClusterCommand::GroupReady { name: name("g"), id };
+    crate::golden::check(
+        "cluster_state",
+        &[
+            ("state", &bytes),
+            ("form", &encode(&form)),
+            ("join", &encode(&ClusterCommand::Join { node: info(1), cluster: CLUSTER })),
+            ("leave", &encode(&ClusterCommand::Leave { node: NodeId(1) })),
+            ("purge", &encode(&ClusterCommand::Purge { node: NodeId(1), by: NodeId(2) })),
+            ("add", &encode(&add)),
+            ("remove", &encode(&ClusterCommand::RemoveGroup { name: name("g") })),
+            ("ready", &encode(&ready)),
+            ("cleaned_up", &encode(&ClusterCommand::CleanedUp { node: NodeId(1), groups: vec![id] })),
+            ("since", &encode(&ClusterQuery::Since { revision: 3 })),
+            ("missing", &encode(&ClusterQuery::Missing { groups: vec![id] })),
+            ("group", &encode(&ClusterQuery::Group { name: name("g") })),
+            ("done", &encode(&ClusterReply::Done)),
+            ("joined", &encode(&ClusterReply::Joined { superseded: Some(NodeId(1)) })),
+            ("added", &encode(&ClusterReply::GroupAdded { id, founder: NodeId(1) })),
+            ("removed", &encode(&ClusterReply::GroupRemoved { id })),
+            ("refused", &encode(&ClusterReply::Refused(ClusterRefusal::NoActiveNode))),
+            ("unchanged", &encode(&ClusterAnswer::Unchanged)),
+            ("missing_answer", &encode(&ClusterAnswer::Missing(vec![id]))),
+            ("group_answer", &encode(&ClusterAnswer::Group(None))),
+        ],
+    );
+}
+
+fn any_command() -> impl Strategy<Value = ClusterCommand> {
+    let node = 1..8_u64;
+    let group = (0..4_u8).prop_map(|number| name(&format!("g{number}")));
+    let id = (16..40_u64).prop_map(GroupId);
+    prop_oneof![
+        (node.clone(), 1..5_u64).prop_map(|(node, at)| {
+            let node = info_at(node, &format!("node-{at}"), &format!("host-{at}:1"));
+            ClusterCommand::Join { node, cluster: CLUSTER }
+        }),
+        node.clone().prop_map(|node| ClusterCommand::Leave { node: NodeId(node) }),
+        (node.clone(), node.clone())
+            .prop_map(|(node, by)| ClusterCommand::Purge { node: NodeId(node), by: NodeId(by) }),
+        group.clone().prop_map(|name| {
+            let config = GroupConfig::default();
+            ClusterCommand::AddGroup { name, data: "d".into(), replicas: 3, config }
+        }),
+        group.clone().prop_map(|name| ClusterCommand::RemoveGroup { name }),
+        (group, id.clone()).prop_map(|(name, id)| ClusterCommand::GroupReady { name, id }),
+        (node, id).prop_map(|(node, id)| ClusterCommand::CleanedUp { node: NodeId(node), groups: vec![id] }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn ids_are_never_reused_and_tables_never_contradict_each_other(
+        commands in prop::collection::vec(any_command(), 0..60),
+    ) {
+        let mut state = formed(3);
+        let mut ids = BTreeMap::<GroupId, GroupName>::new();
+        for command in commands {
+            let before = state.clone();
+            let reply = state.apply(command);
+            prop_assert_eq!(state.revision() > before.revision(), state != before, "{:?}", reply);
+            let names: BTreeSet<_> = state.nodes().values().map(|entry| &entry.name).collect();
+            let addresses: BTreeSet<_> = state.nodes().values().map(|entry| &entry.address).collect();
+            prop_assert_eq!(names.len(), state.nodes().len());
+            prop_assert_eq!(addresses.len(), state.nodes().len());
+            for (name, entry) in state.groups() {
+                let owner = ids.entry(entry.id).or_insert_with(|| name.clone());
+                prop_assert_eq!(&*owner, name);
+                prop_assert!(!state.removed().contains_key(&entry.id));
+                if let GroupState::Founding { founder } = entry.state {
+                    let active = state.nodes().get(&founder).is_some_and(|node| node.active);
+                    prop_assert!(active || state.active_nodes().is_empty());
+                }
+            }
+            for removed in state.removed().values() {
+                prop_assert!(!removed.pending.is_empty());
+                prop_assert!(removed.pending.iter().all(|node| state.nodes().contains_key(node)));
+            }
+        }
+    }
+}

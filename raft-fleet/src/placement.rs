@@ -1,0 +1,166 @@
+//! Where the members of a group belong: rendezvous hashing, spread over zones.
+//!
+//! Every node computes the same answer from the replicated cluster state alone, so nobody has to be asked. Within a
+//! zone the nodes are ranked by a hash of (node, group); then all nodes are ordered by (rank within the zone, hash),
+//! and the first `replicas` of that order hold the group. The first of all is the preferred leader.
+//!
+//! It moves as little as can be: a node that comes shifts the later nodes of its own zone by one rank, each to a key
+//! below the one that its successor had, so that at most the last chosen node falls out, in favour of the new one.
+//! (Rendezvous hashing: Thaler and Ravishankar, 1998.)
+//!
+//! Nodes are hashed by name, not by id: a node that restarts empty has a new id and the same name, and gets back the
+//! groups that it had, instead of moving some to others and some of others to it.
+
+use rafted_value::NodeId;
+use twox_hash::XxHash3_64;
+
+/// The seed of all placement hashes; it must never change, or every group of every cluster moves.
+const SEED: u64 = 0x7261_6674_666c_6565;
+
+/// A node as placement sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place<'a> {
+    /// The node.
+    pub node: NodeId,
+    /// Its name, which decides what it gets.
+    pub name: &'a str,
+    /// Its zone.
+    pub zone: &'a str,
+}
+
+/// The nodes that should hold the group named `group`, the preferred leader first; all nodes where there are fewer
+/// than `replicas`. The order of `places` does not matter.
+pub fn place<'a>(places: impl IntoIterator<Item = Place<'a>>, group: &str, replicas: usize) -> Vec<NodeId> {
+    let mut by_zone: Vec<(&str, u64, NodeId)> =
+        places.into_iter().map(|place| (place.zone, score(place.name, group), place.node)).collect();
+    by_zone.sort_unstable();
+    let mut ranked = Vec::with_capacity(by_zone.len());
+    let mut rank = 0_usize;
+    let mut previous = None;
+    for (zone, score, node) in by_zone {
+        rank = if previous == Some(zone) { rank + 1 } else { 0 };
+        previous = Some(zone);
+        ranked.push((rank, score, node));
+    }
+    ranked.sort_unstable();
+    ranked.truncate(replicas);
+    ranked.into_iter().map(|(_, _, node)| node).collect()
+}
+
+/// The lower, the nearer the node is to the group.
+fn score(node: &str, group: &str) -> u64 {
+    let pair = [XxHash3_64::oneshot_with_seed(SEED, node.as_bytes()), hash(group)];
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&pair[0].to_le_bytes());
+    bytes[8..].copy_from_slice(&pair[1].to_le_bytes());
+    XxHash3_64::oneshot_with_seed(SEED, &bytes)
+}
+
+fn hash(text: &str) -> u64 {
+    XxHash3_64::oneshot_with_seed(SEED, text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// (name number, zone number) of each node; the id is the name number + 1.
+    fn nodes() -> impl Strategy<Value = BTreeMap<u64, u8>> {
+        prop::collection::btree_map(0..40_u64, 0..5_u8, 1..12)
+    }
+
+    fn placed(nodes: &BTreeMap<u64, u8>, group: &str, replicas: usize) -> Vec<NodeId> {
+        let named: Vec<_> = nodes
+            .iter()
+            .map(|(number, zone)| (NodeId(number + 1), format!("node-{number}"), format!("zone-{zone}")))
+            .collect();
+        place(named.iter().map(|(node, name, zone)| Place { node: *node, name, zone }), group, replicas)
+    }
+
+    proptest! {
+        #[test]
+        fn a_node_that_comes_or_goes_moves_only_what_it_must(
+            nodes in nodes(), group in "[a-z]{1,8}", replicas in 1..6_usize, at in any::<prop::sample::Index>(),
+        ) {
+            let with: Vec<NodeId> = placed(&nodes, &group, replicas);
+            let number = *at.get(&nodes.keys().copied().collect::<Vec<_>>());
+            let mut fewer = nodes.clone();
+            fewer.remove(&number);
+            let without = placed(&fewer, &group, replicas);
+            let gone = NodeId(number + 1);
+            let with: BTreeSet<_> = with.into_iter().collect();
+            let without: BTreeSet<_> = without.into_iter().collect();
+            if with.contains(&gone) {
+                let kept: BTreeSet<_> = with.iter().copied().filter(|node| *node != gone).collect();
+                prop_assert!(kept.is_subset(&without), "{kept:?} {without:?}");
+            } else {
+                prop_assert_eq!(with, without);
+            }
+        }
+
+        #[test]
+        fn members_are_spread_over_zones_as_far_as_there_are_zones(
+            nodes in nodes(), group in "[a-z]{1,8}", replicas in 1..6_usize,
+        ) {
+            let chosen = placed(&nodes, &group, replicas);
+            prop_assert_eq!(chosen.len(), replicas.min(nodes.len()));
+            prop_assert_eq!(chosen.iter().collect::<BTreeSet<_>>().len(), chosen.len());
+            let zones: BTreeSet<u8> = nodes.values().copied().collect();
+            let used: BTreeSet<u8> = chosen.iter().map(|node| nodes[&(node.0 - 1)]).collect();
+            prop_assert_eq!(used.len(), zones.len().min(replicas));
+        }
+
+        #[test]
+        fn more_replicas_keep_the_members_that_fewer_would_have(
+            nodes in nodes(), group in "[a-z]{1,8}", replicas in 1..6_usize,
+        ) {
+            let few = placed(&nodes, &group, replicas);
+            let more = placed(&nodes, &group, replicas + 1);
+            prop_assert_eq!(&few[..], &more[..few.len()]);
+        }
+    }
+
+    #[test]
+    fn leaders_and_members_are_spread_evenly() {
+        let nodes: BTreeMap<u64, u8> = (0..4).map(|number| (number, number as u8 % 2)).collect();
+        let mut leads = BTreeMap::<NodeId, u32>::new();
+        let mut holds = BTreeMap::<NodeId, u32>::new();
+        for group in 0..4000 {
+            let chosen = placed(&nodes, &format!("group-{group}"), 2);
+            *leads.entry(chosen[0]).or_default() += 1;
+            chosen.into_iter().for_each(|node| *holds.entry(node).or_default() += 1);
+        }
+        assert!(leads.values().all(|count| (850..1150).contains(count)), "{leads:?}");
+        assert!(holds.values().all(|count| (1850..2150).contains(count)), "{holds:?}");
+    }
+
+    #[test]
+    fn a_node_that_restarts_under_a_new_id_gets_its_place_back() {
+        let names = ["a", "b", "c", "d"];
+        let at = |ids: [u64; 4]| {
+            let places = names.iter().zip(ids).map(|(name, id)| Place { node: NodeId(id), name, zone: "z" });
+            place(places, "g", 3)
+        };
+        let before = at([1, 2, 3, 4]);
+        let after = at([1, 2, 99, 4]);
+        let renamed: Vec<_> =
+            before.iter().map(|node| if *node == NodeId(3) { NodeId(99) } else { *node }).collect();
+        assert_eq!(after, renamed);
+    }
+
+    /// A changed hash would move every group of every cluster at the next upgrade.
+    #[test]
+    fn the_hash_never_changes() {
+        assert_eq!(score("node-1", "group-1"), 9_460_586_248_714_576_466);
+        let nodes: BTreeMap<u64, u8> = (0..6).map(|number| (number, number as u8 % 3)).collect();
+        let chosen: Vec<Vec<u64>> = ["a", "b", "c", "kv/users/0"]
+            .iter()
+            .map(|group| placed(&nodes, group, 3).into_iter().map(|node| node.0).collect())
+            .collect();
+        assert_eq!(chosen, [[1, 2, 3], [5, 4, 6], [3, 2, 4], [6, 4, 5]]);
+    }
+}
