@@ -1,0 +1,206 @@
+//! What can go wrong, told so that a caller can act: surely not applied, or perhaps applied.
+
+use raft_fleet::FleetError;
+use raft_fleet::rafted_value::{CommandError, NotApplied, QueryError, Unknown};
+
+use crate::key_range::KeyRange;
+use crate::keyspace::{KeyspaceName, KeyspacePolicy};
+
+/// Why a command has no reply.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum KvCommandError {
+    /// The command surely changed nothing, and never will.
+    #[error("not applied: {0}")]
+    NotApplied(KvNotApplied),
+    /// The command may have been applied, or may be still.
+    #[error("perhaps applied: {0}")]
+    Unknown(KvUnknown),
+}
+
+/// Why a command surely changed nothing.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KvNotApplied {
+    /// The keyspace could not be found.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    /// The shard that was asked is not responsible for the key.
+    #[error("the shard that was asked holds the key hashes {range}, not {hash:016x}")]
+    OutOfRange {
+        /// What the shard is responsible for.
+        range: KeyRange,
+        /// The hash of the key.
+        hash: u64,
+    },
+    /// The shard has not been told yet what it is responsible for.
+    #[error("the shard is not initialised yet")]
+    NotInitialised,
+    /// The shard's group did not apply it. A command that the value type refuses comes as
+    /// [`NotApplied::Refused`], one whose handler panicked as [`NotApplied::Panicked`].
+    #[error(transparent)]
+    Group(NotApplied),
+}
+
+/// Why it is not known whether a command was applied.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KvUnknown {
+    /// The shard's group did not answer.
+    #[error(transparent)]
+    Group(Unknown),
+    /// The shard answered what this version does not understand.
+    #[error("the answer is not understood: {0}")]
+    Reply(String),
+}
+
+/// Why a query has no answer. A query changes nothing, so it may always be asked again.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KvQueryError {
+    /// The key has no value.
+    #[error("the key has no value")]
+    KeyNotFound,
+    /// The keyspace could not be found.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    /// The shard that was asked is not responsible for the key.
+    #[error("the shard that was asked holds the key hashes {range}, not {hash:016x}")]
+    OutOfRange {
+        /// What the shard is responsible for.
+        range: KeyRange,
+        /// The hash of the key.
+        hash: u64,
+    },
+    /// The shard has not been told yet what it is responsible for.
+    #[error("the shard is not initialised yet")]
+    NotInitialised,
+    /// The shard's group did not answer.
+    #[error(transparent)]
+    Group(QueryError),
+    /// The shard answered what this version does not understand.
+    #[error("the answer is not understood: {0}")]
+    Answer(String),
+}
+
+/// Why it is not known which shard a key belongs to. Nothing was sent.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RouteError {
+    /// No keyspace of this name is registered.
+    #[error("there is no keyspace {0:?}")]
+    NoSuchKeyspace(KeyspaceName),
+    /// The keyspace's shards are still being made.
+    #[error("keyspace {0:?} is still being created")]
+    StillCreating(KeyspaceName),
+    /// The list of keyspaces could not be read.
+    #[error("the list of keyspaces cannot be read: {0}")]
+    Keyspaces(String),
+}
+
+/// Why an operation on keyspaces, or the start of a node, did not succeed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KvError {
+    /// The fleet below could not be started, or a shard could not be made.
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
+    /// A setting cannot work.
+    #[error("the configuration cannot work: {0}")]
+    InvalidConfig(String),
+    /// A value type's name cannot work.
+    #[error("{0}")]
+    InvalidValueType(String),
+    /// This node does not know the value type.
+    #[error("this node knows no value type named {0:?}")]
+    UnknownValueType(String),
+    /// The policy cannot work.
+    #[error("the policy of keyspace {name:?} cannot work: {reason}")]
+    InvalidPolicy {
+        /// The keyspace.
+        name: KeyspaceName,
+        /// A sentence that names the setting and its number.
+        reason: String,
+    },
+    /// The keyspace is registered with another policy.
+    #[error("keyspace {name:?} is registered with another policy: {present:?}")]
+    AlreadyRegistered {
+        /// The keyspace.
+        name: KeyspaceName,
+        /// The policy that it has.
+        present: Box<KeyspacePolicy>,
+    },
+    /// The cluster has as many keyspaces as it can.
+    #[error("the cluster has {limit} keyspaces, its limit")]
+    TooManyKeyspaces {
+        /// The limit.
+        limit: u64,
+    },
+    /// The keyspace is not registered.
+    #[error("there is no keyspace {0:?}")]
+    NoSuchKeyspace(KeyspaceName),
+    /// The group of a shard exists already, with another range.
+    #[error("shard {shard} of keyspace {name:?} holds the key hashes {present}, not {wanted}")]
+    OtherRange {
+        /// The keyspace.
+        name: KeyspaceName,
+        /// Which of its shards.
+        shard: u32,
+        /// What the shard holds.
+        present: KeyRange,
+        /// What it should hold.
+        wanted: KeyRange,
+    },
+    /// The list of keyspaces, or a new shard, did not take a command. Asking again is safe.
+    #[error("{what}: {error}")]
+    Command {
+        /// What was to be done.
+        what: &'static str,
+        /// What happened.
+        error: CommandError,
+    },
+    /// The list of keyspaces, or a shard, did not answer.
+    #[error("{what}: {error}")]
+    Query {
+        /// What was to be read.
+        what: &'static str,
+        /// What happened.
+        error: QueryError,
+    },
+    /// An answer is not understood.
+    #[error("{what}: the answer is not understood: {reason}")]
+    Answer {
+        /// What was asked.
+        what: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The time for the whole operation is over. Asking again continues where this one stopped.
+    #[error("{what} took longer than {limit_ms} ms")]
+    Timeout {
+        /// What was to be done.
+        what: &'static str,
+        /// The limit.
+        limit_ms: u64,
+    },
+}
+
+impl From<KvNotApplied> for KvCommandError {
+    fn from(error: KvNotApplied) -> Self {
+        KvCommandError::NotApplied(error)
+    }
+}
+
+impl From<RouteError> for KvCommandError {
+    fn from(error: RouteError) -> Self {
+        KvCommandError::NotApplied(KvNotApplied::Route(error))
+    }
+}
+
+impl From<CommandError> for KvCommandError {
+    fn from(error: CommandError) -> Self {
+        match error {
+            CommandError::NotApplied(error) => KvCommandError::NotApplied(KvNotApplied::Group(error)),
+            CommandError::Unknown(error) => KvCommandError::Unknown(KvUnknown::Group(error)),
+        }
+    }
+}

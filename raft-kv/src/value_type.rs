@@ -1,0 +1,151 @@
+//! What the values of a keyspace are: the callbacks of one value type, and the set of types that a node knows.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use raft_fleet::rafted_value::{CommandContext, Refused, Registry};
+
+use crate::shard::ShardData;
+
+/// The callbacks of the values of a keyspace, one value for each key.
+///
+/// `command` runs on every member of a shard and must give the same value, reply, load and size everywhere: no clock,
+/// no randomness (what a handler needs of both is in its context), no iteration over hash maps. A handler that panics
+/// changes nothing on any member, and its caller is told so; that costs a rebuild of the shard, so it is for mistakes,
+/// not for answers.
+///
+/// It is an object (`&self`) so that a layer above can find the type of a value when it runs, from the key.
+pub trait ValuePerKey: Send + Sync + 'static {
+    /// A live value; it stays in memory as it is, and is turned into bytes for snapshots only.
+    type Value: Send + 'static;
+
+    /// Changes the value of a key; pure.
+    ///
+    /// `value` is the key's value, or `None` where there is none. The handler changes it in place, fills it (a new
+    /// value) or empties it (the key is removed).
+    ///
+    /// # Errors
+    ///
+    /// When the command cannot be carried out at all (it does not decode). Nothing may have changed then; answers
+    /// that callers act on belong into the reply.
+    fn command(
+        &self,
+        context: &CommandContext,
+        key: &[u8],
+        value: &mut Option<Self::Value>,
+        command: &Bytes,
+    ) -> Result<Done, Refused>;
+
+    /// Reads the value of a key that has one; pure.
+    ///
+    /// # Errors
+    ///
+    /// When the query cannot be answered at all (it does not decode).
+    fn query(&self, key: &[u8], value: &Self::Value, query: &Bytes) -> Result<Answer, Refused>;
+
+    /// Appends the value to `out`.
+    fn encode(&self, key: &[u8], value: &Self::Value, out: &mut Vec<u8>);
+
+    /// The value that [`encode`](ValuePerKey::encode) wrote.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the bytes.
+    fn decode(&self, key: &[u8], bytes: &[u8]) -> Result<Self::Value, String>;
+}
+
+/// What a command gives.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Done {
+    /// What the caller gets.
+    pub reply: Bytes,
+    /// What the command cost, in a unit of the value type's choice; summed up per shard.
+    pub load: u64,
+    /// How large the value is now, in bytes or a unit of the value type's choice; summed up per shard. Counts for
+    /// nothing when the command removed the value.
+    pub size: u64,
+}
+
+/// What a query gives.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Answer {
+    /// What the caller gets.
+    pub answer: Bytes,
+    /// What the query cost, in the same unit as a command's load.
+    pub load: u64,
+}
+
+type AddTo = Arc<dyn Fn(Registry, String) -> Registry + Send + Sync>;
+
+/// The value types that a node knows, by name. Every node of a cluster must know the same under the same names.
+#[derive(Clone, Default)]
+pub struct KvTypes {
+    types: BTreeMap<String, AddTo>,
+}
+
+impl KvTypes {
+    /// A set that is empty.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a value type. A later one replaces an earlier one of the same name.
+    #[must_use]
+    pub fn with<V: ValuePerKey>(mut self, name: impl Into<String>, value_type: V) -> Self {
+        let value_type = Arc::new(value_type);
+        let add = move |registry: Registry, data: String| {
+            let value_type = Arc::clone(&value_type);
+            registry.with_raw(data, move || Box::new(ShardData::new(Arc::clone(&value_type))))
+        };
+        self.types.insert(name.into(), Arc::new(add));
+        self
+    }
+
+    /// Whether a type of this name is known.
+    pub fn contains(&self, name: &str) -> bool {
+        self.types.contains_key(name)
+    }
+
+    /// Says which name cannot work, if any.
+    pub(crate) fn validate(&self) -> Result<(), String> {
+        self.types.keys().try_for_each(|name| check_name(name))
+    }
+
+    /// Registers the shards of every type.
+    pub(crate) fn add_to(&self, registry: Registry) -> Registry {
+        self.types.iter().fold(registry, |registry, (name, add)| add(registry, shard_data_name(name)))
+    }
+}
+
+impl fmt::Debug for KvTypes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.types.keys()).finish()
+    }
+}
+
+/// The name under which hosts know the shards of a value type.
+pub(crate) fn shard_data_name(value_type: &str) -> String {
+    format!("kv/{value_type}")
+}
+
+/// The longest name of a value type, in bytes.
+const NAME_BYTES_MAX: usize = 200;
+
+/// Refuses what is no name of a value type.
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Err("the name of the value type is empty".into());
+    }
+    if name.len() > NAME_BYTES_MAX {
+        return Err(format!(
+            "the name of the value type has {} bytes, over the limit of {NAME_BYTES_MAX}",
+            name.len()
+        ));
+    }
+    if name.chars().any(char::is_control) {
+        return Err(format!("the name of the value type {name:?} holds a control character"));
+    }
+    Ok(())
+}
