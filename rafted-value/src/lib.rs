@@ -1,20 +1,37 @@
 #![doc = include_str!("../README.md")]
 
+mod caller;
 mod client_session;
 mod config;
 mod data;
+mod engine;
+mod entry;
 pub mod env;
 mod error;
+mod group;
+mod host;
 mod id;
+mod lease;
+mod message;
+mod outputs;
+mod raft;
 mod registry;
 mod request;
+mod service;
+mod session;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod status;
 pub mod transport;
+mod waiter;
 
+pub use self::caller::GroupCaller;
 pub use self::client_session::ClientSession;
 pub use self::config::{GroupConfig, HostConfig};
 pub use self::data::{CommandContext, Data, RawData, Refused, RestoreError, Typed, encode};
+pub use self::engine::Found;
 pub use self::error::{CommandError, GroupError, NotApplied, QueryError, Unknown};
+pub use self::host::Host;
 pub use self::id::{FOUNDER, GroupId, MemberId, NodeId, SessionId};
 pub use self::registry::Registry;
 pub use self::request::{Command, Freshness};

@@ -13,7 +13,11 @@ impl TaskHandle {
     pub fn wrap(task: BoxFuture<()>) -> (Self, BoxFuture<()>) {
         let (handle, registration) = AbortHandle::new_pair();
         let task = Abortable::new(task, registration);
-        (Self(handle), Box::pin(async move { drop(task.await) }))
+        let run = async move {
+            // Ended or aborted: nobody asks which.
+            let _ = task.await;
+        };
+        (Self(handle), Box::pin(run))
     }
 
     /// Ends the task at its next await; does nothing if it has ended.

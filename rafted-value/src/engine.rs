@@ -1,0 +1,390 @@
+//! All groups of one loop, stepped together: inputs and the time in, messages and answers out. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::Bytes;
+use rand_chacha::ChaCha12Rng;
+use rand_core::SeedableRng;
+
+use crate::config::{GroupConfig, HostConfig};
+use crate::env::MonoTime;
+use crate::error::{GroupError, NotApplied, QueryError};
+use crate::group::change::ChangeRequest;
+use crate::group::{CommandResult, Group, Turn, panic_message};
+use crate::id::{FOUNDER, GroupId, MemberId, NodeId};
+use crate::message::{Body, GroupMessage};
+use crate::outputs::{Answer, Outputs};
+use crate::registry::Registry;
+use crate::request::{Command, Freshness};
+use crate::status::{GroupStatus, Role};
+use crate::waiter::Waiter;
+
+/// A group to be founded, the same on each of its first nodes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Found {
+    /// Its id, never used for another group.
+    pub group: GroupId,
+    /// The name of its data type in the [`Registry`].
+    pub data: String,
+    /// Its settings.
+    pub config: GroupConfig,
+    /// Where its first members live, all of them voters. Usually this node alone; with more, each of them must found
+    /// the group with the same list, and the group works once a majority has.
+    pub nodes: Vec<NodeId>,
+}
+
+/// What happens to an engine.
+pub(crate) enum Input {
+    Command { group: GroupId, command: Command, waiter: Waiter<CommandResult> },
+    Query { group: GroupId, freshness: Freshness, payload: Bytes, waiter: Waiter<Result<Bytes, QueryError>> },
+    Peer { from: NodeId, messages: Vec<GroupMessage> },
+    Found { found: Found, waiter: Waiter<Result<MemberId, GroupError>> },
+    Change { group: GroupId, request: ChangeRequest, waiter: Waiter<Result<MemberId, GroupError>> },
+    Drop { group: GroupId, waiter: Waiter<Result<MemberId, GroupError>> },
+    Statuses { group: Option<GroupId>, waiter: Waiter<Vec<GroupStatus>> },
+    Stop { waiter: Waiter<Result<MemberId, GroupError>> },
+}
+
+/// The clocks as they read once the inputs of a turn were taken in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clocks {
+    pub(crate) now: MonoTime,
+    pub(crate) wall_ms: u64,
+}
+
+/// All groups of one loop.
+pub(crate) struct Engine {
+    node: NodeId,
+    config: HostConfig,
+    registry: Registry,
+    rng: ChaCha12Rng,
+    groups: BTreeMap<GroupId, Group>,
+    /// Groups that failed on this node, and why.
+    fenced: BTreeMap<GroupId, String>,
+    /// The newest member of a group that this node had and has no more: it, and any before it, stays dead.
+    buried: BTreeMap<GroupId, MemberId>,
+    touched: BTreeSet<GroupId>,
+    next_tick: MonoTime,
+    stopped: bool,
+}
+
+/// The turn's surroundings for a group, with the engine's other fields still free.
+macro_rules! turn {
+    ($engine:ident, $clocks:ident, $out:ident) => {
+        Turn {
+            now: $clocks.now,
+            wall_ms: $clocks.wall_ms,
+            rng: &mut $engine.rng,
+            limits: &$engine.config,
+            out: $out,
+        }
+    };
+}
+
+impl Engine {
+    pub(crate) fn new(node: NodeId, config: HostConfig, registry: Registry, seed: u64) -> Self {
+        Self {
+            node,
+            config,
+            registry,
+            rng: ChaCha12Rng::seed_from_u64(seed),
+            groups: BTreeMap::new(),
+            fenced: BTreeMap::new(),
+            buried: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            next_tick: MonoTime::ZERO,
+            stopped: false,
+        }
+    }
+
+    /// When the engine wants to be stepped even if nothing comes in.
+    pub(crate) fn next_tick(&self) -> Option<MonoTime> {
+        (!self.groups.is_empty()).then_some(self.next_tick)
+    }
+
+    /// One turn: takes in `inputs`, moves every group that is touched or due, and says what is to be done.
+    pub(crate) fn step(&mut self, inputs: &mut Vec<Input>, clocks: Clocks, out: &mut Outputs) {
+        for input in inputs.drain(..) {
+            self.take_in(input, clocks, out);
+        }
+        if clocks.now >= self.next_tick {
+            self.tick(clocks, out);
+        }
+        for id in std::mem::take(&mut self.touched) {
+            self.finish_group(id, clocks, out);
+        }
+    }
+
+    fn take_in(&mut self, input: Input, clocks: Clocks, out: &mut Outputs) {
+        match input {
+            Input::Command { group, command, waiter } => match self.group(group) {
+                Ok(()) => self.with(group, clocks, out, |group, turn| group.command(turn, command, waiter)),
+                Err(missing) => out.command(waiter, Err(missing.not_applied().into())),
+            },
+            Input::Query { group, freshness, payload, waiter } => match self.group(group) {
+                Ok(()) => {
+                    self.with(group, clocks, out, |group, turn| {
+                        group.query(turn, freshness, payload, waiter)
+                    });
+                }
+                Err(missing) => out.query(waiter, Err(missing.query_error())),
+            },
+            Input::Change { group, request, waiter } => match self.group(group) {
+                Ok(()) => {
+                    self.with(group, clocks, out, |group, turn| group.request_change(turn, request, waiter))
+                }
+                Err(missing) => out.member(waiter, Err(missing.group_error())),
+            },
+            Input::Peer { from, messages } => {
+                for message in messages {
+                    self.receive(from, message, clocks, out);
+                }
+            }
+            Input::Found { found, waiter } => {
+                let result = self.found(&found, clocks, out);
+                out.member(waiter, result);
+            }
+            Input::Drop { group, waiter } => {
+                self.bury(group, MemberId(u64::MAX), clocks, out);
+                out.member(waiter, Ok(MemberId(u64::MAX)));
+            }
+            Input::Statuses { group, waiter } => {
+                let statuses = self.statuses(group, clocks.now);
+                out.answers.push(Answer::Statuses(waiter, statuses));
+            }
+            Input::Stop { waiter } => {
+                self.stopped = true;
+                for (_, group) in std::mem::take(&mut self.groups) {
+                    group.stop(&mut turn!(self, clocks, out));
+                }
+                out.member(waiter, Ok(MemberId(u64::MAX)));
+            }
+        }
+    }
+
+    fn group(&self, id: GroupId) -> Result<(), Missing> {
+        if self.groups.contains_key(&id) {
+            return Ok(());
+        }
+        if self.stopped {
+            return Err(Missing::Stopped);
+        }
+        Err(match self.fenced.get(&id) {
+            Some(reason) => Missing::Fenced(id, reason.clone()),
+            None => Missing::NoSuchGroup(id),
+        })
+    }
+
+    /// Runs `act` on a group; one that panics is fenced, and the others live on.
+    fn with(
+        &mut self,
+        id: GroupId,
+        clocks: Clocks,
+        out: &mut Outputs,
+        act: impl FnOnce(&mut Group, &mut Turn<'_>),
+    ) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        self.touched.insert(id);
+        let mut turn = turn!(self, clocks, out);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| act(group, &mut turn))) {
+            let reason = format!("it panicked: {}", panic_message(panic.as_ref()));
+            self.fence(id, reason, clocks, out);
+        }
+    }
+
+    fn finish_group(&mut self, id: GroupId, clocks: Clocks, out: &mut Outputs) {
+        let mut failure = None;
+        self.with(id, clocks, out, |group, turn| {
+            failure = group.finish_turn(turn).err().map(|error| error.to_string());
+        });
+        self.touched.remove(&id);
+        if let Some(reason) = failure {
+            self.fence(id, reason, clocks, out);
+        } else if let Some(group) = self.groups.get(&id)
+            && group.is_removed()
+        {
+            let member = group.member();
+            self.bury(id, member, clocks, out);
+        }
+    }
+
+    /// Takes a group that failed out of service on this node; its caller must repair or remove it.
+    fn fence(&mut self, id: GroupId, reason: String, clocks: Clocks, out: &mut Outputs) {
+        tracing::error!(group = %id, node = %self.node, reason, "a group is fenced on this node");
+        metrics::counter!("rafted_value_groups_fenced_total").increment(1);
+        if let Some(group) = self.groups.remove(&id) {
+            group.stop(&mut turn!(self, clocks, out));
+        }
+        self.fenced.insert(id, reason);
+    }
+
+    /// Ends this node's member of a group for ever, and with it any member up to `newest`.
+    fn bury(&mut self, id: GroupId, newest: MemberId, clocks: Clocks, out: &mut Outputs) {
+        if let Some(group) = self.groups.remove(&id) {
+            tracing::info!(group = %id, member = %group.member(), "the member ends");
+            group.stop(&mut turn!(self, clocks, out));
+        }
+        self.fenced.remove(&id);
+        let buried = self.buried.entry(id).or_insert(newest);
+        *buried = newest.max(*buried);
+    }
+
+    fn found(&mut self, found: &Found, clocks: Clocks, out: &mut Outputs) -> Result<MemberId, GroupError> {
+        found.config.validate().map_err(GroupError::InvalidConfig)?;
+        let mut distinct = found.nodes.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        if distinct.len() != found.nodes.len() {
+            return Err(GroupError::InvalidConfig("a node is listed twice".into()));
+        }
+        let position = found
+            .nodes
+            .iter()
+            .position(|node| *node == self.node)
+            .ok_or_else(|| GroupError::InvalidConfig(format!("node {} is not in the list", self.node)))?;
+        let known = self.groups.contains_key(&found.group) || self.fenced.contains_key(&found.group);
+        if known || self.buried.contains_key(&found.group) {
+            return Err(GroupError::AlreadyExists(found.group));
+        }
+        if self.stopped {
+            return Err(GroupError::Unavailable);
+        }
+        let mut turn = turn!(self, clocks, out);
+        let group = Group::found(
+            found.group,
+            &self.registry,
+            &found.data,
+            &found.config,
+            &found.nodes,
+            position,
+            &mut turn,
+        )?;
+        self.insert(found.group, group);
+        Ok(MemberId(FOUNDER.0 + position as u64))
+    }
+
+    fn insert(&mut self, id: GroupId, group: Group) {
+        self.next_tick =
+            if self.groups.is_empty() { group.next_tick() } else { self.next_tick.min(group.next_tick()) };
+        self.groups.insert(id, group);
+        self.touched.insert(id);
+    }
+
+    /// A message of a peer: to our member, or to one that we do not have yet, or have no more.
+    fn receive(&mut self, from: NodeId, message: GroupMessage, clocks: Clocks, out: &mut Outputs) {
+        let (id, to) = (message.group, message.to);
+        if self.stopped || self.fenced.contains_key(&id) {
+            return;
+        }
+        if self.groups.get(&id).is_some_and(|group| group.member() < to) && speaks_as_leader(&message) {
+            // Ids only grow, and a node has one member of a group at a time: ours was removed while we were away.
+            let old = self.groups[&id].member();
+            self.bury(id, old, clocks, out);
+        }
+        match self.groups.get(&id) {
+            Some(group) if group.member() == to => {
+                self.with(id, clocks, out, |group, turn| group.receive(turn, from, message));
+            }
+            Some(_) => {}
+            None => {
+                let dead = self.buried.get(&id).is_some_and(|buried| to <= *buried);
+                if !dead && speaks_as_leader(&message) {
+                    tracing::debug!(group = %id, member = %to, "a leader has added a member here");
+                    let mut turn = turn!(self, clocks, out);
+                    let group = Group::join(id, to, &self.registry, &mut turn);
+                    self.insert(id, group);
+                    self.with(id, clocks, out, |group, turn| group.receive(turn, from, message));
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self, clocks: Clocks, out: &mut Outputs) {
+        let due: Vec<GroupId> = self
+            .groups
+            .iter()
+            .filter(|(_, group)| group.next_tick() <= clocks.now)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            self.with(id, clocks, out, |group, turn| group.tick(turn));
+            let limit = self.config.uninitialised_max;
+            if self.groups.get(&id).is_some_and(|group| group.is_abandoned(clocks.now, limit)) {
+                tracing::info!(group = %id, "a member that never got its state is dropped");
+                self.groups.remove(&id);
+            }
+        }
+        self.next_tick = self.groups.values().map(Group::next_tick).min().unwrap_or(clocks.now);
+    }
+
+    fn statuses(&self, only: Option<GroupId>, now: MonoTime) -> Vec<GroupStatus> {
+        if let Some(id) = only {
+            let live = self.groups.get(&id).map(|group| group.status(now));
+            return live.or_else(|| self.fenced_status(id)).into_iter().collect();
+        }
+        let live = self.groups.values().map(|group| group.status(now));
+        live.chain(self.fenced.keys().filter_map(|id| self.fenced_status(*id))).collect()
+    }
+
+    fn fenced_status(&self, group: GroupId) -> Option<GroupStatus> {
+        let reason = self.fenced.get(&group)?;
+        Some(GroupStatus {
+            group,
+            data: String::new(),
+            member: MemberId(0),
+            role: Role::Follower,
+            term: 0,
+            leader: None,
+            ready: false,
+            leased: false,
+            members: Vec::new(),
+            commit_index: 0,
+            applied_index: 0,
+            last_index: 0,
+            snapshot_index: 0,
+            log_bytes: 0,
+            session_replies: 0,
+            config: GroupConfig::default(),
+            fenced: Some(reason.clone()),
+        })
+    }
+}
+
+/// Whether only a leader says this; a candidate may be anybody, and makes no members.
+fn speaks_as_leader(message: &GroupMessage) -> bool {
+    matches!(message.body, Body::Beat { .. } | Body::Append { .. } | Body::Snapshot { .. })
+}
+
+/// Why a group is not here.
+enum Missing {
+    NoSuchGroup(GroupId),
+    Fenced(GroupId, String),
+    Stopped,
+}
+
+impl Missing {
+    fn not_applied(self) -> NotApplied {
+        match self {
+            Missing::NoSuchGroup(group) => NotApplied::NoSuchGroup(group),
+            Missing::Fenced(group, reason) => NotApplied::Fenced { group, reason },
+            Missing::Stopped => NotApplied::ShuttingDown,
+        }
+    }
+
+    fn query_error(self) -> QueryError {
+        match self {
+            Missing::NoSuchGroup(group) => QueryError::NoSuchGroup(group),
+            Missing::Fenced(group, reason) => QueryError::Fenced { group, reason },
+            Missing::Stopped => QueryError::ShuttingDown,
+        }
+    }
+
+    fn group_error(self) -> GroupError {
+        match self {
+            Missing::NoSuchGroup(group) => GroupError::NoSuchGroup(group),
+            Missing::Fenced(group, reason) => GroupError::Fenced { group, reason },
+            Missing::Stopped => GroupError::Unavailable,
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Changes of the membership: one at a time, a learner first, a voter when it has caught up.
+
+use raft::StateRole;
+use raft::eraftpb::{Entry, EntryType, Message, MessageType};
+
+use super::{Group, Turn};
+use crate::error::GroupError;
+use crate::id::{MemberId, NodeId};
+use crate::message::{ChangeKind, MemberChange};
+use crate::raft::convert::{change_to_raft, write_change};
+use crate::waiter::Waiter;
+
+/// A learner that lacks no more than this many entries has caught up.
+const CAUGHT_UP_ENTRIES: u64 = 64;
+
+/// A change that was proposed and is not applied yet.
+pub(super) struct PendingChange {
+    term: u64,
+    index: u64,
+    member: MemberId,
+    pub(super) waiter: Waiter<Result<MemberId, GroupError>>,
+}
+
+/// What is asked of the membership.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ChangeRequest {
+    AddLearner(NodeId),
+    Promote(MemberId),
+    Remove(MemberId),
+}
+
+impl Group {
+    /// Proposes a change of the membership, or says why not.
+    pub(crate) fn request_change(
+        &mut self,
+        turn: &mut Turn<'_>,
+        request: ChangeRequest,
+        waiter: Waiter<Result<MemberId, GroupError>>,
+    ) {
+        match self.plan_change(request) {
+            Ok(Planned::Already(member)) => turn.out.member(waiter, Ok(member)),
+            Ok(Planned::Propose(change)) => self.propose_change(turn, change, waiter),
+            Err(error) => turn.out.member(waiter, Err(error)),
+        }
+    }
+
+    fn plan_change(&self, request: ChangeRequest) -> Result<Planned, GroupError> {
+        let (Some(_), Some(machine)) = (self.leading, &self.machine) else {
+            return Err(GroupError::NotLeader { group: self.id, leader: self.leader_node() });
+        };
+        let conf = self.raw.raft.prs().conf();
+        let no_such = |member: MemberId, operation: &str| GroupError::NoSuchMember {
+            group: self.id,
+            member,
+            operation: operation.to_owned(),
+        };
+        let change = match request {
+            ChangeRequest::AddLearner(node) => {
+                if let Some((&member, _)) = machine.nodes().iter().find(|(_, n)| **n == node) {
+                    return Ok(Planned::Already(member));
+                }
+                MemberChange { kind: ChangeKind::AddLearner, member: machine.next_member(), node }
+            }
+            ChangeRequest::Promote(member) => {
+                if conf.voters().contains(member.0) {
+                    return Ok(Planned::Already(member));
+                }
+                let node = *machine.nodes().get(&member).ok_or_else(|| no_such(member, "promoted"))?;
+                self.check_caught_up(member)?;
+                MemberChange { kind: ChangeKind::Promote, member, node }
+            }
+            ChangeRequest::Remove(member) => {
+                let Some(&node) = machine.nodes().get(&member) else {
+                    return Ok(Planned::Already(member));
+                };
+                if member == self.member {
+                    return Err(no_such(member, "removed while it leads"));
+                }
+                MemberChange { kind: ChangeKind::Remove, member, node }
+            }
+        };
+        // A leader may change the membership only once it has applied an entry of its term; see Ongaro's message of
+        // 10 July 2015 to raft-dev about single-server changes.
+        if !self.serving || self.raw.raft.has_pending_conf() || self.change.is_some() {
+            return Err(GroupError::ChangeInProgress(self.id));
+        }
+        Ok(Planned::Propose(change))
+    }
+
+    fn check_caught_up(&self, member: MemberId) -> Result<(), GroupError> {
+        let progress = self.raw.raft.prs().get(member.0);
+        let matched = progress.map_or(0, |progress| progress.matched);
+        let behind = if matched == 0 { u64::MAX } else { self.raw.raft.raft_log.last_index() - matched };
+        if behind > CAUGHT_UP_ENTRIES {
+            return Err(GroupError::NotCaughtUp { group: self.id, member, behind });
+        }
+        Ok(())
+    }
+
+    fn propose_change(
+        &mut self,
+        turn: &mut Turn<'_>,
+        change: MemberChange,
+        waiter: Waiter<Result<MemberId, GroupError>>,
+    ) {
+        // Commands that came before it in this turn go before it into the log.
+        self.propose(turn);
+        let mut entry = Entry { context: write_change(&change), ..Entry::default() };
+        entry.set_entry_type(EntryType::EntryConfChange);
+        let mut message = Message { from: self.member.0, ..Message::default() };
+        message.set_msg_type(MessageType::MsgPropose);
+        message.mut_entries().push(entry);
+        let (term, index) = (self.raw.raft.term, self.raw.raft.raft_log.last_index() + 1);
+        match self.raw.raft.step(message) {
+            Ok(()) => self.change = Some(PendingChange { term, index, member: change.member, waiter }),
+            Err(error) => {
+                tracing::debug!(group = %self.id, %error, "raft did not take a membership change");
+                turn.out.member(waiter, Err(GroupError::Unavailable));
+            }
+        }
+    }
+
+    /// Applies a committed change.
+    pub(super) fn apply_change(&mut self, turn: &mut Turn<'_>, entry: &Entry, change: &MemberChange) {
+        self.raw.apply_conf_change(&change_to_raft(change)).expect("a single simple change always applies");
+        let machine =
+            self.machine.as_mut().expect("changes are applied after the snapshot that precedes them");
+        machine.apply_change(change);
+        tracing::info!(group = %self.id, kind = ?change.kind, member = %change.member, node = %change.node, "membership changed");
+        if change.kind == ChangeKind::Remove {
+            self.snapshots_sent.remove(&change.member);
+            self.routes.remove(&change.member);
+            self.removed |= change.member == self.member;
+        }
+        if self.change.as_ref().is_some_and(|pending| pending.index <= entry.index) {
+            let pending = self.change.take().expect("it is there");
+            let same = pending.index == entry.index && pending.term == entry.term;
+            let answer = if same { Ok(pending.member) } else { Err(GroupError::Unknown(self.id)) };
+            turn.out.member(pending.waiter, answer);
+        }
+    }
+
+    /// Whether this member leads, in raft's own words.
+    pub(super) fn is_leader(&self) -> bool {
+        self.raw.raft.state == StateRole::Leader
+    }
+}
+
+enum Planned {
+    /// It is so already.
+    Already(MemberId),
+    Propose(MemberChange),
+}

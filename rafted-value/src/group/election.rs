@@ -1,0 +1,74 @@
+//! When a member campaigns, votes and promises: our clock decides, not raft's ticks.
+
+use std::time::Duration;
+
+use rand_core::RngCore;
+
+use super::{Group, Turn};
+use crate::message::GroupMessage;
+
+impl Group {
+    /// Waits for a random time within the election timeout before it campaigns (Raft, section 5.2).
+    pub(super) fn draw_election_deadline(&mut self, turn: &mut Turn<'_>) {
+        let (min, max) = (self.config.election_timeout_min_ms, self.config.election_timeout_max_ms);
+        let span = u64::from(max - min) * 1_000_000;
+        let wait = u64::from(min) * 1_000_000 + turn.rng.next_u64() % span.max(1);
+        self.election_deadline = turn.now + Duration::from_nanos(wait);
+    }
+
+    /// Campaigns if no leader was heard for long enough and no promise stands in the way.
+    pub(super) fn campaign_if_due(&mut self, turn: &mut Turn<'_>) {
+        if self.leading.is_some() || turn.now < self.election_deadline || self.promise.runs(turn.now) {
+            return;
+        }
+        if self.raw.raft.promotable() {
+            tracing::debug!(group = %self.id, member = %self.member, term = self.raw.raft.term, "campaigns");
+            self.campaign();
+        }
+        self.draw_election_deadline(turn);
+    }
+
+    pub(super) fn campaign(&mut self) {
+        if let Err(error) = self.raw.campaign() {
+            tracing::debug!(group = %self.id, %error, "cannot campaign");
+        }
+    }
+
+    /// A candidate asks, and no promise runs.
+    pub(super) fn receive_vote(&mut self, turn: &mut Turn<'_>, message: GroupMessage, pre: bool) {
+        let (candidate, term) = (message.from, message.term);
+        self.step(message);
+        let raft = &self.raw.raft;
+        if !pre && raft.term == term && raft.vote == candidate.0 {
+            self.draw_election_deadline(turn);
+        }
+    }
+
+    /// A leader, or a former one, says that it lives.
+    pub(super) fn receive_beat(
+        &mut self,
+        turn: &mut Turn<'_>,
+        message: GroupMessage,
+        round: u64,
+        promise_ms: u32,
+    ) {
+        let term = message.term;
+        if self.receive_from_leader(turn, message) {
+            self.promise.make(turn.now, Duration::from_millis(promise_ms.into()));
+            let newest = if self.accepted.0 == term { self.accepted.1.max(round) } else { round };
+            self.accepted = (term, newest);
+        }
+    }
+
+    /// Gives a leader's message to raft; true if its sender is the leader of the term this member is in.
+    pub(super) fn receive_from_leader(&mut self, turn: &mut Turn<'_>, message: GroupMessage) -> bool {
+        let (leader, term) = (message.from, message.term);
+        self.step(message);
+        let raft = &self.raw.raft;
+        let accepted = raft.term == term && raft.leader_id == leader.0 && leader != self.member;
+        if accepted {
+            self.draw_election_deadline(turn);
+        }
+        accepted
+    }
+}

@@ -1,0 +1,301 @@
+//! The replicated part of a group: the user's value, the sessions, the membership's nodes, the settings.
+//!
+//! Pure: the same entries give the same machine on every member. A handler that panics is undone by building the machine
+//! anew from the member's snapshot and log without the poisoned command, so that the normal path pays nothing.
+
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::Bytes;
+use raft::eraftpb::{Entry, EntryType};
+use serde::{Deserialize, Serialize};
+
+use crate::config::GroupConfig;
+use crate::data::{CommandContext, RawData};
+use crate::entry::{Commands, EntryBody, command_seed};
+use crate::error::{CommandError, NotApplied, QueryError};
+use crate::id::{GroupId, MemberId, NodeId};
+use crate::message::{ChangeKind, MemberChange};
+use crate::raft::convert::read_change;
+use crate::raft::log::MemberLog;
+use crate::registry::Registry;
+use crate::request::Command;
+use crate::session::{Admission, Outcome, Sessions};
+
+/// What the caller of a command is told.
+pub(crate) type CommandResult = Result<Bytes, CommandError>;
+
+/// Why a member cannot go on; it is fenced.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum MachineError {
+    #[error("no data type named {0:?} is registered on this node")]
+    NoSuchData(String),
+    #[error("the group's state at index {index} does not decode: {reason}")]
+    Snapshot { index: u64, reason: String },
+    #[error("log entry {index} does not decode: {reason}")]
+    Entry { index: u64, reason: String },
+    #[error("log entry {index} panicked when it was replayed without the command that panicked first")]
+    Replay { index: u64 },
+    #[error("the value cannot be taken down: {0}")]
+    Unsnapshotable(String),
+}
+
+/// A group's replicated state on one member.
+pub(crate) struct Machine {
+    group: GroupId,
+    registry: Registry,
+    data_name: String,
+    data: Box<dyn RawData>,
+    sessions: Sessions,
+    stamp_ms: u64,
+    config: GroupConfig,
+    nodes: BTreeMap<MemberId, NodeId>,
+    next_member: u64,
+    /// Commands that panicked, by index and position, as far as the log still holds them.
+    poisoned: BTreeSet<(u64, usize)>,
+}
+
+/// A machine in a snapshot; append-only.
+#[derive(Serialize, Deserialize)]
+enum MachineState {
+    V1(MachineStateV1),
+}
+
+#[derive(Serialize, Deserialize)]
+struct MachineStateV1 {
+    data_name: String,
+    config: GroupConfig,
+    nodes: BTreeMap<MemberId, NodeId>,
+    next_member: u64,
+    stamp_ms: u64,
+    sessions: Sessions,
+    value: Bytes,
+}
+
+/// The panic of a user's handler.
+struct Panicked(String);
+
+impl Machine {
+    /// The machine of a new group with these members.
+    pub(crate) fn found(
+        group: GroupId,
+        registry: &Registry,
+        data_name: &str,
+        config: GroupConfig,
+        nodes: BTreeMap<MemberId, NodeId>,
+    ) -> Result<Self, MachineError> {
+        let data = registry.make(data_name).ok_or_else(|| MachineError::NoSuchData(data_name.to_owned()))?;
+        let next_member = nodes.keys().next_back().map_or(1, |member| member.0 + 1);
+        Ok(Self {
+            group,
+            registry: registry.clone(),
+            data_name: data_name.to_owned(),
+            data,
+            sessions: Sessions::default(),
+            stamp_ms: 0,
+            config,
+            nodes,
+            next_member,
+            poisoned: BTreeSet::new(),
+        })
+    }
+
+    /// The machine that a snapshot at `index` holds.
+    pub(crate) fn restore(
+        group: GroupId,
+        registry: &Registry,
+        index: u64,
+        bytes: &[u8],
+    ) -> Result<Self, MachineError> {
+        let broken = |reason: String| MachineError::Snapshot { index, reason };
+        let MachineState::V1(state) =
+            postcard::from_bytes(bytes).map_err(|error| broken(error.to_string()))?;
+        let mut data = registry
+            .make(&state.data_name)
+            .ok_or_else(|| MachineError::NoSuchData(state.data_name.clone()))?;
+        catch(|| data.restore(&state.value))
+            .map_err(|Panicked(message)| broken(message))?
+            .map_err(|error| broken(error.to_string()))?;
+        Ok(Self {
+            group,
+            registry: registry.clone(),
+            data_name: state.data_name,
+            data,
+            sessions: state.sessions,
+            stamp_ms: state.stamp_ms,
+            config: state.config,
+            nodes: state.nodes,
+            next_member: state.next_member,
+            poisoned: BTreeSet::new(),
+        })
+    }
+
+    /// The whole machine in bytes.
+    pub(crate) fn snapshot(&mut self) -> Result<Bytes, MachineError> {
+        let mut value = Vec::new();
+        catch(|| self.data.snapshot(&mut value))
+            .map_err(|Panicked(message)| MachineError::Unsnapshotable(message))?;
+        let state = MachineStateV1 {
+            data_name: self.data_name.clone(),
+            config: self.config.clone(),
+            nodes: self.nodes.clone(),
+            next_member: self.next_member,
+            stamp_ms: self.stamp_ms,
+            sessions: std::mem::take(&mut self.sessions),
+            value: value.into(),
+        };
+        let state = MachineState::V1(state);
+        let bytes = crate::data::encode(&state);
+        let MachineState::V1(state) = state;
+        self.sessions = state.sessions;
+        Ok(bytes)
+    }
+
+    /// Forgets poisoned commands that a snapshot at `index` has left behind.
+    pub(crate) fn forget_poisoned(&mut self, index: u64) {
+        self.poisoned.retain(|&(poisoned, _)| poisoned > index);
+    }
+
+    pub(crate) fn data_name(&self) -> &str {
+        &self.data_name
+    }
+
+    pub(crate) fn config(&self) -> &GroupConfig {
+        &self.config
+    }
+
+    pub(crate) fn nodes(&self) -> &BTreeMap<MemberId, NodeId> {
+        &self.nodes
+    }
+
+    pub(crate) fn next_member(&self) -> MemberId {
+        MemberId(self.next_member)
+    }
+
+    pub(crate) fn session_replies(&self) -> u64 {
+        self.sessions.replies()
+    }
+
+    /// Answers a query from what is applied.
+    pub(crate) fn query(&self, payload: &Bytes) -> Result<Bytes, QueryError> {
+        match catch(|| self.data.query(payload)) {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(refused)) => Err(QueryError::Refused(refused.0)),
+            Err(Panicked(message)) => Err(QueryError::Panicked(message)),
+        }
+    }
+
+    /// Applies a committed entry of commands; `log` holds everything since the member's snapshot, this entry included.
+    pub(crate) fn apply_commands(
+        &mut self,
+        log: &MemberLog,
+        entry: &Entry,
+    ) -> Result<Vec<CommandResult>, MachineError> {
+        let commands = read_commands(entry)?;
+        self.stamp(&commands);
+        let mut results = Vec::with_capacity(commands.commands.len());
+        for (position, command) in commands.commands.iter().enumerate() {
+            match self.run(entry.index, position, command) {
+                Ok(result) => results.push(result),
+                Err(Panicked(message)) => {
+                    tracing::error!(group = %self.group, index = entry.index, position, message, "a command handler panicked; it is undone");
+                    self.poisoned.insert((entry.index, position));
+                    self.rebuild(log, entry.index, position)?;
+                    results.push(Err(NotApplied::Panicked(message).into()));
+                }
+            }
+        }
+        Ok(results)
+    }
+
+    /// Applies a committed change of the membership.
+    pub(crate) fn apply_change(&mut self, change: &MemberChange) {
+        match change.kind {
+            ChangeKind::AddLearner => {
+                self.nodes.insert(change.member, change.node);
+                self.next_member = self.next_member.max(change.member.0 + 1);
+            }
+            ChangeKind::Promote => {}
+            ChangeKind::Remove => {
+                self.nodes.remove(&change.member);
+            }
+        }
+    }
+
+    fn stamp(&mut self, commands: &Commands) {
+        self.stamp_ms = self.stamp_ms.max(commands.stamp_ms);
+        self.sessions.expire(self.stamp_ms);
+    }
+
+    fn run(&mut self, index: u64, position: usize, command: &Command) -> Result<CommandResult, Panicked> {
+        match self.sessions.admit(self.group, &self.config, self.stamp_ms, command) {
+            Admission::Answer(answer) => return Ok(answer),
+            Admission::Run => {}
+        }
+        let outcome: Outcome = if self.poisoned.contains(&(index, position)) {
+            // The text is the same on every member, unlike what a panic says of itself.
+            Err(NotApplied::Panicked("when it first ran".into()))
+        } else {
+            let seed = command_seed(self.group.0, index, position as u64);
+            let context = CommandContext { now_ms: self.stamp_ms, index, seed };
+            catch(|| self.data.command(&context, &command.payload))?
+                .map_err(|refused| NotApplied::Refused(refused.0))
+        };
+        self.sessions.record(self.stamp_ms, command, outcome.clone());
+        Ok(outcome.map_err(CommandError::NotApplied))
+    }
+
+    /// Builds the machine anew up to and with the command at `position` of entry `index`, which is poisoned.
+    fn rebuild(&mut self, log: &MemberLog, index: u64, position: usize) -> Result<(), MachineError> {
+        let snapshot = log.snapshot_ref();
+        let snapshot_index = snapshot.get_metadata().index;
+        let mut fresh = Self::restore(self.group, &self.registry, snapshot_index, &snapshot.data)?;
+        fresh.poisoned = std::mem::take(&mut self.poisoned);
+        for entry in log.range(snapshot_index + 1, index) {
+            fresh.replay(entry, if entry.index == index { position } else { usize::MAX })?;
+        }
+        *self = fresh;
+        Ok(())
+    }
+
+    fn replay(&mut self, entry: &Entry, last_position: usize) -> Result<(), MachineError> {
+        if entry.get_entry_type() != EntryType::EntryNormal {
+            let change = read_change(entry)
+                .ok_or(MachineError::Entry { index: entry.index, reason: "not a change".into() })?;
+            self.apply_change(&change);
+            return Ok(());
+        }
+        if entry.data.is_empty() {
+            return Ok(());
+        }
+        let commands = read_commands(entry)?;
+        self.stamp(&commands);
+        for (position, command) in commands.commands.iter().enumerate() {
+            if position > last_position {
+                break;
+            }
+            // The result was answered when the command first ran.
+            let _ = self
+                .run(entry.index, position, command)
+                .map_err(|_| MachineError::Replay { index: entry.index })?;
+        }
+        Ok(())
+    }
+}
+
+fn read_commands(entry: &Entry) -> Result<Commands, MachineError> {
+    let EntryBody::Commands(commands) = postcard::from_bytes(&entry.data)
+        .map_err(|error| MachineError::Entry { index: entry.index, reason: error.to_string() })?;
+    Ok(commands)
+}
+
+fn catch<T>(run: impl FnOnce() -> T) -> Result<T, Panicked> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|payload| Panicked(panic_message(payload.as_ref())))
+}
+
+/// What a panic said, as far as it is text.
+pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}

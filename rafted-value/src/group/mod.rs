@@ -1,0 +1,484 @@
+//! One member of one group: Raft, the replicated machine, the lease, and whoever waits for an answer.
+//!
+//! Sans-IO: time, randomness and limits come in with each [`Turn`], and what is to be sent or answered goes out with it.
+//! A turn is: take inputs ([`Group::receive`], [`Group::command`], [`Group::query`], [`Group::tick`], ...), then
+//! [`Group::finish_turn`] once.
+
+mod apply;
+pub(crate) mod change;
+mod election;
+mod machine;
+mod reads;
+mod status;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use raft::eraftpb::{Entry, Message, MessageType, Snapshot};
+use raft::{RawNode, SnapshotStatus, StateRole};
+use rand_chacha::ChaCha12Rng;
+
+pub(crate) use self::machine::{CommandResult, panic_message};
+use self::machine::{Machine, MachineError};
+use self::reads::Read;
+use crate::config::{GroupConfig, HostConfig};
+use crate::entry::{Commands, EntryBody};
+use crate::env::MonoTime;
+use crate::error::{CommandError, GroupError, NotApplied, QueryError, Unknown};
+use crate::id::{FOUNDER, GroupId, MemberId, NodeId};
+use crate::lease::{Promise, Rounds};
+use crate::message::{Body, GroupMessage, WireSnapshot};
+use crate::outputs::Outputs;
+use crate::raft::convert::{self, LeaseFields};
+use crate::raft::log::MemberLog;
+use crate::raft::{bridge, raft_config};
+use crate::registry::Registry;
+use crate::request::Command;
+use crate::waiter::Waiter;
+
+/// Routes to members that the membership does not name yet, at most.
+const ROUTES_MAX: usize = 256;
+/// What a refused caller is told to wait.
+const RETRY_AFTER_MS: u64 = 20;
+
+/// What a turn brings from outside.
+pub(crate) struct Turn<'a> {
+    pub(crate) now: MonoTime,
+    pub(crate) wall_ms: u64,
+    pub(crate) rng: &'a mut ChaCha12Rng,
+    pub(crate) limits: &'a HostConfig,
+    pub(crate) out: &'a mut Outputs,
+}
+
+/// The commands of one proposed entry, in order.
+struct Proposal {
+    term: u64,
+    index: u64,
+    waiters: Vec<Waiter<CommandResult>>,
+}
+
+/// One member of one group on this node.
+pub(crate) struct Group {
+    id: GroupId,
+    member: MemberId,
+    registry: Registry,
+    raw: RawNode<MemberLog>,
+    /// `None` until the first snapshot has come.
+    machine: Option<Machine>,
+    /// The settings of raft and of our timers: the machine's, or the default while there is none.
+    config: GroupConfig,
+    /// Nodes of members as their messages told, beside those that the membership names.
+    routes: BTreeMap<MemberId, NodeId>,
+    created: MonoTime,
+    next_tick: MonoTime,
+    election_deadline: MonoTime,
+    promise: Promise,
+    /// The newest round accepted from a leader, and its term.
+    accepted: (u64, u64),
+    rounds: Rounds,
+    /// The term that this member leads, if any.
+    leading: Option<u64>,
+    /// Whether an entry of the term it leads is applied.
+    serving: bool,
+    incoming: Vec<(Command, Waiter<CommandResult>)>,
+    incoming_bytes: usize,
+    proposals: VecDeque<Proposal>,
+    waiting: usize,
+    reads: VecDeque<Read>,
+    change: Option<change::PendingChange>,
+    /// When the snapshot on its way to a member was sent.
+    snapshots_sent: BTreeMap<MemberId, MonoTime>,
+    removed: bool,
+}
+
+impl Group {
+    /// The founding member `position` of a group whose first members are on `nodes`.
+    pub(crate) fn found(
+        id: GroupId,
+        registry: &Registry,
+        data: &str,
+        config: &GroupConfig,
+        nodes: &[NodeId],
+        position: usize,
+        turn: &mut Turn<'_>,
+    ) -> Result<Self, GroupError> {
+        let members: BTreeMap<MemberId, NodeId> =
+            (FOUNDER.0..).map(MemberId).zip(nodes.iter().copied()).collect();
+        let voters: Vec<MemberId> = members.keys().copied().collect();
+        let member = voters[position];
+        let mut machine = Machine::found(id, registry, data, config.clone(), members)
+            .map_err(|_| GroupError::NoSuchData(data.to_owned()))?;
+        let state = machine
+            .snapshot()
+            .map_err(|error| GroupError::Fenced { group: id, reason: error.to_string() })?;
+        // The log begins behind a snapshot, so that every later member is given one and nobody replays membership.
+        let snapshot = WireSnapshot { index: 1, term: 1, voters, learners: Vec::new(), state };
+        let log = MemberLog::new(convert::snapshot_from_wire(snapshot));
+        let mut group = Self::new(id, member, registry, config.clone(), log, 1, turn);
+        group.machine = Some(machine);
+        if nodes.len() == 1 {
+            group.campaign();
+        }
+        Ok(group)
+    }
+
+    /// A member that has nothing yet and waits for a leader's snapshot.
+    pub(crate) fn join(id: GroupId, member: MemberId, registry: &Registry, turn: &mut Turn<'_>) -> Self {
+        let log = MemberLog::new(Snapshot::default());
+        Self::new(id, member, registry, GroupConfig::default(), log, 0, turn)
+    }
+
+    fn new(
+        id: GroupId,
+        member: MemberId,
+        registry: &Registry,
+        config: GroupConfig,
+        log: MemberLog,
+        applied: u64,
+        turn: &mut Turn<'_>,
+    ) -> Self {
+        let raft_config = raft_config(member, &config, applied);
+        let raw = RawNode::new(&raft_config, log, &bridge()).expect("the configuration is validated before");
+        let mut group = Self {
+            id,
+            member,
+            registry: registry.clone(),
+            raw,
+            machine: None,
+            config,
+            routes: BTreeMap::new(),
+            created: turn.now,
+            next_tick: turn.now,
+            election_deadline: turn.now,
+            promise: Promise::default(),
+            accepted: (0, 0),
+            rounds: Rounds::default(),
+            leading: None,
+            serving: false,
+            incoming: Vec::new(),
+            incoming_bytes: 0,
+            proposals: VecDeque::new(),
+            waiting: 0,
+            reads: VecDeque::new(),
+            change: None,
+            snapshots_sent: BTreeMap::new(),
+            removed: false,
+        };
+        group.plan_tick(turn.now);
+        group.draw_election_deadline(turn);
+        group
+    }
+
+    pub(crate) fn member(&self) -> MemberId {
+        self.member
+    }
+
+    /// Whether the member was removed from its group and should be dropped.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.removed
+    }
+
+    /// Whether the member never got its state and has waited long enough for it.
+    pub(crate) fn is_abandoned(&self, now: MonoTime, limit: Duration) -> bool {
+        self.machine.is_none() && now.since(self.created) > limit
+    }
+
+    pub(crate) fn next_tick(&self) -> MonoTime {
+        self.next_tick
+    }
+
+    /// Takes in a message of another member, on node `from`.
+    pub(crate) fn receive(&mut self, turn: &mut Turn<'_>, from: NodeId, message: GroupMessage) {
+        debug_assert_eq!(message.to, self.member);
+        if let Err(reason) = convert::check(&message) {
+            metrics::counter!("rafted_value_messages_refused_total").increment(1);
+            tracing::warn!(group = %self.id, %from, reason, "a message that no member would send");
+            return;
+        }
+        if self.refuse_former_member(turn, from, &message) {
+            return;
+        }
+        self.learn_route(message.from, from);
+        match message.body {
+            Body::Removed => {
+                tracing::info!(group = %self.id, member = %self.member, "this member was removed while it was away");
+                self.removed = true;
+            }
+            Body::Vote { .. } if self.promise.runs(turn.now) => {
+                tracing::debug!(group = %self.id, candidate = %message.from, "a vote is withheld: a promise runs");
+            }
+            Body::Vote { pre, .. } => self.receive_vote(turn, message, pre),
+            Body::Beat { round, promise_ms, .. } => self.receive_beat(turn, message, round, promise_ms),
+            Body::Append { .. } | Body::Snapshot { .. } => {
+                self.receive_from_leader(turn, message);
+            }
+            Body::BeatAck { round, .. } => {
+                if self.leading == Some(message.term) {
+                    self.rounds.acknowledge(message.from, MonoTime::from_nanos(round));
+                }
+                self.step(message);
+            }
+            Body::AppendAck { .. } => {
+                self.snapshots_sent.remove(&message.from);
+                self.step(message);
+            }
+            Body::VoteAck { .. } => self.step(message),
+        }
+    }
+
+    /// Tells a member that was removed while it was away; true if the message is dealt with.
+    fn refuse_former_member(&mut self, turn: &mut Turn<'_>, from: NodeId, message: &GroupMessage) -> bool {
+        let Some(machine) = &self.machine else { return false };
+        if message.body == Body::Removed
+            || machine.nodes().contains_key(&message.from)
+            || message.from >= machine.next_member()
+        {
+            return false;
+        }
+        // Ids are never used again, and its removal is committed: it can be told for good.
+        let term = self.raw.raft.term;
+        let notice =
+            GroupMessage { group: self.id, from: self.member, to: message.from, term, body: Body::Removed };
+        turn.out.send(from, &notice);
+        true
+    }
+
+    fn learn_route(&mut self, member: MemberId, node: NodeId) {
+        if self.routes.len() >= ROUTES_MAX && !self.routes.contains_key(&member) {
+            self.routes.clear();
+        }
+        self.routes.insert(member, node);
+    }
+
+    /// Gives a message to raft.
+    fn step(&mut self, message: GroupMessage) {
+        let from = message.from;
+        if let Some(message) = convert::from_wire(message)
+            && let Err(error) = self.raw.step(message)
+        {
+            tracing::debug!(group = %self.id, %from, %error, "raft did not take a message");
+        }
+    }
+
+    /// Takes in a command; it is proposed when the turn ends.
+    pub(crate) fn command(&mut self, turn: &mut Turn<'_>, command: Command, waiter: Waiter<CommandResult>) {
+        if let Err(refusal) = self.admit(turn, &command) {
+            turn.out.command(waiter, Err(refusal.into()));
+            return;
+        }
+        self.waiting += 1;
+        self.incoming_bytes += command.payload.len();
+        self.incoming.push((command, waiter));
+    }
+
+    fn admit(&self, turn: &Turn<'_>, command: &Command) -> Result<(), NotApplied> {
+        if self.leading.is_none() {
+            return Err(NotApplied::NotLeader { group: self.id, leader: self.leader_node() });
+        }
+        if self.waiting >= turn.limits.group_waiting_max {
+            return Err(NotApplied::Overloaded { retry_after_ms: RETRY_AFTER_MS });
+        }
+        let (bytes, limit_bytes) = (command.payload.len() as u64, self.config.command_bytes_max);
+        if bytes > limit_bytes {
+            return Err(NotApplied::TooLarge { bytes, limit_bytes });
+        }
+        if command.acknowledged > command.sequence {
+            let text = format!("command {} acknowledges {}", command.sequence, command.acknowledged);
+            return Err(NotApplied::Malformed(text));
+        }
+        Ok(())
+    }
+
+    /// The clock has reached [`next_tick`](Self::next_tick).
+    pub(crate) fn tick(&mut self, turn: &mut Turn<'_>) {
+        self.plan_tick(turn.now);
+        self.raw.tick();
+        self.retry_snapshots(turn);
+        self.campaign_if_due(turn);
+    }
+
+    /// Ticks of all groups of a node fall on the same instants, so that their heartbeats travel together.
+    fn plan_tick(&mut self, now: MonoTime) {
+        let interval = u64::from(self.config.heartbeat_ms) * 1_000_000;
+        self.next_tick = MonoTime::from_nanos((now.nanos() / interval + 1) * interval);
+    }
+
+    fn retry_snapshots(&mut self, turn: &Turn<'_>) {
+        let limit = turn.limits.snapshot_retry;
+        let late: Vec<MemberId> = self
+            .snapshots_sent
+            .iter()
+            .filter(|(_, sent)| turn.now.since(**sent) > limit)
+            .map(|(member, _)| *member)
+            .collect();
+        for member in late {
+            self.snapshots_sent.remove(&member);
+            self.raw.report_snapshot(member.0, SnapshotStatus::Failure);
+        }
+    }
+
+    /// Proposes what came in, moves Raft on, applies, answers.
+    pub(crate) fn finish_turn(&mut self, turn: &mut Turn<'_>) -> Result<(), MachineError> {
+        self.note_role(turn);
+        self.propose(turn);
+        self.ask_for_confirmation(turn);
+        while self.raw.has_ready() {
+            self.perform_ready(turn)?;
+            self.note_role(turn);
+        }
+        self.serve_reads(turn);
+        self.compact()
+    }
+
+    fn propose(&mut self, turn: &mut Turn<'_>) {
+        if self.incoming.is_empty() {
+            return;
+        }
+        let incoming = std::mem::take(&mut self.incoming);
+        let bytes = std::mem::take(&mut self.incoming_bytes);
+        let Some(term) = self.leading else {
+            let leader = self.leader_node();
+            self.waiting -= incoming.len();
+            for (_, waiter) in incoming {
+                let refusal = NotApplied::NotLeader { group: self.id, leader };
+                turn.out.command(waiter, Err(refusal.into()));
+            }
+            return;
+        };
+        let mut message = Message { from: self.member.0, ..Message::default() };
+        message.set_msg_type(MessageType::MsgPropose);
+        let mut waiters = Vec::new();
+        for (commands, group_waiters) in split_into_entries(incoming, bytes, turn) {
+            let body = EntryBody::Commands(Commands { stamp_ms: turn.wall_ms, commands });
+            message.mut_entries().push(Entry { data: crate::data::encode(&body), ..Entry::default() });
+            waiters.push(group_waiters);
+        }
+        let first = self.raw.raft.raft_log.last_index() + 1;
+        match self.raw.raft.step(message) {
+            Ok(()) => {
+                for (index, waiters) in (first..).zip(waiters) {
+                    self.proposals.push_back(Proposal { term, index, waiters });
+                }
+            }
+            Err(error) => {
+                tracing::debug!(group = %self.id, %error, "raft did not take a proposal");
+                for waiter in waiters.into_iter().flatten() {
+                    self.waiting -= 1;
+                    let refusal = NotApplied::Overloaded { retry_after_ms: RETRY_AFTER_MS };
+                    turn.out.command(waiter, Err(refusal.into()));
+                }
+            }
+        }
+    }
+
+    /// Sends raft's messages, with what the lease adds to them.
+    fn send(&mut self, turn: &mut Turn<'_>, messages: Vec<Message>) {
+        for message in messages {
+            match message.get_msg_type() {
+                MessageType::MsgHeartbeat => self.rounds.send(turn.now),
+                MessageType::MsgSnapshot => {
+                    self.snapshots_sent.insert(MemberId(message.to), turn.now);
+                }
+                _ => {}
+            }
+            let accepted_round = if self.accepted.0 == message.term { self.accepted.1 } else { 0 };
+            let lease =
+                LeaseFields { round: turn.now.nanos(), promise_ms: self.config.promise_ms, accepted_round };
+            if let Some(message) = convert::to_wire(self.id, message, lease)
+                && let Some(node) = self.node_of(message.to)
+            {
+                turn.out.send(node, &message);
+            }
+        }
+    }
+
+    /// Where a member lives, as the membership says or else as its messages did.
+    fn node_of(&self, member: MemberId) -> Option<NodeId> {
+        let named = self.machine.as_ref().and_then(|machine| machine.nodes().get(&member));
+        named.or_else(|| self.routes.get(&member)).copied()
+    }
+
+    fn leader_node(&self) -> Option<NodeId> {
+        match self.raw.raft.leader_id {
+            raft::INVALID_ID => None,
+            id => self.node_of(MemberId(id)),
+        }
+    }
+
+    /// Notices that leadership was won or lost.
+    fn note_role(&mut self, turn: &mut Turn<'_>) {
+        let raft = &self.raw.raft;
+        let leading = (raft.state == StateRole::Leader).then_some(raft.term);
+        if leading == self.leading {
+            return;
+        }
+        if self.leading.is_some() {
+            self.give_up(turn, Unknown::LeaderChanged(self.id));
+        }
+        self.leading = leading;
+        self.serving = false;
+        self.rounds.reset();
+        self.snapshots_sent.clear();
+        match leading {
+            Some(term) => {
+                tracing::info!(group = %self.id, member = %self.member, term, "leads");
+                metrics::counter!("rafted_value_elections_won_total").increment(1);
+            }
+            None => self.draw_election_deadline(turn),
+        }
+    }
+
+    /// Answers everybody who waits: this member cannot say what becomes of their requests.
+    fn give_up(&mut self, turn: &mut Turn<'_>, why: Unknown) {
+        for proposal in self.proposals.drain(..) {
+            for waiter in proposal.waiters {
+                turn.out.command(waiter, Err(why.clone().into()));
+            }
+        }
+        let leader = self.leader_node().filter(|_| self.raw.raft.state != StateRole::Leader);
+        let refusal = NotApplied::NotLeader { group: self.id, leader };
+        for (_, waiter) in self.incoming.drain(..) {
+            turn.out.command(waiter, Err(CommandError::NotApplied(refusal.clone())));
+        }
+        self.incoming_bytes = 0;
+        for read in self.reads.drain(..) {
+            turn.out.query(read.waiter, Err(QueryError::NotLeader { group: self.id, leader }));
+        }
+        self.waiting = 0;
+        if let Some(change) = self.change.take() {
+            turn.out.member(change.waiter, Err(GroupError::Unknown(self.id)));
+        }
+    }
+
+    /// Ends the member; whoever waits is told.
+    pub(crate) fn stop(mut self, turn: &mut Turn<'_>) {
+        self.give_up(turn, Unknown::Stopped(self.id));
+    }
+}
+
+/// Cuts what came in into entries of bounded size.
+fn split_into_entries(
+    incoming: Vec<(Command, Waiter<CommandResult>)>,
+    bytes: usize,
+    turn: &Turn<'_>,
+) -> Vec<(Vec<Command>, Vec<Waiter<CommandResult>>)> {
+    let (commands_max, bytes_max) = (turn.limits.entry_commands_max, turn.limits.entry_bytes_max);
+    if incoming.len() <= commands_max && bytes <= bytes_max {
+        return vec![incoming.into_iter().unzip()];
+    }
+    let mut entries = Vec::new();
+    let mut current = (Vec::new(), Vec::new());
+    let mut current_bytes = 0;
+    for (command, waiter) in incoming {
+        let size = command.payload.len();
+        if !current.0.is_empty() && (current.0.len() >= commands_max || current_bytes + size > bytes_max) {
+            entries.push(std::mem::take(&mut current));
+            current_bytes = 0;
+        }
+        current_bytes += size;
+        current.0.push(command);
+        current.1.push(waiter);
+    }
+    entries.push(current);
+    entries
+}

@@ -1,0 +1,54 @@
+//! A member's view of its group, for people and for the layers above.
+
+use raft::StateRole;
+
+use super::Group;
+use crate::env::MonoTime;
+use crate::id::MemberId;
+use crate::status::{GroupStatus, MemberStatus, Role};
+
+impl Group {
+    /// What this member knows of its group at `now`.
+    pub(crate) fn status(&self, now: MonoTime) -> GroupStatus {
+        let raft = &self.raw.raft;
+        GroupStatus {
+            group: self.id,
+            data: self.machine.as_ref().map_or(String::new(), |machine| machine.data_name().to_owned()),
+            member: self.member,
+            role: match raft.state {
+                StateRole::Leader => Role::Leader,
+                StateRole::Follower => Role::Follower,
+                StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+            },
+            term: raft.term,
+            leader: self.leader_node(),
+            ready: self.is_leader() && self.serving,
+            leased: self.leased(now),
+            members: self.member_statuses(),
+            commit_index: raft.raft_log.committed,
+            applied_index: raft.raft_log.applied,
+            last_index: raft.raft_log.last_index(),
+            snapshot_index: self.raw.store().snapshot_index(),
+            log_bytes: self.raw.store().bytes(),
+            session_replies: self.machine.as_ref().map_or(0, super::machine::Machine::session_replies),
+            config: self.config.clone(),
+            fenced: None,
+        }
+    }
+
+    fn member_statuses(&self) -> Vec<MemberStatus> {
+        let Some(machine) = &self.machine else { return Vec::new() };
+        let progress = self.raw.raft.prs();
+        let status = |(&member, &node): (&MemberId, _)| {
+            let known = progress.get(member.0).filter(|_| self.is_leader());
+            MemberStatus {
+                member,
+                node,
+                voter: progress.conf().voters().contains(member.0),
+                matched: known.map(|progress| progress.matched),
+                responsive: known.map(|progress| member == self.member || progress.recent_active),
+            }
+        };
+        machine.nodes().iter().map(status).collect()
+    }
+}

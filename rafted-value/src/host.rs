@@ -1,0 +1,317 @@
+//! The thin shell around the engines: inboxes, loops, timers and the transport.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{Either, select};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::HostConfig;
+use crate::engine::{Clocks, Engine, Found, Input};
+use crate::env::{Env, TaskHandle, timeout};
+use crate::error::{CommandError, GroupError, NotApplied, QueryError, Unknown};
+use crate::group::change::ChangeRequest;
+use crate::id::{GroupId, MemberId, NodeId};
+use crate::outputs::Outputs;
+use crate::registry::Registry;
+use crate::request::{Command, Freshness};
+use crate::service::{GROUP_SERVICE, GroupService, PEER_SERVICE, PeerService};
+use crate::status::GroupStatus;
+use crate::waiter::Waiter;
+
+/// What a caller who is refused by a full inbox is told to wait.
+const RETRY_AFTER_MS: u64 = 20;
+
+/// All groups that have a member on this node. Cheap to clone; the loops run until [`shutdown`](Host::shutdown).
+#[derive(Clone)]
+pub struct Host {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    env: Arc<dyn Env>,
+    node: NodeId,
+    inboxes: Inboxes,
+    loops: Vec<TaskHandle>,
+}
+
+/// The inboxes of a node's loops; a group belongs to one of them for ever.
+#[derive(Clone)]
+pub(crate) struct Inboxes(Arc<[mpsc::Sender<Input>]>);
+
+impl Inboxes {
+    /// The loop that owns a group, by a hash of its id (Fibonacci hashing; Knuth, volume 3, section 6.4).
+    pub(crate) fn of(&self, group: GroupId) -> usize {
+        let hash = group.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        (hash % self.0.len() as u64) as usize
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Puts an input in front of a loop; gives it back when the inbox is full or the loop has ended.
+    pub(crate) fn put(&self, position: usize, input: Input) -> Result<(), Refusal> {
+        self.0[position].try_send(input).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(input) => Refusal { input, full: true },
+            mpsc::error::TrySendError::Closed(input) => Refusal { input, full: false },
+        })
+    }
+}
+
+/// An input that no loop took.
+pub(crate) struct Refusal {
+    pub(crate) input: Input,
+    pub(crate) full: bool,
+}
+
+impl Refusal {
+    /// Tells whoever waits that nothing was done.
+    pub(crate) fn answer(self) {
+        let not_applied = if self.full {
+            NotApplied::Overloaded { retry_after_ms: RETRY_AFTER_MS }
+        } else {
+            NotApplied::ShuttingDown
+        };
+        let query_error = if self.full {
+            QueryError::Overloaded { retry_after_ms: RETRY_AFTER_MS }
+        } else {
+            QueryError::ShuttingDown
+        };
+        match self.input {
+            Input::Command { waiter, .. } => waiter.answer(Err(not_applied.into())),
+            Input::Query { waiter, .. } => waiter.answer(Err(query_error)),
+            Input::Found { waiter, .. }
+            | Input::Change { waiter, .. }
+            | Input::Drop { waiter, .. }
+            | Input::Stop { waiter } => waiter.answer(Err(GroupError::Unavailable)),
+            Input::Statuses { waiter, .. } => waiter.answer(Vec::new()),
+            Input::Peer { .. } => metrics::counter!("rafted_value_peer_batches_dropped_total").increment(1),
+        }
+    }
+}
+
+impl Host {
+    /// Starts the loops and registers the services through which other nodes reach them.
+    pub fn start(env: Arc<dyn Env>, config: HostConfig, registry: Registry) -> Host {
+        let node = env.transport().local().node;
+        let mut senders = Vec::new();
+        let mut loops = Vec::new();
+        for _ in 0..config.loops.max(1) {
+            let (sender, receiver) = mpsc::channel(config.inbox_max.max(1));
+            let engine = Engine::new(node, config.clone(), registry.clone(), env.random_u64());
+            let run = run_loop(env.clone(), engine, receiver, config.turn_inputs_max.max(1));
+            loops.push(env.spawn("rafted-value loop", Box::pin(run)));
+            senders.push(sender);
+        }
+        let inboxes = Inboxes(senders.into());
+        env.transport().register(PEER_SERVICE, Arc::new(PeerService::new(inboxes.clone())));
+        env.transport().register(GROUP_SERVICE, Arc::new(GroupService::new(inboxes.clone())));
+        Host { shared: Arc::new(Shared { env, node, inboxes, loops }) }
+    }
+
+    /// This node.
+    pub fn node(&self) -> NodeId {
+        self.shared.node
+    }
+
+    /// The door that this host goes through.
+    pub fn env(&self) -> &Arc<dyn Env> {
+        &self.shared.env
+    }
+
+    /// Founds a group with a first member on this node.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError::AlreadyExists`] if this node has or had a member of it; [`GroupError::NoSuchData`] and
+    /// [`GroupError::InvalidConfig`] name what is wrong.
+    pub async fn found(&self, found: Found) -> Result<MemberId, GroupError> {
+        let group = found.group;
+        self.ask_member(group, |waiter| Input::Found { found, waiter }).await
+    }
+
+    /// Adds a member on `node` that receives everything and does not vote yet; its id. Its host makes it when the
+    /// leader's first message comes. If the group has a member there already, its id is given.
+    ///
+    /// # Errors
+    ///
+    /// When this node does not lead the group, or another change is under way.
+    pub async fn add_learner(&self, group: GroupId, node: NodeId) -> Result<MemberId, GroupError> {
+        self.change(group, ChangeRequest::AddLearner(node)).await
+    }
+
+    /// Makes a learner that has caught up a voter; does nothing if it is one.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError::NotCaughtUp`] while it lacks more than a few entries; when this node does not lead the group, or
+    /// another change is under way.
+    pub async fn promote(&self, group: GroupId, member: MemberId) -> Result<(), GroupError> {
+        self.change(group, ChangeRequest::Promote(member)).await.map(drop)
+    }
+
+    /// Removes a member for ever; does nothing if it is gone.
+    ///
+    /// # Errors
+    ///
+    /// When the member is the leader itself, when this node does not lead the group, or another change is under way.
+    pub async fn remove_member(&self, group: GroupId, member: MemberId) -> Result<(), GroupError> {
+        self.change(group, ChangeRequest::Remove(member)).await.map(drop)
+    }
+
+    /// Ends this node's member of a group that exists no more; no later member of it will live on this node.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError::Unavailable`] when the host is overloaded or shuts down.
+    pub async fn drop_member(&self, group: GroupId) -> Result<(), GroupError> {
+        self.ask_member(group, |waiter| Input::Drop { group, waiter }).await.map(drop)
+    }
+
+    /// Sends a command to this node's member of a group, which must lead it.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::NotApplied`] if it surely changed nothing, else [`CommandError::Unknown`].
+    pub async fn command(
+        &self,
+        group: GroupId,
+        command: Command,
+        limit: Duration,
+    ) -> Result<Bytes, CommandError> {
+        let (waiter, answer) = Waiter::local();
+        self.put(group, Input::Command { group, command, waiter });
+        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        match timeout(self.shared.env.as_ref(), limit, answer).await {
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(Unknown::Stopped(group).into()),
+            None => Err(Unknown::Timeout { limit_ms }.into()),
+        }
+    }
+
+    /// Asks this node's member of a group; it must lead the group unless a stale answer will do.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such member, it does not lead, or no answer comes in time.
+    pub async fn query(
+        &self,
+        group: GroupId,
+        freshness: Freshness,
+        payload: Bytes,
+        limit: Duration,
+    ) -> Result<Bytes, QueryError> {
+        let (waiter, answer) = Waiter::local();
+        self.put(group, Input::Query { group, freshness, payload, waiter });
+        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        match timeout(self.shared.env.as_ref(), limit, answer).await {
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(QueryError::ShuttingDown),
+            None => Err(QueryError::Timeout { limit_ms }),
+        }
+    }
+
+    /// What this node's member of a group says of itself; `None` if there is none.
+    pub async fn status(&self, group: GroupId) -> Option<GroupStatus> {
+        let position = self.shared.inboxes.of(group);
+        self.statuses_of(position, Some(group)).await.pop()
+    }
+
+    /// What all members on this node say of themselves, in the order of their groups.
+    pub async fn statuses(&self) -> Vec<GroupStatus> {
+        let mut statuses = Vec::new();
+        for position in 0..self.shared.inboxes.len() {
+            statuses.extend(self.statuses_of(position, None).await);
+        }
+        statuses.sort_by_key(|status| status.group);
+        statuses
+    }
+
+    /// Ends all members and loops; whoever waits is answered.
+    pub async fn shutdown(&self) {
+        for position in 0..self.shared.inboxes.len() {
+            let (waiter, answer) = Waiter::local();
+            if self.shared.inboxes.put(position, Input::Stop { waiter }).is_ok() {
+                drop(answer.await);
+            }
+        }
+        for task in &self.shared.loops {
+            task.abort();
+        }
+    }
+
+    async fn statuses_of(&self, position: usize, group: Option<GroupId>) -> Vec<GroupStatus> {
+        let (waiter, answer) = Waiter::local();
+        if let Err(refusal) = self.shared.inboxes.put(position, Input::Statuses { group, waiter }) {
+            refusal.answer();
+        }
+        answer.await.unwrap_or_default()
+    }
+
+    async fn change(&self, group: GroupId, request: ChangeRequest) -> Result<MemberId, GroupError> {
+        self.ask_member(group, |waiter| Input::Change { group, request, waiter }).await
+    }
+
+    async fn ask_member(
+        &self,
+        group: GroupId,
+        input: impl FnOnce(Waiter<Result<MemberId, GroupError>>) -> Input,
+    ) -> Result<MemberId, GroupError> {
+        let (waiter, answer): (_, oneshot::Receiver<_>) = Waiter::local();
+        self.put(group, input(waiter));
+        answer.await.unwrap_or(Err(GroupError::Unknown(group)))
+    }
+
+    fn put(&self, group: GroupId, input: Input) {
+        if let Err(refusal) = self.shared.inboxes.put(self.shared.inboxes.of(group), input) {
+            refusal.answer();
+        }
+    }
+}
+
+/// One loop: drain the inbox, step, send, answer.
+async fn run_loop(
+    env: Arc<dyn Env>,
+    mut engine: Engine,
+    mut inbox: mpsc::Receiver<Input>,
+    inputs_max: usize,
+) {
+    let mut inputs = Vec::with_capacity(inputs_max.min(1024));
+    let mut out = Outputs::default();
+    loop {
+        match engine.next_tick() {
+            Some(deadline) => {
+                let received = inbox.recv_many(&mut inputs, inputs_max);
+                let received = std::pin::pin!(received);
+                match select(received, env.sleep_until(deadline)).await {
+                    Either::Left((0, _)) => return,
+                    Either::Left(_) | Either::Right(_) => {}
+                }
+            }
+            None => {
+                if inbox.recv_many(&mut inputs, inputs_max).await == 0 {
+                    return;
+                }
+            }
+        }
+        // The clocks are read after the inputs were taken in: a query that is answered at this time came before it.
+        let clocks = Clocks { now: env.now(), wall_ms: env.wall_ms() };
+        engine.step(&mut inputs, clocks, &mut out);
+        perform(env.as_ref(), &mut out);
+    }
+}
+
+fn perform(env: &dyn Env, out: &mut Outputs) {
+    for ((node, lane), mut writer) in std::mem::take(&mut out.messages) {
+        for batch in writer.take() {
+            if let Err(error) = env.transport().cast(node, lane, PEER_SERVICE, batch) {
+                tracing::trace!(%node, %error, "a batch is not sent");
+            }
+        }
+    }
+    for answer in out.answers.drain(..) {
+        answer.deliver();
+    }
+}

@@ -1,0 +1,222 @@
+//! The log of one member in memory, as raft reads it: a snapshot and the entries that follow some point at or before it.
+
+use std::collections::VecDeque;
+
+use raft::eraftpb::{Entry, HardState, Snapshot};
+use raft::{GetEntriesContext, RaftState, Storage, StorageError};
+
+/// A member's snapshot, log and vote.
+///
+/// The snapshot is never older than the entries dropped from the front, so that whoever lacks a dropped entry can be
+/// given the snapshot.
+#[derive(Debug, Default)]
+pub(crate) struct MemberLog {
+    hard_state: HardState,
+    snapshot: Snapshot,
+    /// Index and term of the entry before the first one kept.
+    before: (u64, u64),
+    entries: VecDeque<Entry>,
+    bytes: u64,
+    /// raft asked for a snapshot newer than ours.
+    wanted: std::cell::Cell<bool>,
+}
+
+impl MemberLog {
+    /// A log that starts at `snapshot`, with no entries; the default snapshot for a member that has nothing yet.
+    pub(crate) fn new(snapshot: Snapshot) -> Self {
+        let mut log = Self::default();
+        log.hard_state.term = snapshot.get_metadata().term;
+        log.hard_state.commit = snapshot.get_metadata().index;
+        log.before = (snapshot.get_metadata().index, snapshot.get_metadata().term);
+        log.snapshot = snapshot;
+        log
+    }
+
+    pub(crate) fn set_hard_state(&mut self, hard_state: HardState) {
+        self.hard_state = hard_state;
+    }
+
+    pub(crate) fn set_commit(&mut self, commit: u64) {
+        self.hard_state.commit = commit;
+    }
+
+    pub(crate) fn snapshot_ref(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    pub(crate) fn snapshot_index(&self) -> u64 {
+        self.snapshot.get_metadata().index
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether raft asked for a newer snapshot since the last call.
+    pub(crate) fn take_wanted(&self) -> bool {
+        self.wanted.replace(false)
+    }
+
+    /// Appends entries, replacing what conflicts.
+    pub(crate) fn append(&mut self, entries: &[Entry]) {
+        let Some(first) = entries.first() else { return };
+        assert!(first.index > self.before.0, "entry {} would replace what was compacted", first.index);
+        assert!(first.index <= self.last() + 1, "entry {} leaves a gap after {}", first.index, self.last());
+        while self.last() >= first.index {
+            let dropped = self.entries.pop_back().expect("entries reach up to last()");
+            self.bytes -= size(&dropped);
+        }
+        for entry in entries {
+            self.bytes += size(entry);
+            self.entries.push_back(entry.clone());
+        }
+    }
+
+    /// Starts over from a snapshot that came from the leader.
+    pub(crate) fn restore(&mut self, snapshot: Snapshot) {
+        let metadata = snapshot.get_metadata();
+        self.before = (metadata.index, metadata.term);
+        self.hard_state.commit = self.hard_state.commit.max(metadata.index);
+        self.hard_state.term = self.hard_state.term.max(metadata.term);
+        self.entries.clear();
+        self.bytes = 0;
+        self.snapshot = snapshot;
+    }
+
+    /// Keeps a newer snapshot of our own, and drops entries up to `drop_to` at the most (never beyond the snapshot).
+    pub(crate) fn compact(&mut self, snapshot: Snapshot, drop_to: u64) {
+        assert!(snapshot.get_metadata().index >= self.snapshot_index(), "a snapshot older than the last");
+        let drop_to = drop_to.min(snapshot.get_metadata().index);
+        self.snapshot = snapshot;
+        while self.entries.front().is_some_and(|entry| entry.index <= drop_to) {
+            let entry = self.entries.pop_front().expect("there is a front");
+            self.bytes -= size(&entry);
+            self.before = (entry.index, entry.term);
+        }
+    }
+
+    /// The entries in `from..=to`, all of which are kept.
+    pub(crate) fn range(&self, from: u64, to: u64) -> impl Iterator<Item = &Entry> {
+        let first = self.before.0 + 1;
+        assert!(from >= first && to <= self.last(), "entries {from} to {to} are not all kept");
+        self.entries.range((from - first) as usize..(to + 1 - first) as usize)
+    }
+
+    pub(crate) fn last(&self) -> u64 {
+        self.before.0 + self.entries.len() as u64
+    }
+
+    fn get(&self, index: u64) -> Option<&Entry> {
+        self.entries.get(index.checked_sub(self.before.0 + 1)? as usize)
+    }
+}
+
+fn size(entry: &Entry) -> u64 {
+    (entry.data.len() + entry.context.len() + std::mem::size_of::<Entry>()) as u64
+}
+
+impl Storage for MemberLog {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        let conf = self.snapshot.get_metadata().get_conf_state().clone();
+        Ok(RaftState::new(self.hard_state.clone(), conf))
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        if low <= self.before.0 {
+            return Err(StorageError::Compacted.into());
+        }
+        assert!(high <= self.last() + 1, "entries up to {high} asked of a log that ends at {}", self.last());
+        let limit = max_size.into().unwrap_or(u64::MAX);
+        let mut bytes = 0;
+        let mut out = Vec::new();
+        for index in low..high {
+            let entry = self.get(index).expect("the range is inside the log");
+            bytes += size(entry);
+            if bytes > limit && !out.is_empty() {
+                break;
+            }
+            out.push(entry.clone());
+        }
+        Ok(out)
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        if index == self.before.0 {
+            return Ok(self.before.1);
+        }
+        if index < self.before.0 {
+            return Err(StorageError::Compacted.into());
+        }
+        self.get(index).map(|entry| entry.term).ok_or_else(|| StorageError::Unavailable.into())
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.before.0 + 1)
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last())
+    }
+
+    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        if self.snapshot_index() < request_index.max(1) {
+            self.wanted.set(true);
+            return Err(StorageError::SnapshotTemporarilyUnavailable.into());
+        }
+        Ok(self.snapshot.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(terms: &[u64], first: u64) -> Vec<Entry> {
+        let entry = |(i, &term): (usize, &u64)| Entry { index: first + i as u64, term, ..Entry::default() };
+        terms.iter().enumerate().map(entry).collect()
+    }
+
+    fn snapshot(index: u64, term: u64) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        snapshot.mut_metadata().index = index;
+        snapshot.mut_metadata().term = term;
+        snapshot
+    }
+
+    /// FAULTS 9: after a conflict, the end of the stale tail was kept as the last index.
+    #[test]
+    fn a_conflicting_append_cuts_the_whole_stale_tail() {
+        let mut log = MemberLog::new(snapshot(1, 1));
+        log.append(&entries(&[1, 1, 1, 1], 2));
+        log.append(&entries(&[2], 3));
+        assert_eq!(log.last(), 3);
+        assert_eq!((log.term(2).unwrap(), log.term(3).unwrap()), (1, 2));
+        assert_eq!(log.bytes(), 2 * size(&Entry::default()));
+    }
+
+    #[test]
+    fn compaction_keeps_the_term_before_the_first_entry() {
+        let mut log = MemberLog::new(snapshot(1, 1));
+        log.append(&entries(&[1, 2, 2, 3], 2));
+        log.compact(snapshot(4, 2), 3);
+        assert_eq!((log.first_index().unwrap(), log.last()), (4, 5));
+        assert_eq!(log.term(3).unwrap(), 2);
+        assert!(log.term(2).is_err());
+        assert_eq!(log.range(5, 5).count(), 1);
+    }
+
+    #[test]
+    fn a_snapshot_from_the_leader_replaces_the_log() {
+        let mut log = MemberLog::new(snapshot(1, 1));
+        log.append(&entries(&[1, 1], 2));
+        log.restore(snapshot(10, 4));
+        assert_eq!((log.first_index().unwrap(), log.last(), log.bytes()), (11, 10, 0));
+        assert_eq!(log.term(10).unwrap(), 4);
+    }
+}
