@@ -190,29 +190,36 @@ impl Drop for PendingReply {
     }
 }
 
-/// The handler's way to answer a call: `unanswered` is sent when it drops the reply.
-pub(super) fn reply_to(network: &Arc<Network>, unanswered: Message) -> Reply {
-    let mut answer = Answer { network: Arc::clone(network), message: Some(unanswered) };
-    Reply::new(move |payload| {
-        if let Some(Message { body: Body::GaveUp { call }, .. }) = answer.message {
-            answer.message = answer
-                .message
-                .take()
-                .map(|message| Message { body: Body::Reply { call, payload }, ..message });
-        }
-    })
+/// The handler's way to answer a call of `caller` to `node`.
+pub(super) fn reply_to(
+    network: &Arc<Network>,
+    node: NodeId,
+    caller: NodeId,
+    lane: Lane,
+    call: CallId,
+) -> Reply {
+    let body = Body::GaveUp { call };
+    let answer =
+        Answer { network: Arc::clone(network), message: Message { from: node, to: caller, lane, body } };
+    Reply::new(move |payload| answer.give(payload))
 }
 
-/// Sends its message when it is dropped.
+/// Sends its message when it is dropped: that the handler gave up, unless it gave another answer.
 struct Answer {
     network: Arc<Network>,
-    message: Option<Message>,
+    message: Message,
+}
+
+impl Answer {
+    fn give(mut self, payload: Bytes) {
+        if let Body::GaveUp { call } = self.message.body {
+            self.message.body = Body::Reply { call, payload };
+        }
+    }
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        if let Some(message) = self.message.take() {
-            self.network.state().answer(message);
-        }
+        self.network.state().answer(self.message.clone());
     }
 }

@@ -147,11 +147,7 @@ impl Network {
                 match station.handlers.get(&service).map(Arc::clone) {
                     Some(handler) => {
                         drop(state);
-                        handler.on_call(
-                            from,
-                            payload,
-                            reply_to(self, Message::answering(to, from, lane, call)),
-                        );
+                        handler.on_call(from, payload, reply_to(self, to, from, lane, call));
                     }
                     None => state.answer(Message {
                         from: to,
@@ -167,13 +163,6 @@ impl Network {
                 station.finish(call, Err(CallError::NoService { node: from, service }));
             }
         }
-    }
-}
-
-impl Message {
-    /// The answer to a call when nobody gives another.
-    fn answering(from: NodeId, to: NodeId, lane: Lane, call: CallId) -> Self {
-        Self { from, to, lane, body: Body::GaveUp { call } }
     }
 }
 
