@@ -164,8 +164,11 @@ impl Storage for MemberLog {
         Ok(self.last())
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        if self.snapshot_index() < request_index.max(1) {
+    /// raft refuses a snapshot whose membership does not name its receiver, so a new member needs a new one.
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        let conf = self.snapshot.get_metadata().get_conf_state();
+        let named = conf.voters.contains(&to) || conf.learners.contains(&to);
+        if !named || self.snapshot_index() < request_index.max(1) {
             self.wanted.set(true);
             return Err(StorageError::SnapshotTemporarilyUnavailable.into());
         }

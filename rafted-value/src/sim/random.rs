@@ -91,6 +91,11 @@ impl SimRng {
     }
 }
 
+/// The virtual time `duration` after `time`; at most the end of time, 584 years after the start.
+pub(super) fn after(time: u64, duration: Duration) -> u64 {
+    time.saturating_add(nanos(duration))
+}
+
 /// `duration` in nanoseconds; at most 584 years.
 pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)

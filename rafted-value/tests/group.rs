@@ -1,0 +1,233 @@
+//! One group over simulated nodes: commands, queries, failover, membership, snapshots, panics.
+
+mod support;
+
+use std::time::Duration;
+
+use rafted_value::{CommandError, Freshness, GroupConfig, GroupError, NotApplied, QueryError, Role, encode};
+use support::{Change, Counters, GROUP, MS, SECOND, World, stale};
+
+#[test]
+fn a_group_of_one_answers_at_once() {
+    let mut world = World::with_group(1, 1);
+    let mut client = world.client();
+    let (total, read) = world.run(SECOND, async move { (client.add("a", 5).await, client.read().await) });
+    assert_eq!((total, read.counts["a"]), (5, 5));
+    assert!(world.status(0).leased);
+}
+
+#[test]
+fn three_members_hold_the_same_value() {
+    let mut world = World::with_group(2, 3);
+    let mut client = world.client();
+    world.run(10 * SECOND, async move {
+        for i in 1..=100 {
+            assert_eq!(client.add("a", 1).await, i);
+        }
+    });
+    world.sim.run_for(SECOND);
+    for node in 0..3 {
+        let host = world.nodes[node].host.clone();
+        let value = world.run(SECOND, async move { stale(&host).await });
+        assert_eq!(value.counts["a"], 100);
+    }
+}
+
+#[test]
+fn killing_the_leader_loses_and_doubles_nothing() {
+    for seed in 0..20 {
+        let mut world = World::with_group(seed, 3);
+        let mut client = world.client();
+        let task = world.sim.spawn(async move {
+            for i in 1..=300 {
+                assert_eq!(client.add("a", 1).await, i);
+            }
+            client.read().await
+        });
+        world.sim.run_for(Duration::from_millis(100 + 7 * seed));
+        let leader = world.leader();
+        world.kill(leader);
+        let value = world.run(60 * SECOND, task).expect("the client ends");
+        assert_eq!(value.counts["a"], 300, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_new_member_gets_a_snapshot_and_votes() {
+    let mut world = World::with_group(3, 2);
+    let mut client = world.client();
+    world.run(30 * SECOND, async move {
+        for _ in 0..50 {
+            client.add("a", 2).await;
+        }
+    });
+    world.start_node();
+    world.add_voter(0, 2);
+    world.sim.run_for(SECOND);
+    let status = world.status(2);
+    assert_eq!(status.members.iter().filter(|member| member.voter).count(), 3);
+    world.kill(0);
+    let leader = world.leader();
+    let host = world.nodes[leader].host.clone();
+    let answer = world.run(5 * SECOND, async move {
+        host.query(GROUP, Freshness::Latest, encode(&()), SECOND).await.unwrap()
+    });
+    let value: Counters = postcard::from_bytes(&answer).unwrap();
+    assert_eq!(value.counts["a"], 100);
+}
+
+#[test]
+fn a_removed_member_ends_even_when_it_was_away() {
+    let world = World::with_group(4, 3);
+    let leader = world.leader();
+    let away = (leader + 1) % 3;
+    world.cut_off(away);
+    let members = world.status(leader).members;
+    let member = members.iter().find(|member| member.node == world.nodes[away].id()).unwrap().member;
+    let host = world.nodes[leader].host.clone();
+    world.run(5 * SECOND, async move { host.remove_member(GROUP, member).await.unwrap() });
+    assert!(world.has_member(away));
+    world.sim.heal();
+    world.sim.run_for(5 * SECOND);
+    assert!(!world.has_member(away));
+    let again = world.add_voter(world.leader(), away);
+    assert!(again > member);
+    world.sim.run_for(SECOND);
+    assert_eq!(world.status(away).member, again);
+}
+
+/// FAULTS 3: a command whose handler raises killed the members one after another, until the group was gone.
+#[test]
+fn a_handler_that_panics_changes_nothing_on_any_member() {
+    let mut world = World::with_group(5, 3);
+    let mut client = world.client();
+    world.run(10 * SECOND, async move {
+        client.add("a", 1).await;
+        for _ in 0..3 {
+            let error = client.change(&Change::Panic).await.unwrap_err();
+            assert!(matches!(error, CommandError::NotApplied(NotApplied::Panicked(_))), "{error}");
+        }
+        assert_eq!(client.add("a", 1).await, 2);
+    });
+    world.sim.run_for(SECOND);
+    for node in 0..3 {
+        let host = world.nodes[node].host.clone();
+        let value = world.run(SECOND, async move { stale(&host).await });
+        assert_eq!((value.counts["a"], value.log), (2, vec![1, 1]));
+    }
+}
+
+#[test]
+fn the_log_is_compacted_and_a_late_member_still_gets_everything() {
+    let mut world = World::new(6, 3);
+    world.config = GroupConfig { log_bytes_min: 10_000, ..GroupConfig::default() };
+    world.found(0);
+    world.add_voter(0, 1);
+    let mut client = world.client();
+    world.run(60 * SECOND, async move {
+        for _ in 0..500 {
+            client.add("a", 1).await;
+        }
+    });
+    let status = world.status(0);
+    assert!(status.snapshot_index > 100, "{status:?}");
+    assert!(status.log_bytes < 100_000, "{status:?}");
+    world.add_voter(0, 2);
+    world.sim.run_for(SECOND);
+    let host = world.nodes[2].host.clone();
+    assert_eq!(world.run(SECOND, async move { stale(&host).await }).counts["a"], 500);
+}
+
+#[test]
+fn a_leader_that_is_cut_off_answers_no_query_once_its_lease_has_ended() {
+    let world = World::with_group(7, 3);
+    let leader = world.leader();
+    world.cut_off(leader);
+    world.sim.run_for(250 * MS);
+    assert!(!world.status(leader).leased);
+    let host = world.nodes[leader].host.clone();
+    let answer = world
+        .run(5 * SECOND, async move { host.query(GROUP, Freshness::Latest, encode(&()), 400 * MS).await });
+    assert!(matches!(answer, Err(QueryError::Timeout { .. } | QueryError::NotLeader { .. })), "{answer:?}");
+    world.sim.run_for(3 * SECOND);
+    assert_ne!(world.status(leader).role, Role::Leader, "a leader without a quorum steps down");
+}
+
+#[test]
+fn without_a_lease_queries_are_confirmed_by_a_round() {
+    let mut world = World::new(8, 3);
+    world.config = GroupConfig { clock_drift_margin_ms: 1000, ..GroupConfig::default() };
+    world.found(0);
+    world.add_voter(0, 1);
+    world.add_voter(0, 2);
+    let mut client = world.client();
+    assert!(!world.status(0).leased);
+    let (value, took) = {
+        let sim = world.sim.clone();
+        world.run(10 * SECOND, async move {
+            client.add("a", 3).await;
+            let before = sim.elapsed();
+            (client.read().await, sim.elapsed() - before)
+        })
+    };
+    assert_eq!(value.counts["a"], 3);
+    assert!(took < 20 * MS, "{took:?}: it waits for its own round, not for the next heartbeat");
+}
+
+#[test]
+fn a_follower_points_to_the_leader_and_a_stranger_says_so() {
+    let mut world = World::with_group(9, 2);
+    world.start_node();
+    let leader = world.leader();
+    let follower = world.nodes[1 - leader].host.clone();
+    let stranger = world.nodes[2].host.clone();
+    let leader_id = world.nodes[leader].id();
+    world.run(SECOND, async move {
+        let error = follower.query(GROUP, Freshness::Latest, encode(&()), SECOND).await.unwrap_err();
+        assert_eq!(error, QueryError::NotLeader { group: GROUP, leader: Some(leader_id) });
+        let error = stranger.query(GROUP, Freshness::Latest, encode(&()), SECOND).await.unwrap_err();
+        assert_eq!(error, QueryError::NoSuchGroup(GROUP));
+        let error = follower.add_learner(GROUP, leader_id).await.unwrap_err();
+        assert!(matches!(error, GroupError::NotLeader { .. }));
+    });
+}
+
+#[test]
+fn a_group_cannot_be_founded_twice_or_of_an_unknown_type() {
+    let world = World::with_group(10, 1);
+    let node = world.nodes[0].id();
+    let host = world.nodes[0].host.clone();
+    let found = |group: u64, data: &str| rafted_value::Found {
+        group: rafted_value::GroupId(group),
+        data: data.into(),
+        config: GroupConfig::default(),
+        nodes: vec![node],
+    };
+    let (again, unknown, bad) = (found(GROUP.0, "counters"), found(5, "tree"), {
+        let mut bad = found(6, "counters");
+        bad.config.election_timeout_min_ms = 10;
+        bad
+    });
+    world.run(SECOND, async move {
+        assert_eq!(host.found(again).await, Err(GroupError::AlreadyExists(GROUP)));
+        assert_eq!(host.found(unknown).await, Err(GroupError::NoSuchData("tree".into())));
+        assert!(matches!(host.found(bad).await, Err(GroupError::InvalidConfig(_))));
+    });
+}
+
+/// FAULTS 5: one follower that was busy for 450 ms started an election and deposed a healthy leader.
+#[test]
+fn a_busy_follower_does_not_depose_a_healthy_leader() {
+    let world = World::with_group(11, 3);
+    let leader = world.leader();
+    let term = world.status(leader).term;
+    let busy = (leader + 1) % 3;
+    for _ in 0..5 {
+        world.sim.pause(&world.nodes[busy].env);
+        world.sim.run_for(1500 * MS);
+        world.sim.resume(&world.nodes[busy].env);
+        world.sim.run_for(500 * MS);
+    }
+    let status = world.status(leader);
+    assert_eq!((status.role, status.term), (Role::Leader, term));
+}
