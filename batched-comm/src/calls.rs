@@ -1,0 +1,164 @@
+//! The calls to one peer that wait for an answer.
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::error::Failure;
+use crate::frame::Outcome;
+use crate::lane::Lane;
+
+/// What a waiting caller is told.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// The receiver answered.
+    Outcome(Outcome),
+    /// The connection broke after the call had been taken for sending.
+    Lost,
+    /// The call was still queued here when the peer turned out to be out of reach.
+    NotSent(Failure),
+}
+
+/// A table of calls by correlation.
+///
+/// A correlation is a slot's number and a generation that starts at random and counts the slot's uses, so that
+/// a late answer never meets another call.
+pub(crate) struct CallTable {
+    slots: Mutex<Slots>,
+    calls_max: usize,
+}
+
+struct Slots {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    first_generation: u32,
+}
+
+struct Slot {
+    generation: u32,
+    lane: Lane,
+    /// The frame's number in its lane's queue: tells whether it has been taken for sending.
+    sequence: u64,
+    waiter: Option<oneshot::Sender<Answer>>,
+}
+
+impl CallTable {
+    /// An empty table for at most `calls_max` calls; `first_generation` is random.
+    pub(crate) fn new(calls_max: usize, first_generation: u32) -> CallTable {
+        let slots = Slots { slots: Vec::new(), free: Vec::new(), first_generation };
+        CallTable { slots: Mutex::new(slots), calls_max }
+    }
+
+    /// Enters a call and returns its correlation; `None` when the table is full.
+    pub(crate) fn insert(&self, lane: Lane, sequence: u64, waiter: oneshot::Sender<Answer>) -> Option<u64> {
+        let mut table = self.slots.lock();
+        let table = &mut *table;
+        let index = match table.free.pop() {
+            Some(index) => index,
+            None if table.slots.len() >= self.calls_max => return None,
+            None => {
+                let index = table.slots.len() as u32;
+                table.slots.push(Slot { generation: table.first_generation, lane, sequence, waiter: None });
+                index
+            }
+        };
+        let slot = &mut table.slots[index as usize];
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.lane = lane;
+        slot.sequence = sequence;
+        slot.waiter = Some(waiter);
+        Some(u64::from(slot.generation) << 32 | u64::from(index))
+    }
+
+    /// Takes a call out; `None` when it is not waiting any more.
+    pub(crate) fn remove(&self, correlation: u64) -> Option<oneshot::Sender<Answer>> {
+        let mut table = self.slots.lock();
+        let index = correlation as u32;
+        let slot = table.slots.get_mut(index as usize)?;
+        if u64::from(slot.generation) != correlation >> 32 {
+            return None;
+        }
+        let waiter = slot.waiter.take()?;
+        table.free.push(index);
+        Some(waiter)
+    }
+
+    /// Takes out every call that was taken for sending before the given numbers, by lane, and tells it is lost.
+    /// Returns how many.
+    pub(crate) fn fail_sent(&self, taken: [u64; 3]) -> u64 {
+        let lost = self.take_where(|slot| slot.sequence < taken[slot.lane.index()]);
+        let count = lost.len() as u64;
+        for waiter in lost {
+            // A caller that gave up is not waiting.
+            let _ = waiter.send(Answer::Lost);
+        }
+        count
+    }
+
+    /// Takes out every call and tells that it was not sent. Returns how many.
+    pub(crate) fn fail_queued(&self, failure: &Failure) -> u64 {
+        let failed = self.take_where(|_| true);
+        let count = failed.len() as u64;
+        for waiter in failed {
+            // A caller that gave up is not waiting.
+            let _ = waiter.send(Answer::NotSent(failure.clone()));
+        }
+        count
+    }
+
+    fn take_where(&self, takes: impl Fn(&Slot) -> bool) -> Vec<oneshot::Sender<Answer>> {
+        let mut table = self.slots.lock();
+        let table = &mut *table;
+        let mut taken = Vec::new();
+        for (index, slot) in table.slots.iter_mut().enumerate() {
+            if slot.waiter.is_some() && takes(slot) {
+                taken.extend(slot.waiter.take());
+                table.free.push(index as u32);
+            }
+        }
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_answer_never_meets_another_call() {
+        let calls = CallTable::new(10, u32::MAX);
+        let (first, _waiting) = oneshot::channel();
+        let old = calls.insert(Lane::Normal, 0, first).unwrap();
+        assert!(calls.remove(old).is_some());
+        let (second, _waiting) = oneshot::channel();
+        let new = calls.insert(Lane::Normal, 1, second).unwrap();
+        assert_eq!(old as u32, new as u32, "the slot is used again");
+        assert!(calls.remove(old).is_none());
+        assert!(calls.remove(new).is_some());
+    }
+
+    #[test]
+    fn only_calls_that_were_taken_for_sending_are_lost() {
+        let calls = CallTable::new(10, 0);
+        let (sent, mut sent_answer) = oneshot::channel();
+        let (queued, mut queued_answer) = oneshot::channel();
+        calls.insert(Lane::Normal, 4, sent).unwrap();
+        calls.insert(Lane::Normal, 5, queued).unwrap();
+        assert_eq!(calls.fail_sent([9, 5, 9]), 1);
+        assert!(matches!(sent_answer.try_recv(), Ok(Answer::Lost)));
+        assert!(queued_answer.try_recv().is_err());
+        assert_eq!(calls.fail_queued(&Failure::NoAddress), 1);
+        assert!(matches!(queued_answer.try_recv(), Ok(Answer::NotSent(Failure::NoAddress))));
+    }
+
+    #[test]
+    fn a_full_table_takes_no_call() {
+        let calls = CallTable::new(1, 0);
+        let (waiter, _waiting) = oneshot::channel();
+        let correlation = calls.insert(Lane::Control, 0, waiter).unwrap();
+        let (waiter, _waiting) = oneshot::channel();
+        assert!(calls.insert(Lane::Control, 1, waiter).is_none());
+        calls.remove(correlation);
+        let (waiter, _waiting) = oneshot::channel();
+        assert!(calls.insert(Lane::Control, 2, waiter).is_some());
+    }
+}

@@ -1,0 +1,155 @@
+//! Every setting and every limit of an endpoint.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::authority::is_node_name;
+use crate::error::BindError;
+use crate::id::{ClusterId, NodeId};
+use crate::identity::Identity;
+use crate::lane::Lane;
+
+/// The settings of an [`Endpoint`](crate::Endpoint); [`EndpointConfig::new`] fills in the defaults.
+///
+/// Nodes of one cluster should agree on the limits of message sizes: a message that the sender may send and the
+/// receiver may not take closes the connection.
+#[derive(Clone, Debug)]
+pub struct EndpointConfig {
+    /// The UDP address to listen on; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// `host:port` under which peers reach this node. Default: the address that was bound.
+    pub advertise: Option<String>,
+    /// This node's id.
+    pub node: NodeId,
+    /// This node's name: it must be among the DNS names of its certificate.
+    pub name: String,
+    /// The cluster this node belongs to, when it knows. Default: none yet.
+    pub cluster: Option<ClusterId>,
+    /// What this node proves itself with.
+    pub identity: Identity,
+    /// Largest payload on the control and normal lanes. Default: 4 MiB.
+    pub message_bytes_max: usize,
+    /// Largest payload on the bulk lane. Default: 64 MiB.
+    pub bulk_message_bytes_max: usize,
+    /// Messages that may wait on one lane to one peer; one more is refused. Default: 65,536.
+    pub queue_messages_max: usize,
+    /// Bytes that may wait on one lane to one peer; a message that would exceed them is refused, except that an
+    /// empty queue takes any one message. Default: 16 MiB.
+    pub queue_bytes_max: usize,
+    /// Calls to one peer that may wait for an answer, and calls of one peer that may be in the hands of handlers
+    /// here. Default: 16,384.
+    pub calls_in_flight_max: usize,
+    /// How long a dial may take, name resolution and handshake included, and how long an incoming handshake may
+    /// take. Default: 1 s.
+    pub connect_timeout: Duration,
+    /// The wait after the first dial that went wrong; it doubles from there, drawn from half to the whole.
+    /// Default: 50 ms.
+    pub reconnect_backoff_min: Duration,
+    /// The longest wait between two dials. Default: 1 s.
+    pub reconnect_backoff_max: Duration,
+    /// Dialling in the background ends when nothing was sent to a peer for so long. Default: 60 s.
+    pub reconnect_give_up: Duration,
+    /// A silent connection is probed after this time. Default: 500 ms.
+    pub keep_alive_interval: Duration,
+    /// A connection from which nothing came for this time is dead: its calls in flight are lost. Default: 3 s.
+    pub idle_timeout: Duration,
+    /// A peer that stops in the middle of a message is cut off after this time. Default: 10 s.
+    pub stall_timeout: Duration,
+    /// Connections, handshakes included; further ones are refused. Default: 1,024.
+    pub connections_max: usize,
+    /// Incoming handshakes under way at one time; past half of it a peer must first prove that its address is its
+    /// own. Default: 128.
+    pub handshakes_max: usize,
+    /// Largest UDP payload that path discovery tries; the network's own limit is found by probing.
+    /// Default: 8,952, a jumbo frame over IPv6.
+    pub datagram_bytes_max: u16,
+}
+
+impl EndpointConfig {
+    /// The defaults, with what has none.
+    pub fn new(
+        listen: SocketAddr,
+        node: NodeId,
+        name: impl Into<String>,
+        identity: Identity,
+    ) -> EndpointConfig {
+        EndpointConfig {
+            listen,
+            advertise: None,
+            node,
+            name: name.into(),
+            cluster: None,
+            identity,
+            message_bytes_max: 4 << 20,
+            bulk_message_bytes_max: 64 << 20,
+            queue_messages_max: 65_536,
+            queue_bytes_max: 16 << 20,
+            calls_in_flight_max: 16_384,
+            connect_timeout: Duration::from_secs(1),
+            reconnect_backoff_min: Duration::from_millis(50),
+            reconnect_backoff_max: Duration::from_secs(1),
+            reconnect_give_up: Duration::from_secs(60),
+            keep_alive_interval: Duration::from_millis(500),
+            idle_timeout: Duration::from_secs(3),
+            stall_timeout: Duration::from_secs(10),
+            connections_max: 1024,
+            handshakes_max: 128,
+            datagram_bytes_max: 8952,
+        }
+    }
+
+    /// The largest payload of a lane.
+    pub(crate) fn message_bytes_max(&self, lane: Lane) -> usize {
+        match lane {
+            Lane::Control | Lane::Normal => self.message_bytes_max,
+            Lane::Bulk => self.bulk_message_bytes_max,
+        }
+    }
+
+    /// Settings that contradict each other are told before a socket is opened.
+    pub(crate) fn check(&self) -> Result<(), BindError> {
+        let require = |holds: bool, setting: &'static str, problem: String| {
+            if holds { Ok(()) } else { Err(BindError::Setting { setting, problem }) }
+        };
+        let payload_max = self.message_bytes_max.max(self.bulk_message_bytes_max);
+        require(
+            is_node_name(&self.name),
+            "name",
+            format!("{:?} is not 1 to 255 printable ASCII characters", self.name),
+        )?;
+        let advertise_bytes = self.advertise.as_ref().map_or(0, String::len);
+        require(
+            advertise_bytes <= 255,
+            "advertise",
+            format!("{advertise_bytes} bytes are over the limit of 255"),
+        )?;
+        require(payload_max <= 1 << 30, "message_bytes_max", format!("{payload_max} bytes are over 1 GiB"))?;
+        require(self.queue_messages_max > 0, "queue_messages_max", "0 would refuse everything".to_owned())?;
+        require(
+            (1..=1 << 24).contains(&self.calls_in_flight_max),
+            "calls_in_flight_max",
+            format!("{} is outside 1 to 16,777,216", self.calls_in_flight_max),
+        )?;
+        require(
+            self.keep_alive_interval < self.idle_timeout,
+            "keep_alive_interval",
+            format!(
+                "{:?} is not below the idle timeout of {:?}",
+                self.keep_alive_interval, self.idle_timeout
+            ),
+        )?;
+        require(
+            !self.reconnect_backoff_min.is_zero() && self.reconnect_backoff_min <= self.reconnect_backoff_max,
+            "reconnect_backoff_min",
+            format!(
+                "{:?} is zero or above the longest, {:?}",
+                self.reconnect_backoff_min, self.reconnect_backoff_max
+            ),
+        )?;
+        require(
+            (1200..=65_527).contains(&self.datagram_bytes_max),
+            "datagram_bytes_max",
+            format!("{} is outside 1,200 to 65,527", self.datagram_bytes_max),
+        )
+    }
+}

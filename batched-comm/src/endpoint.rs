@@ -1,0 +1,462 @@
+//! The endpoint: what users of the crate hold.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use crate::calls::Answer;
+use crate::config::EndpointConfig;
+use crate::counters::{Counters, LiveCounters};
+use crate::dial::dial;
+use crate::error::{BindError, CallError, Destination, Failure, SendError};
+use crate::frame::Outcome;
+use crate::garbage::{CountingIdGenerator, FilteredSocket};
+use crate::handler::Handler;
+use crate::handshake::receive;
+use crate::hello::Hello;
+use crate::id::{ClusterId, NodeId, ServiceId};
+use crate::lane::Lane;
+use crate::local::{LocalError, LocalLanes};
+use crate::peer::Peer;
+use crate::queue::PushError;
+use crate::shared::Shared;
+use crate::tls::{client_config, server_config};
+
+/// Who lives at an address.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct PeerInfo {
+    /// Its id.
+    pub node: NodeId,
+    /// Its name, as in its certificate.
+    pub name: String,
+    /// Where it wants to be dialled.
+    pub advertised: String,
+    /// The cluster it belongs to, if it knows.
+    pub cluster: Option<ClusterId>,
+}
+
+impl PeerInfo {
+    pub(crate) fn of_hello(hello: &Hello) -> PeerInfo {
+        PeerInfo {
+            node: hello.node,
+            name: hello.name.clone(),
+            advertised: hello.advertised.clone(),
+            cluster: hello.cluster,
+        }
+    }
+}
+
+/// A node's door to the others: sends and receives messages over one connection per peer.
+///
+/// Clones share one endpoint; when the last one is dropped it closes as if by [`close`](Endpoint::close),
+/// without waiting.
+#[derive(Clone)]
+pub struct Endpoint {
+    handle: Arc<Handle>,
+}
+
+/// What the clones share, apart from what the tasks hold: its end closes the endpoint.
+struct Handle {
+    shared: Arc<Shared>,
+    local: LocalLanes,
+    local_addr: SocketAddr,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let handle = &self.handle;
+        f.debug_struct("Endpoint")
+            .field("node", &self.node())
+            .field("local_addr", &handle.local_addr)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Endpoint {
+    /// Opens the socket and starts to accept connections, on the current tokio runtime.
+    ///
+    /// # Errors
+    /// When a setting is out of range, the identity is unusable, the node's name is not in its certificate, or
+    /// the address cannot be listened on; each names the thing.
+    pub async fn bind(config: EndpointConfig) -> Result<Endpoint, BindError> {
+        config.check()?;
+        if !config.identity.names().contains(&config.name) {
+            let certified = config.identity.names().to_vec();
+            return Err(BindError::NameNotCertified { name: config.name, certified });
+        }
+        let counters = Arc::new(LiveCounters::default());
+        let quinn = open_socket(&config, &counters)?;
+        let listen_error = |source| BindError::Listen { listen: config.listen, source };
+        let local_addr = quinn.local_addr().map_err(listen_error)?;
+        let advertised: Arc<str> = match &config.advertise {
+            Some(advertise) => Arc::from(advertise.as_str()),
+            None => Arc::from(local_addr.to_string()),
+        };
+        let client = client_config(&config)
+            .map_err(|source| BindError::Identity { name: config.name.clone(), source })?;
+        let shared = Arc::new(Shared::new(config, advertised, quinn, client, counters));
+        tokio::spawn(accept_connections(shared.clone()));
+        let config = &shared.config;
+        let local = LocalLanes::start(config.node, config.queue_messages_max, &shared.services);
+        tracing::info!(node = %config.node, name = config.name, %local_addr, "endpoint bound");
+        Ok(Endpoint { handle: Arc::new(Handle { shared, local, local_addr }) })
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
+
+    /// This node's id.
+    pub fn node(&self) -> NodeId {
+        self.shared().config.node
+    }
+
+    /// The address the socket is bound to.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.handle.local_addr
+    }
+
+    /// `host:port` under which peers reach this node, as it tells them.
+    pub fn advertised(&self) -> &str {
+        &self.shared().advertised
+    }
+
+    /// The cluster this node belongs to, if it knows.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.shared().cluster()
+    }
+
+    /// Fixes the cluster this node belongs to.
+    ///
+    /// Until then it talks to every node of its CA. From then on a peer that names another cluster is refused
+    /// and cut off, whichever side dialled; a peer that names none yet is accepted.
+    pub fn set_cluster(&self, id: ClusterId) {
+        self.shared().set_cluster(id);
+    }
+
+    /// Says where a node lives: `host:port`, a name being looked up anew at each dial.
+    ///
+    /// It takes the place of what the node itself advertised. Nothing is dialled before something is sent; a new
+    /// address ends the refusals that an unreachable old one had brought on, the same address changes nothing.
+    pub fn set_address(&self, node: NodeId, address: &str) {
+        if node != self.node() && !self.shared().is_closed() {
+            self.shared().peer_or_new(node).set_address(self.shared(), address);
+        }
+    }
+
+    /// Forgets a node: closes its connection, drops what waits for it and where it lives.
+    ///
+    /// It may connect again. To be used for nodes that are gone for good: an endpoint remembers every address
+    /// it was given.
+    pub fn forget(&self, node: NodeId) {
+        if let Some(peer) = self.shared().peer(node) {
+            self.shared().remove_peer(node);
+            peer.forget(self.shared(), &Failure::NoAddress);
+        }
+    }
+
+    /// Puts a handler in charge of a service, for all peers and this node itself; it replaces the one before.
+    pub fn register(&self, service: ServiceId, handler: Arc<dyn Handler>) {
+        self.shared().services.register(service, handler);
+    }
+
+    /// Sends a message that nobody answers. It never blocks: the message is queued or refused.
+    ///
+    /// Messages to the same node on the same lane arrive in order while the connection lives. `Ok` means queued:
+    /// what was handed to a connection that breaks is lost without notice, in whole or its tail; what still
+    /// waited goes through the next connection, or is dropped and counted when there is none.
+    ///
+    /// A message to this very node skips the network: a task delivers it, in order per lane, never on the
+    /// caller's stack.
+    ///
+    /// # Errors
+    /// When the address is unknown, the peer is out of reach, its queue is full or the payload too large; all
+    /// are counted in [`Counters::casts_dropped`].
+    pub fn cast(&self, to: NodeId, lane: Lane, service: ServiceId, payload: Bytes) -> Result<(), SendError> {
+        self.try_cast(to, lane, service, payload)
+            .inspect_err(|_| self.shared().counters.casts_dropped.increment())
+    }
+
+    fn try_cast(&self, to: NodeId, lane: Lane, service: ServiceId, payload: Bytes) -> Result<(), SendError> {
+        if to == self.node() {
+            return self.cast_locally(lane, service, payload);
+        }
+        let peer = self.peer(to).map_err(|failure| failure.send_error(to))?;
+        match peer.lane(lane).push_cast(service, &payload) {
+            Ok(pushed) => {
+                if pushed.must_dial {
+                    peer.want(self.shared());
+                }
+                Ok(())
+            }
+            Err(PushError::TooLarge { bytes, bytes_max }) => {
+                Err(SendError::TooLarge { lane, bytes, bytes_max })
+            }
+            Err(PushError::Gate(failure)) => {
+                peer.want(self.shared());
+                Err(failure.send_error(to))
+            }
+            Err(PushError::Full { messages, bytes }) => {
+                Err(SendError::QueueFull { node: to, lane, messages, bytes })
+            }
+            Err(PushError::Calls | PushError::OtherLink) => Err(SendError::Closed),
+        }
+    }
+
+    fn cast_locally(&self, lane: Lane, service: ServiceId, payload: Bytes) -> Result<(), SendError> {
+        self.check_local_size(lane, &payload).map_err(|(bytes, bytes_max)| SendError::TooLarge {
+            lane,
+            bytes,
+            bytes_max,
+        })?;
+        if self.shared().is_closed() {
+            return Err(SendError::Closed);
+        }
+        self.handle.local.push(lane, service, payload, None).map_err(|error| match error {
+            LocalError::Full => {
+                let messages = self.shared().config.queue_messages_max;
+                SendError::QueueFull { node: self.node(), lane, messages, bytes: 0 }
+            }
+            LocalError::Closed => SendError::Closed,
+        })
+    }
+
+    /// What a peer would refuse is refused here too.
+    fn check_local_size(&self, lane: Lane, payload: &Bytes) -> Result<(), (usize, usize)> {
+        let bytes_max = self.shared().config.message_bytes_max(lane);
+        if payload.len() > bytes_max { Err((payload.len(), bytes_max)) } else { Ok(()) }
+    }
+
+    /// Sends a message and waits for its answer, at most for `timeout`.
+    ///
+    /// The message is queued before this returns: calls and casts to the same node on the same lane arrive in
+    /// the order of their calls. The answer comes on the same lane. Dropping the future gives the answer up, not
+    /// the call.
+    ///
+    /// # Errors
+    /// See [`CallError`]; [`CallError::surely_not_delivered`] tells whether it may be tried elsewhere. A call to
+    /// a node known to be out of reach fails at once.
+    pub fn call(
+        &self,
+        to: NodeId,
+        lane: Lane,
+        service: ServiceId,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<Bytes, CallError>> + Send + 'static + use<> {
+        let deadline = Instant::now() + timeout;
+        let queued = self.begin_call(to, lane, service, payload);
+        if queued.is_err() {
+            self.shared().counters.calls_refused.increment();
+        }
+        async move {
+            let (answer, _pending) = queued?;
+            match timeout_at(deadline, answer).await {
+                Ok(Ok(answer)) => answer_to_result(answer, to, service),
+                // The waiter was dropped without a word: the endpoint is gone.
+                Ok(Err(_)) => Err(CallError::Lost { node: to }),
+                Err(_) => Err(CallError::Timeout { to: Destination::Node(to), timeout }),
+            }
+        }
+    }
+
+    fn begin_call(
+        &self,
+        to: NodeId,
+        lane: Lane,
+        service: ServiceId,
+        payload: Bytes,
+    ) -> Result<(oneshot::Receiver<Answer>, Option<PendingCall>), CallError> {
+        let (waiter, answer) = oneshot::channel();
+        if to == self.node() {
+            self.call_locally(lane, service, payload, waiter)?;
+            return Ok((answer, None));
+        }
+        let peer = self.peer(to).map_err(|failure| failure.call_error(Destination::Node(to)))?;
+        match peer.lane(lane).push_call(service, &payload, &peer.calls, waiter) {
+            Ok((correlation, pushed)) => {
+                let pending = PendingCall { peer, correlation };
+                if pushed.must_dial {
+                    pending.peer.want(self.shared());
+                }
+                Ok((answer, Some(pending)))
+            }
+            Err(PushError::Gate(failure)) => {
+                peer.want(self.shared());
+                Err(failure.call_error(Destination::Node(to)))
+            }
+            Err(PushError::TooLarge { bytes, bytes_max }) => {
+                Err(CallError::TooLarge { lane, bytes, bytes_max })
+            }
+            Err(PushError::Full { messages, bytes }) => {
+                let detail = format!("the {lane} lane is full with {messages} messages of {bytes} bytes");
+                Err(CallError::Overloaded { node: to, detail: Arc::from(detail) })
+            }
+            Err(PushError::Calls | PushError::OtherLink) => {
+                let detail = format!("{} calls are in flight", self.shared().config.calls_in_flight_max);
+                Err(CallError::Overloaded { node: to, detail: Arc::from(detail) })
+            }
+        }
+    }
+
+    fn call_locally(
+        &self,
+        lane: Lane,
+        service: ServiceId,
+        payload: Bytes,
+        waiter: oneshot::Sender<Answer>,
+    ) -> Result<(), CallError> {
+        self.check_local_size(lane, &payload).map_err(|(bytes, bytes_max)| CallError::TooLarge {
+            lane,
+            bytes,
+            bytes_max,
+        })?;
+        if self.shared().is_closed() {
+            return Err(CallError::Closed);
+        }
+        self.handle.local.push(lane, service, payload, Some(waiter)).map_err(|error| match error {
+            LocalError::Full => {
+                let detail = format!("the {lane} lane to itself is full");
+                CallError::Overloaded { node: self.node(), detail: Arc::from(detail) }
+            }
+            LocalError::Closed => CallError::Closed,
+        })
+    }
+
+    fn peer(&self, node: NodeId) -> Result<Arc<Peer>, Failure> {
+        match self.shared().peer(node) {
+            Some(peer) => Ok(peer),
+            None if self.shared().is_closed() => Err(Failure::Closed),
+            None => Err(Failure::NoAddress),
+        }
+    }
+
+    /// Dials an address and learns who lives there; the connection is kept and used for that node.
+    ///
+    /// # Errors
+    /// `Unreachable` when nobody answers in time, `Refused` when one of the two does not want the other (this
+    /// node's own address included).
+    pub async fn discover(&self, address: &str, timeout: Duration) -> Result<PeerInfo, CallError> {
+        if self.shared().is_closed() {
+            return Err(CallError::Closed);
+        }
+        dial(self.shared(), address, None, Instant::now() + timeout)
+            .await
+            .map_err(|failure| failure.call_error(Destination::Address(Arc::from(address))))
+    }
+
+    /// Whether there is a connection to the node now; always true for this node itself.
+    pub fn is_connected(&self, node: NodeId) -> bool {
+        node == self.node() || self.shared().peer(node).is_some_and(|peer| peer.link().is_some())
+    }
+
+    /// The nodes there are connections to.
+    pub fn connected(&self) -> Vec<NodeId> {
+        let peers = self.shared().peers();
+        peers.iter().filter(|peer| peer.link().is_some()).map(|peer| peer.node).collect()
+    }
+
+    /// Closes the endpoint: what is queued is dropped, calls in flight are lost, peers are told. Waits until
+    /// they have been, or a second has passed.
+    pub async fn close(&self) {
+        self.shared().close();
+        let idle = self.shared().quinn.wait_idle();
+        let _ = timeout_at(Instant::now() + Duration::from_secs(1), idle).await;
+    }
+
+    /// What has been counted so far.
+    pub fn counters(&self) -> Counters {
+        self.shared().counters.snapshot()
+    }
+}
+
+/// Takes its call out of the table when nobody waits for the answer any more.
+struct PendingCall {
+    peer: Arc<Peer>,
+    correlation: u64,
+}
+
+impl Drop for PendingCall {
+    fn drop(&mut self) {
+        self.peer.calls.remove(self.correlation);
+    }
+}
+
+fn answer_to_result(answer: Answer, node: NodeId, service: ServiceId) -> Result<Bytes, CallError> {
+    match answer {
+        Answer::Outcome(Outcome::Reply(payload)) => Ok(payload),
+        Answer::Outcome(Outcome::NoHandler) => Err(CallError::NoHandler { node, service }),
+        Answer::Outcome(Outcome::NoReply) => Err(CallError::NoReply { node }),
+        Answer::Outcome(Outcome::Overloaded) => {
+            let detail = Arc::from("its handlers hold as many calls of this node as they may");
+            Err(CallError::Overloaded { node, detail })
+        }
+        Answer::Lost => Err(CallError::Lost { node }),
+        Answer::NotSent(failure) => Err(failure.call_error(Destination::Node(node))),
+    }
+}
+
+/// Opens the UDP socket with QUIC on it.
+fn open_socket(config: &EndpointConfig, counters: &Arc<LiveCounters>) -> Result<quinn::Endpoint, BindError> {
+    let runtime: Arc<dyn quinn::Runtime> = Arc::new(quinn::TokioRuntime);
+    if tokio::runtime::Handle::try_current().is_err() {
+        return Err(BindError::NoRuntime);
+    }
+    let server =
+        server_config(config).map_err(|source| BindError::Identity { name: config.name.clone(), source })?;
+    let listen_error = |source| BindError::Listen { listen: config.listen, source };
+    let socket = std::net::UdpSocket::bind(config.listen).map_err(listen_error)?;
+    let socket = runtime.wrap_udp_socket(socket).map_err(listen_error)?;
+    let socket = Arc::new(FilteredSocket::new(socket, counters.clone()));
+    let mut quic = quinn::EndpointConfig::new(Arc::new(derived_key(config, b"stateless reset")));
+    let id_key = ring::hmac::sign(&derived_key(config, b"connection ids"), b"");
+    let id_key = id_key.as_ref().iter().take(8).fold(0, |key, byte| key << 8 | u64::from(*byte));
+    let id_counters = counters.clone();
+    quic.cid_generator(move || Box::new(CountingIdGenerator::new(id_key, id_counters.clone())));
+    quic.grease_quic_bit(false);
+    quic.max_udp_payload_size(config.datagram_bytes_max)
+        .map_err(|error| BindError::Setting { setting: "datagram_bytes_max", problem: error.to_string() })?;
+    quinn::Endpoint::new_with_abstract_socket(quic, Some(server), socket, runtime).map_err(listen_error)
+}
+
+/// A key that survives the process: derived from the node's private key, for one purpose.
+fn derived_key(config: &EndpointConfig, purpose: &[u8]) -> ring::hmac::Key {
+    let secret = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, config.identity.key().secret_der());
+    ring::hmac::Key::new(ring::hmac::HMAC_SHA256, ring::hmac::sign(&secret, purpose).as_ref())
+}
+
+/// Takes incoming connections until the endpoint closes.
+async fn accept_connections(shared: Arc<Shared>) {
+    let handshakes = Arc::new(());
+    while let Some(incoming) = shared.quinn.accept().await {
+        let under_way = Arc::strong_count(&handshakes) - 1;
+        let config = &shared.config;
+        if shared.quinn.open_connections() >= config.connections_max || under_way >= config.handshakes_max {
+            shared.counters.refused_too_many_connections.increment();
+            incoming.refuse();
+            continue;
+        }
+        if under_way >= config.handshakes_max / 2 && !incoming.remote_address_validated() {
+            // Nothing to be done when the address has been validated meanwhile.
+            let _ = incoming.retry();
+            continue;
+        }
+        let (shared, place) = (shared.clone(), handshakes.clone());
+        tokio::spawn(async move {
+            receive(shared, incoming).await;
+            drop(place);
+        });
+    }
+}

@@ -1,0 +1,215 @@
+//! The handshake's messages: who is there, and whether this connection is the one to keep.
+//!
+//! They travel on one bidirectional stream that the dialling side opens, each behind the same 8 bytes:
+//!
+//! ```text
+//! offset  bytes  field
+//!      0      4  "BCOM"
+//!      4      2  wire version, little endian
+//!      6      2  length of the body, little endian
+//!      8      …  body: a `ControlMessage` in postcard
+//! ```
+//!
+//! The version stands outside the body, so that any version can tell any other what it speaks.
+
+use serde::{Deserialize, Serialize};
+
+use crate::authority::is_node_name;
+use crate::handshake::HandshakeError;
+use crate::id::{ClusterId, NodeId};
+use crate::refusal::Refusal;
+
+/// The version of everything this crate puts on the wire.
+pub(crate) const WIRE_VERSION: u16 = 1;
+const MAGIC: [u8; 4] = *b"BCOM";
+const PREFIX_BYTES: usize = 8;
+/// Names and addresses are limited to 255 bytes each: nothing legitimate comes near this.
+const BODY_BYTES_MAX: usize = 1024;
+
+/// What two nodes tell each other before the first message. Released variants are frozen; new ones go to the end.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) enum ControlMessage {
+    /// The dialling side says who it is.
+    Hello(Hello),
+    /// The accepting side says who it is.
+    Welcome(Hello),
+    /// The dialling side wants to keep this connection.
+    Confirm(Confirm),
+    /// The accepting side decides.
+    Verdict(Verdict),
+}
+
+/// Who one side is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    pub(crate) node: NodeId,
+    /// Drawn when the endpoint was bound: tells a restarted endpoint from the same one.
+    pub(crate) instance: u64,
+    pub(crate) cluster: Option<ClusterId>,
+    pub(crate) name: String,
+    /// Where the node wants to be dialled; empty for nowhere.
+    pub(crate) advertised: String,
+}
+
+/// The dialling side has no other connection to this node, and names this one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Confirm {
+    /// Drawn by the dialling side.
+    pub(crate) link: u64,
+    /// The last connection to this node that it has seen end: if the accepting side still holds that one, it is
+    /// a dead one.
+    pub(crate) previous: Option<u64>,
+}
+
+/// The end of the handshake.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) enum Verdict {
+    Accepted,
+    /// The accepting side keeps, or is about to make, another connection between the two.
+    Superseded,
+}
+
+impl Hello {
+    /// What the types cannot say.
+    fn check(&self) -> Result<(), String> {
+        if !is_node_name(&self.name) {
+            return Err("the node name is not 1 to 255 printable ASCII characters".to_owned());
+        }
+        if self.advertised.len() > 255 || !self.advertised.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err("the advertised address is not up to 255 printable ASCII characters".to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl ControlMessage {
+    /// The message as it goes on the wire.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let body = postcard::to_stdvec(self).expect("a plain struct can be encoded");
+        let body_bytes =
+            u16::try_from(body.len()).expect("names and addresses are limited before they get here");
+        let mut bytes = Vec::with_capacity(PREFIX_BYTES + body.len());
+        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&WIRE_VERSION.to_le_bytes());
+        bytes.extend_from_slice(&body_bytes.to_le_bytes());
+        bytes.extend_from_slice(&body);
+        bytes
+    }
+
+    /// Reads a body.
+    pub(crate) fn decode(body: &[u8]) -> Result<ControlMessage, HandshakeError> {
+        let malformed = |detail: String| HandshakeError::Refusing(Refusal::Malformed, detail);
+        let (message, rest) = postcard::take_from_bytes::<ControlMessage>(body)
+            .map_err(|error| malformed(format!("handshake message: {error}")))?;
+        if !rest.is_empty() {
+            return Err(malformed(format!("handshake message with {} bytes too many", rest.len())));
+        }
+        if let ControlMessage::Hello(hello) | ControlMessage::Welcome(hello) = &message {
+            hello.check().map_err(malformed)?;
+        }
+        Ok(message)
+    }
+
+    /// Reads the next message of the handshake.
+    pub(crate) async fn read(stream: &mut quinn::RecvStream) -> Result<ControlMessage, HandshakeError> {
+        let mut prefix = [0; PREFIX_BYTES];
+        stream.read_exact(&mut prefix).await.map_err(HandshakeError::of_read)?;
+        let mut body = vec![0; body_bytes(prefix)?];
+        stream.read_exact(&mut body).await.map_err(HandshakeError::of_read)?;
+        ControlMessage::decode(&body)
+    }
+}
+
+/// Judges the bytes in front of a body and returns its length.
+fn body_bytes(prefix: [u8; PREFIX_BYTES]) -> Result<usize, HandshakeError> {
+    let [m0, m1, m2, m3, v0, v1, l0, l1] = prefix;
+    let (magic, version) = ([m0, m1, m2, m3], u16::from_le_bytes([v0, v1]));
+    let body_bytes = usize::from(u16::from_le_bytes([l0, l1]));
+    if magic != MAGIC {
+        return Err(HandshakeError::Refusing(Refusal::Malformed, "not a batched-comm handshake".to_owned()));
+    }
+    if version != WIRE_VERSION {
+        let detail = format!("the peer speaks version {version}, this node {WIRE_VERSION}");
+        return Err(HandshakeError::Refusing(Refusal::OtherWireVersion, detail));
+    }
+    if body_bytes > BODY_BYTES_MAX {
+        let detail =
+            format!("a handshake message of {body_bytes} bytes is over the limit of {BODY_BYTES_MAX}");
+        return Err(HandshakeError::Refusing(Refusal::Malformed, detail));
+    }
+    Ok(body_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn hello() -> Hello {
+        Hello {
+            node: NodeId(0x0102),
+            instance: 3,
+            cluster: Some(ClusterId(4)),
+            name: "node-a".into(),
+            advertised: "localhost:7000".into(),
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Result<ControlMessage, HandshakeError> {
+        let (prefix, body) = bytes.split_at(PREFIX_BYTES);
+        assert_eq!(body_bytes(prefix.try_into().unwrap())?, body.len());
+        ControlMessage::decode(body)
+    }
+
+    /// The bytes of version 1: they may never change.
+    #[test]
+    fn the_bytes_of_the_handshake_are_those_of_version_1() {
+        let mut stranger = hello();
+        stranger.cluster = None;
+        stranger.advertised = "".into();
+        let golden: [(ControlMessage, &[u8]); 5] = [
+            (
+                ControlMessage::Hello(hello()),
+                b"BCOM\x01\0\x1c\0\x00\x82\x02\x03\x01\x04\x06node-a\x0elocalhost:7000",
+            ),
+            (ControlMessage::Welcome(stranger), b"BCOM\x01\0\x0d\0\x01\x82\x02\x03\x00\x06node-a\0"),
+            (
+                ControlMessage::Confirm(Confirm { link: 5, previous: Some(6) }),
+                b"BCOM\x01\0\x04\0\x02\x05\x01\x06",
+            ),
+            (ControlMessage::Verdict(Verdict::Accepted), b"BCOM\x01\0\x02\0\x03\0"),
+            (ControlMessage::Verdict(Verdict::Superseded), b"BCOM\x01\0\x02\0\x03\x01"),
+        ];
+        for (message, bytes) in golden {
+            assert_eq!(message.encode(), bytes, "{message:?}");
+            assert_eq!(decode(bytes).unwrap(), message);
+        }
+    }
+
+    #[test]
+    fn another_wire_version_is_refused_with_both_numbers() {
+        let mut bytes = ControlMessage::Hello(hello()).encode();
+        bytes[4] = 2;
+        let Err(HandshakeError::Refusing(Refusal::OtherWireVersion, detail)) = decode(&bytes) else {
+            panic!("refused")
+        };
+        assert_eq!(detail, "the peer speaks version 2, this node 1");
+    }
+
+    #[test]
+    fn a_message_with_bytes_left_over_is_malformed() {
+        let mut body = ControlMessage::Verdict(Verdict::Accepted).encode().split_off(PREFIX_BYTES);
+        body.push(0);
+        assert!(matches!(
+            ControlMessage::decode(&body),
+            Err(HandshakeError::Refusing(Refusal::Malformed, _))
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bodies_never_panic(body in proptest::collection::vec(any::<u8>(), 0..BODY_BYTES_MAX)) {
+            let _ = ControlMessage::decode(&body);
+        }
+    }
+}

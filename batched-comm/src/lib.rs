@@ -1,0 +1,44 @@
+#![doc = include_str!("../README.md")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "this crate is the real side of the transport port: it owns sockets, tasks and timers, and nothing that is simulated goes through it"
+)]
+
+mod admission;
+mod authority;
+mod backoff;
+mod calls;
+mod config;
+mod counters;
+mod dial;
+mod endpoint;
+mod error;
+mod frame;
+mod garbage;
+mod handler;
+mod handshake;
+mod hello;
+mod id;
+mod identity;
+mod lane;
+mod link;
+mod local;
+mod peer;
+mod queue;
+mod reader;
+mod refusal;
+mod services;
+mod shared;
+mod tls;
+mod writer;
+
+pub use authority::{AuthorityError, CertificateAuthority, NodeCertificate};
+pub use config::EndpointConfig;
+pub use counters::Counters;
+pub use endpoint::{Endpoint, PeerInfo};
+pub use error::{BindError, CallError, Destination, SendError};
+pub use handler::{Handler, Reply};
+pub use id::{ClusterId, NodeId, ServiceId};
+pub use identity::{Identity, IdentityError};
+pub use lane::Lane;
+pub use refusal::Refusal;

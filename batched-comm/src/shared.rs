@@ -1,0 +1,157 @@
+//! What all tasks of one endpoint share.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::RwLock;
+use quinn::VarInt;
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::config::EndpointConfig;
+use crate::counters::LiveCounters;
+use crate::error::Failure;
+use crate::hello::Hello;
+use crate::id::{ClusterId, NodeId};
+use crate::peer::Peer;
+use crate::refusal::Refusal;
+use crate::services::Services;
+
+/// The inside of an [`Endpoint`](crate::Endpoint).
+pub(crate) struct Shared {
+    pub(crate) config: EndpointConfig,
+    /// `host:port` under which peers reach this node.
+    pub(crate) advertised: Arc<str>,
+    /// Drawn at bind: tells peers a restarted endpoint from the same one.
+    pub(crate) instance: u64,
+    pub(crate) quinn: quinn::Endpoint,
+    pub(crate) client_config: quinn::ClientConfig,
+    pub(crate) services: Arc<Services>,
+    pub(crate) counters: Arc<LiveCounters>,
+    cluster: RwLock<Option<ClusterId>>,
+    peers: RwLock<BTreeMap<NodeId, Arc<Peer>>>,
+    is_closed: AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        config: EndpointConfig,
+        advertised: Arc<str>,
+        quinn: quinn::Endpoint,
+        client_config: quinn::ClientConfig,
+        counters: Arc<LiveCounters>,
+    ) -> Shared {
+        Shared {
+            cluster: RwLock::new(config.cluster),
+            config,
+            advertised,
+            instance: random_u64(),
+            quinn,
+            client_config,
+            services: Arc::new(Services::new(counters.clone())),
+            counters,
+            peers: RwLock::default(),
+            is_closed: AtomicBool::new(false),
+        }
+    }
+
+    /// What this node says of itself.
+    pub(crate) fn hello(&self) -> Hello {
+        Hello {
+            node: self.config.node,
+            instance: self.instance,
+            cluster: self.cluster(),
+            name: self.config.name.clone(),
+            advertised: self.advertised.to_string(),
+        }
+    }
+
+    pub(crate) fn cluster(&self) -> Option<ClusterId> {
+        *self.cluster.read()
+    }
+
+    /// Fixes the cluster, and tells the connected peers; those of another one are cut off.
+    pub(crate) fn set_cluster(&self, id: ClusterId) {
+        *self.cluster.write() = Some(id);
+        for peer in self.peers() {
+            if let Some(link) = peer.link() {
+                link.announce_cluster(id);
+            }
+        }
+    }
+
+    /// The peer of that id, if there is one.
+    pub(crate) fn peer(&self, node: NodeId) -> Option<Arc<Peer>> {
+        self.peers.read().get(&node).cloned()
+    }
+
+    /// The peer of that id, made if there is none.
+    pub(crate) fn peer_or_new(&self, node: NodeId) -> Arc<Peer> {
+        if let Some(peer) = self.peer(node) {
+            return peer;
+        }
+        let mut peers = self.peers.write();
+        peers.entry(node).or_insert_with(|| Arc::new(Peer::new(node, &self.config))).clone()
+    }
+
+    /// Every peer.
+    pub(crate) fn peers(&self) -> Vec<Arc<Peer>> {
+        self.peers.read().values().cloned().collect()
+    }
+
+    /// A node that restarted under a new id at the same place, with the same name, has arrived: its predecessor
+    /// is gone, and whoever waits for it is told now rather than after its silence.
+    pub(crate) fn retire_predecessors(&self, hello: &Hello) {
+        for peer in self.peers() {
+            let is_predecessor = peer.node != hello.node
+                && peer.link().is_some_and(|link| {
+                    link.hello.name == hello.name
+                        && !hello.advertised.is_empty()
+                        && link.hello.advertised == hello.advertised
+                });
+            if is_predecessor {
+                peer.gone(self, hello.node);
+            }
+        }
+    }
+
+    /// Drops a peer from the map. The caller has seen to its messages.
+    pub(crate) fn remove_peer(&self, node: NodeId) {
+        self.peers.write().remove(&node);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
+    }
+
+    /// Ends everything: what is queued is dropped, what is in flight is lost, peers are told.
+    pub(crate) fn close(&self) {
+        if self.is_closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        for peer in self.peers() {
+            peer.forget(self, &Failure::Closed);
+        }
+        self.quinn.close(Refusal::ShuttingDown.code(), b"the endpoint is closed");
+    }
+
+    /// Counts and logs a connection that this node refuses, and tells the peer.
+    pub(crate) fn refuse(&self, connection: &quinn::Connection, refusal: Refusal, detail: &str) {
+        self.counters.count_refusal(refusal);
+        tracing::warn!(peer = %connection.remote_address(), %refusal, detail, "connection refused by this node");
+        connection.close(refusal.code(), detail.as_bytes());
+    }
+
+    /// Closes a connection that nobody needs.
+    pub(crate) fn close_superseded(&self, connection: &quinn::Connection) {
+        let code: VarInt = Refusal::Superseded.code();
+        connection.close(code, b"another connection is kept");
+    }
+}
+
+/// A random number of the system.
+pub(crate) fn random_u64() -> u64 {
+    let mut bytes = [0; 8];
+    SystemRandom::new().fill(&mut bytes).expect("the system provides random numbers");
+    u64::from_le_bytes(bytes)
+}

@@ -1,0 +1,90 @@
+//! What the tests share: endpoints on loopback, an echoing handler that also records.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use batched_comm::{CertificateAuthority, Endpoint, EndpointConfig, Handler, NodeId, Reply, ServiceId};
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+
+pub(crate) const ECHO: ServiceId = ServiceId(1);
+pub(crate) const LONG: Duration = Duration::from_secs(10);
+
+/// One CA for all tests of a binary.
+pub(crate) fn authority() -> &'static CertificateAuthority {
+    static AUTHORITY: OnceLock<CertificateAuthority> = OnceLock::new();
+    AUTHORITY.get_or_init(|| CertificateAuthority::new("test"))
+}
+
+pub(crate) fn loopback() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+/// A config on loopback, with the times that tests wait for shortened.
+pub(crate) fn config(node: u64) -> EndpointConfig {
+    let name = format!("node-{node}");
+    let identity = authority().identity(&name);
+    let mut config = EndpointConfig::new(loopback(), NodeId(node), name, identity);
+    config.idle_timeout = Duration::from_millis(1500);
+    config.keep_alive_interval = Duration::from_millis(200);
+    config.connect_timeout = Duration::from_millis(700);
+    config.reconnect_backoff_min = Duration::from_millis(10);
+    config.reconnect_backoff_max = Duration::from_millis(100);
+    config
+}
+
+/// Answers calls with their payload and tells the test what came.
+pub(crate) struct Echo {
+    pub(crate) casts: mpsc::UnboundedSender<(NodeId, Bytes)>,
+}
+
+impl Handler for Echo {
+    fn on_cast(&self, from: NodeId, payload: Bytes) {
+        let _ = self.casts.send((from, payload));
+    }
+
+    fn on_call(&self, _from: NodeId, payload: Bytes, reply: Reply) {
+        reply.send(payload);
+    }
+}
+
+/// An endpoint with an echoing handler, and what is cast to it.
+pub(crate) struct Node {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) casts: mpsc::UnboundedReceiver<(NodeId, Bytes)>,
+}
+
+pub(crate) async fn node_with(config: EndpointConfig) -> Node {
+    let endpoint = Endpoint::bind(config).await.unwrap();
+    let (sender, casts) = mpsc::unbounded_channel();
+    endpoint.register(ECHO, Arc::new(Echo { casts: sender }));
+    Node { endpoint, casts }
+}
+
+pub(crate) async fn node(id: u64) -> Node {
+    node_with(config(id)).await
+}
+
+impl Node {
+    /// Tells this node where another one lives.
+    pub(crate) fn knows(&self, other: &Node) {
+        self.endpoint.set_address(other.endpoint.node(), other.endpoint.advertised());
+    }
+
+    /// The next cast, which must come soon.
+    pub(crate) async fn next_cast(&mut self) -> (NodeId, Bytes) {
+        timeout(LONG, self.casts.recv()).await.expect("a cast comes in time").expect("the handler lives")
+    }
+}
+
+/// Waits until something holds.
+pub(crate) async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !holds() {
+        assert!(Instant::now() < deadline, "still not: {what}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
