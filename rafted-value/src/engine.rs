@@ -125,14 +125,16 @@ impl Engine {
             Input::Query { group, freshness, payload, waiter } => match self.group(group) {
                 Ok(()) => {
                     self.with(group, clocks, out, |group, turn| {
-                        group.query(turn, freshness, payload, waiter)
+                        group.query(turn, freshness, payload, waiter);
                     });
                 }
                 Err(missing) => out.query(waiter, Err(missing.query_error())),
             },
             Input::Change { group, request, waiter } => match self.group(group) {
                 Ok(()) => {
-                    self.with(group, clocks, out, |group, turn| group.request_change(turn, request, waiter))
+                    self.with(group, clocks, out, |group, turn| {
+                        group.request_change(turn, request, waiter);
+                    });
                 }
                 Err(missing) => out.member(waiter, Err(missing.group_error())),
             },

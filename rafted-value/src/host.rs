@@ -52,6 +52,7 @@ impl Inboxes {
     }
 
     /// Puts an input in front of a loop; gives it back when the inbox is full or the loop has ended.
+    #[allow(clippy::result_large_err, reason = "an input that is refused goes back to who waits for it")]
     pub(crate) fn put(&self, position: usize, input: Input) -> Result<(), Refusal> {
         self.0[position].try_send(input).map_err(|error| match error {
             mpsc::error::TrySendError::Full(input) => Refusal { input, full: true },

@@ -413,7 +413,7 @@ impl Group {
             return;
         }
         if self.leading.is_some() {
-            self.give_up(turn, Unknown::LeaderChanged(self.id));
+            self.give_up(turn, &Unknown::LeaderChanged(self.id));
         }
         self.leading = leading;
         self.serving = false;
@@ -429,7 +429,7 @@ impl Group {
     }
 
     /// Answers everybody who waits: this member cannot say what becomes of their requests.
-    fn give_up(&mut self, turn: &mut Turn<'_>, why: Unknown) {
+    fn give_up(&mut self, turn: &mut Turn<'_>, why: &Unknown) {
         for proposal in self.proposals.drain(..) {
             for waiter in proposal.waiters {
                 turn.out.command(waiter, Err(why.clone().into()));
@@ -452,7 +452,7 @@ impl Group {
 
     /// Ends the member; whoever waits is told.
     pub(crate) fn stop(mut self, turn: &mut Turn<'_>) {
-        self.give_up(turn, Unknown::Stopped(self.id));
+        self.give_up(turn, &Unknown::Stopped(self.id));
     }
 }
 

@@ -1,13 +1,15 @@
 //! Dialling: how a node finds out who listens at an address, and a connection comes to stand.
 
+use std::time::Duration;
+
 use super::link::{Body, CallId, Link, LinkKey, Message};
 use super::network::{NetEvent, NetState};
-use super::random::nanos;
+use super::random::after;
 use crate::id::NodeId;
 use crate::transport::{CallError, PeerInfo, SendError};
 
-/// A dial that nobody answers is repeated this often, in nanoseconds.
-const REPEAT: u64 = 100_000_000;
+/// A dial that nobody answers is repeated this often.
+const REPEAT: Duration = Duration::from_millis(100);
 
 /// The state of one node's way to another to which it has no connection.
 pub(super) enum Dial {
@@ -23,7 +25,7 @@ pub(super) struct DialAttempt {
     address: String,
     purpose: Purpose,
     /// How long question and answer take.
-    round_trip: u64,
+    round_trip: Duration,
     deadline: u64,
 }
 
@@ -73,18 +75,24 @@ impl NetState {
     /// Dials an address.
     pub(super) fn dial(&mut self, from: NodeId, address: String, purpose: Purpose) {
         let (min, max, now) = (self.config.delay_min, self.config.delay_max, self.executor.now());
-        let deadline = now + nanos(self.config.dial_timeout);
+        let deadline = after(now, self.config.dial_timeout);
         let Some(station) = self.stations.get_mut(&from) else { return };
-        let round_trip = nanos(station.dial_rng.duration(min, max) + station.dial_rng.duration(min, max));
+        let round_trip = station.dial_rng.duration(min, max) + station.dial_rng.duration(min, max);
         let attempt = DialAttempt { from, address, purpose, round_trip, deadline };
-        self.executor.schedule(now + round_trip, NetEvent::Dial(attempt));
+        self.executor.schedule(after(now, round_trip), NetEvent::Dial(attempt));
     }
 
     /// Ends a dial with what answers at the address now, or repeats it.
-    pub(super) fn answer_dial(&mut self, attempt: DialAttempt) {
-        let now = self.executor.now();
-        let (from, node) = (attempt.from, attempt.from);
-        match (self.look(node, &attempt.address), attempt.purpose) {
+    pub(super) fn answer_dial(&mut self, mut attempt: DialAttempt) {
+        let (now, from) = (self.executor.now(), attempt.from);
+        let Some(station) = self.stations.get(&from) else { return };
+        if let Purpose::Connect(node) = attempt.purpose
+            && let Some(address) = station.addresses.get(&node)
+        {
+            // A newer address may have become known since.
+            attempt.address.clone_from(address);
+        }
+        match (self.look(from, &attempt.address), attempt.purpose) {
             (Answer::Peer(peer), Purpose::Connect(node)) if peer.node == node => self.connect(from, node),
             (Answer::Peer(peer), Purpose::Connect(node)) => {
                 let reason = format!("node {} is at {} now", peer.node, attempt.address);
@@ -95,7 +103,7 @@ impl NetState {
                 self.end_discovery(from, discovery, Ok(peer));
             }
             (Answer::None, _) if now < attempt.deadline => {
-                let again = (now + attempt.round_trip.max(REPEAT)).min(attempt.deadline);
+                let again = after(now, attempt.round_trip.max(REPEAT)).min(attempt.deadline);
                 self.executor.schedule(again, NetEvent::Dial(attempt));
             }
             (Answer::None, purpose) => {
@@ -131,7 +139,8 @@ impl NetState {
         };
         let Some(there) = self.stations.get(node) else { return Answer::None };
         let own = &here.info.address;
-        if here.paused || there.paused || self.is_cut(own, address) || self.is_cut(address, own) {
+        if here.paused || there.paused || self.cuts.contains(own, address) || self.cuts.contains(address, own)
+        {
             return Answer::None;
         }
         match (here.cluster, there.cluster) {
@@ -179,7 +188,7 @@ impl NetState {
 
     /// No connection could be made: what waited for it is lost, and calls are told so.
     fn fail_dial(&mut self, from: NodeId, node: NodeId, reason: &str) {
-        let retry_at = self.executor.now() + nanos(self.config.redial_wait);
+        let retry_at = after(self.executor.now(), self.config.redial_wait);
         let Some(station) = self.stations.get_mut(&from) else { return };
         let Some(Dial::UnderWay { waiting }) = station.dials.remove(&node) else { return };
         station.dials.insert(node, Dial::Failed { reason: reason.to_owned(), retry_at });

@@ -25,8 +25,8 @@ pub(super) struct NodeIndex(usize);
 pub(super) const OUTSIDE: NodeIndex = NodeIndex(0);
 /// The future that [`Sim::run_until`](super::Sim::run_until) drives.
 const MAIN: TaskId = TaskId(0);
-/// More polls than this at one instant of virtual time are a loop that will never end.
-const POLLS_PER_INSTANT_MAX: u64 = 20_000_000;
+/// More polls and events than this at one instant of virtual time are a loop that will never end.
+const STEPS_PER_INSTANT_MAX: u64 = 10_000_000;
 
 /// The instant at which a timer fires, and its place among those of the same instant.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -57,7 +57,7 @@ struct State {
     tasks: BTreeMap<TaskId, Task>,
     timers: BTreeMap<TimerKey, Due>,
     nodes: Vec<NodeTasks>,
-    polls_this_instant: u64,
+    steps_this_instant: u64,
     trace: TraceHash,
     stats: SimStats,
 }
@@ -91,7 +91,7 @@ impl Executor {
             tasks: BTreeMap::new(),
             timers: BTreeMap::new(),
             nodes: vec![NodeTasks::new(Span::none())],
-            polls_this_instant: 0,
+            steps_this_instant: 0,
             trace: TraceHash::default(),
             stats: SimStats::default(),
         };
@@ -281,8 +281,13 @@ impl Executor {
         let (TimerKey(time, _), due) = due;
         if time > state.now {
             state.now = time;
-            state.polls_this_instant = 0;
+            state.steps_this_instant = 0;
         }
+        state.steps_this_instant += 1;
+        assert!(
+            state.steps_this_instant <= STEPS_PER_INSTANT_MAX,
+            "no time passes any more; messages or timers go round in circles"
+        );
         match due {
             Due::Network(event) => Step::Network(event),
             Due::Wake(node, waker) => {
@@ -339,10 +344,10 @@ impl State {
             return None;
         }
         self.stats.polls += 1;
-        self.polls_this_instant += 1;
+        self.steps_this_instant += 1;
         assert!(
-            self.polls_this_instant <= POLLS_PER_INSTANT_MAX,
-            "task {} is polled again and again while no time passes",
+            self.steps_this_instant <= STEPS_PER_INSTANT_MAX,
+            "no time passes any more; task {} is polled again and again",
             task.name
         );
         Some((task.future.take()?, Arc::clone(&task.waker), node.span.clone()))

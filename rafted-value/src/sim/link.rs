@@ -1,5 +1,6 @@
 //! A connection between two nodes: ordered lanes in both directions.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
@@ -110,18 +111,24 @@ impl Link {
         queue.messages.pop_front().map(|(_, message)| message)
     }
 
-    /// Messages that should have arrived before now, but could not, arrive at `arrival`. Gives their lanes.
-    pub(super) fn postpone(&mut self, now: u64, arrival: u64) -> Vec<(NodeId, Lane)> {
+    /// Messages that should have arrived before now, but could not, arrive at `later`. Gives the lanes on which
+    /// something waits that is due, and when it arrives.
+    pub(super) fn postpone(&mut self, now: u64, later: u64) -> Vec<(NodeId, Lane, u64)> {
         let mut lanes = Vec::new();
-        for (lane, queue) in &mut self.lanes {
-            if queue.messages.front().is_none_or(|(due, _)| *due > now) {
-                continue;
+        for ((from, lane), queue) in &mut self.lanes {
+            let Some((first, _)) = queue.messages.front() else { continue };
+            match first.cmp(&now) {
+                Ordering::Less => {
+                    for (due, _) in &mut queue.messages {
+                        *due = later.max(*due);
+                    }
+                    queue.last_arrival = later.max(queue.last_arrival);
+                    lanes.push((*from, *lane, later));
+                }
+                // It may have been turned away at this very instant.
+                Ordering::Equal => lanes.push((*from, *lane, now)),
+                Ordering::Greater => {}
             }
-            for (due, _) in &mut queue.messages {
-                *due = arrival.max(*due);
-            }
-            queue.last_arrival = arrival.max(queue.last_arrival);
-            lanes.push(*lane);
         }
         lanes
     }

@@ -28,6 +28,8 @@ mod dial;
 mod endpoint;
 mod env;
 mod executor;
+mod fate;
+mod faults;
 mod link;
 mod network;
 mod place;

@@ -2,7 +2,7 @@
 //!
 //! Its lock is never held while a handler is called or dropped.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,8 +13,10 @@ use super::config::NetConfig;
 use super::dial::{Dial, DialAttempt};
 use super::endpoint::reply_to;
 use super::executor::Executor;
+use super::fate::Fate;
+use super::faults::Cuts;
 use super::link::{Body, CallId, Link, LinkKey, Message};
-use super::random::{SimRng, Stream, nanos};
+use super::random::{SimRng, Stream, after};
 use crate::id::NodeId;
 use crate::transport::{CallError, ClusterId, Handler, Lane, PeerInfo, SendError, ServiceId};
 
@@ -44,12 +46,11 @@ pub(super) struct NetState {
     /// Who listens at an address.
     pub(super) listeners: BTreeMap<String, NodeId>,
     pub(super) links: BTreeMap<LinkKey, Link>,
-    /// Ways, from one address to another, on which nothing gets through.
-    cuts: BTreeSet<(String, String)>,
+    pub(super) cuts: Cuts,
     seed: u64,
     /// One source for each direction between two nodes, so that one message more disturbs no other pair.
     sources: BTreeMap<(NodeId, NodeId), SimRng>,
-    silences: SimRng,
+    pub(super) silences: SimRng,
     next_id: u64,
 }
 
@@ -85,7 +86,7 @@ impl Network {
             stations: BTreeMap::new(),
             listeners: BTreeMap::new(),
             links: BTreeMap::new(),
-            cuts: BTreeSet::new(),
+            cuts: Cuts::default(),
             seed,
             sources: BTreeMap::new(),
             silences: SimRng::new(seed, Stream::Silence),
@@ -102,7 +103,10 @@ impl Network {
     pub(super) fn handle(self: &Arc<Self>, event: NetEvent) {
         match event {
             NetEvent::Arrival { from, to, lane } => {
-                while let Some(message) = self.next_arrived(from, to, lane) {
+                // What a handler sends to its own node meanwhile has an event of its own.
+                let waiting = self.state().waiting(from, to, lane);
+                for _ in 0..waiting {
+                    let Some(message) = self.next_arrived(from, to, lane) else { break };
                     self.deliver(message);
                 }
             }
@@ -256,31 +260,36 @@ impl NetState {
         let seed = self.seed;
         let rng = self.sources.entry((from, to)).or_insert_with(|| SimRng::new(seed, Stream::Link(from, to)));
         let fate = Fate::draw(&self.config, rng);
+        let (arrival, straggling) = (after(now, fate.delay), after(now, fate.delay + fate.straggling));
         if fate.lost {
             self.executor.count(|stats| stats.lost += 1);
             return Ok(());
         }
         if fate.duplicated {
             self.executor.count(|stats| stats.duplicated += 1);
-            self.executor.schedule(now + fate.delay + fate.straggling, NetEvent::Straggler(message.clone()));
+            self.executor.schedule(straggling, NetEvent::Straggler(message.clone()));
         }
         if fate.reordered {
             self.executor.count(|stats| stats.reordered += 1);
-            self.executor.schedule(now + fate.delay + fate.straggling, NetEvent::Straggler(message));
+            self.executor.schedule(straggling, NetEvent::Straggler(message));
         } else {
             let bandwidth = self.config.bandwidth_bytes_per_second;
             let transfer = (message.bytes() as u64).saturating_mul(1_000_000_000) / bandwidth;
-            let arrival = link.push(message, now + fate.delay, transfer);
+            let arrival = link.push(message, arrival, transfer);
             self.executor.schedule(arrival, NetEvent::Arrival { from, to, lane });
         }
         Ok(())
+    }
+
+    fn waiting(&self, from: NodeId, to: NodeId, lane: Lane) -> usize {
+        self.links.get(&LinkKey::new(from, to)).map_or(0, |link| link.waiting(from, lane))
     }
 
     /// Whether a message can get from one node to the other now.
     fn is_passable(&self, from: NodeId, to: NodeId) -> bool {
         let Some(link) = self.links.get(&LinkKey::new(from, to)) else { return false };
         let (low, high) = (&link.addresses.0, &link.addresses.1);
-        let cut = if from <= to { self.is_cut(low, high) } else { self.is_cut(high, low) };
+        let cut = if from <= to { self.cuts.contains(low, high) } else { self.cuts.contains(high, low) };
         !cut && self.stations.get(&to).is_none_or(|station| !station.paused)
     }
 
@@ -290,120 +299,5 @@ impl NetState {
             self.executor.count(|stats| stats.lost += 1);
         }
         passable
-    }
-
-    /// Whether nothing gets from one address to the other.
-    pub(super) fn is_cut(&self, from: &str, to: &str) -> bool {
-        !self.cuts.is_empty() && from != to && self.cuts.contains(&(from.to_owned(), to.to_owned()))
-    }
-
-    /// Cuts a way, or mends it; [`review_links`](Self::review_links) must follow.
-    pub(super) fn set_cut(&mut self, from: &str, to: &str, cut: bool) {
-        let way = (from.to_owned(), to.to_owned());
-        if cut {
-            self.cuts.insert(way)
-        } else {
-            self.cuts.remove(&way)
-        };
-    }
-
-    /// Mends all ways; [`review_links`](Self::review_links) must follow.
-    pub(super) fn mend_all(&mut self) {
-        self.cuts.clear();
-    }
-
-    /// Stops a node or lets it go on.
-    pub(super) fn set_paused(&mut self, node: NodeId, paused: bool) {
-        if let Some(station) = self.stations.get_mut(&node) {
-            station.paused = paused;
-            self.review_links();
-        }
-    }
-
-    /// Starts and ends silences after what is cut, paused or dead has changed, and sends on what waited for that.
-    pub(super) fn review_links(&mut self) {
-        let (stations, now) = (&self.stations, self.executor.now());
-        let abandoned = |key: &LinkKey| !stations.contains_key(&key.0) && !stations.contains_key(&key.1);
-        self.links.retain(|key, _| !abandoned(key));
-        let keys: Vec<LinkKey> = self.links.keys().copied().collect();
-        for key in keys {
-            let silent = self.is_silent(key);
-            let fresh = self.draw_id();
-            let wait = nanos(self.silences.duration(self.config.silence_min, self.config.silence_max));
-            let back = nanos(self.config.delay_max);
-            let Some(link) = self.links.get_mut(&key) else { continue };
-            match (silent, link.silence) {
-                (true, None) => {
-                    link.silence = Some(fresh);
-                    self.executor.schedule(now + wait, NetEvent::Silence { link: key, silence: fresh });
-                }
-                (false, Some(_)) => link.silence = None,
-                _ => {}
-            }
-            for (from, lane) in link.postpone(now, now + back) {
-                let to = if from == key.0 { key.1 } else { key.0 };
-                self.executor.schedule(now + back, NetEvent::Arrival { from, to, lane });
-            }
-        }
-    }
-
-    /// Whether one end of a connection hears nothing of the other.
-    fn is_silent(&self, key: LinkKey) -> bool {
-        if key.0 == key.1 {
-            return false;
-        }
-        let up = |node| self.stations.get(&node).is_some_and(|station| !station.paused);
-        let cut = self.links.get(&key).is_some_and(|link| {
-            self.is_cut(&link.addresses.0, &link.addresses.1)
-                || self.is_cut(&link.addresses.1, &link.addresses.0)
-        });
-        cut || !up(key.0) || !up(key.1)
-    }
-
-    fn end_silence(&mut self, key: LinkKey, silence: u64) {
-        if self.links.get(&key).is_some_and(|link| link.silence == Some(silence)) {
-            self.disconnect(key);
-        }
-    }
-
-    /// Ends a connection: what is under way on it is lost, and calls that went over it end.
-    pub(super) fn disconnect(&mut self, key: LinkKey) {
-        let Some(link) = self.links.remove(&key) else { return };
-        self.executor.record(b'd', [key.0.0, key.1.0], &[]);
-        self.executor.count(|stats| {
-            stats.disconnected += 1;
-            stats.lost += link.under_way() as u64;
-        });
-        for (caller, callee) in [(key.0, key.1), (key.1, key.0)] {
-            let Some(station) = self.stations.get_mut(&caller) else { continue };
-            let sent = station.calls.iter().filter(|(_, call)| call.sent && call.to == callee);
-            let calls: Vec<CallId> = sent.map(|(id, _)| *id).collect();
-            for call in calls {
-                station.finish(call, Err(CallError::Lost { node: callee }));
-            }
-        }
-    }
-}
-
-/// What happens to one message on its way.
-struct Fate {
-    delay: u64,
-    /// How much later it arrives if it leaves its place.
-    straggling: u64,
-    lost: bool,
-    duplicated: bool,
-    reordered: bool,
-}
-
-impl Fate {
-    /// Draws the same amount for each message, so that switching a fault on moves no other message's delay.
-    fn draw(config: &NetConfig, rng: &mut SimRng) -> Self {
-        Self {
-            delay: nanos(rng.duration(config.delay_min, config.delay_max)),
-            straggling: nanos(rng.duration(std::time::Duration::ZERO, config.straggling_max)),
-            lost: rng.chance(config.loss),
-            duplicated: rng.chance(config.duplication),
-            reordered: rng.chance(config.reordering),
-        }
     }
 }

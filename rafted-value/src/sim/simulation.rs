@@ -18,7 +18,7 @@ use super::env::SimEnv;
 use super::executor::{Executor, OUTSIDE, Step};
 use super::network::Network;
 use super::place::Place;
-use super::random::{SimRng, Stream, nanos};
+use super::random::{SimRng, Stream, after};
 use super::sleep::Sleep;
 use super::stats::SimStats;
 use crate::env::{BoxFuture, Env, MonoTime, TaskHandle};
@@ -146,7 +146,7 @@ impl Sim {
     /// Mends every way.
     pub fn heal(&self) {
         let mut network = self.0.network.state();
-        network.mend_all();
+        network.cuts.mend_all();
         network.review_links();
     }
 
@@ -154,7 +154,8 @@ impl Sim {
         let mut network = self.0.network.state();
         for from in from {
             for to in to {
-                network.set_cut(from.address(), to.address(), cut);
+                let (from, to) = (from.address(), to.address());
+                if cut { network.cuts.cut(from, to) } else { network.cuts.mend(from, to) }
             }
         }
         network.review_links();
@@ -244,7 +245,7 @@ impl Sim {
     pub fn run_until<F: Future>(&self, limit: Duration, future: F) -> Option<F::Output> {
         let World { executor, network, .. } = &*self.0;
         let _running = executor.enter();
-        let end = executor.now().saturating_add(nanos(limit));
+        let end = after(executor.now(), limit);
         let mut future = pin!(future);
         let main = executor.main_waker();
         let waker = main.waker();

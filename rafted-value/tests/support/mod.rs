@@ -1,6 +1,7 @@
 //! Simulated nodes with hosts, a replicated register of numbers, and a client that retries as a user would.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "test code, though not in a test function")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

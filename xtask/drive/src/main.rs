@@ -1,0 +1,2 @@
+//! The programs that xtask runs in release mode.
+fn main() {}
