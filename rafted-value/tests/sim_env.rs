@@ -534,8 +534,77 @@ fn an_aborted_task_ends_and_the_world_can_be_dropped_with_tasks_in_it() {
         sleep(&*env, LIMIT).await;
     });
     pair.sim.run_for(ms(1));
+    let (a, b) = (Arc::downgrade(&pair.a), Arc::downgrade(&pair.b));
     drop(pair);
     assert!(dropped.load(Ordering::Relaxed));
+    assert_eq!((a.strong_count(), b.strong_count()), (0, 0));
+}
+
+/// A handler that casts to its own node once kept the network busy within a single event.
+#[test]
+fn a_message_that_sends_itself_again_leaves_room_for_others() {
+    struct Again(Arc<SimEnv>);
+    impl Handler for Again {
+        fn on_cast(&self, from: NodeId, payload: Bytes) {
+            self.0.transport().cast(from, Lane::Normal, ServiceId(101), payload).expect("queued");
+        }
+        fn on_call(&self, _from: NodeId, _payload: Bytes, _reply: Reply) {}
+    }
+    let pair = pair(1);
+    pair.a.transport().register(ServiceId(101), Arc::new(Again(Arc::clone(&pair.a))));
+    pair.a.transport().cast(pair.a.node(), Lane::Normal, ServiceId(101), Bytes::new()).expect("queued");
+    assert_eq!(pair.sim.run_until(LIMIT, pair.sim.spawn(async { 1 })), Some(Some(1)));
+}
+
+#[test]
+fn a_dial_under_way_follows_a_newer_address() {
+    let pair = pair(1);
+    pair.a.transport().set_address(pair.b.node(), "sim:nowhere");
+    pair.cast("patient").expect("queued");
+    pair.sim.run_for(ms(50));
+    pair.a.transport().set_address(pair.b.node(), "sim:b");
+    pair.sim.run_for(ms(200));
+    assert_eq!(pair.at_b.payloads(), ["patient"]);
+}
+
+#[test]
+fn a_cut_that_is_mended_at_once_holds_nothing_up() {
+    let pair = pair(1);
+    pair.call(b"connect", LIMIT).0.expect("connected");
+    for n in 0..200_u8 {
+        pair.cast(vec![n]).expect("queued");
+        pair.sim.partition(&[&pair.a], &[&pair.b]);
+        pair.sim.run_for(Duration::from_micros(u64::from(n)));
+        pair.sim.heal();
+        pair.sim.run_for(Duration::from_micros(50));
+    }
+    pair.sim.run_for(ms(10));
+    assert_eq!(pair.at_b.payloads(), (0..200_u8).map(|n| vec![n]).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_peer_that_is_paused_for_long_loses_its_connections() {
+    let pair = pair(1);
+    pair.call(b"connect", LIMIT).0.expect("connected");
+    pair.sim.pause(&pair.b);
+    let (result, took) = pair.call(b"hello", LIMIT);
+    assert_eq!(result, Err(CallError::Lost { node: pair.b.node() }));
+    assert!((ms(500)..=ms(1_000)).contains(&took), "{took:?}");
+    pair.sim.resume(&pair.b);
+    assert_eq!(pair.call(b"again", LIMIT).0, Ok("again".into()));
+}
+
+#[test]
+fn a_call_that_never_found_a_connection_was_surely_not_handled() {
+    let pair = pair(1);
+    pair.sim.partition(&[&pair.a], &[&pair.b]);
+    let (result, took) = pair.call(b"early", ms(300));
+    assert!(result.as_ref().is_err_and(CallError::surely_not_handled), "{result:?}");
+    assert_eq!(took, ms(300));
+    pair.sim.heal();
+    pair.sim.run_for(ms(2_000));
+    let (result, _) = pair.call(b"late", ms(300));
+    assert_eq!(result, Ok("late".into()));
 }
 
 #[test]

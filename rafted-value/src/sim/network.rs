@@ -260,7 +260,8 @@ impl NetState {
         let seed = self.seed;
         let rng = self.sources.entry((from, to)).or_insert_with(|| SimRng::new(seed, Stream::Link(from, to)));
         let fate = Fate::draw(&self.config, rng);
-        let (arrival, straggling) = (after(now, fate.delay), after(now, fate.delay + fate.straggling));
+        let (arrival, straggling) =
+            (after(now, fate.delay), after(now, fate.delay.saturating_add(fate.straggling)));
         if fate.lost {
             self.executor.count(|stats| stats.lost += 1);
             return Ok(());
