@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod cluster_state;
+mod formation;
 #[cfg(test)]
 mod golden;
 mod group_name;
@@ -12,6 +13,10 @@ pub use rafted_value;
 pub use self::cluster_state::{
     CLUSTER_GROUP, ClusterAnswer, ClusterCommand, ClusterQuery, ClusterRefusal, ClusterReply, ClusterState,
     FIRST_GROUP, GROUPS_MAX, GroupEntry, GroupState, NODES_MAX, NodeEntry, RemovedGroup,
+};
+pub use self::formation::{
+    ActivateReply, Formation, FormationAction, FormationConfig, FormationOutcome, FoundingRecord, Hello,
+    HelloReply, ProposeReply, RenounceReply, Standing,
 };
 pub use self::group_name::{GroupName, NAME_BYTES_MAX, NameError};
 pub use self::node_info::NodeInfo;
