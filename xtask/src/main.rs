@@ -1,4 +1,4 @@
-//! Every chore of the project behind one verb: `cargo xtask ci`, `fix`, `tidy`, `sim`, `bench`.
+//! Every chore of the project behind one verb: `cargo xtask ci`, `fix`, `tidy`, `demo`, `sim`, `bench`.
 //!
 //! It depends on none of the crates and runs their programs through cargo, so that it is built in seconds and works
 //! while they do not compile.
@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "runs on one real machine, outside of any simulation")]
 
 mod ci;
+mod demo;
 mod drive;
 mod fix;
 mod invocation;
@@ -37,6 +38,8 @@ enum Verb {
     Fix,
     /// Check the rules of the house that no compiler knows
     Tidy,
+    /// Watch a cluster of real processes lose its busiest leader, and not one acknowledged command
+    Demo(demo::Options),
     /// Run simulation seeds; all arguments go to the simulation
     Sim(Passed),
     /// Measure; all arguments go to the benchmark
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Verb::Ci => ci::run(),
         Verb::Fix => fix::run(),
         Verb::Tidy => tidy::run(),
+        Verb::Demo(options) => demo::run(&options),
         Verb::Sim(passed) => drive::run("sim", passed.arguments),
         Verb::Bench(passed) => drive::run("bench", passed.arguments),
     };
