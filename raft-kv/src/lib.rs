@@ -9,6 +9,7 @@ mod shard;
 mod value_type;
 
 pub use raft_fleet;
+pub use raft_fleet::rafted_value;
 
 pub use self::key::{Key, KeyError};
 pub use self::key_range::KeyRange;
