@@ -1,0 +1,37 @@
+//! The agent: what a user writes.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::context::{AgentContext, QueryContext};
+
+/// A small stateful object that lives in the cluster, replicated, under `(quota, agent type, key)`.
+///
+/// The value is its state: live and typed in the memory of every member of its shard, turned into bytes for snapshots
+/// only. Its first command activates it from [`Default`]; it ends when a handler calls
+/// [`AgentContext::deactivate`].
+///
+/// Both handlers are pure: they run on every member of the shard and must give the same everywhere. No clock (there is
+/// [`AgentContext::now_ms`]), no randomness (there is [`AgentContext::rng`]), no iteration over hash maps, no effect on
+/// the world. A handler that panics changes nothing on any member, its caller is told
+/// [`Panicked`](crate::AgentNotApplied::Panicked), and the agents beside it go on; but that costs a rebuild of the
+/// shard, so it is for mistakes, not for answers. An abort, a stack overflow or running out of memory is not survived.
+pub trait Agent: Default + Serialize + DeserializeOwned + Send + 'static {
+    /// The name of the type: 1 to 255 bytes without control characters. It is part of every agent's identity and of
+    /// what is stored, so it must not change, and no two types of a cluster may share it.
+    const TYPE: &'static str;
+    /// What changes the agent.
+    type Command: Serialize + DeserializeOwned + Send;
+    /// What a command answers; errors of the user's own domain belong in here.
+    type Reply: Serialize + DeserializeOwned + Send;
+    /// What asks about the agent.
+    type Query: Serialize + DeserializeOwned + Send;
+    /// What a query answers.
+    type Answer: Serialize + DeserializeOwned + Send;
+
+    /// Changes the agent; pure.
+    fn handle_command(&mut self, context: &mut AgentContext<'_>, command: Self::Command) -> Self::Reply;
+
+    /// Reads the agent; pure.
+    fn handle_query(&self, context: &QueryContext<'_>, query: Self::Query) -> Self::Answer;
+}

@@ -1,0 +1,143 @@
+//! What can go wrong, told so that a caller can act: surely not applied, or perhaps applied.
+
+use raft_kv::rafted_value::NotApplied;
+use raft_kv::{KvCommandError, KvError, KvNotApplied, KvQueryError, KvUnknown};
+
+use crate::agent_id::AgentId;
+use crate::agent_types::AgentTypesError;
+
+/// Why a command has no reply.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The command surely changed nothing, and never will. It may be sent again.
+    #[error("not applied: {0}")]
+    NotApplied(AgentNotApplied),
+    /// The command may have been applied, or may be still.
+    #[error("perhaps applied: {0}")]
+    Unknown(AgentUnknown),
+}
+
+/// Why a command surely changed nothing.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AgentNotApplied {
+    /// The nodes that host the agent do not know its type.
+    #[error("the nodes that host {0} do not know its type")]
+    UnknownAgentType(AgentId),
+    /// The members refused the command: it does not decode as one of the agent's type.
+    #[error("{agent} refused the command: {reason}")]
+    Refused {
+        /// The agent.
+        agent: AgentId,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The agent's handler panicked; the agent is as it was before.
+    #[error("the command handler of {agent} panicked: {message}")]
+    Panicked {
+        /// The agent.
+        agent: AgentId,
+        /// What the panic said.
+        message: String,
+    },
+    /// The command did not get through.
+    #[error(transparent)]
+    Store(KvNotApplied),
+}
+
+/// Why it is not known whether a command was applied.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AgentUnknown {
+    /// The agent's shard did not answer.
+    #[error(transparent)]
+    Store(KvUnknown),
+    /// The reply does not decode as one of the agent's type.
+    #[error("the reply of {agent} is not understood: {reason}")]
+    Reply {
+        /// The agent.
+        agent: AgentId,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// Why a query has no answer. A query changes nothing, so it may always be asked again.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AgentQueryError {
+    /// The agent is not active: it never had a command, or it deactivated itself.
+    #[error("{0} is not active")]
+    AgentNotFound(AgentId),
+    /// The node that hosts the agent does not know its type.
+    #[error("the node that hosts {0} does not know its type")]
+    UnknownAgentType(AgentId),
+    /// The agent's shard did not answer.
+    #[error(transparent)]
+    Store(KvQueryError),
+    /// The answer does not decode as one of the agent's type.
+    #[error("the answer of {agent} is not understood: {reason}")]
+    Answer {
+        /// The agent.
+        agent: AgentId,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The agent types cannot work together.
+    #[error(transparent)]
+    AgentTypes(#[from] AgentTypesError),
+    /// The store below did not start, or the agents' keyspace could not be made.
+    #[error(transparent)]
+    Store(#[from] KvError),
+    /// The cluster has no agents yet and did not get any in time.
+    #[error("the cluster was not ready for agents in {limit_ms} ms: {last}")]
+    NotReady {
+        /// The limit.
+        limit_ms: u64,
+        /// What was seen last.
+        last: String,
+    },
+}
+
+impl AgentError {
+    pub(crate) fn of_store(agent: &AgentId, error: KvCommandError) -> Self {
+        let agent = agent.clone();
+        match error {
+            KvCommandError::Unknown(error) => AgentError::Unknown(AgentUnknown::Store(error)),
+            KvCommandError::NotApplied(KvNotApplied::Group(NotApplied::Refused(reason))) => {
+                AgentNotApplied::Refused { agent, reason }.into()
+            }
+            KvCommandError::NotApplied(KvNotApplied::Group(NotApplied::Panicked(message))) => {
+                AgentNotApplied::Panicked { agent, message }.into()
+            }
+            KvCommandError::NotApplied(error) => AgentNotApplied::Store(error).into(),
+        }
+    }
+}
+
+impl AgentQueryError {
+    pub(crate) fn of_store(agent: &AgentId, error: KvQueryError) -> Self {
+        match error {
+            KvQueryError::KeyNotFound => AgentQueryError::AgentNotFound(agent.clone()),
+            error => AgentQueryError::Store(error),
+        }
+    }
+}
+
+impl From<AgentNotApplied> for AgentError {
+    fn from(error: AgentNotApplied) -> Self {
+        AgentError::NotApplied(error)
+    }
+}
+
+impl From<AgentUnknown> for AgentError {
+    fn from(error: AgentUnknown) -> Self {
+        AgentError::Unknown(error)
+    }
+}

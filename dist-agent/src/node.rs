@@ -1,0 +1,141 @@
+//! A node that hosts agents, or a client that only talks to them.
+
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+
+use raft_kv::raft_fleet::Fleet;
+use raft_kv::rafted_value::env::{Env, sleep};
+use raft_kv::{KeyspaceName, KeyspaceState, Kv, KvTypes};
+
+use crate::agent::Agent;
+use crate::agent_id::{AgentId, AgentIdError, AgentKey, AgentTypeName, QuotaName};
+use crate::agent_types::AgentTypes;
+use crate::agent_values::AgentValues;
+use crate::config::{DistAgentConfig, VALUE_TYPE};
+use crate::error::StartError;
+use crate::handle::AgentHandle;
+
+/// A node of the cluster, or a client of it. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct DistAgent {
+    kv: Kv,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// The types that this node hosts; none for a client, which knows those that its program names.
+    types: Option<AgentTypes>,
+    config: DistAgentConfig,
+}
+
+/// The one keyspace in which all agents live.
+pub(crate) fn keyspace() -> &'static KeyspaceName {
+    static NAME: LazyLock<KeyspaceName> =
+        LazyLock::new(|| KeyspaceName::new("dist-agent").expect("a name without slashes"));
+    &NAME
+}
+
+impl DistAgent {
+    /// Makes this process a node that hosts agents of these types; returns once it is part of a cluster in which
+    /// agents can be activated.
+    ///
+    /// Every node may be started in this way, at the same time or later, any number of times.
+    ///
+    /// # Errors
+    ///
+    /// When two types share a name, a setting cannot work or differs from the cluster's, or the node cannot become
+    /// part of a cluster in time.
+    pub async fn start(
+        env: Arc<dyn Env>,
+        config: DistAgentConfig,
+        types: AgentTypes,
+    ) -> Result<Self, StartError> {
+        types.validate()?;
+        let values = KvTypes::new().with(VALUE_TYPE, AgentValues::new(types.clone()));
+        let kv = Kv::start(env, config.fleet.clone(), config.kv.clone(), values).await?;
+        let registered = kv.register_keyspace(keyspace(), &config.agents.keyspace_policy()).await;
+        if let Err(error) = registered {
+            kv.shutdown().await;
+            return Err(error.into());
+        }
+        Ok(Self { kv, shared: Arc::new(Shared { types: Some(types), config }) })
+    }
+
+    /// Connects to a cluster without hosting anything; returns once agents can be activated there.
+    ///
+    /// # Errors
+    ///
+    /// When a setting cannot work, no seed answers, or the cluster is not ready for agents in time.
+    pub async fn connect(env: Arc<dyn Env>, config: DistAgentConfig) -> Result<Self, StartError> {
+        let kv = Kv::connect(Arc::clone(&env), config.fleet.clone(), config.kv.clone()).await?;
+        let node = Self { kv, shared: Arc::new(Shared { types: None, config }) };
+        let ready = node.wait_until_ready(env.as_ref()).await;
+        if let Err(error) = ready {
+            node.shutdown().await;
+            return Err(error);
+        }
+        Ok(node)
+    }
+
+    async fn wait_until_ready(&self, env: &dyn Env) -> Result<(), StartError> {
+        let limit = self.shared.config.ready_timeout;
+        let deadline = env.now() + limit;
+        loop {
+            let last = match self.kv.list_keyspaces().await {
+                Ok(keyspaces) => match keyspaces.iter().find(|found| found.name == *keyspace()) {
+                    Some(found) if found.state == KeyspaceState::Ready => return Ok(()),
+                    Some(_) => "its shards are being made".to_owned(),
+                    None => "no node that hosts agents has started".to_owned(),
+                },
+                Err(error) => error.to_string(),
+            };
+            if env.now() >= deadline {
+                let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+                return Err(StartError::NotReady { limit_ms, last });
+            }
+            sleep(env, self.shared.config.call.retry_interval).await;
+        }
+    }
+
+    /// A handle to the agent of type `A` with this key in this quota. Sends nothing, and activates nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the quota or the key cannot work, or this node hosts agents and does not know the type.
+    pub fn agent<A: Agent>(&self, quota: &str, key: &str) -> Result<AgentHandle<A>, AgentIdError> {
+        let agent_type = AgentTypeName::new(A::TYPE)?;
+        if let Some(types) = &self.shared.types
+            && !types.contains(&agent_type)
+        {
+            return Err(AgentIdError::UnknownAgentType(A::TYPE.to_owned()));
+        }
+        let id = AgentId { quota: QuotaName::new(quota)?, agent_type, key: AgentKey::new(key)? };
+        Ok(AgentHandle::new(self.kv.clone(), id, self.shared.config.call.clone()))
+    }
+
+    /// How many agents the members on this node hold, as leaders or as followers.
+    pub async fn local_agents(&self) -> u64 {
+        self.kv.local_shards(VALUE_TYPE).await.iter().map(|shard| shard.keys).sum()
+    }
+
+    /// The store below.
+    pub fn kv(&self) -> &Kv {
+        &self.kv
+    }
+
+    /// The fleet below the store.
+    pub fn fleet(&self) -> &Fleet {
+        self.kv.fleet()
+    }
+
+    /// Ends this node or client. The agents live on where the cluster has other members of their shards.
+    pub async fn shutdown(&self) {
+        self.kv.shutdown().await;
+    }
+}
+
+impl fmt::Debug for DistAgent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DistAgent").field("types", &self.shared.types).finish_non_exhaustive()
+    }
+}
