@@ -1,6 +1,7 @@
 //! What the demo waits for: lines of its programs, their ends, Ctrl-C.
 
 use std::error::Error;
+use std::fmt;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Instant;
 
@@ -19,6 +20,18 @@ pub(crate) enum Event {
     /// Ctrl-C, or the polite signal to end.
     Interrupted,
 }
+
+/// Somebody wants the demo to end now.
+#[derive(Debug)]
+pub(crate) struct Interrupted;
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("interrupted")
+    }
+}
+
+impl Error for Interrupted {}
 
 /// Where events arrive.
 pub(crate) struct Inbox {
@@ -40,10 +53,10 @@ impl Inbox {
     /// The next event; `None` at the deadline.
     ///
     /// # Errors
-    /// The demo was interrupted.
+    /// [`Interrupted`].
     pub(crate) fn next(&self, deadline: Instant) -> Result<Option<Event>, Box<dyn Error>> {
         match self.receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(Event::Interrupted) => Err("interrupted".into()),
+            Ok(Event::Interrupted) => Err(Interrupted.into()),
             Ok(event) => Ok(Some(event)),
             // This inbox holds a sender itself, so that the channel stays connected.
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Ok(None),

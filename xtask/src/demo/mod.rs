@@ -22,7 +22,7 @@ use crate::Outcome;
 
 pub(crate) use options::Options;
 
-use event::{Event, Inbox};
+use event::{Event, Inbox, Interrupted};
 use folder::Folder;
 use play::{Pace, Play};
 use screen::Screen;
@@ -50,7 +50,9 @@ pub(crate) fn run(options: &Options) -> Outcome {
         }
         Err(error) => {
             screen.clear();
-            folder.print_logs();
+            if !error.is::<Interrupted>() {
+                folder.print_logs();
+            }
             Err(error)
         }
     }

@@ -157,6 +157,12 @@ impl<'a> Play<'a> {
                 None => {}
             }
             self.act(cluster, heard.created)?;
+            if !heard.comparing
+                && heard.created.is_some_and(|created| created.elapsed() > self.options.duration())
+            {
+                heard.comparing = true;
+                self.screen.wait_for("reading every counter");
+            }
         }
         self.screen.end();
         let status = load.wait()?;
@@ -271,11 +277,13 @@ struct Heard {
     created: Option<Instant>,
     agents: Option<u64>,
     outage_ms: f64,
+    /// Whether the time is over and the counters are read.
+    comparing: bool,
     result: Option<LoadResult>,
 }
 
 impl Heard {
     fn new() -> Heard {
-        Heard { created: None, agents: None, outage_ms: 0.0, result: None }
+        Heard { created: None, agents: None, outage_ms: 0.0, comparing: false, result: None }
     }
 }
