@@ -1,7 +1,10 @@
 //! The port through which nodes talk: casts and calls between nodes, on ordered lanes, to named services.
 //!
-//! The port is owned here, by the layer that needs it. Its implementations are QUIC ([`quic`], feature `quic`), and
+//! The port is owned here, by the layer that needs it. Its implementations are QUIC (the module `quic`, feature `quic`), and
 //! the simulated network (feature `sim`), which knows delay, loss, duplication, reordering and partition.
+
+#[cfg(feature = "quic")]
+pub mod quic;
 
 use std::fmt;
 use std::sync::Arc;
