@@ -198,7 +198,7 @@ impl<'a> Play<'a> {
                 self.screen.progress(elapsed.min(self.options.duration()), &how);
             }
             LoadLine::Outage { ms } => {
-                if ms > heard.outage_ms && matches!(self.fate, Fate::Down { .. } | Fate::Back { .. }) {
+                if ms > heard.outage_ms && !matches!(self.fate, Fate::Spared | Fate::Pending) {
                     self.screen.say(&format!("outage: {ms:.0} ms without a completed command"));
                 }
                 heard.outage_ms = heard.outage_ms.max(ms);
