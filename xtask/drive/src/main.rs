@@ -1,2 +1,37 @@
-//! The programs that xtask runs in release mode.
-fn main() {}
+//! The programs that xtask runs in release mode: `bench` and its node processes, and `sim`.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
+#![allow(clippy::disallowed_methods, reason = "measures real time on a real machine")]
+
+mod bench;
+
+use clap::{Parser, Subcommand};
+
+/// The programs behind `cargo xtask bench` and `cargo xtask sim`.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Measures three node processes on loopback.
+    Bench(bench::Arguments),
+    /// One node process of the bench; spoken to in JSON lines.
+    #[command(hide = true)]
+    BenchNode(bench::node::Arguments),
+}
+
+fn main() -> std::process::ExitCode {
+    let result = match Arguments::parse().verb {
+        Verb::Bench(arguments) => bench::run(&arguments),
+        Verb::BenchNode(arguments) => bench::node::run(&arguments),
+    };
+    match result {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
