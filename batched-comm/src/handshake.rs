@@ -199,7 +199,7 @@ fn check_hello(
     let refuse = |refusal, detail: String| Err(HandshakeError::Refusing(refusal, detail));
     let names =
         peer_names(connection).map_err(|detail| HandshakeError::Refusing(Refusal::Certificate, detail))?;
-    if !names.iter().any(|name| *name == hello.name) {
+    if !names.contains(&hello.name) {
         return refuse(
             Refusal::Name,
             format!("the peer calls itself {:?}, its certificate {names:?}", hello.name),

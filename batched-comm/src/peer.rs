@@ -266,7 +266,7 @@ impl Peer {
                 self.refuse_all(shared, &Failure::Refused(refusal, Arc::from(error.to_string())));
             }
             None if state.failures > 0 => {
-                self.refuse_all(shared, &Failure::Unreachable(Arc::from(error.to_string())))
+                self.refuse_all(shared, &Failure::Unreachable(Arc::from(error.to_string())));
             }
             None => {}
         }

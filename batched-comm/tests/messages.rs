@@ -1,4 +1,9 @@
 //! Casts and calls between healthy nodes.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests of real sockets run on real time; a panic is a failed test"
+)]
 
 mod support;
 

@@ -1,5 +1,10 @@
 //! What the tests share: endpoints on loopback, an echoing handler that also records.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests of real sockets run on real time; a panic is a failed test"
+)]
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -68,6 +73,28 @@ pub(crate) async fn node(id: u64) -> Node {
     node_with(config(id)).await
 }
 
+/// A node on a runtime of its own, which can be killed without a chance to say goodbye.
+pub(crate) struct Mortal {
+    pub(crate) node: Node,
+    runtime: tokio::runtime::Runtime,
+}
+
+pub(crate) fn mortal(config: EndpointConfig) -> Mortal {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let node =
+        std::thread::scope(|scope| scope.spawn(|| runtime.block_on(node_with(config))).join().unwrap());
+    Mortal { node, runtime }
+}
+
+impl Mortal {
+    /// Ends all tasks and frees the port, as a kill does: nothing is sent any more.
+    pub(crate) fn kill(self) {
+        let Mortal { node, runtime } = self;
+        std::thread::spawn(move || drop(runtime)).join().unwrap();
+        drop(node);
+    }
+}
+
 impl Node {
     /// Tells this node where another one lives.
     pub(crate) fn knows(&self, other: &Node) {
@@ -85,6 +112,6 @@ pub(crate) async fn eventually(what: &str, holds: impl Fn() -> bool) {
     let deadline = Instant::now() + LONG;
     while !holds() {
         assert!(Instant::now() < deadline, "still not: {what}");
-        sleep(Duration::from_millis(5)).await;
+        sleep(Duration::from_millis(2)).await;
     }
 }

@@ -1,0 +1,121 @@
+//! Certificates and configs, good and bad.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests of real sockets run on real time; a panic is a failed test"
+)]
+
+mod support;
+
+use batched_comm::{BindError, CertificateAuthority, Endpoint, Identity, IdentityError, NodeId};
+use support::{LONG, authority, config, node, node_with};
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let a = node(1).await;
+    let mut config = config(2);
+    config.listen = a.endpoint.local_addr();
+    let error = Endpoint::bind(config).await.unwrap_err();
+    assert!(matches!(error, BindError::Listen { .. }), "{error:?}");
+    assert!(error.to_string().contains(a.endpoint.advertised()), "{error}");
+}
+
+#[tokio::test]
+async fn a_name_that_is_not_in_the_certificate_is_named() {
+    let mut config = config(1);
+    config.name = "somebody-else".to_owned();
+    let error = Endpoint::bind(config).await.unwrap_err().to_string();
+    assert!(error.contains("somebody-else") && error.contains("node-1"), "{error}");
+}
+
+#[tokio::test]
+async fn a_setting_out_of_range_is_named() {
+    let mut config = config(1);
+    config.keep_alive_interval = config.idle_timeout;
+    let error = Endpoint::bind(config).await.unwrap_err();
+    assert!(matches!(error, BindError::Setting { setting: "keep_alive_interval", .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn certificates_that_were_saved_are_read_back_and_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = CertificateAuthority::new("saved");
+    made.save(dir.path()).unwrap();
+    let read =
+        CertificateAuthority::from_files(dir.path().join("ca.pem"), dir.path().join("ca.key")).unwrap();
+    assert_eq!(read.ca_pem(), made.ca_pem());
+    made.issue("first", 1, &["127.0.0.1", "localhost"]).unwrap().save(dir.path(), "first").unwrap();
+    read.issue("second", 1, &[]).unwrap().save(dir.path(), "second").unwrap();
+    let mut endpoints = Vec::new();
+    for (node, name) in [(1, "first"), (2, "second")] {
+        let path = |extension| dir.path().join(format!("{name}.{extension}"));
+        let mut config = config(node);
+        config.name = name.to_owned();
+        config.identity = Identity::from_files(dir.path().join("ca.pem"), path("pem"), path("key")).unwrap();
+        endpoints.push(node_with(config).await);
+    }
+    let info = endpoints[0].endpoint.discover(endpoints[1].endpoint.advertised(), LONG).await.unwrap();
+    assert_eq!((info.node, info.name.as_str()), (NodeId(2), "second"));
+}
+
+#[cfg(unix)]
+#[test]
+fn private_keys_are_saved_for_their_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    authority().save(dir.path()).unwrap();
+    let mode = std::fs::metadata(dir.path().join("ca.key")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+/// What is wrong with an identity made of these texts.
+fn check(ca: &str, cert: &str, key: &str) -> IdentityError {
+    Identity::from_pem(ca, cert, key).unwrap_err()
+}
+
+#[test]
+fn an_identity_that_does_not_fit_together_says_what_does_not() {
+    let ca = authority().ca_pem();
+    let (one, two) = (authority().issue("one", 1, &[]).unwrap(), authority().issue("two", 1, &[]).unwrap());
+    assert!(Identity::from_pem(ca, &one.cert_pem, &one.key_pem).is_ok());
+    assert!(matches!(check(ca, &one.cert_pem, &two.key_pem), IdentityError::Key { .. }), "another's key");
+    assert!(matches!(check(ca, &one.cert_pem, "nonsense"), IdentityError::Key { .. }));
+    assert!(matches!(check(ca, "nonsense", &one.key_pem), IdentityError::NoCertificate { .. }));
+    assert!(matches!(check("", &one.cert_pem, &one.key_pem), IdentityError::NoCertificate { .. }));
+    let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    assert!(matches!(check(ca, garbage, &one.key_pem), IdentityError::Certificate { .. }));
+    assert!(matches!(check(garbage, &one.cert_pem, &one.key_pem), IdentityError::Certificate { .. }));
+    let stranger = CertificateAuthority::new("stranger");
+    let error = check(stranger.ca_pem(), &one.cert_pem, &one.key_pem);
+    assert!(matches!(error, IdentityError::NotIssued { .. }), "{error}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_or_is_no_certificate_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    authority().save(dir.path()).unwrap();
+    authority().issue("one", 1, &[]).unwrap().save(dir.path(), "one").unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let missing = Identity::from_files(path("ca.pem"), path("missing.pem"), path("one.key")).unwrap_err();
+    assert!(missing.to_string().contains("missing.pem"), "{missing}");
+    std::fs::write(path("broken.pem"), "not a certificate").unwrap();
+    let broken = Identity::from_files(path("ca.pem"), path("broken.pem"), path("one.key")).unwrap_err();
+    assert!(broken.to_string().contains("broken.pem"), "{broken}");
+}
+
+#[test]
+fn a_certificate_is_not_issued_for_an_impossible_name_or_time() {
+    for name in ["", "two words", "k\u{f6}ln", "127.0.0.1", &"x".repeat(256)] {
+        assert!(authority().issue(name, 1, &[]).is_err(), "{name}");
+    }
+    assert!(authority().issue("one", 0, &[]).is_err());
+    assert!(authority().issue("one", 1_000_000, &[]).is_err());
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let node = authority().issue("one", 1, &[]).unwrap();
+    let identity = Identity::from_pem(authority().ca_pem(), &node.cert_pem, &node.key_pem).unwrap();
+    let shown = format!("{:?} {node:?} {identity:?}", authority());
+    assert!(!shown.contains("PRIVATE KEY") && shown.contains("one"), "{shown}");
+}
