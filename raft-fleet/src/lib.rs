@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod adjust;
 mod cluster_state;
 mod formation;
 #[cfg(test)]
@@ -10,6 +11,7 @@ mod placement;
 
 pub use rafted_value;
 
+pub use self::adjust::{Step, plan};
 pub use self::cluster_state::{
     CLUSTER_GROUP, ClusterAnswer, ClusterCommand, ClusterQuery, ClusterRefusal, ClusterReply, ClusterState,
     FIRST_GROUP, GROUPS_MAX, GroupEntry, GroupState, NODES_MAX, NodeEntry, RemovedGroup,

@@ -1,0 +1,7 @@
+//! Brings the members of groups to where the cluster state wants them: a pure plan of one step, and a performer.
+
+mod performer;
+mod plan;
+
+pub(crate) use self::performer::Performer;
+pub use self::plan::{Step, plan};
