@@ -1,6 +1,6 @@
 //! All groups of one loop, stepped together: inputs and the time in, messages and answers out. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
@@ -64,7 +64,8 @@ pub(crate) struct Engine {
     fenced: BTreeMap<GroupId, String>,
     /// The newest member of a group that this node had and has no more: it, and any before it, stays dead.
     buried: BTreeMap<GroupId, MemberId>,
-    touched: BTreeSet<GroupId>,
+    /// Groups whose turn must be finished, each once.
+    touched: Vec<GroupId>,
     next_tick: MonoTime,
     stopped: bool,
 }
@@ -92,7 +93,7 @@ impl Engine {
             groups: BTreeMap::new(),
             fenced: BTreeMap::new(),
             buried: BTreeMap::new(),
-            touched: BTreeSet::new(),
+            touched: Vec::new(),
             next_tick: MonoTime::ZERO,
             stopped: false,
         }
@@ -111,9 +112,11 @@ impl Engine {
         if clocks.now >= self.next_tick {
             self.tick(clocks, out);
         }
-        for id in std::mem::take(&mut self.touched) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for id in touched.drain(..) {
             self.finish_group(id, clocks, out);
         }
+        self.touched = touched;
     }
 
     fn take_in(&mut self, input: Input, clocks: Clocks, out: &mut Outputs) {
@@ -178,7 +181,7 @@ impl Engine {
         })
     }
 
-    /// Runs `act` on a group; one that panics is fenced, and the others live on.
+    /// Runs `act` on a group, whose turn must be finished then; one that panics is fenced, and the others live on.
     fn with(
         &mut self,
         id: GroupId,
@@ -187,7 +190,9 @@ impl Engine {
         act: impl FnOnce(&mut Group, &mut Turn<'_>),
     ) {
         let Some(group) = self.groups.get_mut(&id) else { return };
-        self.touched.insert(id);
+        if !group.set_touched(true) {
+            self.touched.push(id);
+        }
         let mut turn = turn!(self, clocks, out);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| act(group, &mut turn))) {
             let reason = format!("it panicked: {}", panic_message(panic.as_ref()));
@@ -197,17 +202,18 @@ impl Engine {
 
     fn finish_group(&mut self, id: GroupId, clocks: Clocks, out: &mut Outputs) {
         let mut failure = None;
+        // It stays marked while its turn is finished, so that it is not listed again.
         self.with(id, clocks, out, |group, turn| {
             failure = group.finish_turn(turn).err().map(|error| error.to_string());
         });
-        self.touched.remove(&id);
         if let Some(reason) = failure {
             self.fence(id, reason, clocks, out);
-        } else if let Some(group) = self.groups.get(&id)
-            && group.is_removed()
-        {
-            let member = group.member();
-            self.bury(id, member, clocks, out);
+        } else if let Some(group) = self.groups.get_mut(&id) {
+            group.set_touched(false);
+            if group.is_removed() {
+                let member = group.member();
+                self.bury(id, member, clocks, out);
+            }
         }
     }
 
@@ -262,15 +268,15 @@ impl Engine {
             position,
             &mut turn,
         )?;
-        self.insert(found.group, group);
+        self.insert(found.group, group, clocks, out);
         Ok(MemberId(FOUNDER.0 + position as u64))
     }
 
-    fn insert(&mut self, id: GroupId, group: Group) {
+    fn insert(&mut self, id: GroupId, group: Group, clocks: Clocks, out: &mut Outputs) {
         self.next_tick =
             if self.groups.is_empty() { group.next_tick() } else { self.next_tick.min(group.next_tick()) };
         self.groups.insert(id, group);
-        self.touched.insert(id);
+        self.with(id, clocks, out, |_, _| {});
     }
 
     /// A message of a peer: to our member, or to one that we do not have yet, or have no more.
@@ -279,26 +285,32 @@ impl Engine {
         if self.stopped || self.fenced.contains_key(&id) {
             return;
         }
-        if self.groups.get(&id).is_some_and(|group| group.member() < to) && speaks_as_leader(&message) {
-            // Ids only grow, and a node has one member of a group at a time: ours was removed while we were away.
-            let old = self.groups[&id].member();
-            self.bury(id, old, clocks, out);
-        }
-        match self.groups.get(&id) {
+        let ours = match self.groups.get_mut(&id) {
             Some(group) if group.member() == to => {
-                self.with(id, clocks, out, |group, turn| group.receive(turn, from, message));
-            }
-            Some(_) => {}
-            None => {
-                let dead = self.buried.get(&id).is_some_and(|buried| to <= *buried);
-                if !dead && speaks_as_leader(&message) {
-                    tracing::debug!(group = %id, member = %to, "a leader has added a member here");
-                    let mut turn = turn!(self, clocks, out);
-                    let group = Group::join(id, to, &self.registry, &mut turn);
-                    self.insert(id, group);
-                    self.with(id, clocks, out, |group, turn| group.receive(turn, from, message));
+                if group.receive_quick(&message, clocks.now, out, from) {
+                    return;
                 }
+                Some(to)
             }
+            other => other.map(|group| group.member()),
+        };
+        match ours {
+            Some(ours) if ours == to => {
+                self.with(id, clocks, out, |group, turn| group.receive(turn, from, message));
+                return;
+            }
+            // Ids only grow, and a node has one member of a group at a time: ours was removed while we were away.
+            Some(ours) if ours < to && speaks_as_leader(&message) => self.bury(id, ours, clocks, out),
+            Some(_) => return,
+            None => {}
+        }
+        let dead = self.buried.get(&id).is_some_and(|buried| to <= *buried);
+        if !dead && speaks_as_leader(&message) {
+            tracing::debug!(group = %id, member = %to, "a leader has added a member here");
+            let mut turn = turn!(self, clocks, out);
+            let group = Group::join(id, to, &self.registry, &mut turn);
+            self.insert(id, group, clocks, out);
+            self.with(id, clocks, out, |group, turn| group.receive(turn, from, message));
         }
     }
 

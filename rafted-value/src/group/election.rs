@@ -13,7 +13,8 @@ impl Group {
         let (min, max) = (self.config.election_timeout_min_ms, self.config.election_timeout_max_ms);
         let span = u64::from(max - min) * 1_000_000;
         let wait = u64::from(min) * 1_000_000 + turn.rng.next_u64() % span.max(1);
-        self.election_deadline = turn.now + Duration::from_nanos(wait);
+        self.election_wait = Duration::from_nanos(wait);
+        self.election_deadline = turn.now + self.election_wait;
     }
 
     /// Campaigns if no leader was heard for long enough and no promise stands in the way.

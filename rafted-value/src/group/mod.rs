@@ -8,6 +8,7 @@ mod apply;
 pub(crate) mod change;
 mod election;
 mod machine;
+mod quick;
 mod reads;
 mod status;
 
@@ -72,6 +73,8 @@ pub(crate) struct Group {
     created: MonoTime,
     next_tick: MonoTime,
     election_deadline: MonoTime,
+    /// The wait that was drawn last.
+    election_wait: Duration,
     promise: Promise,
     /// The newest round accepted from a leader, and its term.
     accepted: (u64, u64),
@@ -89,6 +92,8 @@ pub(crate) struct Group {
     /// When the snapshot on its way to a member was sent.
     snapshots_sent: BTreeMap<MemberId, MonoTime>,
     removed: bool,
+    /// Whether its turn must be finished.
+    touched: bool,
 }
 
 impl Group {
@@ -150,6 +155,7 @@ impl Group {
             created: turn.now,
             next_tick: turn.now,
             election_deadline: turn.now,
+            election_wait: Duration::ZERO,
             promise: Promise::default(),
             accepted: (0, 0),
             rounds: Rounds::default(),
@@ -163,6 +169,7 @@ impl Group {
             change: None,
             snapshots_sent: BTreeMap::new(),
             removed: false,
+            touched: false,
         };
         group.plan_tick(turn.now);
         group.draw_election_deadline(turn);
@@ -171,6 +178,11 @@ impl Group {
 
     pub(crate) fn member(&self) -> MemberId {
         self.member
+    }
+
+    /// Marks whether the group's turn must be finished; what it was before.
+    pub(crate) fn set_touched(&mut self, touched: bool) -> bool {
+        std::mem::replace(&mut self.touched, touched)
     }
 
     /// Whether the member was removed from its group and should be dropped.
@@ -198,7 +210,9 @@ impl Group {
         if self.refuse_former_member(turn, from, &message) {
             return;
         }
-        self.learn_route(message.from, from);
+        if !self.machine.as_ref().is_some_and(|machine| machine.nodes().contains_key(&message.from)) {
+            self.learn_route(message.from, from);
+        }
         match message.body {
             Body::Removed => {
                 tracing::info!(group = %self.id, member = %self.member, "this member was removed while it was away");

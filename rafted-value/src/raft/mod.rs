@@ -13,8 +13,8 @@ use crate::id::MemberId;
 const NEVER_TICKS: usize = 1 << 40;
 /// The most bytes of entries in one append.
 const APPEND_BYTES_MAX: u64 = 256 << 10;
-/// Appends on their way to one follower at most.
-const APPENDS_IN_FLIGHT_MAX: usize = 256;
+/// Appends on their way to one follower at most; raft reserves eight bytes for each, for each member, in each group.
+const APPENDS_IN_FLIGHT_MAX: usize = 64;
 /// Bytes of entries that are proposed but not committed at most.
 const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of committed entries applied in one go.
