@@ -1,8 +1,9 @@
 //! The port through which nodes talk: casts and calls between nodes, on ordered lanes, to named services.
 //!
-//! The port is owned here, by the layer that needs it. Its implementations are QUIC (the module `quic`, feature `quic`), and
-//! the simulated network (feature `sim`), which knows delay, loss, duplication, reordering and partition.
+//! The port is owned here, by the layer that needs it. Its implementations are QUIC (the module `quic`, feature `quic`),
+//! the nodes of one process ([`memory`]), and the simulated network (feature `sim`), which knows delay, loss, duplication, reordering and partition.
 
+pub mod memory;
 #[cfg(feature = "quic")]
 pub mod quic;
 

@@ -1,0 +1,130 @@
+//! Nodes of one process that talk without a network: for programs of one process, examples and tests in real time.
+//!
+//! Messages are handed over where they are sent, in order and without loss. Faults belong to the simulation.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use tokio::sync::oneshot;
+
+use super::{CallError, ClusterId, Handler, Lane, PeerInfo, Reply, SendError, ServiceId, Transport};
+use crate::env::BoxFuture;
+use crate::id::NodeId;
+
+/// Where the nodes of one process find each other.
+#[derive(Clone, Default)]
+pub struct MemoryNetwork {
+    nodes: Arc<RwLock<BTreeMap<NodeId, Weak<MemoryTransport>>>>,
+}
+
+/// One node's place on a [`MemoryNetwork`]; dropped, it is gone from there.
+pub struct MemoryTransport {
+    network: MemoryNetwork,
+    local: PeerInfo,
+    handlers: RwLock<BTreeMap<ServiceId, Arc<dyn Handler>>>,
+}
+
+impl MemoryNetwork {
+    /// A network without nodes.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a node. Its address is `memory:` and its name; names should differ.
+    pub fn join(&self, node: NodeId, name: impl Into<String>) -> Arc<MemoryTransport> {
+        let name = name.into();
+        let local = PeerInfo { node, address: format!("memory:{name}"), name };
+        let transport =
+            Arc::new(MemoryTransport { network: self.clone(), local, handlers: RwLock::default() });
+        self.nodes.write().insert(node, Arc::downgrade(&transport));
+        transport
+    }
+
+    fn find(&self, node: NodeId) -> Result<Arc<MemoryTransport>, SendError> {
+        let found = self.nodes.read().get(&node).and_then(Weak::upgrade);
+        found.ok_or_else(|| SendError::Unreachable { node, reason: "it is not in this process".into() })
+    }
+}
+
+impl MemoryTransport {
+    fn handler(&self, service: ServiceId) -> Option<Arc<dyn Handler>> {
+        self.handlers.read().get(&service).cloned()
+    }
+}
+
+impl Drop for MemoryTransport {
+    fn drop(&mut self) {
+        self.network.nodes.write().remove(&self.local.node);
+    }
+}
+
+impl Transport for MemoryTransport {
+    fn local(&self) -> PeerInfo {
+        self.local.clone()
+    }
+
+    /// One process is one cluster: there is nobody to keep out.
+    fn set_cluster(&self, _: ClusterId) {}
+
+    /// Nodes are found by their ids alone.
+    fn set_address(&self, _: NodeId, _: &str) {}
+
+    fn cast(&self, to: NodeId, _: Lane, service: ServiceId, payload: Bytes) -> Result<(), SendError> {
+        if let Some(handler) = self.network.find(to)?.handler(service) {
+            handler.on_cast(self.local.node, payload);
+        }
+        Ok(())
+    }
+
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a transport in real time, which stands behind the door itself"
+    )]
+    fn call(
+        &self,
+        to: NodeId,
+        _: Lane,
+        service: ServiceId,
+        payload: Bytes,
+        limit: Duration,
+    ) -> BoxFuture<Result<Bytes, CallError>> {
+        let (from, network) = (self.local.node, self.network.clone());
+        Box::pin(async move {
+            let handler = network.find(to)?.handler(service);
+            let handler = handler.ok_or(CallError::NoService { node: to, service })?;
+            let (sender, receiver) = oneshot::channel();
+            let reply = Reply::new(move |payload| {
+                // The caller may have gone.
+                let _ = sender.send(payload);
+            });
+            handler.on_call(from, payload, reply);
+            match tokio::time::timeout(limit, receiver).await {
+                Ok(Ok(payload)) => Ok(payload),
+                Ok(Err(_)) => Err(CallError::Lost { node: to }),
+                Err(_) => {
+                    Err(CallError::Timeout { limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX) })
+                }
+            }
+        })
+    }
+
+    fn discover(&self, address: &str, _: Duration) -> BoxFuture<Result<PeerInfo, CallError>> {
+        let nodes = self.network.nodes.read();
+        let alive = nodes.values().filter_map(Weak::upgrade).map(|node| node.local.clone());
+        let found = alive.into_iter().find(|peer| peer.address == address);
+        let address = address.to_owned();
+        let missing = CallError::NoPeer { address, reason: "it is not in this process".into() };
+        Box::pin(async move { found.ok_or(missing) })
+    }
+
+    fn register(&self, service: ServiceId, handler: Arc<dyn Handler>) {
+        self.handlers.write().insert(service, handler);
+    }
+
+    fn is_connected(&self, node: NodeId) -> bool {
+        self.network.find(node).is_ok()
+    }
+}
