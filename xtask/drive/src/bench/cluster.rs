@@ -12,6 +12,7 @@ use super::protocol::{Answer, Loaded, Order, Usage};
 /// Some node processes on loopback; dropped, they end.
 pub(crate) struct Cluster {
     nodes: Vec<Process>,
+    echoes: Vec<SocketAddr>,
     _certificates: tempfile::TempDir,
 }
 
@@ -31,7 +32,7 @@ impl Drop for Process {
 
 impl Cluster {
     /// Starts `count` nodes with certificates of a new authority.
-    pub(crate) fn start(count: usize) -> Result<Self, BoxError> {
+    pub(crate) fn start(count: usize, threads: usize) -> Result<Self, BoxError> {
         let certificates = tempfile::tempdir()?;
         let authority = CertificateAuthority::new("bench");
         std::fs::write(certificates.path().join("ca.pem"), authority.ca_pem())?;
@@ -44,6 +45,7 @@ impl Cluster {
             let mut child = Command::new(std::env::current_exe()?)
                 .arg("bench-node")
                 .args(["--number", &number.to_string(), "--addresses", &listed.join(",")])
+                .args(["--threads", &threads.to_string()])
                 .arg("--certificates")
                 .arg(certificates.path())
                 .stdin(Stdio::piped())
@@ -53,9 +55,12 @@ impl Cluster {
             let answers = BufReader::new(child.stdout.take().ok_or("no pipe from the node")?);
             nodes.push(Process { child, orders, answers });
         }
-        let mut cluster = Self { nodes, _certificates: certificates };
+        let mut cluster = Self { nodes, echoes: Vec::new(), _certificates: certificates };
         for node in 0..count {
-            cluster.answer(node)?;
+            match cluster.answer(node)? {
+                Answer::Listening { echo } => cluster.echoes.push(echo),
+                other => return Err(format!("a node started with {other:?}").into()),
+            }
         }
         Ok(cluster)
     }
@@ -79,6 +84,15 @@ impl Cluster {
                 other => Err(format!("a load was answered by {other:?}").into()),
             })
             .collect()
+    }
+
+    /// The median round trip in us of bare QUIC from the first node to the second.
+    pub(crate) fn echo_p50_us(&mut self, seconds: f64) -> Result<f64, BoxError> {
+        let to = *self.echoes.get(1).ok_or("an echo needs two nodes")?;
+        match self.order(&[(0, Order::Echo { to, seconds })])?.remove(0) {
+            Answer::Echoed { p50_us } => Ok(p50_us),
+            other => Err(format!("an echo was answered by {other:?}").into()),
+        }
     }
 
     /// What each node has used so far.

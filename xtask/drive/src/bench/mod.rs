@@ -1,6 +1,7 @@
 //! `bench`: three node processes on loopback, measured from outside and beside a bare baseline of the same run.
 
 mod cluster;
+mod echo;
 pub(crate) mod node;
 mod protocol;
 mod report;
@@ -38,7 +39,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BoxError> {
         let progress = ProgressBar::new_spinner().with_message(*name);
         progress.set_style(ProgressStyle::with_template("{spinner} {elapsed} {msg}")?);
         progress.enable_steady_tick(std::time::Duration::from_millis(120));
-        let rows = scenario(arguments, &report)?;
+        let rows = scenario(arguments)?;
         progress.finish_and_clear();
         for row in rows {
             report.add(row)?;

@@ -11,17 +11,20 @@ use futures_util::future::join_all;
 use hdrhistogram::Histogram;
 use rafted_value::env::{Env, RealEnv, random_u64_from_os};
 use rafted_value::{
-    ClientSession, CommandContext, Data, Found, Freshness, GroupConfig, GroupError, GroupId, Host, HostConfig,
-    NodeId, Registry, SessionId, encode,
+    ClientSession, CommandContext, Data, Found, Freshness, GroupConfig, GroupError, GroupId, Host,
+    HostConfig, NodeId, Registry, SessionId, encode,
 };
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use super::protocol::{Answer, Kind, Loaded, Order, Usage};
-use super::usage;
+use super::protocol::{Answer, Kind, Loaded, Order};
+use super::{echo, usage};
 use crate::bench::BoxError;
 
+/// Latencies above a minute are counted as a minute.
+const LATENCY_MAX_NS: u64 = 60_000_000_000;
+
 /// Which node this process is.
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone)]
 pub(crate) struct Arguments {
     /// Its number, from 1.
     #[arg(long)]
@@ -29,6 +32,9 @@ pub(crate) struct Arguments {
     /// The addresses of all nodes, in the order of their numbers.
     #[arg(long, value_delimiter = ',')]
     addresses: Vec<SocketAddr>,
+    /// Threads of its runtime.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
     /// Where the certificates are.
     #[arg(long)]
     certificates: PathBuf,
@@ -57,8 +63,11 @@ impl Data for Counter {
 
 /// Runs the node until it is told to quit, or its orders end.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), BoxError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(arguments))
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(arguments.threads).enable_all().build()?;
+    // On a worker, where tasks wake each other without crossing threads.
+    let arguments = arguments.clone();
+    runtime.block_on(async { tokio::spawn(async move { serve(&arguments).await }).await? })
 }
 
 async fn serve(arguments: &Arguments) -> Result<(), BoxError> {
@@ -66,15 +75,16 @@ async fn serve(arguments: &Arguments) -> Result<(), BoxError> {
     let pem = |end: &str| arguments.certificates.join(format!("{name}.{end}"));
     let identity = Identity::from_files(arguments.certificates.join("ca.pem"), pem("pem"), pem("key"))?;
     let listen = *arguments.addresses.get(arguments.number as usize - 1).ok_or("the node has no address")?;
-    let config =
-        EndpointConfig::new(listen, batched_comm::NodeId(arguments.number), name.clone(), identity);
+    let config = EndpointConfig::new(listen, batched_comm::NodeId(arguments.number), name.clone(), identity);
     let env = RealEnv::over_quic(Endpoint::bind(config).await?, name);
     for (number, address) in (1..).zip(&arguments.addresses) {
         env.transport().set_address(NodeId(number), &address.to_string());
     }
     let host = Host::start(env.clone(), HostConfig::default(), Registry::new().with::<Counter>());
     let node = BenchNode { env, host, nodes: arguments.addresses.len() as u64 };
-    say(&Answer::Listening)?;
+    say(&Answer::Listening {
+        echo: echo::serve(&arguments.certificates, &format!("node-{}", arguments.number))?,
+    })?;
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await? {
         let answer = match serde_json::from_str(&line)? {
@@ -82,6 +92,11 @@ async fn serve(arguments: &Arguments) -> Result<(), BoxError> {
             Order::Found { first, groups } => node.found_all(first, groups).await,
             Order::Load { first, groups, clients, seconds, kind } => {
                 node.load(first, groups, clients, Duration::from_secs_f64(seconds), kind).await
+            }
+            Order::Echo { to, seconds } => {
+                let time = Duration::from_secs_f64(seconds);
+                let p50 = echo::round_trip_p50_us(&arguments.certificates, to, time).await;
+                p50.map(|p50_us| Answer::Echoed { p50_us })
             }
             Order::Usage => usage::of_this_process().map(Answer::Usage),
         };
@@ -161,7 +176,7 @@ impl BenchNode {
                 tokio::spawn(drive(self.env.clone(), self.host.clone(), group, end, kind))
             })
             .collect();
-        let mut all = Histogram::<u64>::new(3)?;
+        let mut all = Histogram::<u64>::new_with_bounds(1, LATENCY_MAX_NS, 3)?;
         let mut errors = 0;
         for task in tasks {
             let (latencies, failed) = task.await?;
@@ -188,7 +203,7 @@ async fn drive(
     end: Instant,
     kind: Kind,
 ) -> (Histogram<u64>, u64) {
-    let mut latencies = Histogram::new(3).expect("three digits are allowed");
+    let mut latencies = Histogram::new_with_bounds(1, LATENCY_MAX_NS, 3).expect("the bounds are in order");
     let mut errors = 0;
     let mut session = ClientSession::new(SessionId::new(random_u64_from_os(), random_u64_from_os()), 1);
     let add: Bytes = encode(&1u64);
@@ -217,10 +232,4 @@ async fn drive(
         now = after;
     }
     (latencies, errors)
-}
-
-impl From<Usage> for Answer {
-    fn from(usage: Usage) -> Self {
-        Answer::Usage(usage)
-    }
 }

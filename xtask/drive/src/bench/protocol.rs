@@ -1,5 +1,7 @@
 //! What the bench and its node processes say to each other, a JSON line each.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
 /// What a load does.
@@ -20,6 +22,8 @@ pub(crate) enum Order {
     Found { first: u64, groups: u64 },
     /// Drive these groups, which this node leads.
     Load { first: u64, groups: u64, clients: usize, seconds: f64, kind: Kind },
+    /// Measure the bare round trip to another node's echo.
+    Echo { to: SocketAddr, seconds: f64 },
     /// Say what this process has used so far.
     Usage,
     /// End.
@@ -30,9 +34,10 @@ pub(crate) enum Order {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Answer {
-    Listening,
+    Listening { echo: SocketAddr },
     Founded,
     Loaded(Loaded),
+    Echoed { p50_us: f64 },
     Usage(Usage),
     Failed { reason: String },
 }

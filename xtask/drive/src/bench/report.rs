@@ -54,11 +54,6 @@ impl Report {
         Ok(())
     }
 
-    /// The value of an earlier row.
-    pub(crate) fn value(&self, name: &str) -> Option<f64> {
-        self.rows.iter().find(|row| row.name == name).map(|row| row.value)
-    }
-
     pub(crate) fn print(&self) {
         let mut table = Table::new();
         table.set_header(["figure", "value", "unit", "against", "ratio", "detail"]);

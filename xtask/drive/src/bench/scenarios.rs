@@ -4,16 +4,18 @@ use std::time::Duration;
 
 use super::cluster::Cluster;
 use super::protocol::{Kind, Loaded, Order};
-use super::report::{Report, Row};
+use super::report::Row;
 use super::{Arguments, BoxError};
 
-/// A scenario: the run's arguments and the figures so far in, its own figures out.
-type Scenario = fn(&Arguments, &Report) -> Result<Vec<Row>, BoxError>;
+/// A scenario: the run's arguments in, its figures out.
+type Scenario = fn(&Arguments) -> Result<Vec<Row>, BoxError>;
 
+/// Threads of a node's runtime, one a core of the machine the targets are for.
+const THREADS: usize = 2;
 /// The first group of every scenario.
 const FIRST: u64 = 100;
 
-/// All scenarios by name, in the order in which they run: later ones hold themselves against earlier ones.
+/// All scenarios by name, in the order in which they run.
 pub(crate) const ALL: &[(&str, Scenario)] = &[
     ("one-client", one_client),
     ("one-group", one_group),
@@ -38,31 +40,41 @@ fn latencies(loaded: &Loaded) -> String {
 }
 
 /// Three nodes with one group led by the first, warmed up.
-fn one_group_cluster() -> Result<Cluster, BoxError> {
-    let mut cluster = Cluster::start(3)?;
+fn one_group_cluster(threads: usize) -> Result<Cluster, BoxError> {
+    let mut cluster = Cluster::start(3, threads)?;
     cluster.order(&[(0, Order::Found { first: FIRST, groups: 1 })])?;
     cluster.load(&[(0, load_order(1, 16, 1.0, Kind::Command))])?;
     Ok(cluster)
 }
 
-fn one_client(arguments: &Arguments, _: &Report) -> Result<Vec<Row>, BoxError> {
-    let mut cluster = one_group_cluster()?;
-    let loaded = cluster.load(&[(0, load_order(1, 1, arguments.seconds, Kind::Command))])?.remove(0);
-    let row = Row::new("command, 1 client on the leader, p50", loaded.p50_us, "us");
-    Ok(vec![row.detail(format!("{}, {:.0}/s", latencies(&loaded), per_second(&loaded)))])
+fn one_client(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
+    let mut rows = Vec::new();
+    for threads in [1, THREADS] {
+        let mut cluster = one_group_cluster(threads)?;
+        // Half before and half after, as the machine's speed drifts.
+        let before = cluster.echo_p50_us(arguments.seconds / 2.0)?;
+        let loaded = cluster.load(&[(0, load_order(1, 1, arguments.seconds, Kind::Command))])?.remove(0);
+        let echo = f64::midpoint(before, cluster.echo_p50_us(arguments.seconds / 2.0)?);
+        let s = if threads == 1 { "" } else { "s" };
+        let row =
+            Row::new(format!("command, 1 client, p50, {threads} thread{s} a node"), loaded.p50_us, "us");
+        let detail = format!("{}, {:.0}/s; at most 3 is the target", latencies(&loaded), per_second(&loaded));
+        rows.push(row.against("bare QUIC echo", echo).detail(detail));
+    }
+    Ok(rows)
 }
 
-fn one_group(arguments: &Arguments, _: &Report) -> Result<Vec<Row>, BoxError> {
-    let mut cluster = one_group_cluster()?;
+fn one_group(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
+    let mut cluster = one_group_cluster(THREADS)?;
     let loaded = cluster.load(&[(0, load_order(1, 256, arguments.seconds, Kind::Command))])?.remove(0);
     let row = Row::new("commands, 1 group, 256 clients on the leader", per_second(&loaded), "1/s");
     Ok(vec![row.against("target", 100_000.0).detail(latencies(&loaded))])
 }
 
-fn many_groups(arguments: &Arguments, _: &Report) -> Result<Vec<Row>, BoxError> {
+fn many_groups(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
     const GROUPS: u64 = 64;
     const CLIENTS: usize = 256;
-    let mut cluster = Cluster::start(3)?;
+    let mut cluster = Cluster::start(3, THREADS)?;
     // A third of the groups each, and each node's clients drive the groups that it leads.
     let shares: Vec<(usize, u64, u64, usize)> = (0..3)
         .map(|node| {
@@ -89,15 +101,15 @@ fn many_groups(arguments: &Arguments, _: &Report) -> Result<Vec<Row>, BoxError> 
     Ok(vec![row.against("target", 60_000.0).detail(format!("worst node: {}", latencies(worst)))])
 }
 
-fn lease_queries(arguments: &Arguments, _: &Report) -> Result<Vec<Row>, BoxError> {
-    let mut cluster = one_group_cluster()?;
+fn lease_queries(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
+    let mut cluster = one_group_cluster(THREADS)?;
     let loaded = cluster.load(&[(0, load_order(1, 256, arguments.seconds, Kind::Query))])?.remove(0);
     let row = Row::new("lease queries, 1 group, 256 clients on the leader", per_second(&loaded), "1/s");
     Ok(vec![row.against("target", 500_000.0).detail(latencies(&loaded))])
 }
 
-fn idle_groups(arguments: &Arguments, _: &Report) -> Result<Vec<Row>, BoxError> {
-    let mut cluster = Cluster::start(3)?;
+fn idle_groups(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
+    let mut cluster = Cluster::start(3, THREADS)?;
     let before = cluster.usage()?;
     let share = arguments.idle_groups / 3;
     let counts = [arguments.idle_groups - 2 * share, share, share];
@@ -113,11 +125,17 @@ fn idle_groups(arguments: &Arguments, _: &Report) -> Result<Vec<Row>, BoxError> 
     let seconds = arguments.seconds.max(5.0);
     std::thread::sleep(Duration::from_secs_f64(seconds));
     let after = cluster.usage()?;
-    let cores: Vec<f64> =
-        after.iter().zip(&idle).map(|(after, idle)| (after.cpu_seconds - idle.cpu_seconds) / seconds).collect();
+    let cores: Vec<f64> = after
+        .iter()
+        .zip(&idle)
+        .map(|(after, idle)| (after.cpu_seconds - idle.cpu_seconds) / seconds)
+        .collect();
     let worst = cores.iter().copied().fold(0.0, f64::max);
-    let bytes: f64 =
-        idle.iter().zip(&before).map(|(idle, before)| idle.resident_bytes as f64 - before.resident_bytes as f64).sum();
+    let bytes: f64 = idle
+        .iter()
+        .zip(&before)
+        .map(|(idle, before)| idle.resident_bytes as f64 - before.resident_bytes as f64)
+        .sum();
     let groups = arguments.idle_groups;
     let cpu = Row::new(format!("{groups} idle groups, CPU of the busiest node"), worst, "cores");
     let memory = Row::new(format!("{groups} idle groups, memory a group"), bytes / groups as f64, "bytes");
