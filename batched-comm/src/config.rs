@@ -60,6 +60,9 @@ pub struct EndpointConfig {
     /// Incoming handshakes under way at one time; past half of it a peer must first prove that its address is its
     /// own. Default: 128.
     pub handshakes_max: usize,
+    /// Size asked for the UDP socket's buffers, each; the system caps it (on Linux at `net.core.rmem_max` and
+    /// `wmem_max`, to be raised for heavy traffic). Default: 4 MiB.
+    pub socket_buffer_bytes: usize,
     /// Largest UDP payload that path discovery tries; the network's own limit is found by probing.
     /// Default: 8,952, a jumbo frame over IPv6.
     pub datagram_bytes_max: u16,
@@ -94,6 +97,7 @@ impl EndpointConfig {
             stall_timeout: Duration::from_secs(10),
             connections_max: 1024,
             handshakes_max: 128,
+            socket_buffer_bytes: 4 << 20,
             datagram_bytes_max: 8952,
         }
     }

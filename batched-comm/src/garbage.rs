@@ -14,6 +14,9 @@ use crate::counters::LiveCounters;
 
 /// The shortest packet of RFC 9000: first byte, connection id of 8 bytes, packet number, sampled ciphertext.
 const PACKET_BYTES_MIN: usize = 21;
+/// What one transmission may hold when datagrams are sent as one (GSO): the most that fits into a UDP datagram
+/// over IPv4. The kernel refuses larger ones, which QUIC would take for a lost burst.
+const TRANSMIT_BYTES_MAX: usize = 65_507;
 const LONG_HEADER: u8 = 0x80;
 const FIXED_BIT: u8 = 0x40;
 
@@ -21,11 +24,17 @@ const FIXED_BIT: u8 = 0x40;
 pub(crate) struct FilteredSocket {
     socket: Arc<dyn AsyncUdpSocket>,
     counters: Arc<LiveCounters>,
+    transmit_segments_max: usize,
 }
 
 impl FilteredSocket {
-    pub(crate) fn new(socket: Arc<dyn AsyncUdpSocket>, counters: Arc<LiveCounters>) -> FilteredSocket {
-        FilteredSocket { socket, counters }
+    pub(crate) fn new(
+        socket: Arc<dyn AsyncUdpSocket>,
+        datagram_bytes_max: u16,
+        counters: Arc<LiveCounters>,
+    ) -> FilteredSocket {
+        let transmit_segments_max = (TRANSMIT_BYTES_MAX / usize::from(datagram_bytes_max)).max(1);
+        FilteredSocket { socket, counters, transmit_segments_max }
     }
 }
 
@@ -67,7 +76,7 @@ impl AsyncUdpSocket for FilteredSocket {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        self.socket.max_transmit_segments()
+        self.socket.max_transmit_segments().min(self.transmit_segments_max)
     }
 
     fn max_receive_segments(&self) -> usize {

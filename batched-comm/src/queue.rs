@@ -232,23 +232,25 @@ impl LaneQueue {
         taken
     }
 
-    /// Takes the next batch for the writer of connection `link` and appends it to `into`; `Ready(None)` when the
-    /// queue belongs to another connection by now. One task at a time.
-    pub(crate) fn poll_take(
-        &self,
-        link: u64,
-        into: &mut Vec<Bytes>,
-        context: &Context<'_>,
-    ) -> Poll<Option<Batch>> {
+    /// Ready when something waits for the writer of connection `link` (true), or when the queue belongs to
+    /// another connection by now (false). One task at a time.
+    pub(crate) fn poll_ready(&self, link: u64, context: &Context<'_>) -> Poll<bool> {
         let mut queue = self.queue.lock();
         if queue.link != link {
-            return Poll::Ready(None);
+            return Poll::Ready(false);
         }
         if queue.waiting.messages == 0 {
             queue.writer = Some(context.waker().clone());
             return Poll::Pending;
         }
-        Poll::Ready(Some(queue.take(into)))
+        Poll::Ready(true)
+    }
+
+    /// Takes the next batch for the writer of connection `link` and appends it to `into`; `None` when the queue
+    /// belongs to another connection by now.
+    pub(crate) fn take(&self, link: u64, into: &mut Vec<Bytes>) -> Option<Batch> {
+        let mut queue = self.queue.lock();
+        (queue.link == link).then(|| queue.take(into))
     }
 }
 
@@ -356,9 +358,9 @@ mod tests {
 
     fn take(queue: &LaneQueue, link: u64) -> Option<(Batch, Vec<Bytes>)> {
         let mut pieces = Vec::new();
-        match queue.poll_take(link, &mut pieces, &Context::from_waker(Waker::noop())) {
-            Poll::Ready(batch) => batch.map(|batch| (batch, pieces)),
-            Poll::Pending => None,
+        match queue.poll_ready(link, &Context::from_waker(Waker::noop())) {
+            Poll::Ready(true) => queue.take(link, &mut pieces).map(|batch| (batch, pieces)),
+            Poll::Ready(false) | Poll::Pending => None,
         }
     }
 

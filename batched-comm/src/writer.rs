@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::task::coop::consume_budget;
+use tokio::task::yield_now;
 
 use crate::lane::Lane;
 use crate::link::Link;
@@ -17,11 +18,19 @@ pub(crate) async fn write_lane(link: Arc<Link>, lane: Lane) {
     let counters = &link.shared.counters;
     let mut stream: Option<quinn::SendStream> = None;
     let mut pieces: Vec<Bytes> = Vec::new();
+    let mut is_busy = false;
     loop {
         consume_budget().await;
-        let Some(batch) = poll_fn(|context| queue.poll_take(link.id, &mut pieces, context)).await else {
+        if !poll_fn(|context| queue.poll_ready(link.id, context)).await {
             return;
-        };
+        }
+        if is_busy {
+            // Whoever woke this task is one of many that are about to send: they go first, for a larger batch.
+            // A lone message does not wait.
+            yield_now().await;
+        }
+        let Some(batch) = queue.take(link.id, &mut pieces) else { return };
+        is_busy = batch.messages > 1;
         let is_written = write(&link, lane, &mut stream, &mut pieces).await;
         pieces.clear();
         if !is_written {
