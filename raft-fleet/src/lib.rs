@@ -1,21 +1,37 @@
 #![doc = include_str!("../README.md")]
 
 mod adjust;
+mod background;
+mod call;
 mod cluster_state;
+mod config;
+mod core;
+mod error;
+mod fleet;
 mod formation;
 #[cfg(test)]
 mod golden;
 mod group_name;
 mod node_info;
 mod placement;
+mod service;
+mod view;
+mod wire;
 
 pub use rafted_value;
+pub use rafted_value::{
+    Command, CommandContext, CommandError, Data, Freshness, GroupConfig, GroupId, GroupStatus, HostConfig,
+    NodeId, NotApplied, QueryError, RawData, Refused, Registry, RestoreError, Unknown, encode,
+};
 
 pub use self::adjust::{Step, plan};
 pub use self::cluster_state::{
     CLUSTER_GROUP, ClusterAnswer, ClusterCommand, ClusterQuery, ClusterRefusal, ClusterReply, ClusterState,
     FIRST_GROUP, GROUPS_MAX, GroupEntry, GroupState, NODES_MAX, NodeEntry, RemovedGroup,
 };
+pub use self::config::{CallOptions, FleetConfig};
+pub use self::error::FleetError;
+pub use self::fleet::Fleet;
 pub use self::formation::{
     ActivateReply, Formation, FormationAction, FormationConfig, FormationOutcome, FoundingRecord, Hello,
     HelloReply, ProposeReply, RenounceReply, Standing,

@@ -17,6 +17,7 @@
 
 mod machine;
 mod message;
+pub(crate) mod shell;
 
 use std::time::Duration;
 

@@ -1,0 +1,76 @@
+//! Ends local members of groups that were removed, and tells the cluster when none is left.
+
+use std::sync::Arc;
+
+use rafted_value::{GroupId, Host};
+
+use crate::cluster_state::{ClusterAnswer, ClusterCommand, ClusterQuery, FIRST_GROUP};
+use crate::core::Core;
+
+/// Groups that one command or query names at most.
+const GROUPS_MAX: usize = 1024;
+
+pub(crate) async fn run(core: Arc<Core>) {
+    loop {
+        core.env.sleep_until(core.jittered(core.config.balancing_interval)).await;
+        let Some(host) = &core.host else { return };
+        drop_strays(&core, host).await;
+        clean_up(&core, host).await;
+    }
+}
+
+/// Ends members of groups that are not listed. The view may be old, or newer than a group that was just made, so the
+/// cluster group has the last word.
+async fn drop_strays(core: &Core, host: &Host) {
+    let view = core.views.current();
+    if view.state.cluster().is_none() {
+        return;
+    }
+    let statuses = host.statuses().await;
+    let strays = statuses.iter().map(|status| status.group);
+    let strays: Vec<GroupId> =
+        strays.filter(|group| *group >= FIRST_GROUP && !view.lists(*group)).take(GROUPS_MAX).collect();
+    if strays.is_empty() {
+        return;
+    }
+    let query = ClusterQuery::Missing { groups: strays };
+    match core.ask_cluster(&query, core.config.call.timeout).await {
+        Ok(ClusterAnswer::Missing(groups)) => {
+            for group in groups {
+                tracing::info!(%group, node = %core.node, "the member of a removed group ends");
+                end(host, group).await;
+            }
+        }
+        Ok(other) => tracing::warn!(?other, "a query for missing groups was answered strangely"),
+        Err(error) => tracing::debug!(%error, "nobody knows whether groups were removed"),
+    }
+}
+
+/// Makes sure that no member of a removed group can come to be here, then says so.
+async fn clean_up(core: &Core, host: &Host) {
+    let view = core.views.current();
+    let removed = view.state.removed().iter().filter(|(_, removed)| removed.pending.contains(&core.node));
+    let groups: Vec<GroupId> = removed.map(|(group, _)| *group).take(GROUPS_MAX).collect();
+    if groups.is_empty() {
+        return;
+    }
+    for group in &groups {
+        if !end(host, *group).await {
+            return;
+        }
+    }
+    let command = ClusterCommand::CleanedUp { node: core.node, groups };
+    if let Err(error) = core.change_cluster(&command, &core.config.call).await {
+        tracing::debug!(%error, "the cluster does not know yet that members have ended");
+    }
+}
+
+async fn end(host: &Host, group: GroupId) -> bool {
+    match host.drop_member(group).await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(%group, %error, "a member does not end yet");
+            false
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Founds the groups that the cluster state gives this node to found. The adjuster then adds the other members.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use rafted_value::env::timeout;
+use rafted_value::{Found, GroupError, GroupId};
+
+use crate::cluster_state::{ClusterCommand, GroupState};
+use crate::core::Core;
+
+pub(crate) async fn run(core: Arc<Core>) {
+    let mut revisions = core.views.subscribe();
+    let mut founded = BTreeSet::new();
+    loop {
+        revisions.mark_unchanged();
+        found_all(&core, &mut founded).await;
+        // What could not be founded is tried again even if the view does not change.
+        let _ = timeout(core.env.as_ref(), core.config.balancing_interval, revisions.changed()).await;
+    }
+}
+
+async fn found_all(core: &Core, founded: &mut BTreeSet<GroupId>) {
+    let Some(host) = &core.host else { return };
+    let view = core.views.current();
+    founded.retain(|group| view.lists(*group));
+    for (name, entry) in view.state.groups() {
+        let mine = entry.state == GroupState::Founding { founder: core.node };
+        if !mine || founded.contains(&entry.id) {
+            continue;
+        }
+        let (data, config, nodes) = (entry.data.clone(), entry.config.clone(), vec![core.node]);
+        match host.found(Found { group: entry.id, data, config, nodes }).await {
+            Ok(_) | Err(GroupError::AlreadyExists(_)) => {
+                tracing::info!(group = %entry.id, %name, "founded a group");
+                founded.insert(entry.id);
+            }
+            Err(error @ (GroupError::NoSuchData(_) | GroupError::InvalidConfig(_))) => {
+                // It would never come to be. Nobody has used it, so nothing is lost.
+                tracing::error!(group = %entry.id, %name, %error, "a group that cannot be founded is removed");
+                let remove = ClusterCommand::RemoveGroup { name: name.clone() };
+                if let Err(error) = core.change_cluster(&remove, &core.config.call).await {
+                    tracing::warn!(%name, %error, "the group is not removed yet");
+                }
+            }
+            Err(error) => tracing::warn!(group = %entry.id, %name, %error, "a group is not founded yet"),
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! What runs on a node as long as it is part of a cluster.
+
+mod cleaner;
+mod founder;
+mod purger;
+mod refresher;
+mod reporter;
+
+use std::sync::Arc;
+
+use crate::adjust::Performer;
+use crate::core::Core;
+
+pub(crate) use self::refresher::find_contacts;
+
+/// Starts the tasks of a full node.
+pub(crate) fn start(core: &Arc<Core>) {
+    start_refresher(core);
+    core.run("fleet founder", Box::pin(founder::run(Arc::clone(core))));
+    core.run("fleet adjuster", Box::pin(Performer::new(core).run()));
+    core.run("fleet cleaner", Box::pin(cleaner::run(Arc::clone(core))));
+    core.run("fleet purger", Box::pin(purger::run(Arc::clone(core))));
+    core.run("fleet reporter", Box::pin(reporter::run(Arc::clone(core))));
+}
+
+/// Starts the task that nodes and clients have in common.
+pub(crate) fn start_refresher(core: &Arc<Core>) {
+    core.run("fleet view", Box::pin(refresher::run(Arc::clone(core))));
+}

@@ -1,0 +1,322 @@
+//! One call, attempt after attempt: the same command under the same number until it has its reply or its time is up.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use rafted_value::env::{MonoTime, sleep};
+use rafted_value::{CommandError, Freshness, GroupId, NodeId, NotApplied, QueryError, Unknown};
+
+use super::chase::{Chase, Shown};
+use super::line::Ticket;
+use crate::cluster_state::{CLUSTER_GROUP, GroupState};
+use crate::config::CallOptions;
+use crate::core::Core;
+use crate::group_name::GroupName;
+
+/// What a caller is told to wait when all numbers of a session are in use.
+const SESSION_RETRY_MS: u64 = 10;
+
+/// A group as a caller addresses it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target {
+    pub(crate) group: GroupId,
+    /// The longest retry window that the group allows.
+    pub(crate) retry_window_max_ms: u64,
+}
+
+/// Why a name leads to no group.
+pub(crate) enum NoRoute {
+    Unknown,
+    StillFounding,
+}
+
+impl NoRoute {
+    fn reason(&self, name: &GroupName) -> String {
+        match self {
+            NoRoute::Unknown => format!("no group named {name:?} exists"),
+            NoRoute::StillFounding => format!("the group named {name:?} is still being founded"),
+        }
+    }
+}
+
+impl Core {
+    /// Sends a command to the group of this name, as often as it takes.
+    pub(crate) async fn command(
+        &self,
+        name: &GroupName,
+        key_hash: u64,
+        payload: Bytes,
+        options: &CallOptions,
+    ) -> Result<Bytes, CommandError> {
+        let deadline = self.env.now() + options.timeout;
+        match self.route(name, deadline).await {
+            Ok(target) => self.command_to(target, key_hash, payload, options, deadline).await,
+            Err(no) => Err(NotApplied::Unreachable(no.reason(name)).into()),
+        }
+    }
+
+    /// Asks the group of this name, as often as it takes.
+    pub(crate) async fn query(
+        &self,
+        name: &GroupName,
+        freshness: Freshness,
+        payload: Bytes,
+        options: &CallOptions,
+    ) -> Result<Bytes, QueryError> {
+        let deadline = self.env.now() + options.timeout;
+        match self.route(name, deadline).await {
+            Ok(target) => self.query_to(target, freshness, payload, options, deadline).await,
+            Err(no) => Err(QueryError::Unreachable(no.reason(name))),
+        }
+    }
+
+    /// The group of this name once it is in use. A name that the view does not list is looked up in the cluster group.
+    async fn route(&self, name: &GroupName, deadline: MonoTime) -> Result<Target, NoRoute> {
+        let listed = |core: &Core| {
+            let view = core.views.current();
+            let entry = view.state.groups().get(name)?;
+            let target = Target { group: entry.id, retry_window_max_ms: entry.config.retry_window_max_ms };
+            Some((entry.state == GroupState::Running, target))
+        };
+        match listed(self) {
+            Some((true, target)) => return Ok(target),
+            Some((false, _)) => (),
+            None => {
+                let limit = deadline.since(self.env.now());
+                if self.refresh_latest(limit).await.is_ok() && listed(self).is_none() {
+                    return Err(NoRoute::Unknown);
+                }
+            }
+        }
+        let mut revisions = self.views.subscribe();
+        let _urgency = self.views.urge();
+        loop {
+            revisions.mark_unchanged();
+            match listed(self) {
+                Some((true, target)) => return Ok(target),
+                Some((false, _)) | None => (),
+            }
+            let limit = deadline.since(self.env.now());
+            let waited = rafted_value::env::timeout(self.env.as_ref(), limit, revisions.changed()).await;
+            if waited.is_none_or(|changed| changed.is_err()) {
+                return Err(if listed(self).is_some() { NoRoute::StillFounding } else { NoRoute::Unknown });
+            }
+        }
+    }
+
+    /// Sends a command to a group until `deadline`.
+    pub(crate) async fn command_to(
+        &self,
+        target: Target,
+        key_hash: u64,
+        payload: Bytes,
+        options: &CallOptions,
+        deadline: MonoTime,
+    ) -> Result<Bytes, CommandError> {
+        let line = self.lines.of(self.env.as_ref(), target.group);
+        // The group measures the window by its own clock: leave room for one that is behind ours.
+        let allowed = millis(target.retry_window_max_ms / 10 * 9);
+        let window = (options.timeout + options.retry_margin).min(allowed);
+        let retry_until_ms = self.env.wall_ms().saturating_add(as_ms(window));
+        let ticket = loop {
+            if let Some(ticket) = line.begin(retry_until_ms, key_hash, payload.clone()) {
+                break ticket;
+            }
+            if self.env.now() >= deadline {
+                return Err(NotApplied::Overloaded { retry_after_ms: SESSION_RETRY_MS }.into());
+            }
+            sleep(self.env.as_ref(), millis(SESSION_RETRY_MS)).await;
+        };
+        let mut chase = Chase::new(options.retry_interval);
+        let mut last = None;
+        let mut unknown = None;
+        loop {
+            let left = deadline.since(self.env.now());
+            if left.is_zero() {
+                break;
+            }
+            let candidates = || self.candidates(target.group);
+            let Some(node) = chase.target(line.leader(), candidates) else {
+                self.views.refresh_soon();
+                sleep(self.env.as_ref(), options.retry_interval.min(left)).await;
+                continue;
+            };
+            let limit = options.attempt_timeout.min(left);
+            let error = match self.command_once(node, target.group, &ticket, limit).await {
+                Ok(reply) => {
+                    line.set_leader(node);
+                    return Ok(reply);
+                }
+                Err(error) => error,
+            };
+            let shown = Shown::by_command(&error);
+            if shown == Shown::Final {
+                return Err(error);
+            }
+            tracing::debug!(group = %target.group, %node, %error, "an attempt at a command ended without a reply");
+            match error {
+                CommandError::Unknown(error) => unknown = Some(error),
+                CommandError::NotApplied(error) => last = Some(error),
+            }
+            let pause = self.learn_from(&line, target.group, node, shown, &mut chase);
+            match pause {
+                Some(pause) if pause.is_zero() => (),
+                Some(pause) => sleep(self.env.as_ref(), pause.min(left)).await,
+                None => break,
+            }
+        }
+        Err(self.give_up(target.group, unknown, last, options))
+    }
+
+    /// Asks a group until `deadline`.
+    pub(crate) async fn query_to(
+        &self,
+        target: Target,
+        freshness: Freshness,
+        payload: Bytes,
+        options: &CallOptions,
+        deadline: MonoTime,
+    ) -> Result<Bytes, QueryError> {
+        let group = target.group;
+        if freshness == Freshness::Stale
+            && let Some(host) = &self.host
+            && let Ok(answer) = host.query(group, freshness, payload.clone(), options.attempt_timeout).await
+        {
+            return Ok(answer);
+        }
+        let line = self.lines.of(self.env.as_ref(), group);
+        let mut chase = Chase::new(options.retry_interval);
+        let mut last = None;
+        loop {
+            let left = deadline.since(self.env.now());
+            if left.is_zero() {
+                break;
+            }
+            let Some(node) = chase.target(line.leader(), || self.candidates(group)) else {
+                self.views.refresh_soon();
+                sleep(self.env.as_ref(), options.retry_interval.min(left)).await;
+                continue;
+            };
+            let limit = options.attempt_timeout.min(left);
+            let error = match self.query_once(node, group, freshness, payload.clone(), limit).await {
+                Ok(answer) => {
+                    if freshness == Freshness::Latest {
+                        line.set_leader(node);
+                    }
+                    return Ok(answer);
+                }
+                Err(error) => error,
+            };
+            let shown = Shown::by_query(&error);
+            if shown == Shown::Final {
+                return Err(error);
+            }
+            tracing::debug!(%group, %node, %error, "an attempt at a query ended without an answer");
+            last = Some(error);
+            match self.learn_from(&line, group, node, shown, &mut chase) {
+                Some(pause) if pause.is_zero() => (),
+                Some(pause) => sleep(self.env.as_ref(), pause.min(left)).await,
+                None => break,
+            }
+        }
+        Err(last.unwrap_or(QueryError::Timeout { limit_ms: as_ms(options.timeout) }))
+    }
+
+    /// Notes what an attempt has shown. The pause before the next one, or `None` when the group is gone for good.
+    fn learn_from(
+        &self,
+        line: &super::line::Line,
+        group: GroupId,
+        asked: NodeId,
+        shown: Shown,
+        chase: &mut Chase,
+    ) -> Option<Duration> {
+        match shown {
+            Shown::Redirect(leader) => line.set_leader(leader),
+            Shown::Leaderless => line.forget_leader(asked),
+            Shown::Absent => {
+                line.forget_leader(asked);
+                self.views.refresh_soon();
+            }
+            Shown::Busy(_) | Shown::Final => (),
+        }
+        let pause = chase.pause(asked, shown);
+        if let Shown::Redirect(leader) = shown
+            && !pause.is_zero()
+        {
+            // The redirect is not followed, so that others should not be sent there either.
+            line.forget_leader(leader);
+        }
+        self.views.current().lists(group).then_some(pause)
+    }
+
+    async fn command_once(
+        &self,
+        node: NodeId,
+        group: GroupId,
+        ticket: &Ticket,
+        limit: Duration,
+    ) -> Result<Bytes, CommandError> {
+        match &self.host {
+            Some(host) if node == self.node => host.command(group, ticket.command().clone(), limit).await,
+            _ => self.caller.command_at(node, group, ticket.command(), limit).await,
+        }
+    }
+
+    async fn query_once(
+        &self,
+        node: NodeId,
+        group: GroupId,
+        freshness: Freshness,
+        payload: Bytes,
+        limit: Duration,
+    ) -> Result<Bytes, QueryError> {
+        match &self.host {
+            Some(host) if node == self.node => host.query(group, freshness, payload, limit).await,
+            _ => self.caller.query_at(node, group, freshness, payload, limit).await,
+        }
+    }
+
+    /// The nodes that may know the leader: where members should be, then everybody else.
+    fn candidates(&self, group: GroupId) -> Vec<NodeId> {
+        let view = self.views.current();
+        let mut nodes = view.desired(group).unwrap_or_default();
+        nodes.extend(view.state.nodes().keys());
+        if group == CLUSTER_GROUP {
+            nodes.extend(self.views.contacts());
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        nodes.retain(|node| seen.insert(*node));
+        // A node that hosts nothing cannot ask itself.
+        nodes.retain(|node| *node != self.node || self.host.is_some());
+        nodes
+    }
+
+    fn give_up(
+        &self,
+        group: GroupId,
+        unknown: Option<Unknown>,
+        last: Option<NotApplied>,
+        options: &CallOptions,
+    ) -> CommandError {
+        let limit_ms = as_ms(options.timeout);
+        let error = match (unknown, last) {
+            (Some(unknown), _) => CommandError::Unknown(unknown),
+            (None, Some(last)) => CommandError::NotApplied(last),
+            (None, None) => {
+                NotApplied::Unreachable(format!("no node of group {group} was found in {limit_ms} ms")).into()
+            }
+        };
+        tracing::debug!(%group, %error, limit_ms, "a command has no reply");
+        metrics::counter!("raft_fleet_commands_without_reply_total").increment(1);
+        error
+    }
+}
+
+pub(crate) fn as_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn millis(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}

@@ -1,0 +1,8 @@
+//! Commands and queries to groups by name: whom to ask, and when to ask again.
+
+mod attempts;
+mod chase;
+mod line;
+
+pub(crate) use self::attempts::{Target, as_ms};
+pub(crate) use self::line::Lines;

@@ -1,0 +1,255 @@
+//! The settings of a fleet and of one call, with their defaults and limits.
+
+use std::time::Duration;
+
+use rafted_value::{GroupConfig, HostConfig};
+
+use crate::cluster_state::NODES_MAX;
+use crate::formation::FormationConfig;
+use crate::group_name::check_word;
+
+/// The settings of one node's, or one client's, part in a fleet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FleetConfig {
+    /// The zone (rack, data centre) that this node is in; members are spread over zones. Default "default".
+    pub zone: String,
+    /// Addresses of nodes to begin with; the own address may be among them. Default: none.
+    pub seeds: Vec<String>,
+    /// How many nodes must see each other before they form a cluster: the number of nodes that are started at first,
+    /// the same on each. A node that finds a cluster joins it instead. Default 1.
+    pub bootstrap_expect: usize,
+    /// The settings of the node's groups.
+    pub host: HostConfig,
+    /// The settings of the group that replicates the cluster state; those of the node that proposes the cluster count.
+    pub cluster_group: GroupConfig,
+    /// Members of that group, at most; those of the node that proposes the cluster count. Default 7.
+    pub cluster_members_max: u32,
+    /// How often the members of all groups led here are compared with where they should be; a change of the cluster
+    /// state does it at once. Default 1 s.
+    pub balancing_interval: Duration,
+    /// Groups whose members are changed at a time. Default 16.
+    pub adjustments_max: usize,
+    /// How long one group may keep one of those places while it waits for a member to catch up. Default 2 s.
+    pub adjustment_wait_max: Duration,
+    /// A new group is used without members on nodes that are away once it has waited for them for so long and has a
+    /// majority. Default 5 s.
+    pub founding_wait: Duration,
+    /// A node that has been silent for this long is purged, and its members are replaced. Default 60 s.
+    pub failure_window: Duration,
+    /// How often nodes are asked whether they live. Default 1 s.
+    pub ping_interval: Duration,
+    /// How often the view of the cluster state is refreshed. Default 250 ms.
+    pub view_refresh: Duration,
+    /// How often it is refreshed while somebody waits for a change of it. Default 25 ms.
+    pub view_refresh_urgent: Duration,
+    /// How long [`add_group`](crate::Fleet::add_group) waits for the group to serve. Default 30 s.
+    pub add_group_wait: Duration,
+    /// How long a client looks for a cluster. Default 30 s.
+    pub connect_wait: Duration,
+    /// How the fleet's own commands and queries are sent.
+    pub call: CallOptions,
+    /// Sessions a group, over which commands are spread. Default 4.
+    pub sessions: usize,
+    /// Commands that wait in one session at a time; more wait for room. Default 16,384.
+    pub session_waiting_max: usize,
+    /// How often an unformed node says hello to every address it knows. Default 200 ms.
+    pub hello_interval: Duration,
+    /// How long one call of the formation, or one dial of an address, may take. Default 500 ms.
+    pub hello_timeout: Duration,
+    /// A node that has not answered a hello for this long is not counted. Default 2 s.
+    pub seen_max: Duration,
+    /// A proposal to found a cluster that not all have granted after this long is abandoned. Default 5 s.
+    pub proposal_max: Duration,
+    /// How long the death of a proposer must have been seen before its proposal is given up. Default 2 s.
+    pub renounce_after: Duration,
+    /// Addresses that are remembered while there is no cluster. Default 256.
+    pub addresses_max: usize,
+}
+
+impl Default for FleetConfig {
+    fn default() -> Self {
+        Self {
+            zone: "default".into(),
+            seeds: Vec::new(),
+            bootstrap_expect: 1,
+            host: HostConfig::default(),
+            cluster_group: GroupConfig::default(),
+            cluster_members_max: 7,
+            balancing_interval: Duration::from_secs(1),
+            adjustments_max: 16,
+            adjustment_wait_max: Duration::from_secs(2),
+            founding_wait: Duration::from_secs(5),
+            failure_window: Duration::from_secs(60),
+            ping_interval: Duration::from_secs(1),
+            view_refresh: Duration::from_millis(250),
+            view_refresh_urgent: Duration::from_millis(25),
+            add_group_wait: Duration::from_secs(30),
+            connect_wait: Duration::from_secs(30),
+            call: CallOptions::default(),
+            sessions: 4,
+            session_waiting_max: 16_384,
+            hello_interval: Duration::from_millis(200),
+            hello_timeout: Duration::from_millis(500),
+            seen_max: Duration::from_secs(2),
+            proposal_max: Duration::from_secs(5),
+            renounce_after: Duration::from_secs(2),
+            addresses_max: 256,
+        }
+    }
+}
+
+impl FleetConfig {
+    /// Says what cannot work, if anything.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that names the setting and its number.
+    pub fn validate(&self) -> Result<(), String> {
+        check_word("zone", &self.zone).map_err(|error| error.to_string())?;
+        for seed in &self.seeds {
+            check_word("seed", seed).map_err(|error| error.to_string())?;
+        }
+        self.cluster_group.validate()?;
+        self.call.validate()?;
+        for (name, count) in [
+            ("bootstrap_expect", self.bootstrap_expect),
+            ("cluster_members_max", self.cluster_members_max as usize),
+            ("adjustments_max", self.adjustments_max),
+            ("sessions", self.sessions),
+            ("session_waiting_max", self.session_waiting_max),
+            ("addresses_max", self.addresses_max),
+        ] {
+            if count == 0 {
+                return Err(format!("{name} is 0"));
+            }
+        }
+        for (name, duration) in [
+            ("balancing_interval", self.balancing_interval),
+            ("ping_interval", self.ping_interval),
+            ("view_refresh", self.view_refresh),
+            ("view_refresh_urgent", self.view_refresh_urgent),
+            ("hello_interval", self.hello_interval),
+            ("hello_timeout", self.hello_timeout),
+        ] {
+            if duration.is_zero() {
+                return Err(format!("{name} is 0"));
+            }
+        }
+        if self.bootstrap_expect > NODES_MAX {
+            return Err(format!(
+                "bootstrap_expect {} is over the limit of {NODES_MAX}",
+                self.bootstrap_expect
+            ));
+        }
+        if self.seeds.len() > self.addresses_max {
+            return Err(format!("{} seeds are over addresses_max {}", self.seeds.len(), self.addresses_max));
+        }
+        if self.failure_window < 2 * self.ping_interval {
+            return Err(format!(
+                "failure_window {:?} is below twice ping_interval {:?}",
+                self.failure_window, self.ping_interval
+            ));
+        }
+        if self.seen_max < 2 * self.hello_interval {
+            return Err(format!(
+                "seen_max {:?} is below twice hello_interval {:?}",
+                self.seen_max, self.hello_interval
+            ));
+        }
+        Ok(())
+    }
+
+    /// The part of the settings that formation needs.
+    pub(crate) fn formation(&self) -> FormationConfig {
+        FormationConfig {
+            bootstrap_expect: self.bootstrap_expect,
+            seeds: self.seeds.clone(),
+            cluster_members_max: self.cluster_members_max,
+            cluster_group: self.cluster_group.clone(),
+            seen_max: self.seen_max,
+            proposal_max: self.proposal_max,
+            backoff_max: self.seen_max,
+            renounce_after: self.renounce_after,
+            addresses_max: self.addresses_max,
+            refused_max: 1024,
+        }
+    }
+}
+
+/// How one command or query is sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CallOptions {
+    /// The longest time for the whole call, every attempt included. Default 5 s.
+    pub timeout: Duration,
+    /// The longest time for one attempt at one node. Default 500 ms.
+    pub attempt_timeout: Duration,
+    /// The wait between two attempts where a new leader must first be found. Default 50 ms.
+    pub retry_interval: Duration,
+    /// For how much longer than `timeout` the group keeps the reply for a late attempt, within what the group allows.
+    /// Default 60 s.
+    pub retry_margin: Duration,
+}
+
+impl Default for CallOptions {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(5),
+            attempt_timeout: Duration::from_millis(500),
+            retry_interval: Duration::from_millis(50),
+            retry_margin: Duration::from_secs(60),
+        }
+    }
+}
+
+impl CallOptions {
+    /// These options with another time for the whole call.
+    #[must_use]
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
+    /// Says what cannot work, if anything.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that names the setting.
+    pub fn validate(&self) -> Result<(), String> {
+        for (name, duration) in [
+            ("timeout", self.timeout),
+            ("attempt_timeout", self.attempt_timeout),
+            ("retry_interval", self.retry_interval),
+        ] {
+            if duration.is_zero() {
+                return Err(format!("{name} is 0"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_work_and_what_cannot_is_named() {
+        assert_eq!(FleetConfig::default().validate(), Ok(()));
+        let check = |change: fn(&mut FleetConfig), expected: &str| {
+            let mut config = FleetConfig::default();
+            change(&mut config);
+            assert_eq!(config.validate(), Err(expected.into()));
+        };
+        check(|config| config.zone = "rack 1".into(), "the zone holds the character ' ' at byte 4");
+        check(|config| config.bootstrap_expect = 0, "bootstrap_expect is 0");
+        check(|config| config.bootstrap_expect = 5000, "bootstrap_expect 5000 is over the limit of 1024");
+        check(
+            |config| config.failure_window = Duration::ZERO,
+            "failure_window 0ns is below twice ping_interval 1s",
+        );
+        check(
+            |config| config.cluster_group.election_timeout_min_ms = 60,
+            "election_timeout_min_ms 60 is below twice heartbeat_ms 50",
+        );
+        check(|config| config.call.retry_interval = Duration::ZERO, "retry_interval is 0");
+    }
+}

@@ -1,0 +1,206 @@
+//! What all parts of a fleet share on one node.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rafted_value::env::{BoxFuture, Env, MonoTime, TaskHandle};
+use rafted_value::transport::{CallError, Lane};
+use rafted_value::{CommandError, Freshness, GroupCaller, Host, NodeId, Registry, encode};
+use serde::de::DeserializeOwned;
+
+use crate::call::{Lines, Target, as_ms};
+use crate::cluster_state::{
+    CLUSTER_GROUP, ClusterAnswer, ClusterCommand, ClusterQuery, ClusterReply, ClusterState,
+};
+use crate::config::{CallOptions, FleetConfig};
+use crate::error::FleetError;
+use crate::formation::Formation;
+use crate::node_info::NodeInfo;
+use crate::view::Views;
+use crate::wire::{FLEET_SERVICE, FleetReply, FleetRequest, ViewReply};
+
+/// Nodes that one refresh of the view asks at most.
+const SOURCES_MAX: usize = 3;
+
+/// The shared parts of a fleet on one node.
+pub(crate) struct Core {
+    pub(crate) env: Arc<dyn Env>,
+    pub(crate) config: FleetConfig,
+    pub(crate) node: NodeId,
+    pub(crate) caller: GroupCaller,
+    pub(crate) views: Views,
+    pub(crate) lines: Lines,
+    /// What a full node has, and a client has not.
+    pub(crate) host: Option<Host>,
+    pub(crate) member: Option<Member>,
+    tasks: Mutex<Vec<TaskHandle>>,
+    closed: AtomicBool,
+}
+
+/// What a full node has besides its host.
+pub(crate) struct Member {
+    pub(crate) info: NodeInfo,
+    pub(crate) registry: Registry,
+    pub(crate) formation: Mutex<Formation>,
+    /// Woken when the formation may have come to something.
+    pub(crate) formed: tokio::sync::Notify,
+}
+
+impl Core {
+    pub(crate) fn new(
+        env: Arc<dyn Env>,
+        config: FleetConfig,
+        host: Option<Host>,
+        member: Option<Member>,
+    ) -> Arc<Self> {
+        let node = env.transport().local().node;
+        Arc::new(Self {
+            caller: GroupCaller::new(env.clone()),
+            lines: Lines::new(config.sessions, config.session_waiting_max),
+            views: Views::new(),
+            env,
+            config,
+            node,
+            host,
+            member,
+            tasks: Mutex::new(Vec::new()),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// Runs a task until it ends or the fleet is shut down.
+    pub(crate) fn run(&self, name: &'static str, task: BoxFuture<()>) {
+        let mut tasks = self.tasks.lock();
+        if !self.is_closed() {
+            tasks.push(self.env.spawn(name, task));
+        }
+    }
+
+    /// Whether the fleet was shut down.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Ends all tasks and the host.
+    pub(crate) async fn shutdown(&self) {
+        let tasks = {
+            let mut tasks = self.tasks.lock();
+            self.closed.store(true, Ordering::Release);
+            std::mem::take(&mut *tasks)
+        };
+        tasks.iter().for_each(TaskHandle::abort);
+        if let Some(host) = &self.host {
+            host.shutdown().await;
+        }
+    }
+
+    /// Changes the cluster state.
+    pub(crate) async fn change_cluster(
+        &self,
+        command: &ClusterCommand,
+        options: &CallOptions,
+    ) -> Result<ClusterReply, CommandError> {
+        let deadline = self.env.now() + options.timeout;
+        let reply = self.command_to(self.cluster(), 0, encode(command), options, deadline).await?;
+        self.views.refresh_soon();
+        decode(&reply).map_err(|reason| rafted_value::Unknown::ConnectionLost(reason).into())
+    }
+
+    /// Reads the cluster state from the leader of its group.
+    pub(crate) async fn ask_cluster(
+        &self,
+        query: &ClusterQuery,
+        limit: Duration,
+    ) -> Result<ClusterAnswer, FleetError> {
+        let options = self.config.call.with_timeout(limit);
+        let deadline = self.env.now() + limit;
+        let answer =
+            self.query_to(self.cluster(), Freshness::Latest, encode(query), &options, deadline).await?;
+        decode(&answer).map_err(FleetError::Malformed)
+    }
+
+    /// Brings the view to what the cluster group holds now.
+    pub(crate) async fn refresh_latest(&self, limit: Duration) -> Result<(), FleetError> {
+        let revision = self.views.current().state.revision();
+        if let ClusterAnswer::State(state) =
+            self.ask_cluster(&ClusterQuery::Since { revision }, limit).await?
+        {
+            self.learn(*state);
+        }
+        Ok(())
+    }
+
+    /// Takes in a cluster state, unless a newer one is known.
+    pub(crate) fn learn(&self, state: ClusterState) {
+        if self.views.learn(self.env.as_ref(), state) {
+            let view = self.views.current();
+            self.lines.retain(|group| view.lists(group));
+        }
+    }
+
+    /// Asks the nearest source for a newer cluster state; says whether one answered.
+    pub(crate) async fn refresh(&self, turn: usize) -> bool {
+        // The own member may have been left behind without knowing it, so now and then another node is asked.
+        if !turn.is_multiple_of(4) && self.refresh_from_own_member().await {
+            return true;
+        }
+        let sources = self.views.sources(self.node);
+        let revision = self.views.current().state.revision();
+        for asked in 0..sources.len().min(SOURCES_MAX) {
+            let node = sources[(turn / 4 + asked) % sources.len()];
+            let request = FleetRequest::View { revision };
+            match self.ask(node, &request, self.config.call.attempt_timeout).await {
+                Ok(FleetReply::View(ViewReply::State(state))) => {
+                    self.learn(*state);
+                    return true;
+                }
+                Ok(FleetReply::View(ViewReply::Unchanged)) => return true,
+                Ok(_) | Err(_) => (),
+            }
+        }
+        self.refresh_from_own_member().await
+    }
+
+    async fn refresh_from_own_member(&self) -> bool {
+        let Some(host) = &self.host else { return false };
+        let revision = self.views.current().state.revision();
+        let query = encode(&ClusterQuery::Since { revision });
+        let limit = self.config.call.attempt_timeout;
+        let answer = host.query(CLUSTER_GROUP, Freshness::Stale, query, limit).await;
+        match answer.map(|answer| decode::<ClusterAnswer>(&answer)) {
+            Ok(Ok(ClusterAnswer::State(state))) => self.learn(*state),
+            Ok(Ok(ClusterAnswer::Unchanged)) => (),
+            Ok(_) | Err(_) => return false,
+        }
+        true
+    }
+
+    /// Calls the fleet's service on a node.
+    pub(crate) async fn ask(
+        &self,
+        node: NodeId,
+        request: &FleetRequest,
+        limit: Duration,
+    ) -> Result<FleetReply, CallError> {
+        let transport = self.env.transport();
+        let reply = transport.call(node, Lane::Normal, FLEET_SERVICE, encode(request), limit).await?;
+        Ok(decode(&reply).unwrap_or_else(FleetReply::Malformed))
+    }
+
+    /// A time between half and one and a half of `interval`, so that nodes do not act in step.
+    pub(crate) fn jittered(&self, interval: Duration) -> MonoTime {
+        let half = as_ms(interval) / 2;
+        let jitter = self.env.random_u64() % (2 * half + 1);
+        self.env.now() + Duration::from_millis(half + jitter)
+    }
+
+    fn cluster(&self) -> Target {
+        Target { group: CLUSTER_GROUP, retry_window_max_ms: self.config.cluster_group.retry_window_max_ms }
+    }
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    postcard::from_bytes(bytes).map_err(|error| error.to_string())
+}

@@ -1,0 +1,93 @@
+//! What can go wrong with a fleet as a whole; commands and queries have their own errors.
+
+use std::time::Duration;
+
+use rafted_value::{CommandError, QueryError};
+
+use crate::cluster_state::ClusterRefusal;
+use crate::group_name::{GroupName, NameError};
+
+/// Why a node could not become part of a cluster, or an operation on groups failed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FleetError {
+    /// A setting cannot work.
+    #[error("the configuration cannot work: {0}")]
+    InvalidConfig(String),
+    /// A name, a zone or an address cannot be.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A group of this name exists already; it may still be on its way to serve.
+    #[error("a group named {name:?} exists already")]
+    AlreadyAdded {
+        /// The name.
+        name: GroupName,
+    },
+    /// A group of this name was removed, and members of it may still exist.
+    #[error("members of a removed group named {name:?} may still exist on {pending} nodes")]
+    CleanupOngoing {
+        /// The name.
+        name: GroupName,
+        /// On how many nodes.
+        pending: u32,
+    },
+    /// No node of the cluster is active.
+    #[error("no node is active")]
+    NoActiveNode,
+    /// No group has this name.
+    #[error("no group named {name:?} exists")]
+    NoSuchGroup {
+        /// The name.
+        name: GroupName,
+    },
+    /// This node does not know the data type.
+    #[error("no data type named {data:?} is registered")]
+    NoSuchData {
+        /// The name of the data type.
+        data: String,
+    },
+    /// The cluster refused for another reason.
+    #[error("the cluster refused: {0}")]
+    Refused(ClusterRefusal),
+    /// It did not happen in time; it may still.
+    #[error("{what} took longer than {limit:?}")]
+    Timeout {
+        /// What was waited for.
+        what: String,
+        /// How long.
+        limit: Duration,
+    },
+    /// The cluster state could not be changed.
+    #[error("the cluster group: {0}")]
+    Command(#[from] CommandError),
+    /// The cluster state could not be read.
+    #[error("the cluster group: {0}")]
+    Query(#[from] QueryError),
+    /// No seed answered as a node of a cluster.
+    #[error("none of {seeds} seeds answered as a node of a cluster in {limit:?}")]
+    NoCluster {
+        /// How many seeds were asked.
+        seeds: usize,
+        /// For how long.
+        limit: Duration,
+    },
+    /// A reply did not decode.
+    #[error("a reply of the cluster group does not decode: {0}")]
+    Malformed(String),
+    /// The founding of the cluster group failed on this node.
+    #[error("the cluster group cannot be founded here: {0}")]
+    Founding(String),
+}
+
+impl From<ClusterRefusal> for FleetError {
+    fn from(refusal: ClusterRefusal) -> Self {
+        match refusal {
+            ClusterRefusal::AlreadyAdded(name) => FleetError::AlreadyAdded { name },
+            ClusterRefusal::CleanupOngoing { name, pending } => FleetError::CleanupOngoing { name, pending },
+            ClusterRefusal::NoActiveNode => FleetError::NoActiveNode,
+            ClusterRefusal::NoSuchGroup(name) => FleetError::NoSuchGroup { name },
+            ClusterRefusal::Name(error) => FleetError::Name(error),
+            other => FleetError::Refused(other),
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! The fleet as its users see it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rafted_value::env::{Env, timeout};
+use rafted_value::{CommandError, Freshness, GroupConfig, GroupId, Host, NodeId, QueryError, Registry};
+
+use crate::background;
+use crate::cluster_state::{
+    ClusterAnswer, ClusterCommand, ClusterQuery, ClusterReply, ClusterState, GroupState, NODES_MAX,
+};
+use crate::config::{CallOptions, FleetConfig};
+use crate::core::{Core, Member};
+use crate::error::FleetError;
+use crate::formation::Formation;
+use crate::formation::shell::form_or_join;
+use crate::group_name::GroupName;
+use crate::node_info::NodeInfo;
+use crate::service::FleetService;
+use crate::wire::{FLEET_SERVICE, FleetRequest};
+
+/// One node's, or one client's, part in a fleet of groups. Cheap to clone; all clones are one.
+///
+/// Its tasks run until [`shutdown`](Fleet::shutdown).
+#[derive(Clone)]
+pub struct Fleet {
+    core: Arc<Core>,
+}
+
+impl Fleet {
+    /// Makes this node part of a cluster, found through the seeds or formed with other nodes; returns once the node is
+    /// listed in the replicated cluster state. It waits for as long as that takes: progress is told through `tracing`.
+    ///
+    /// The node's name and address are those that the transport gives; `registry` holds the data types that the node
+    /// can host, which should be the same on all nodes.
+    ///
+    /// # Errors
+    ///
+    /// When a setting cannot work, or the cluster refuses the node: its name or its address belongs to another.
+    pub async fn start(
+        env: Arc<dyn Env>,
+        config: FleetConfig,
+        registry: Registry,
+    ) -> Result<Fleet, FleetError> {
+        config.validate().map_err(FleetError::InvalidConfig)?;
+        let local = env.transport().local();
+        let info = NodeInfo {
+            node: local.node,
+            name: local.name,
+            zone: config.zone.clone(),
+            address: local.address,
+        };
+        info.validate()?;
+        let registry = registry.with::<ClusterState>();
+        let host = Host::start(env.clone(), config.host.clone(), registry.clone());
+        let formation = Mutex::new(Formation::new(info.clone(), config.formation()));
+        let member = Member { info, registry, formation, formed: tokio::sync::Notify::new() };
+        let core = Core::new(env, config, Some(host), Some(member));
+        core.env.transport().register(FLEET_SERVICE, FleetService::new(&core));
+        let fleet = Fleet { core };
+        let member = fleet.core.member.as_ref().expect("it was given above");
+        if let Err(error) = form_or_join(&fleet.core, member).await {
+            fleet.core.shutdown().await;
+            return Err(error);
+        }
+        background::start(&fleet.core);
+        let nodes = fleet.cluster().nodes().len();
+        tracing::info!(node = %fleet.node(), nodes, "this node is part of the cluster");
+        Ok(fleet)
+    }
+
+    /// Connects to a cluster through the seeds without being part of it: this process hosts nothing, and is listed
+    /// nowhere.
+    ///
+    /// # Errors
+    ///
+    /// When a setting cannot work, or no seed answers as a node of a cluster within `connect_wait`.
+    pub async fn connect(env: Arc<dyn Env>, config: FleetConfig) -> Result<Fleet, FleetError> {
+        config.validate().map_err(FleetError::InvalidConfig)?;
+        let (limit, seeds) = (config.connect_wait, config.seeds.len());
+        let core = Core::new(env, config, None, None);
+        let find = async {
+            loop {
+                background::find_contacts(&core).await;
+                if core.refresh(0).await && core.views.current().state.cluster().is_some() {
+                    return;
+                }
+                core.env.sleep_until(core.jittered(core.config.hello_interval)).await;
+            }
+        };
+        if timeout(core.env.as_ref(), limit, find).await.is_none() {
+            return Err(FleetError::NoCluster { seeds, limit });
+        }
+        if let Some(cluster) = core.views.current().state.cluster() {
+            core.env.transport().set_cluster(cluster);
+        }
+        background::start_refresher(&core);
+        Ok(Fleet { core })
+    }
+
+    /// The door that this fleet goes through.
+    pub fn env(&self) -> &Arc<dyn Env> {
+        &self.core.env
+    }
+
+    /// This node.
+    pub fn node(&self) -> NodeId {
+        self.core.node
+    }
+
+    /// The host of this node's groups; `None` in a client.
+    pub fn host(&self) -> Option<&Host> {
+        self.core.host.as_ref()
+    }
+
+    /// The newest cluster state that is known here: a few hundred milliseconds old at most, unless the cluster cannot
+    /// be reached.
+    pub fn cluster(&self) -> Arc<ClusterState> {
+        Arc::clone(&self.core.views.current().state)
+    }
+
+    /// The node that led a group when it was last called from here.
+    pub fn cached_leader(&self, name: &GroupName) -> Option<NodeId> {
+        let view = self.core.views.current();
+        let entry = view.state.groups().get(name)?;
+        self.core.lines.of(self.core.env.as_ref(), entry.id).leader()
+    }
+
+    /// Adds a group and waits until it serves, with all the members that it should have.
+    ///
+    /// `replicas` above the number of nodes means all nodes. If the wait ends first, the group comes to be all the
+    /// same; [`await_group`](Fleet::await_group) waits on.
+    ///
+    /// # Errors
+    ///
+    /// [`FleetError::AlreadyAdded`] if a group has this name; [`FleetError::CleanupOngoing`] if one had it and is not
+    /// wholly gone; [`FleetError::NoSuchData`] or [`FleetError::InvalidConfig`] for what cannot work.
+    pub async fn add_group(
+        &self,
+        name: GroupName,
+        data: &str,
+        replicas: usize,
+        config: GroupConfig,
+    ) -> Result<GroupId, FleetError> {
+        config.validate().map_err(FleetError::InvalidConfig)?;
+        if replicas == 0 {
+            return Err(FleetError::InvalidConfig("a group cannot have 0 replicas".into()));
+        }
+        if self.core.member.as_ref().is_some_and(|member| member.registry.make(data).is_none()) {
+            return Err(FleetError::NoSuchData { data: data.to_owned() });
+        }
+        let replicas = u32::try_from(replicas.min(NODES_MAX)).unwrap_or(u32::MAX);
+        let command =
+            ClusterCommand::AddGroup { name: name.clone(), data: data.to_owned(), replicas, config };
+        match self.core.change_cluster(&command, &self.core.config.call).await? {
+            ClusterReply::GroupAdded { founder, .. } => {
+                // It would notice by itself, a little later.
+                let refresh = FleetRequest::Refresh { revision: u64::MAX };
+                let limit = self.core.config.call.attempt_timeout;
+                drop(self.core.ask(founder, &refresh, limit).await);
+            }
+            ClusterReply::Refused(refusal) => return Err(refusal.into()),
+            other => return Err(FleetError::Malformed(format!("{other:?}"))),
+        }
+        self.await_group(&name).await
+    }
+
+    /// Waits until a group that was added serves.
+    ///
+    /// # Errors
+    ///
+    /// [`FleetError::NoSuchGroup`] if it is not there, or goes away; [`FleetError::Timeout`] after `add_group_wait`.
+    pub async fn await_group(&self, name: &GroupName) -> Result<GroupId, FleetError> {
+        let limit = self.core.config.add_group_wait;
+        let waiting = async {
+            self.core.refresh_latest(limit).await?;
+            let mut revisions = self.core.views.subscribe();
+            let _urgency = self.core.views.urge();
+            loop {
+                revisions.mark_unchanged();
+                match self.cluster().groups().get(name) {
+                    Some(entry) if entry.state == GroupState::Running => return Ok(entry.id),
+                    Some(_) => (),
+                    None => return Err(FleetError::NoSuchGroup { name: name.clone() }),
+                }
+                if revisions.changed().await.is_err() {
+                    return Err(FleetError::NoSuchGroup { name: name.clone() });
+                }
+            }
+        };
+        let what = || format!("the founding of group {name:?}");
+        let done = timeout(self.core.env.as_ref(), limit, waiting).await;
+        done.unwrap_or_else(|| Err(FleetError::Timeout { what: what(), limit }))
+    }
+
+    /// Removes a group and its data. Its members end soon after; until they have, the name cannot be used again.
+    ///
+    /// # Errors
+    ///
+    /// [`FleetError::NoSuchGroup`] if there is none; when the cluster group does not answer.
+    pub async fn remove_group(&self, name: &GroupName) -> Result<(), FleetError> {
+        let command = ClusterCommand::RemoveGroup { name: name.clone() };
+        match self.core.change_cluster(&command, &self.core.config.call).await? {
+            ClusterReply::GroupRemoved { .. } => {
+                self.core.refresh_latest(self.core.config.call.timeout).await
+            }
+            ClusterReply::Refused(refusal) => Err(refusal.into()),
+            other => Err(FleetError::Malformed(format!("{other:?}"))),
+        }
+    }
+
+    /// What the cluster group itself says of a group at this moment.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster group does not answer.
+    pub async fn group(&self, name: &GroupName) -> Result<Option<crate::GroupEntry>, FleetError> {
+        let query = ClusterQuery::Group { name: name.clone() };
+        match self.core.ask_cluster(&query, self.core.config.call.timeout).await? {
+            ClusterAnswer::Group(entry) => Ok(entry),
+            other => Err(FleetError::Malformed(format!("{other:?}"))),
+        }
+    }
+
+    /// Sends a command to a group and waits for its reply.
+    ///
+    /// The leader is found, and the command sent again under the same number where that helps, until
+    /// `options.timeout`; it runs at most once however often it is sent. `key_hash` is a hash of the key that the
+    /// command is about, zero where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::NotApplied`] if the command surely changed nothing and never will; [`CommandError::Unknown`] if
+    /// any attempt may have been applied.
+    pub async fn command(
+        &self,
+        name: &GroupName,
+        key_hash: u64,
+        payload: Bytes,
+        options: &CallOptions,
+    ) -> Result<Bytes, CommandError> {
+        self.core.command(name, key_hash, payload, options).await
+    }
+
+    /// Asks a group; with [`Freshness::Latest`] its leader, else the member on this node if there is one.
+    ///
+    /// # Errors
+    ///
+    /// The last reason why there was no answer until `options.timeout`.
+    pub async fn query(
+        &self,
+        name: &GroupName,
+        freshness: Freshness,
+        payload: Bytes,
+        options: &CallOptions,
+    ) -> Result<Bytes, QueryError> {
+        self.core.query(name, freshness, payload, options).await
+    }
+
+    /// Ends this node's part: its tasks, and its members of all groups. The cluster is not told; to it the node has
+    /// died.
+    pub async fn shutdown(&self) {
+        self.core.shutdown().await;
+    }
+}
+
+impl std::fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fleet").field("node", &self.core.node).finish_non_exhaustive()
+    }
+}
