@@ -12,11 +12,11 @@ pub struct KvConfig {
     pub routes_refresh: Duration,
     /// How many shards of a keyspace are made at a time. Default 4.
     pub creations_max: usize,
-    /// How long the making of one keyspace may take before its caller is told so; whoever asks again continues where
-    /// it stopped. Default 120 s.
+    /// For how long each step of making a keyspace is tried again before its caller is told what stands in the way;
+    /// whoever asks again continues where it stopped. Default 120 s.
     pub creation_timeout: Duration,
     /// How many members the group of the list of keyspaces should have. Default 3.
-    pub keyspaces_replicas: usize,
+    pub keyspaces_replicas: u32,
     /// The settings of the group of the list of keyspaces.
     pub keyspaces_group: GroupConfig,
     /// How commands and queries of this layer itself are sent.

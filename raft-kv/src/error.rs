@@ -174,14 +174,24 @@ pub enum KvError {
         /// What is wrong.
         reason: String,
     },
-    /// The time for the whole operation is over. Asking again continues where this one stopped.
-    #[error("{what} took longer than {limit_ms} ms")]
-    Timeout {
-        /// What was to be done.
-        what: &'static str,
-        /// The limit.
-        limit_ms: u64,
-    },
+}
+
+impl KvError {
+    /// Whether the same may succeed a little later.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            KvError::Command { .. } | KvError::Query { .. } => true,
+            KvError::Fleet(error) => matches!(
+                error,
+                FleetError::CleanupOngoing { .. }
+                    | FleetError::NoActiveNode
+                    | FleetError::Timeout { .. }
+                    | FleetError::Command(_)
+                    | FleetError::Query(_)
+            ),
+            _ => false,
+        }
+    }
 }
 
 impl From<KvNotApplied> for KvCommandError {

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
-use raft_fleet::rafted_value::env::{sleep, timeout};
+use futures_util::future::try_join_all;
+use raft_fleet::rafted_value::env::{MonoTime, sleep};
+use raft_fleet::rafted_value::{Data, Freshness, GroupConfig, QueryError, encode};
 use raft_fleet::{CallOptions, Fleet, FleetError, GroupName};
-use raft_fleet::rafted_value::{Data, Freshness, QueryError, encode};
 
 use crate::config::KvConfig;
 use crate::error::{KvError, RouteError};
@@ -50,23 +50,18 @@ impl KeyspaceList {
         if self.fleet.host().is_some() && !self.types.contains(&policy.value_type) {
             return Err(KvError::UnknownValueType(policy.value_type.clone()));
         }
-        let limit = self.config.creation_timeout;
-        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        timeout(self.fleet.env().as_ref(), limit, self.register_and_make(name, policy))
-            .await
-            .unwrap_or(Err(KvError::Timeout { what: "the making of the keyspace", limit_ms }))
-    }
-
-    async fn register_and_make(&self, name: &KeyspaceName, policy: &KeyspacePolicy) -> Result<(), KvError> {
+        let deadline = self.fleet.env().now() + self.config.creation_timeout;
         let (replicas, group) = (self.config.keyspaces_replicas, &self.config.keyspaces_group);
-        self.make_group(&self.group, Keyspaces::NAME, replicas, group).await?;
+        self.make_group(&self.group, Keyspaces::NAME, replicas, group, deadline).await?;
         let command = KeyspacesCommand::Register { name: name.clone(), policy: policy.clone() };
-        match self.command("registering a keyspace", &command).await? {
-            KeyspacesReply::Registered(keyspace) => self.make(keyspace).await,
+        match self.command("registering a keyspace", &command, deadline).await? {
+            KeyspacesReply::Registered(keyspace) => self.make(keyspace, deadline).await,
             KeyspacesReply::OtherPolicy(Keyspace { name, policy, .. }) => {
                 Err(KvError::AlreadyRegistered { name, present: Box::new(policy) })
             }
-            KeyspacesReply::InvalidPolicy(reason) => Err(KvError::InvalidPolicy { name: name.clone(), reason }),
+            KeyspacesReply::InvalidPolicy(reason) => {
+                Err(KvError::InvalidPolicy { name: name.clone(), reason })
+            }
             KeyspacesReply::TooMany { limit } => Err(KvError::TooManyKeyspaces { limit }),
             reply @ (KeyspacesReply::Ready | KeyspacesReply::NoSuchKeyspace) => {
                 Err(KvError::Answer { what: "registering a keyspace", reason: format!("{reply:?}") })
@@ -75,17 +70,16 @@ impl KeyspaceList {
     }
 
     /// Brings a registered keyspace to its end. Each step finds what an earlier one, here or elsewhere, has done.
-    async fn make(&self, mut keyspace: Keyspace) -> Result<(), KvError> {
+    async fn make(&self, mut keyspace: Keyspace, deadline: MonoTime) -> Result<(), KvError> {
         if keyspace.state == KeyspaceState::Creating {
             let route = Route::new(keyspace.clone());
-            let shards = 0..keyspace.policy.shards;
-            stream::iter(shards)
-                .map(|index| self.make_shard(&route, index))
-                .buffer_unordered(self.config.creations_max)
-                .try_collect::<()>()
-                .await?;
+            let shards: Vec<u32> = (0..keyspace.policy.shards).collect();
+            for some in shards.chunks(self.config.creations_max) {
+                try_join_all(some.iter().map(|index| self.make_shard(&route, *index, deadline))).await?;
+            }
             let (name, generation) = (keyspace.name.clone(), keyspace.generation);
-            match self.command("finishing a keyspace", &KeyspacesCommand::MarkReady { name, generation }).await? {
+            let command = KeyspacesCommand::MarkReady { name, generation };
+            match self.command("finishing a keyspace", &command, deadline).await? {
                 KeyspacesReply::Ready => keyspace.state = KeyspaceState::Ready,
                 _ => return Err(KvError::NoSuchKeyspace(keyspace.name)),
             }
@@ -94,15 +88,14 @@ impl KeyspaceList {
         Ok(())
     }
 
-    async fn make_shard(&self, route: &Route, index: u32) -> Result<(), KvError> {
+    async fn make_shard(&self, route: &Route, index: u32, deadline: MonoTime) -> Result<(), KvError> {
         let what = "initialising a shard";
         let KeyspacePolicy { value_type, shards, replicas, group } = &route.keyspace.policy;
         let name = &route.groups()[index as usize];
-        self.make_group(name, &shard_data_name(value_type), *replicas as usize, group).await?;
+        self.make_group(name, &shard_data_name(value_type), *replicas, group, deadline).await?;
         let range = KeyRange::part(index, *shards);
         let payload = ShardCommand::Initialise { range }.encode(&[]);
-        let reply = self.fleet.command(name, range.first(), payload, &self.config.call).await;
-        let reply = reply.map_err(|error| KvError::Command { what, error })?;
+        let reply = self.send(what, name, range.first(), &payload, deadline).await?;
         match split_reply(&reply).map_err(|reason| KvError::Answer { what, reason })? {
             (ShardReply::Initialised, _) => Ok(()),
             (ShardReply::OtherRange { range: present }, _) => {
@@ -117,21 +110,69 @@ impl KeyspaceList {
         &self,
         name: &GroupName,
         data: &str,
-        replicas: usize,
-        config: &raft_fleet::rafted_value::GroupConfig,
+        replicas: u32,
+        config: &GroupConfig,
+        deadline: MonoTime,
     ) -> Result<(), KvError> {
-        match self.fleet.add_group(name.clone(), data, replicas, config.clone()).await {
-            Ok(_) | Err(FleetError::AlreadyAdded { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
+        loop {
+            let added =
+                match self.fleet.add_group(name.clone(), data, replicas as usize, config.clone()).await {
+                    // Somebody else, or this node before, is making it.
+                    Err(FleetError::AlreadyAdded { .. }) => self.fleet.await_group(name).await,
+                    added => added,
+                };
+            match added {
+                Ok(_) => return Ok(()),
+                Err(error) => self.pause(KvError::Fleet(error), deadline).await?,
+            }
         }
+    }
+
+    async fn command(
+        &self,
+        what: &'static str,
+        command: &KeyspacesCommand,
+        deadline: MonoTime,
+    ) -> Result<KeyspacesReply, KvError> {
+        let reply = self.send(what, &self.group, 0, &encode(command), deadline).await?;
+        postcard::from_bytes(&reply).map_err(|error| KvError::Answer { what, reason: error.to_string() })
+    }
+
+    /// Sends a command that may run any number of times.
+    async fn send(
+        &self,
+        what: &'static str,
+        group: &GroupName,
+        key_hash: u64,
+        payload: &Bytes,
+        deadline: MonoTime,
+    ) -> Result<Bytes, KvError> {
+        loop {
+            match self.fleet.command(group, key_hash, payload.clone(), &self.config.call).await {
+                Ok(reply) => return Ok(reply),
+                Err(error) => self.pause(KvError::Command { what, error }, deadline).await?,
+            }
+        }
+    }
+
+    /// Waits a little before a step is tried again; gives the error back when that cannot help or the time is over.
+    async fn pause(&self, error: KvError, deadline: MonoTime) -> Result<(), KvError> {
+        let env = self.fleet.env();
+        if !error.may_pass() || env.now() >= deadline {
+            return Err(error);
+        }
+        tracing::debug!(%error, "a step is tried again");
+        sleep(env.as_ref(), self.config.call.retry_interval).await;
+        Ok(())
     }
 
     /// Reads the whole list, and learns from it.
     pub(crate) async fn read_all(&self) -> Result<Vec<Keyspace>, KvError> {
-        let keyspaces = self.query(&KeyspacesQuery::List, &self.config.call).await.map_err(|error| match error {
-            Unread::Query(error) => KvError::Query { what: "reading the list of keyspaces", error },
-            Unread::Answer(reason) => KvError::Answer { what: "reading the list of keyspaces", reason },
-        })?;
+        let keyspaces =
+            self.query(&KeyspacesQuery::List, &self.config.call).await.map_err(|error| match error {
+                Unread::Query(error) => KvError::Query { what: "reading the list of keyspaces", error },
+                Unread::Answer(reason) => KvError::Answer { what: "reading the list of keyspaces", reason },
+            })?;
         for keyspace in &keyspaces {
             self.routes.learn(keyspace.clone());
         }
@@ -168,7 +209,9 @@ impl KeyspaceList {
             let creating: Vec<Keyspace> = creating.collect();
             // The maker gets one whole interval; after that several nodes may finish one keyspace, which is harmless.
             for keyspace in &creating {
-                if unfinished.contains(&(keyspace.name.clone(), keyspace.generation)) && self.can_make(keyspace) {
+                if unfinished.contains(&(keyspace.name.clone(), keyspace.generation))
+                    && self.can_make(keyspace)
+                {
                     self.finish(keyspace.clone()).await;
                 }
             }
@@ -182,23 +225,21 @@ impl KeyspaceList {
 
     async fn finish(&self, keyspace: Keyspace) {
         let name = keyspace.name.clone();
-        let limit = self.config.creation_timeout;
-        match timeout(self.fleet.env().as_ref(), limit, self.make(keyspace)).await {
-            Some(Ok(())) => tracing::info!(keyspace = %name, "finished a keyspace that was left half made"),
-            Some(Err(error)) => tracing::warn!(keyspace = %name, %error, "a keyspace is still half made"),
-            None => tracing::warn!(keyspace = %name, ?limit, "a keyspace is still half made"),
+        let deadline = self.fleet.env().now() + self.config.creation_timeout;
+        match self.make(keyspace, deadline).await {
+            Ok(()) => tracing::info!(keyspace = %name, "finished a keyspace that was left half made"),
+            Err(error) => tracing::warn!(keyspace = %name, %error, "a keyspace is still half made"),
         }
-    }
-
-    async fn command(&self, what: &'static str, command: &KeyspacesCommand) -> Result<KeyspacesReply, KvError> {
-        let reply = self.fleet.command(&self.group, 0, encode(command), &self.config.call).await;
-        let reply: Bytes = reply.map_err(|error| KvError::Command { what, error })?;
-        postcard::from_bytes(&reply).map_err(|error| KvError::Answer { what, reason: error.to_string() })
     }
 
     async fn query(&self, query: &KeyspacesQuery, options: &CallOptions) -> Result<Vec<Keyspace>, Unread> {
         let answer = self.fleet.query(&self.group, Freshness::Latest, encode(query), options).await;
-        let answer = answer.map_err(Unread::Query)?;
+        let answer = match answer {
+            Ok(answer) => answer,
+            // The first registration makes the group of the list; before it there are no keyspaces.
+            Err(_) if matches!(self.fleet.group(&self.group).await, Ok(None)) => return Ok(Vec::new()),
+            Err(error) => return Err(Unread::Query(error)),
+        };
         postcard::from_bytes(&answer).map_err(|error| Unread::Answer(error.to_string()))
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raft_fleet::rafted_value::env::{Env, TaskHandle, sleep};
-use raft_fleet::{CallOptions, Fleet, FleetConfig};
 use raft_fleet::rafted_value::{Freshness, Registry};
+use raft_fleet::{CallOptions, Fleet, FleetConfig};
 
 use crate::config::KvConfig;
 use crate::error::{KvCommandError, KvError, KvNotApplied, KvQueryError, KvUnknown, RouteError};
@@ -14,8 +14,10 @@ use crate::key::Key;
 use crate::keyspace::{Keyspace, KeyspaceName, KeyspacePolicy};
 use crate::keyspace_list::KeyspaceList;
 use crate::keyspaces::Keyspaces;
-use crate::routes::{Route, Routes};
-use crate::shard::{ShardAnswer, ShardCommand, ShardQuery, ShardReply, ShardStatus, split_answer, split_reply};
+use crate::routes::Route;
+use crate::shard::{
+    ShardAnswer, ShardCommand, ShardQuery, ShardReply, ShardStatus, split_answer, split_reply,
+};
 use crate::value_type::{KvTypes, shard_data_name};
 
 /// A sharded, replicated store. Cheap to clone; all clones are one.
@@ -79,9 +81,13 @@ impl Kv {
     /// # Errors
     ///
     /// When the policy cannot work, the keyspace exists with another policy, this node hosts shards and does not know
-    /// the value type, or the cluster does not answer in time. After the last the keyspace may come to be all the
-    /// same; asking again continues.
-    pub async fn register_keyspace(&self, name: &KeyspaceName, policy: &KeyspacePolicy) -> Result<(), KvError> {
+    /// the value type, or the cluster does not answer in time. After the last the keyspace may come to be all
+    /// the same; asking again continues.
+    pub async fn register_keyspace(
+        &self,
+        name: &KeyspaceName,
+        policy: &KeyspacePolicy,
+    ) -> Result<(), KvError> {
         self.shared.list.register(name, policy).await
     }
 
@@ -117,7 +123,9 @@ impl Kv {
             ShardReply::Done => Ok(rest),
             ShardReply::NotInitialised => Err(KvNotApplied::NotInitialised.into()),
             ShardReply::OutOfRange { range } => Err(KvNotApplied::OutOfRange { range, hash }.into()),
-            ShardReply::Initialised | ShardReply::OtherRange { .. } => Err(not_understood(format!("{reply:?}"))),
+            ShardReply::Initialised | ShardReply::OtherRange { .. } => {
+                Err(not_understood(format!("{reply:?}")))
+            }
         }
     }
 

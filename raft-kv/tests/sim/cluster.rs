@@ -1,0 +1,138 @@
+//! Three simulated nodes with a value type, and a client.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use raft_kv::raft_fleet::FleetConfig;
+use raft_kv::rafted_value::env::Env;
+use raft_kv::rafted_value::sim::{NetConfig, Sim, SimEnv, SimTask};
+use raft_kv::rafted_value::{CommandContext, Refused};
+use raft_kv::{Answer, Done, Key, KeyspaceName, KeyspacePolicy, Kv, KvConfig, KvError, KvTypes, ValuePerKey};
+
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const NODES: usize = 3;
+
+/// Values are texts that grow; an empty command removes one.
+pub(crate) struct Texts;
+
+impl ValuePerKey for Texts {
+    type Value = Vec<u8>;
+
+    fn command(
+        &self,
+        _: &CommandContext,
+        _: &[u8],
+        value: &mut Option<Vec<u8>>,
+        command: &Bytes,
+    ) -> Result<Done, Refused> {
+        if command == "refuse" {
+            return Err(Refused("as it was told".into()));
+        }
+        if command.is_empty() {
+            *value = None;
+        } else {
+            value.get_or_insert_default().extend_from_slice(command);
+        }
+        let text = value.clone().unwrap_or_default();
+        Ok(Done { size: text.len() as u64, reply: text.into(), load: 1 })
+    }
+
+    fn query(&self, _: &[u8], value: &Vec<u8>, _: &Bytes) -> Result<Answer, Refused> {
+        Ok(Answer { answer: value.clone().into(), load: 1 })
+    }
+
+    fn encode(&self, _: &[u8], value: &Vec<u8>, out: &mut Vec<u8>) {
+        out.extend_from_slice(value);
+    }
+
+    fn decode(&self, _: &[u8], bytes: &[u8]) -> Result<Vec<u8>, String> {
+        Ok(bytes.to_vec())
+    }
+}
+
+/// A cluster without keyspaces.
+pub(crate) struct Cluster {
+    pub(crate) sim: Sim,
+    pub(crate) nodes: Vec<(Arc<SimEnv>, Kv)>,
+    pub(crate) client: Kv,
+    client_env: Arc<SimEnv>,
+}
+
+fn fleet() -> FleetConfig {
+    let mut config = FleetConfig {
+        seeds: (1..=NODES).map(|node| format!("sim:{node}")).collect(),
+        bootstrap_expect: NODES,
+        ..FleetConfig::default()
+    };
+    // The default follows the machine, which must not decide how a seed goes.
+    config.host.loops = 2;
+    config
+}
+
+fn config() -> KvConfig {
+    KvConfig { routes_refresh: SECOND, ..KvConfig::default() }
+}
+
+async fn start(env: Arc<dyn Env>) -> Result<Kv, KvError> {
+    Kv::start(env, fleet(), config(), KvTypes::new().with("texts", Texts)).await
+}
+
+pub(crate) fn name(name: &str) -> KeyspaceName {
+    KeyspaceName::new(name).expect("a valid name")
+}
+
+pub(crate) fn key(key: &str) -> Key {
+    Key::new(key.to_owned()).expect("a valid key")
+}
+
+pub(crate) fn policy() -> KeyspacePolicy {
+    KeyspacePolicy { shards: 4, ..KeyspacePolicy::of("texts") }
+}
+
+impl Cluster {
+    pub(crate) fn new(seed: u64) -> Self {
+        let sim = Sim::new(seed, NetConfig::default());
+        let envs: Vec<_> =
+            (1..=NODES).map(|node| sim.start_node(&format!("node-{node}"), &format!("sim:{node}"))).collect();
+        let started: Vec<_> = envs.iter().map(|env| sim.spawn_on(env, start(env.clone()))).collect();
+        let mut nodes = Vec::new();
+        for (env, kv) in envs.into_iter().zip(started) {
+            nodes.push((env, wait(&sim, kv).expect("not killed").expect("the node starts")));
+        }
+        let client_env = sim.start_node("client", "sim:client");
+        let client = sim.spawn_on(&client_env, Kv::connect(client_env.clone(), fleet(), config()));
+        let client = wait(&sim, client).expect("not killed").expect("the client connects");
+        Self { sim, nodes, client, client_env }
+    }
+
+    /// Runs something on the client.
+    pub(crate) fn run<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+        &self,
+        run: impl FnOnce(Kv) -> F,
+    ) -> T {
+        let task = self.sim.spawn_on(&self.client_env, run(self.client.clone()));
+        wait(&self.sim, task).expect("the client is not killed")
+    }
+
+    /// Starts something on a node.
+    pub(crate) fn spawn_on<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+        &self,
+        node: usize,
+        run: impl FnOnce(Kv) -> F,
+    ) -> SimTask<T> {
+        let (env, kv) = &self.nodes[node];
+        self.sim.spawn_on(env, run(kv.clone()))
+    }
+
+    pub(crate) fn wait<F: Future>(&self, future: F) -> F::Output {
+        wait(&self.sim, future)
+    }
+}
+
+/// Lets the world go on until the future is done.
+fn wait<F: Future>(sim: &Sim, future: F) -> F::Output {
+    sim.run_until(300 * SECOND, future)
+        .unwrap_or_else(|| panic!("nothing after 300 s of virtual time, seed {}", sim.seed()))
+}

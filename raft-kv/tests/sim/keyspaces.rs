@@ -1,0 +1,98 @@
+//! Registering keyspaces, once, many times, and half.
+
+use std::time::Duration;
+
+use raft_kv::raft_fleet::CallOptions;
+use raft_kv::rafted_value::Freshness;
+use raft_kv::{
+    KeyRange, KeyspacePolicy, KeyspaceState, KvCommandError, KvError, KvNotApplied, KvQueryError, RouteError,
+};
+
+use crate::cluster::{Cluster, NODES, SECOND, key, name, policy};
+
+/// In the original, a command to an unknown keyspace was an internal crash instead of an error (fault 13).
+#[test]
+fn an_unknown_keyspace_is_an_error_value() {
+    let cluster = Cluster::new(1);
+    let check = || {
+        cluster.run(|kv| async move {
+            let options = CallOptions::default();
+            let missing = RouteError::NoSuchKeyspace(name("nowhere"));
+            let error = kv.command(&name("nowhere"), &key("k"), b"x", &options).await.unwrap_err();
+            assert_eq!(error, KvCommandError::NotApplied(KvNotApplied::Route(missing.clone())));
+            let error =
+                kv.query(&name("nowhere"), &key("k"), Freshness::Latest, b"", &options).await.unwrap_err();
+            assert_eq!(error, KvQueryError::Route(missing));
+        });
+    };
+    // Before there is any keyspace, and beside one.
+    check();
+    cluster.run(|kv| async move { kv.register_keyspace(&name("notes"), &policy()).await.unwrap() });
+    check();
+}
+
+#[test]
+fn three_nodes_and_a_client_register_one_keyspace_at_once() {
+    let cluster = Cluster::new(2);
+    let tasks: Vec<_> = (0..NODES)
+        .map(|node| {
+            cluster.spawn_on(node, |kv| async move { kv.register_keyspace(&name("notes"), &policy()).await })
+        })
+        .collect();
+    cluster.run(|kv| async move { kv.register_keyspace(&name("notes"), &policy()).await.unwrap() });
+    for task in tasks {
+        cluster.wait(task).unwrap().unwrap();
+    }
+    cluster.run(|kv| async move {
+        let keyspaces = kv.list_keyspaces().await.unwrap();
+        assert_eq!(keyspaces.len(), 1);
+        assert_eq!((keyspaces[0].generation, keyspaces[0].state), (1, KeyspaceState::Ready));
+        let statuses = kv.shard_statuses(&name("notes")).await.unwrap();
+        let ranges: Vec<_> = statuses.iter().map(|status| status.range.unwrap()).collect();
+        assert_eq!(ranges, (0..4).map(|index| KeyRange::part(index, 4)).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn a_keyspace_with_another_policy_is_refused() {
+    let cluster = Cluster::new(3);
+    cluster.run(|kv| async move {
+        kv.register_keyspace(&name("notes"), &policy()).await.unwrap();
+        let other = KeyspacePolicy { shards: 5, ..policy() };
+        let error = kv.register_keyspace(&name("notes"), &other).await.unwrap_err();
+        assert!(matches!(error, KvError::AlreadyRegistered { present, .. } if present.shards == 4));
+        let invalid = KeyspacePolicy { shards: 0, ..policy() };
+        let error = kv.register_keyspace(&name("other"), &invalid).await.unwrap_err();
+        assert!(matches!(error, KvError::InvalidPolicy { .. }));
+    });
+    let task = cluster.spawn_on(0, |kv| async move {
+        kv.register_keyspace(&name("other"), &KeyspacePolicy::of("unheard-of")).await.unwrap_err()
+    });
+    assert!(matches!(cluster.wait(task).unwrap(), KvError::UnknownValueType(name) if name == "unheard-of"));
+}
+
+/// The maker dies at a time of the seed's choice; the others finish what it has begun, without being asked.
+#[test]
+fn a_keyspace_whose_maker_died_is_finished_by_the_others() {
+    for seed in 10..16 {
+        let cluster = Cluster::new(seed);
+        let mut rng = cluster.sim.rng();
+        // The list is there before, so that the registration itself comes early.
+        cluster.run(|kv| async move { kv.register_keyspace(&name("first"), &policy()).await.unwrap() });
+        cluster.spawn_on(0, |kv| async move { kv.register_keyspace(&name("notes"), &policy()).await });
+        cluster.sim.run_for(rng.duration(Duration::ZERO, Duration::from_secs(1)));
+        cluster.sim.kill(&cluster.nodes[0].0);
+        cluster.sim.run_for(30 * SECOND);
+        cluster.run(move |kv| async move {
+            let keyspaces = kv.list_keyspaces().await.unwrap();
+            let Some(keyspace) = keyspaces.iter().find(|keyspace| keyspace.name == name("notes")) else {
+                return; // It died before it had asked.
+            };
+            assert_eq!(keyspace.state, KeyspaceState::Ready, "seed {seed}");
+            let options = CallOptions::default();
+            for n in 0..20 {
+                kv.command(&name("notes"), &key(&format!("key-{n}")), b"x", &options).await.unwrap();
+            }
+        });
+    }
+}

@@ -1,0 +1,5 @@
+//! The store over simulated nodes.
+
+mod cluster;
+mod keyspaces;
+mod values;
