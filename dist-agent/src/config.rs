@@ -58,15 +58,5 @@ impl AgentsPolicy {
     }
 }
 
-/// How long a client waits for a cluster that is just being made.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ReadyTimeout(pub Duration);
-
-impl Default for ReadyTimeout {
-    fn default() -> Self {
-        Self(Duration::from_secs(60))
-    }
-}
-
 /// The name of the agents' value type in the store.
 pub(crate) const VALUE_TYPE: &str = "dist-agent";

@@ -57,7 +57,9 @@ impl<A: Agent> AgentHandle<A> {
             (AgentReply::User, reply) => {
                 postcard::from_bytes(reply).map_err(|error| self.reply_error(error.to_string()).into())
             }
-            (AgentReply::UnknownAgentType, _) => Err(AgentNotApplied::UnknownAgentType(self.id.clone()).into()),
+            (AgentReply::UnknownAgentType, _) => {
+                Err(AgentNotApplied::UnknownAgentType(self.id.clone()).into())
+            }
         }
     }
 
@@ -91,7 +93,7 @@ impl<A: Agent> AgentHandle<A> {
 impl<A: Agent> Clone for AgentHandle<A> {
     fn clone(&self) -> Self {
         let Self { kv, id, key, options, agent } = self;
-        Self { kv: kv.clone(), id: id.clone(), key: key.clone(), options: options.clone(), agent: *agent }
+        Self { kv: kv.clone(), id: id.clone(), key: key.clone(), options: *options, agent: *agent }
     }
 }
 

@@ -110,7 +110,7 @@ impl DistAgent {
             return Err(AgentIdError::UnknownAgentType(A::TYPE.to_owned()));
         }
         let id = AgentId { quota: QuotaName::new(quota)?, agent_type, key: AgentKey::new(key)? };
-        Ok(AgentHandle::new(self.kv.clone(), id, self.shared.config.call.clone()))
+        Ok(AgentHandle::new(self.kv.clone(), id, self.shared.config.call))
     }
 
     /// How many agents the members on this node hold, as leaders or as followers.

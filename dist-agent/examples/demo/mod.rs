@@ -1,0 +1,39 @@
+//! What the programs of the demo share: the agent, the way into the cluster, and the lines that they print.
+
+#![allow(clippy::print_stdout, reason = "a program's lines on stdout are its interface")]
+#![allow(clippy::print_stderr, reason = "a program tells its user what went wrong")]
+
+pub(crate) mod counter;
+mod membership;
+
+use std::error::Error;
+use std::io::Write;
+use std::process::ExitCode;
+
+use tracing_subscriber::EnvFilter;
+
+pub(crate) use self::membership::Membership;
+
+/// Prints one event as a line of JSON, at once, also into a pipe.
+pub(crate) fn print(event: &serde_json::Value) {
+    let mut stdout = std::io::stdout().lock();
+    // Nobody may be reading any more; that is no reason to stop serving.
+    let _ = writeln!(stdout, "{event}").and_then(|()| stdout.flush());
+}
+
+/// Sends the logs to stderr: warnings and errors, or what the variable `RUST_LOG` asks for.
+pub(crate) fn log_to_stderr() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+/// The program's end: quiet if all went well, else one sentence.
+pub(crate) fn end(name: &str, result: Result<(), Box<dyn Error>>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{name}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

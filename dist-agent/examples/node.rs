@@ -1,0 +1,113 @@
+//! A node of a cluster of counters: joins through its seeds, hosts agents, says once a second how it is.
+//!
+//! `node --name node-1 --listen 127.0.0.1:7001 --seed 127.0.0.1:7001 --seed 127.0.0.1:7002 --expect 2 --ca ca.pem
+//! --cert node-1.pem --key node-1.key`; the `certs` example makes the files.
+
+mod demo;
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use demo::Membership;
+use demo::counter::Counter;
+use dist_agent::raft_kv::rafted_value::Role;
+use dist_agent::raft_kv::rafted_value::env::sleep;
+use dist_agent::{AgentTypes, DistAgent, DistAgentConfig};
+use futures_util::future::{Either, select};
+use serde_json::json;
+
+/// A node of a cluster of counters
+#[derive(Parser)]
+struct Options {
+    /// The node's name, as its certificate says
+    #[arg(long, value_name = "NAME")]
+    name: String,
+    /// Where this node listens, and where others reach it
+    #[arg(long, value_name = "IP:PORT")]
+    listen: SocketAddr,
+    /// How many nodes must see each other before a new cluster is formed
+    #[arg(long, value_name = "N")]
+    expect: usize,
+    /// The zone (rack, data centre) over which the members of a shard are spread
+    #[arg(long, value_name = "ZONE", default_value = "zone-1")]
+    zone: String,
+    /// Into how many shards the agents are divided; the same on every node
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    shards: u32,
+    /// Ends the node when its standard input is closed
+    #[arg(long)]
+    exit_on_stdin_close: bool,
+    #[command(flatten)]
+    membership: Membership,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    demo::log_to_stderr();
+    let end = end_of(options.exit_on_stdin_close);
+    let run = Box::pin(run(options));
+    match select(run, Box::pin(end)).await {
+        Either::Left((result, _)) => demo::end("node", result),
+        Either::Right(((), _)) => ExitCode::SUCCESS,
+    }
+}
+
+async fn run(options: Options) -> Result<(), Box<dyn Error>> {
+    let env = options.membership.open(options.listen, Some(&options.name)).await?;
+    let local = env.transport().local();
+    demo::print(&json!({ "event": "listening", "node": local.node.to_string(), "address": local.address }));
+
+    let mut config = DistAgentConfig::default();
+    config.fleet.zone = options.zone;
+    config.fleet.seeds = options.membership.seeds;
+    config.fleet.bootstrap_expect = options.expect;
+    config.agents.shards = options.shards;
+    let node = DistAgent::start(env.clone(), config, AgentTypes::new().with::<Counter>()).await?;
+
+    let mut ready = false;
+    loop {
+        if !ready {
+            let nodes = node.fleet().cluster().nodes().values().filter(|node| node.active).count();
+            ready = nodes >= options.expect;
+            if ready {
+                demo::print(&json!({ "event": "ready", "nodes": nodes }));
+            }
+        }
+        report(&node).await;
+        sleep(env.as_ref(), Duration::from_secs(1)).await;
+    }
+}
+
+/// Says what this node hosts and leads.
+async fn report(node: &DistAgent) {
+    let Some(host) = node.fleet().host() else { return };
+    let members = host.statuses().await;
+    let leading = members.iter().filter(|member| member.role == Role::Leader).count();
+    let agents = node.local_agents().await;
+    demo::print(&json!({ "event": "status", "groups": members.len(), "leading": leading, "agents": agents }));
+}
+
+/// Completes on Ctrl-C, and on the end of standard input where that is wanted.
+async fn end_of(stdin_too: bool) {
+    let (closed, stdin) = tokio::sync::oneshot::channel();
+    if stdin_too {
+        watch_stdin(closed);
+    } else {
+        // Nobody closes what nobody watches.
+        std::mem::forget(closed);
+    }
+    select(Box::pin(tokio::signal::ctrl_c()), stdin).await;
+}
+
+#[allow(clippy::disallowed_methods, reason = "a blocking read of standard input needs a thread of its own")]
+fn watch_stdin(closed: tokio::sync::oneshot::Sender<()>) {
+    std::thread::spawn(move || {
+        // What comes is of no interest, only that it ends.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        drop(closed);
+    });
+}

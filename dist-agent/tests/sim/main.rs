@@ -1,0 +1,6 @@
+//! The whole stack over simulated nodes: agents down to the log, on one virtual clock, decided by one seed.
+
+mod agents;
+mod calls;
+mod cluster;
+mod failover;
