@@ -176,18 +176,15 @@ impl Fleet {
         let limit = self.core.config.add_group_wait;
         let waiting = async {
             self.core.refresh_latest(limit).await?;
-            let mut revisions = self.core.views.subscribe();
             let _urgency = self.core.views.urge();
+            let mut view = self.core.views.current();
             loop {
-                revisions.mark_unchanged();
-                match self.cluster().groups().get(name) {
+                match view.state.groups().get(name) {
                     Some(entry) if entry.state == GroupState::Running => return Ok(entry.id),
                     Some(_) => (),
                     None => return Err(FleetError::NoSuchGroup { name: name.clone() }),
                 }
-                if revisions.changed().await.is_err() {
-                    return Err(FleetError::NoSuchGroup { name: name.clone() });
-                }
+                view = self.core.views.newer_than(view.state.revision()).await;
             }
         };
         let what = || format!("the founding of group {name:?}");

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::RwLock;
 use rafted_value::env::Env;
 use rafted_value::{GroupId, NodeId};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::cluster_state::{ClusterState, FIRST_GROUP};
 use crate::group_name::GroupName;
@@ -53,7 +53,9 @@ impl View {
 /// The newest view of a node, and who waits for a newer one.
 pub(crate) struct Views {
     current: RwLock<Arc<View>>,
-    revision: watch::Sender<u64>,
+    /// Woken with each newer view. Not a `watch` channel: that one wakes its receivers in an order drawn from a random
+    /// source of its own.
+    changed: Notify,
     wake: Notify,
     waiting: AtomicUsize,
     /// Nodes to ask while the view lists none.
@@ -64,7 +66,7 @@ impl Views {
     pub(crate) fn new() -> Self {
         Self {
             current: RwLock::new(Arc::new(View::default())),
-            revision: watch::Sender::new(0),
+            changed: Notify::new(),
             wake: Notify::new(),
             waiting: AtomicUsize::new(0),
             contacts: RwLock::new(Vec::new()),
@@ -76,9 +78,17 @@ impl Views {
         self.current.read().clone()
     }
 
-    /// Told of each newer revision.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
-        self.revision.subscribe()
+    /// Completes with a view that is newer than this revision.
+    pub(crate) async fn newer_than(&self, revision: u64) -> Arc<View> {
+        loop {
+            // Made before the view is looked at, it misses no change after.
+            let changed = self.changed.notified();
+            let view = self.current();
+            if view.state.revision() > revision {
+                return view;
+            }
+            changed.await;
+        }
     }
 
     /// Takes in a state, unless a newer one is known; says whether it did.
@@ -104,7 +114,7 @@ impl Views {
                 env.transport().set_address(*node, &entry.address);
             }
         }
-        self.revision.send_replace(revision);
+        self.changed.notify_waiters();
         true
     }
 

@@ -225,7 +225,8 @@ fn a_node_with_a_name_that_is_taken_is_refused() {
     world.kill(0);
 }
 
-/// One seed decides everything: what is not behind the door would show here.
+/// One seed decides everything: what is not behind the door would show here. It once was a channel that wakes its
+/// receivers in a random order.
 #[test]
 fn the_same_seed_gives_the_same_run() {
     let hash = |seed: u64| {

@@ -42,31 +42,30 @@ impl Performer {
 
     /// Compares all groups led here with where they should be: now and then, and when the cluster state changes.
     pub(crate) async fn run(self) {
-        let mut revisions = self.core.views.subscribe();
         loop {
-            revisions.mark_unchanged();
-            self.survey().await;
+            let view = self.core.views.current();
+            self.survey(&view).await;
             let wait = self.core.jittered(self.core.config.balancing_interval).since(self.core.env.now());
-            let _ = timeout(self.core.env.as_ref(), wait, revisions.changed()).await;
+            let newer = self.core.views.newer_than(view.state.revision());
+            let _ = timeout(self.core.env.as_ref(), wait, newer).await;
         }
     }
 
-    async fn survey(&self) {
+    async fn survey(&self, view: &View) {
         let Some(host) = &self.core.host else { return };
-        let view = self.core.views.current();
         let statuses = host.statuses().await;
         let now = self.core.env.now();
         let mut work = self.work.lock();
-        work.founding.retain(|group, _| is_founding(&view, *group));
+        work.founding.retain(|group, _| is_founding(view, *group));
         work.queue.clear();
         for status in statuses.iter().filter(|status| status.role == Role::Leader) {
             let group = status.group;
-            if is_founding(&view, group) {
+            if is_founding(view, group) {
                 work.founding.entry(group).or_insert(now);
             }
             let Some(desired) = view.desired(group) else { continue };
             let due =
-                plan(status, &desired).is_some() || is_waiting(status, &desired) || is_founding(&view, group);
+                plan(status, &desired).is_some() || is_waiting(status, &desired) || is_founding(view, group);
             if due && !work.busy.contains(&group) {
                 work.queue.push_back(group);
             }
@@ -214,11 +213,11 @@ async fn announce(core: &Core, view: &View, group: GroupId) {
     let ready = ClusterCommand::GroupReady { name: name.clone(), id: group };
     match core.change_cluster(&ready, &core.config.call).await {
         Ok(ClusterReply::Refused(refusal)) => {
-            tracing::info!(%group, %name, %refusal, "a group is not wanted any more")
+            tracing::info!(%group, %name, %refusal, "a group is not wanted any more");
         }
         Ok(_) => tracing::info!(%group, %name, "a group is ready"),
         Err(error) => {
-            tracing::warn!(%group, %name, %error, "the cluster does not know yet that a group is ready")
+            tracing::warn!(%group, %name, %error, "the cluster does not know yet that a group is ready");
         }
     }
 }

@@ -8,21 +8,21 @@ use rafted_value::{Found, GroupError, GroupId};
 
 use crate::cluster_state::{ClusterCommand, GroupState};
 use crate::core::Core;
+use crate::view::View;
 
 pub(crate) async fn run(core: Arc<Core>) {
-    let mut revisions = core.views.subscribe();
     let mut founded = BTreeSet::new();
     loop {
-        revisions.mark_unchanged();
-        found_all(&core, &mut founded).await;
+        let view = core.views.current();
+        found_all(&core, &view, &mut founded).await;
         // What could not be founded is tried again even if the view does not change.
-        let _ = timeout(core.env.as_ref(), core.config.balancing_interval, revisions.changed()).await;
+        let newer = core.views.newer_than(view.state.revision());
+        let _ = timeout(core.env.as_ref(), core.config.balancing_interval, newer).await;
     }
 }
 
-async fn found_all(core: &Core, founded: &mut BTreeSet<GroupId>) {
+async fn found_all(core: &Core, view: &View, founded: &mut BTreeSet<GroupId>) {
     let Some(host) = &core.host else { return };
-    let view = core.views.current();
     founded.retain(|group| view.lists(*group));
     for (name, entry) in view.state.groups() {
         let mine = entry.state == GroupState::Founding { founder: core.node };

@@ -67,7 +67,7 @@ async fn stay_listed(core: &Core) {
         }
         Ok(_) => (),
         Err(error) => {
-            tracing::info!(node = %core.node, %error, "the cluster has not taken this node back yet")
+            tracing::info!(node = %core.node, %error, "the cluster has not taken this node back yet");
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::cluster_state::{CLUSTER_GROUP, GroupState};
 use crate::config::CallOptions;
 use crate::core::Core;
 use crate::group_name::GroupName;
+use crate::view::View;
 
 /// What a caller is told to wait when all numbers of a session are in use.
 const SESSION_RETRY_MS: u64 = 10;
@@ -72,35 +73,31 @@ impl Core {
 
     /// The group of this name once it is in use. A name that the view does not list is looked up in the cluster group.
     async fn route(&self, name: &GroupName, deadline: MonoTime) -> Result<Target, NoRoute> {
-        let listed = |core: &Core| {
-            let view = core.views.current();
-            let entry = view.state.groups().get(name)?;
-            let target = Target { group: entry.id, retry_window_max_ms: entry.config.retry_window_max_ms };
-            Some((entry.state == GroupState::Running, target))
-        };
-        match listed(self) {
-            Some((true, target)) => return Ok(target),
-            Some((false, _)) => (),
-            None => {
-                let limit = deadline.since(self.env.now());
-                if self.refresh_latest(limit).await.is_ok() && listed(self).is_none() {
+        let mut view = self.views.current();
+        if let Some((GroupState::Running, target)) = target_of(&view, name) {
+            return Ok(target);
+        }
+        if target_of(&view, name).is_none() {
+            let limit = deadline.since(self.env.now());
+            if self.refresh_latest(limit).await.is_ok() {
+                view = self.views.current();
+                if target_of(&view, name).is_none() {
                     return Err(NoRoute::Unknown);
                 }
             }
         }
-        let mut revisions = self.views.subscribe();
         let _urgency = self.views.urge();
         loop {
-            revisions.mark_unchanged();
-            match listed(self) {
-                Some((true, target)) => return Ok(target),
-                Some((false, _)) | None => (),
+            if let Some((GroupState::Running, target)) = target_of(&view, name) {
+                return Ok(target);
             }
             let limit = deadline.since(self.env.now());
-            let waited = rafted_value::env::timeout(self.env.as_ref(), limit, revisions.changed()).await;
-            if waited.is_none_or(|changed| changed.is_err()) {
-                return Err(if listed(self).is_some() { NoRoute::StillFounding } else { NoRoute::Unknown });
-            }
+            let newer = self.views.newer_than(view.state.revision());
+            view = match rafted_value::env::timeout(self.env.as_ref(), limit, newer).await {
+                Some(view) => view,
+                None if target_of(&view, name).is_some() => return Err(NoRoute::StillFounding),
+                None => return Err(NoRoute::Unknown),
+            };
         }
     }
 
@@ -311,6 +308,12 @@ impl Core {
         metrics::counter!("raft_fleet_commands_without_reply_total").increment(1);
         error
     }
+}
+
+fn target_of(view: &View, name: &GroupName) -> Option<(GroupState, Target)> {
+    let entry = view.state.groups().get(name)?;
+    let target = Target { group: entry.id, retry_window_max_ms: entry.config.retry_window_max_ms };
+    Some((entry.state, target))
 }
 
 pub(crate) fn as_ms(duration: Duration) -> u64 {
