@@ -100,13 +100,12 @@ async fn measure_all(
     connection.close(0u32.into(), b"");
     tokio::time::sleep(Duration::from_millis(200)).await;
 
-    let mut config = EndpointConfig::new(
+    let config = EndpointConfig::new(
         "127.0.0.1:0".parse().unwrap(),
         NodeId(1),
         "client",
         authority.identity("client"),
     );
-    if let Ok(mtu) = std::env::var("MTU") { config.datagram_bytes_max = mtu.parse().unwrap(); }
     let client = Endpoint::bind(config).await.unwrap();
     client.set_address(SERVER, &endpoint.to_string());
     client.call(SERVER, Lane::Normal, ECHO, Bytes::new(), TIMEOUT).await.unwrap();
@@ -284,9 +283,7 @@ async fn serve(directory: String) {
     let bare = quinn::Endpoint::server(quinn::ServerConfig::with_crypto(Arc::new(crypto)), listen).unwrap();
     println!("{}", bare.local_addr().unwrap());
     let identity = Identity::from_pem(authority.ca_pem(), &node.cert_pem, &node.key_pem).unwrap();
-    let mut config = EndpointConfig::new(listen, SERVER, "server", identity);
-    if let Ok(mtu) = std::env::var("MTU") { config.datagram_bytes_max = mtu.parse().unwrap(); }
-    let endpoint = Endpoint::bind(config).await.unwrap();
+    let endpoint = Endpoint::bind(EndpointConfig::new(listen, SERVER, "server", identity)).await.unwrap();
     endpoint.register(ECHO, Arc::new(Echo));
     println!("{}", endpoint.local_addr());
     while let Some(incoming) = bare.accept().await {

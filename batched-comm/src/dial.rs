@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::endpoint::PeerInfo;
 use crate::error::Failure;
 use crate::handshake::{HandshakeError, greet};
 use crate::id::NodeId;
 use crate::peer::Peer;
+use crate::peer_info::PeerInfo;
 use crate::refusal::Refusal;
 use crate::shared::Shared;
 use crate::tls::SERVER_NAME;
@@ -110,8 +110,15 @@ async fn dial_one(
             .map_err(|error| HandshakeError::Broken(error.to_string()))?;
         let connection = connecting.await.map_err(|error| HandshakeError::of_connection(&error))?;
         let result = greet(shared, &connection, target).await;
-        if let Err(HandshakeError::Refusing(refusal, detail)) = &result {
-            shared.refuse(&connection, *refusal, detail);
+        match &result {
+            Err(HandshakeError::Refusing(refusal, detail)) if target.is_none() => {
+                shared.refuse(&connection, *refusal, detail);
+            }
+            // The loop that dials for a target logs what is new.
+            Err(HandshakeError::Refusing(refusal, detail)) => {
+                shared.refuse_silently(&connection, *refusal, detail);
+            }
+            _ => {}
         }
         result
     };

@@ -9,48 +9,23 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
+use crate::accept::accept_connections;
 use crate::calls::Answer;
 use crate::config::EndpointConfig;
 use crate::counters::{Counters, LiveCounters};
 use crate::dial::dial;
 use crate::error::{BindError, CallError, Destination, Failure, SendError};
 use crate::frame::Outcome;
-use crate::garbage::{CountingIdGenerator, FilteredSocket};
 use crate::handler::Handler;
-use crate::handshake::receive;
-use crate::hello::Hello;
 use crate::id::{ClusterId, NodeId, ServiceId};
 use crate::lane::Lane;
 use crate::local::{LocalError, LocalLanes};
 use crate::peer::Peer;
+use crate::peer_info::PeerInfo;
 use crate::queue::PushError;
 use crate::shared::Shared;
-use crate::tls::{client_config, server_config};
-
-/// Who lives at an address.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct PeerInfo {
-    /// Its id.
-    pub node: NodeId,
-    /// Its name, as in its certificate.
-    pub name: String,
-    /// Where it wants to be dialled.
-    pub advertised: String,
-    /// The cluster it belongs to, if it knows.
-    pub cluster: Option<ClusterId>,
-}
-
-impl PeerInfo {
-    pub(crate) fn of_hello(hello: &Hello) -> PeerInfo {
-        PeerInfo {
-            node: hello.node,
-            name: hello.name.clone(),
-            advertised: hello.advertised.clone(),
-            cluster: hello.cluster,
-        }
-    }
-}
+use crate::socket::open_socket;
+use crate::tls::client_config;
 
 /// A node's door to the others: sends and receives messages over one connection per peer.
 ///
@@ -151,9 +126,13 @@ impl Endpoint {
     /// It takes the place of what the node itself advertised. Nothing is dialled before something is sent; a new
     /// address ends the refusals that an unreachable old one had brought on, the same address changes nothing.
     pub fn set_address(&self, node: NodeId, address: &str) {
-        if node != self.node() && !self.shared().is_closed() {
-            self.shared().peer_or_new(node).set_address(self.shared(), address);
+        if node == self.node() {
+            return;
         }
+        // An entry may be dropped from the map between finding and using it: then there is a new one.
+        while !self.shared().is_closed()
+            && !self.shared().peer_or_new(node).set_address(self.shared(), address)
+        {}
     }
 
     /// Forgets a node: closes its connection, drops what waits for it and where it lives.
@@ -162,7 +141,7 @@ impl Endpoint {
     /// it was given.
     pub fn forget(&self, node: NodeId) {
         if let Some(peer) = self.shared().peer(node) {
-            self.shared().remove_peer(node);
+            self.shared().remove_peer(&peer);
             peer.forget(self.shared(), &Failure::NoAddress);
         }
     }
@@ -405,69 +384,5 @@ fn answer_to_result(answer: Answer, node: NodeId, service: ServiceId) -> Result<
         }
         Answer::Lost => Err(CallError::Lost { node }),
         Answer::NotSent(failure) => Err(failure.call_error(Destination::Node(node))),
-    }
-}
-
-/// Opens the UDP socket with QUIC on it.
-fn open_socket(config: &EndpointConfig, counters: &Arc<LiveCounters>) -> Result<quinn::Endpoint, BindError> {
-    let runtime: Arc<dyn quinn::Runtime> = Arc::new(quinn::TokioRuntime);
-    if tokio::runtime::Handle::try_current().is_err() {
-        return Err(BindError::NoRuntime);
-    }
-    let server =
-        server_config(config).map_err(|source| BindError::Identity { name: config.name.clone(), source })?;
-    let listen_error = |source| BindError::Listen { listen: config.listen, source };
-    let socket = std::net::UdpSocket::bind(config.listen).map_err(listen_error)?;
-    size_buffers(&socket, config.socket_buffer_bytes);
-    let socket = runtime.wrap_udp_socket(socket).map_err(listen_error)?;
-    let socket = Arc::new(FilteredSocket::new(socket, config.datagram_bytes_max, counters.clone()));
-    let mut quic = quinn::EndpointConfig::new(Arc::new(derived_key(config, b"stateless reset")));
-    let id_key = ring::hmac::sign(&derived_key(config, b"connection ids"), b"");
-    let id_key = id_key.as_ref().iter().take(8).fold(0, |key, byte| key << 8 | u64::from(*byte));
-    let id_counters = counters.clone();
-    quic.cid_generator(move || Box::new(CountingIdGenerator::new(id_key, id_counters.clone())));
-    quic.grease_quic_bit(false);
-    quic.max_udp_payload_size(config.datagram_bytes_max)
-        .map_err(|error| BindError::Setting { setting: "datagram_bytes_max", problem: error.to_string() })?;
-    quinn::Endpoint::new_with_abstract_socket(quic, Some(server), socket, runtime).map_err(listen_error)
-}
-
-/// Asks for buffers of that size; the system grants what its own limit allows.
-fn size_buffers(socket: &std::net::UdpSocket, bytes: usize) {
-    let socket = socket2::SockRef::from(socket);
-    for result in [socket.set_recv_buffer_size(bytes), socket.set_send_buffer_size(bytes)] {
-        if let Err(error) = result {
-            tracing::debug!(%error, bytes, "UDP socket buffer keeps its size");
-        }
-    }
-}
-
-/// A key that survives the process: derived from the node's private key, for one purpose.
-fn derived_key(config: &EndpointConfig, purpose: &[u8]) -> ring::hmac::Key {
-    let secret = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, config.identity.key().secret_der());
-    ring::hmac::Key::new(ring::hmac::HMAC_SHA256, ring::hmac::sign(&secret, purpose).as_ref())
-}
-
-/// Takes incoming connections until the endpoint closes.
-async fn accept_connections(shared: Arc<Shared>) {
-    let handshakes = Arc::new(());
-    while let Some(incoming) = shared.quinn.accept().await {
-        let under_way = Arc::strong_count(&handshakes) - 1;
-        let config = &shared.config;
-        if shared.quinn.open_connections() >= config.connections_max || under_way >= config.handshakes_max {
-            shared.counters.refused_too_many_connections.increment();
-            incoming.refuse();
-            continue;
-        }
-        if under_way >= config.handshakes_max / 2 && !incoming.remote_address_validated() {
-            // Nothing to be done when the address has been validated meanwhile.
-            let _ = incoming.retry();
-            continue;
-        }
-        let (shared, place) = (shared.clone(), handshakes.clone());
-        tokio::spawn(async move {
-            receive(shared, incoming).await;
-            drop(place);
-        });
     }
 }

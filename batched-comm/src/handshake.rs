@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use quinn::{ConnectionError, ReadError, ReadExactError, WriteError};
 use rustls_pki_types::CertificateDer;
-use tokio::time::{Instant, timeout_at};
 
-use crate::endpoint::PeerInfo;
 use crate::hello::{Confirm, ControlMessage, Hello, Verdict};
-use crate::id::NodeId;
+use crate::id::{ClusterId, NodeId};
 use crate::identity::certificate_names;
 use crate::link::Link;
 use crate::peer::{Confirmation, Peer};
+use crate::peer_info::PeerInfo;
 use crate::refusal::Refusal;
 use crate::shared::{Shared, random_u64};
 
@@ -91,14 +90,30 @@ pub(crate) async fn greet(
     let info = PeerInfo::of_hello(&hello);
     let peer = shared.peer_or_new(hello.node);
     peer.learn_address(&hello.advertised);
+    let result = settle(shared, connection, &mut control, &peer, (announced, hello)).await;
+    if result.is_err() {
+        peer.drop_if_unused(shared);
+    }
+    result.map(|()| info)
+}
+
+/// The dialling side's end of the handshake: keeps the connection if it is needed and the peer agrees.
+async fn settle(
+    shared: &Arc<Shared>,
+    connection: &quinn::Connection,
+    control: &mut Control,
+    peer: &Arc<Peer>,
+    (announced, hello): (Option<ClusterId>, Hello),
+) -> Result<(), HandshakeError> {
     let Confirmation::Ask { previous, guard } = peer.confirm(hello.instance).await else {
         shared.close_superseded(connection);
-        return Ok(info);
+        return Ok(());
     };
     let id = random_u64().max(1);
     control.write(ControlMessage::Confirm(Confirm { link: id, previous })).await?;
     match control.read().await? {
         ControlMessage::Verdict(Verdict::Accepted) => {
+            shared.retire_predecessors(&hello);
             let said = (announced, hello);
             let link = Link::new(id, shared.clone(), peer.clone(), connection.clone(), true, said);
             peer.accepted(Arc::new(link));
@@ -106,11 +121,11 @@ pub(crate) async fn greet(
         ControlMessage::Verdict(Verdict::Superseded) => {
             drop(guard);
             shared.close_superseded(connection);
-            wait_until_connected(&peer).await;
+            wait_until_connected(peer).await;
         }
         other => return Err(out_of_turn(&other)),
     }
-    Ok(info)
+    Ok(())
 }
 
 /// The other connection is being made right now; the dial's own timeout bounds the wait.
@@ -126,40 +141,11 @@ async fn wait_until_connected(peer: &Peer) {
     }
 }
 
-/// The accepting side: TLS, then the handshake, bounded in time.
-pub(crate) async fn receive(shared: Arc<Shared>, incoming: quinn::Incoming) {
-    let deadline = Instant::now() + shared.config.connect_timeout;
-    let address = incoming.remote_address();
-    let connection = match timeout_at(deadline, incoming).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return report_broken(&shared, address, &HandshakeError::of_connection(&error)),
-        Err(_) => return report_broken(&shared, address, &HandshakeError::Broken("timed out".to_owned())),
-    };
-    match timeout_at(deadline, answer(&shared, &connection)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(HandshakeError::Refusing(refusal, detail))) => shared.refuse(&connection, refusal, &detail),
-        Ok(Err(error)) => report_broken(&shared, address, &error),
-        Err(_) => shared.refuse(&connection, Refusal::Malformed, "the handshake timed out"),
-    }
-}
-
-/// A handshake that ended before this side could refuse it.
-fn report_broken(shared: &Shared, peer: std::net::SocketAddr, error: &HandshakeError) {
-    match error {
-        // The peer found that it does not need this connection.
-        HandshakeError::Refused(Refusal::Superseded | Refusal::ShuttingDown, _) => {}
-        HandshakeError::Refused(refusal, detail) => {
-            shared.counters.count_refusal(*refusal);
-            tracing::warn!(%peer, %refusal, detail, "connection refused in its handshake");
-        }
-        HandshakeError::Refusing(_, detail) | HandshakeError::Broken(detail) => {
-            shared.counters.handshakes_broken.increment();
-            tracing::debug!(%peer, detail, "handshake broken");
-        }
-    }
-}
-
-async fn answer(shared: &Arc<Shared>, connection: &quinn::Connection) -> Result<(), HandshakeError> {
+/// The accepting side's handshake. On success the connection is started, or another one is kept.
+pub(crate) async fn answer(
+    shared: &Arc<Shared>,
+    connection: &quinn::Connection,
+) -> Result<(), HandshakeError> {
     let (send, receive) =
         connection.accept_bi().await.map_err(|error| HandshakeError::of_connection(&error))?;
     let mut control = Control { send, receive };

@@ -4,6 +4,7 @@
     reason = "this crate is the real side of the transport port: it owns sockets, tasks and timers, and nothing that is simulated goes through it"
 )]
 
+mod accept;
 mod admission;
 mod authority;
 mod backoff;
@@ -23,22 +24,26 @@ mod identity;
 mod lane;
 mod link;
 mod local;
+mod log_limit;
 mod peer;
+mod peer_info;
 mod queue;
 mod reader;
 mod refusal;
 mod services;
 mod shared;
+mod socket;
 mod tls;
 mod writer;
 
 pub use authority::{AuthorityError, CertificateAuthority, NodeCertificate};
 pub use config::EndpointConfig;
 pub use counters::Counters;
-pub use endpoint::{Endpoint, PeerInfo};
+pub use endpoint::Endpoint;
 pub use error::{BindError, CallError, Destination, SendError};
 pub use handler::{Handler, Reply};
 pub use id::{ClusterId, NodeId, ServiceId};
 pub use identity::{Identity, IdentityError};
 pub use lane::Lane;
+pub use peer_info::PeerInfo;
 pub use refusal::Refusal;

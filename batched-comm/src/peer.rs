@@ -108,12 +108,15 @@ impl Peer {
         self.state.lock().link.clone()
     }
 
-    /// Where to dial, by the user's word.
-    pub(crate) fn set_address(self: &Arc<Peer>, shared: &Arc<Shared>, address: &str) {
+    /// Where to dial, by the user's word; false when this entry has been dropped.
+    pub(crate) fn set_address(&self, shared: &Shared, address: &str) -> bool {
         let mut state = self.state.lock();
+        if state.is_forgotten {
+            return false;
+        }
         state.is_address_given = true;
         if state.address.as_deref() == Some(address) {
-            return;
+            return true;
         }
         state.address = Some(Arc::from(address));
         state.failures = 0;
@@ -123,6 +126,7 @@ impl Peer {
         drop(state);
         tracing::debug!(node = %shared.config.node, peer = %self.node, address, "address set");
         self.changed.notify_waiters();
+        true
     }
 
     /// Where to dial, by the peer's own word, unless the user has said otherwise.
@@ -160,8 +164,9 @@ impl Peer {
             self.refuse_all(shared, &Failure::NoAddress);
             return;
         }
-        state.is_dialling = true;
-        tokio::spawn(dial_until_connected(shared.clone(), self.clone()));
+        if !std::mem::replace(&mut state.is_dialling, true) {
+            tokio::spawn(dial_until_connected(shared.clone(), self.clone()));
+        }
         if state.failures == 0 {
             self.set_gates(&Gate::Open);
         }
@@ -272,6 +277,7 @@ impl Peer {
         }
         self.start_dialling(shared, &mut state);
         drop(state);
+        self.drop_if_unused(shared);
         self.changed.notify_waiters();
     }
 
@@ -290,9 +296,7 @@ impl Peer {
                 self.set_gates(&Gate::Idle);
                 state.failures = 0;
             } else {
-                self.refuse_all(shared, &Failure::NoAddress);
-                state.is_forgotten = true;
-                shared.remove_peer(self.node);
+                self.drop_entry(shared, &mut state);
             }
             return None;
         }
@@ -305,6 +309,23 @@ impl Peer {
                 random_u64(),
             ),
         })
+    }
+
+    /// Drops the entry of a peer that nobody has named and that is not connected: peers come and go, and each
+    /// incarnation has its own id.
+    pub(crate) fn drop_if_unused(&self, shared: &Shared) {
+        let mut state = self.state.lock();
+        let is_used =
+            state.link.is_some() || state.is_dialling || state.is_confirming || state.is_address_given;
+        if !is_used && !state.is_forgotten {
+            self.drop_entry(shared, &mut state);
+        }
+    }
+
+    fn drop_entry(&self, shared: &Shared, state: &mut PeerState) {
+        state.is_forgotten = true;
+        self.refuse_all(shared, &Failure::NoAddress);
+        shared.remove_peer(self);
     }
 
     /// A dial went wrong: whoever waits is told, and until one goes right whoever comes is told at once.

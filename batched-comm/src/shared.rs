@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::RwLock;
 use quinn::VarInt;
 use ring::rand::{SecureRandom, SystemRandom};
+use tokio::time::Instant;
 
 use crate::config::EndpointConfig;
 use crate::counters::LiveCounters;
 use crate::error::Failure;
 use crate::hello::Hello;
 use crate::id::{ClusterId, NodeId};
+use crate::log_limit::LogLimit;
 use crate::peer::Peer;
 use crate::refusal::Refusal;
 use crate::services::Services;
@@ -31,6 +33,7 @@ pub(crate) struct Shared {
     cluster: RwLock<Option<ClusterId>>,
     peers: RwLock<BTreeMap<NodeId, Arc<Peer>>>,
     is_closed: AtomicBool,
+    log_limit: LogLimit,
 }
 
 impl Shared {
@@ -52,6 +55,7 @@ impl Shared {
             counters,
             peers: RwLock::default(),
             is_closed: AtomicBool::new(false),
+            log_limit: LogLimit::new(Instant::now()),
         }
     }
 
@@ -115,9 +119,12 @@ impl Shared {
         }
     }
 
-    /// Drops a peer from the map. The caller has seen to its messages.
-    pub(crate) fn remove_peer(&self, node: NodeId) {
-        self.peers.write().remove(&node);
+    /// Drops a peer from the map, unless another has taken its entry. The caller has seen to its messages.
+    pub(crate) fn remove_peer(&self, peer: &Peer) {
+        let mut peers = self.peers.write();
+        if peers.get(&peer.node).is_some_and(|entry| std::ptr::eq(Arc::as_ptr(entry), peer)) {
+            peers.remove(&peer.node);
+        }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -137,9 +144,22 @@ impl Shared {
 
     /// Counts and logs a connection that this node refuses, and tells the peer.
     pub(crate) fn refuse(&self, connection: &quinn::Connection, refusal: Refusal, detail: &str) {
+        if self.may_log() {
+            let peer = connection.remote_address();
+            tracing::warn!(node = %self.config.node, %peer, %refusal, detail, "connection refused by this node");
+        }
+        self.refuse_silently(connection, refusal, detail);
+    }
+
+    /// Counts a connection that this node refuses, and tells the peer.
+    pub(crate) fn refuse_silently(&self, connection: &quinn::Connection, refusal: Refusal, detail: &str) {
         self.counters.count_refusal(refusal);
-        tracing::warn!(peer = %connection.remote_address(), %refusal, detail, "connection refused by this node");
         connection.close(refusal.code(), detail.as_bytes());
+    }
+
+    /// Whether a line that a stranger provoked may be logged now.
+    pub(crate) fn may_log(&self) -> bool {
+        self.log_limit.permits(Instant::now())
     }
 
     /// Closes a connection that nobody needs.

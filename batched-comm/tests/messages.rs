@@ -282,3 +282,25 @@ async fn a_call_that_takes_too_long_times_out_and_its_late_answer_is_counted() {
     a.endpoint.cast(NodeId(2), Lane::Normal, holding, Bytes::new()).unwrap();
     eventually("the late answer is counted", || a.endpoint.counters().replies_unexpected == 1).await;
 }
+
+/// Snapshots must not delay heartbeats: whatever fills the bulk lane leaves the others their room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_bulk_lane_does_not_hold_up_the_control_lane() {
+    let mut config_a = config(1);
+    config_a.queue_bytes_max = 1 << 30;
+    let (a, mut b) = (node_with(config_a).await, node(2).await);
+    a.knows(&b);
+    let bulk = Bytes::from(vec![0; 32 << 20]);
+    for _ in 0..8 {
+        a.endpoint.cast(NodeId(2), Lane::Bulk, ECHO, bulk.clone()).unwrap();
+    }
+    b.next_cast().await;
+    for _ in 0..10 {
+        let answer = a.endpoint.call(NodeId(2), Lane::Control, ECHO, Bytes::new(), LONG).await;
+        assert_eq!(answer, Ok(Bytes::new()));
+    }
+    assert!(b.casts.len() < 4, "the calls were answered while the bulk was under way");
+    for _ in 0..7 {
+        b.next_cast().await;
+    }
+}
