@@ -220,3 +220,24 @@ pub async fn read(fleet: Fleet, group: GroupName) -> u64 {
     let answer = fleet.query(&group, Freshness::Latest, encode(&()), &CallOptions::default()).await.unwrap();
     postcard::from_bytes(&answer).unwrap()
 }
+
+/// Like [`count_up`], where a command may stay unknown; the counts must then never go back or jump too far.
+pub async fn count_loosely(fleet: Fleet, group: GroupName, count: u64, pause: Duration) -> Told {
+    let mut told = Told::default();
+    let env = fleet.env().clone();
+    let options = CallOptions::default().with_timeout(20 * SECOND);
+    for _ in 0..count {
+        match fleet.command(&group, 0, encode(&1_u64), &options).await {
+            Ok(reply) => {
+                told.applied += 1;
+                let total: u64 = postcard::from_bytes(&reply).unwrap();
+                let range = told.applied..=told.applied + told.unknown;
+                assert!(range.contains(&total), "{group}: {total} of {told:?}");
+            }
+            Err(CommandError::NotApplied(_)) => told.not_applied += 1,
+            Err(CommandError::Unknown(_)) => told.unknown += 1,
+        }
+        raft_fleet::rafted_value::env::sleep(env.as_ref(), pause).await;
+    }
+    told
+}
