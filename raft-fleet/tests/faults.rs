@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use support::{MS, SECOND, Told, World, name, read};
 
 /// Nodes die and come back, and networks are cut, while clients count; then all is healed. Each count is exact: as much
@@ -17,26 +19,26 @@ fn check(seed: u64) {
         })
         .collect();
     for _ in 0..6 {
-        world.sim.run_for(MS * u32::try_from(rng.next_u64() % 1500).unwrap());
+        world.sim.run_for(Duration::from_millis(rng.next_u64() % 1500));
         let place = (rng.next_u64() % 3) as usize;
         match rng.next_u64() % 3 {
             0 => {
                 world.kill(place);
-                world.sim.run_for(MS * u32::try_from(rng.next_u64() % 3000).unwrap());
+                world.sim.run_for(Duration::from_millis(rng.next_u64() % 3000));
                 world.restart(place);
                 // Another death before the group is whole would be a majority lost.
                 world.until(60 * SECOND, "whole after a restart", |world| world.is_whole(4, 3));
             }
             1 => {
                 world.sim.pause(&world.nodes[place].env);
-                world.sim.run_for(MS * u32::try_from(rng.next_u64() % 3000).unwrap());
+                world.sim.run_for(Duration::from_millis(rng.next_u64() % 3000));
                 world.sim.resume(&world.nodes[place].env);
             }
             _ => {
                 let others: Vec<String> =
                     (0..3).filter(|other| *other != place).map(support::address).collect();
                 world.sim.partition(&[support::address(place)], &others);
-                world.sim.run_for(MS * u32::try_from(rng.next_u64() % 3000).unwrap());
+                world.sim.run_for(Duration::from_millis(rng.next_u64() % 3000));
                 world.sim.heal();
             }
         }

@@ -14,7 +14,10 @@ use super::{FormationAction, FormationConfig, FormationOutcome};
 use crate::group_name::check_word;
 use crate::node_info::NodeInfo;
 
-/// One node's part in the formation of a cluster; see the [module](super).
+/// One node's part in the formation of a cluster: a pure state machine, time an argument.
+///
+/// A node grants one [`FoundingRecord`]; a record is activated when all its nodes have granted it; a grant is given back
+/// only on proof that its record can never be activated by a majority of its list.
 #[derive(Debug)]
 pub struct Formation {
     me: NodeInfo,
