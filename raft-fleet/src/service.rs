@@ -34,7 +34,8 @@ impl Handler for FleetService {
     }
 
     fn on_call(&self, from: NodeId, payload: Bytes, reply: Reply) {
-        let Some(core) = self.core.upgrade() else { return };
+        // A fleet that was shut down answers nothing, which to its callers is what a dead node does.
+        let Some(core) = self.core.upgrade().filter(|core| !core.is_closed()) else { return };
         let Some(member) = &core.member else { return };
         let request = match decode::<FleetRequest>(&payload) {
             Ok(request) => request,

@@ -62,3 +62,41 @@ fn no_fault_loses_or_doubles_a_command() {
         check(seed);
     }
 }
+
+/// Nodes start at different times, one dies and starts again while they form, and networks are cut: in the end all are
+/// in one cluster, and it works.
+fn check_formation(seed: u64) {
+    let mut world = World::new(seed, 3);
+    let mut rng = world.sim.rng();
+    for place in 0..3 {
+        world.begin(place);
+        world.sim.run_for(Duration::from_millis(rng.next_u64() % 600));
+    }
+    let cut = (rng.next_u64() % 3) as usize;
+    let others: Vec<String> = (0..3).filter(|other| *other != cut).map(support::address).collect();
+    world.sim.partition(&[support::address(cut)], &others);
+    world.sim.run_for(Duration::from_millis(rng.next_u64() % 3000));
+    world.sim.heal();
+    world.sim.run_for(Duration::from_millis(rng.next_u64() % 800));
+    let victim = (rng.next_u64() % 3) as usize;
+    world.kill(victim);
+    world.sim.run_for(Duration::from_millis(rng.next_u64() % 3000));
+    world.begin(victim);
+    (0..3).for_each(|place| world.finish(place, 60 * SECOND));
+    let cluster = world.fleet(0).cluster().cluster();
+    for place in 0..3 {
+        assert_eq!(world.fleet(place).cluster().cluster(), cluster, "seed {seed}");
+    }
+    world.until(60 * SECOND, "the cluster group is whole", |world| world.is_whole(0, 3));
+    world.add_groups(&world.fleet(1), 1);
+    let told = world.run(support::count_up(world.fleet(2), name(0), 3, MS));
+    assert_eq!(told.applied, 3, "seed {seed}");
+}
+
+#[test]
+fn nodes_form_one_cluster_whenever_one_of_them_dies() {
+    let seeds = std::env::var("RAFT_FLEET_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(30);
+    for seed in 2000..2000 + seeds {
+        check_formation(seed);
+    }
+}

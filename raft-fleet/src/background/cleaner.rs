@@ -10,28 +10,35 @@ use crate::core::Core;
 /// Groups that one command or query names at most.
 const GROUPS_MAX: usize = 1024;
 
+/// While the cluster state stays as it is, members are compared with it at every so many intervals only.
+const QUIET_INTERVALS: u32 = 10;
+
 pub(crate) async fn run(core: Arc<Core>) {
+    let Some(host) = &core.host else { return };
+    let (mut compared, mut quiet) = (0, 0);
     loop {
         core.env.sleep_until(core.jittered(core.config.balancing_interval)).await;
-        let Some(host) = &core.host else { return };
-        drop_strays(&core, host).await;
+        let revision = core.views.current().state.revision();
+        quiet += 1;
+        if revision != compared || quiet >= QUIET_INTERVALS {
+            if drop_strays(&core, host).await {
+                (compared, quiet) = (revision, 0);
+            }
+        }
         clean_up(&core, host).await;
     }
 }
 
 /// Ends members of groups that are not listed. The view may be old, or newer than a group that was just made, so the
-/// cluster group has the last word.
-async fn drop_strays(core: &Core, host: &Host) {
+/// cluster group has the last word. Says whether it was heard.
+async fn drop_strays(core: &Core, host: &Host) -> bool {
     let view = core.views.current();
-    if view.state.cluster().is_none() {
-        return;
-    }
     let statuses = host.statuses().await;
     let strays = statuses.iter().map(|status| status.group);
     let strays: Vec<GroupId> =
         strays.filter(|group| *group >= FIRST_GROUP && !view.lists(*group)).take(GROUPS_MAX).collect();
     if strays.is_empty() {
-        return;
+        return true;
     }
     let query = ClusterQuery::Missing { groups: strays };
     match core.ask_cluster(&query, core.config.call.timeout).await {
@@ -40,10 +47,12 @@ async fn drop_strays(core: &Core, host: &Host) {
                 tracing::info!(%group, node = %core.node, "the member of a removed group ends");
                 end(host, group).await;
             }
+            return true;
         }
         Ok(other) => tracing::warn!(?other, "a query for missing groups was answered strangely"),
         Err(error) => tracing::debug!(%error, "nobody knows whether groups were removed"),
     }
+    false
 }
 
 /// Makes sure that no member of a removed group can come to be here, then says so.

@@ -14,10 +14,13 @@ use crate::core::Core;
 /// A group that had no leader for this long is reported, and again after each time as long.
 const LEADERLESS_MAX: Duration = Duration::from_secs(10);
 
+/// How often the groups are looked at; on a node with thousands that is not free.
+const INTERVAL: Duration = Duration::from_secs(5);
+
 pub(crate) async fn run(core: Arc<Core>) {
     let mut since = BTreeMap::<GroupId, MonoTime>::new();
     loop {
-        core.env.sleep_until(core.jittered(core.config.balancing_interval)).await;
+        core.env.sleep_until(core.jittered(INTERVAL)).await;
         report(&core, &mut since).await;
     }
 }

@@ -5,7 +5,7 @@ use rafted_value::{GroupConfig, GroupId, NodeId};
 
 use super::command::{ClusterCommand, ClusterRefusal, ClusterReply};
 use super::{ClusterState, GROUPS_MAX, GroupEntry, GroupState, NODES_MAX, RemovedGroup};
-use crate::group_name::GroupName;
+use crate::group_name::{GroupName, check_name};
 use crate::node_info::NodeInfo;
 use crate::placement::place;
 
@@ -123,6 +123,7 @@ impl ClusterState {
         if replicas == 0 {
             return Err(ClusterRefusal::Replicas(replicas));
         }
+        check_name("name of the data type", &data).map_err(ClusterRefusal::Name)?;
         if let Some(removed) = self.removed.values().find(|removed| removed.name == name) {
             let pending = u32::try_from(removed.pending.len()).unwrap_or(u32::MAX);
             return Err(ClusterRefusal::CleanupOngoing { name, pending });

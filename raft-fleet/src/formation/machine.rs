@@ -239,6 +239,7 @@ impl Formation {
             && record.nodes.is_sorted_by(|a, b| a.node < b.node)
             && record.nodes.iter().all(|info| info.validate().is_ok())
             && record.nodes.contains(&self.me)
+            && record.config.validate().is_ok()
             && !self.refused.contains(&record.cluster);
         if !expected
             || self.is_formed()
