@@ -122,12 +122,14 @@ pub enum KvError {
         reason: String,
     },
     /// The keyspace is registered with another policy.
-    #[error("keyspace {name:?} is registered with another policy: {present:?}")]
+    #[error("keyspace {name:?} is registered with another policy: {}", present.differences(wanted))]
     AlreadyRegistered {
         /// The keyspace.
         name: KeyspaceName,
         /// The policy that it has.
         present: Box<KeyspacePolicy>,
+        /// The policy that was asked for.
+        wanted: Box<KeyspacePolicy>,
     },
     /// The cluster has as many keyspaces as it can.
     #[error("the cluster has {limit} keyspaces, its limit")]

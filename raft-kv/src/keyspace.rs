@@ -139,6 +139,25 @@ impl KeyspacePolicy {
         }
         self.group.validate()
     }
+
+    /// What differs from another policy: each setting here, and there in brackets.
+    pub fn differences(&self, other: &KeyspacePolicy) -> String {
+        let Self { value_type, shards, replicas, group } = self;
+        let mut differences = Vec::new();
+        if *value_type != other.value_type {
+            differences.push(format!("value_type {value_type:?} ({:?})", other.value_type));
+        }
+        if *shards != other.shards {
+            differences.push(format!("shards {shards} ({})", other.shards));
+        }
+        if *replicas != other.replicas {
+            differences.push(format!("replicas {replicas} ({})", other.replicas));
+        }
+        if *group != other.group {
+            differences.push(format!("group {group:?} ({:?})", other.group));
+        }
+        differences.join(", ")
+    }
 }
 
 /// How far a keyspace has come.
@@ -189,5 +208,13 @@ mod tests {
         check(KeyspacePolicy { shards: 4097, ..policy.clone() }, "shards is 4097");
         check(KeyspacePolicy { replicas: 0, ..policy.clone() }, "replicas is 0");
         check(KeyspacePolicy { value_type: String::new(), ..policy }, "value type");
+    }
+
+    #[test]
+    fn only_what_differs_between_two_policies_is_told() {
+        let policy = KeyspacePolicy::of("bytes");
+        assert_eq!(policy.differences(&policy), "");
+        let other = KeyspacePolicy { shards: 4, ..KeyspacePolicy::of("text") };
+        assert_eq!(policy.differences(&other), "value_type \"bytes\" (\"text\"), shards 16 (4)");
     }
 }

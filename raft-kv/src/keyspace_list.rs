@@ -56,8 +56,9 @@ impl KeyspaceList {
         let command = KeyspacesCommand::Register { name: name.clone(), policy: policy.clone() };
         match self.command("registering a keyspace", &command, deadline).await? {
             KeyspacesReply::Registered(keyspace) => self.make(keyspace, deadline).await,
-            KeyspacesReply::OtherPolicy(Keyspace { name, policy, .. }) => {
-                Err(KvError::AlreadyRegistered { name, present: Box::new(policy) })
+            KeyspacesReply::OtherPolicy(Keyspace { name, policy: present, .. }) => {
+                let (present, wanted) = (Box::new(present), Box::new(policy.clone()));
+                Err(KvError::AlreadyRegistered { name, present, wanted })
             }
             KeyspacesReply::InvalidPolicy(reason) => {
                 Err(KvError::InvalidPolicy { name: name.clone(), reason })
