@@ -13,8 +13,8 @@ pub struct DistAgentConfig {
     pub fleet: FleetConfig,
     /// The settings of the store below.
     pub kv: KvConfig,
-    /// How the agents are spread. The same on every node of a cluster: the node that comes first decides, and one
-    /// with other settings is refused.
+    /// How the agents are spread. The node that comes first decides for the cluster; one that comes later with other
+    /// settings logs a warning and takes what it finds.
     pub agents: AgentsPolicy,
     /// How commands and queries are sent unless their handle says otherwise.
     pub call: CallOptions,
@@ -34,7 +34,7 @@ impl Default for DistAgentConfig {
     }
 }
 
-/// How the agents are spread over the cluster; fixed when the cluster gets its first agents' node.
+/// How the agents are spread over the cluster; fixed by the first node that hosts agents.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AgentsPolicy {
     /// Into how many shards the agents are divided, each a group of its own. Default 16.

@@ -92,6 +92,9 @@ pub enum StartError {
     /// The agent types cannot work together.
     #[error(transparent)]
     AgentTypes(#[from] AgentTypesError),
+    /// A setting cannot work.
+    #[error("the configuration cannot work: {0}")]
+    InvalidConfig(String),
     /// The store below did not start, or the agents' keyspace could not be made.
     #[error(transparent)]
     Store(#[from] KvError),

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use raft_kv::raft_fleet::Fleet;
 use raft_kv::rafted_value::env::{Env, sleep};
-use raft_kv::{KeyspaceName, KeyspaceState, Kv, KvTypes};
+use raft_kv::{KeyspaceName, KeyspacePolicy, KeyspaceState, Kv, KvError, KvTypes};
 
 use crate::agent::Agent;
 use crate::agent_id::{AgentId, AgentIdError, AgentKey, AgentTypeName, QuotaName};
@@ -43,18 +43,18 @@ impl DistAgent {
     ///
     /// # Errors
     ///
-    /// When two types share a name, a setting cannot work or differs from the cluster's, or the node cannot become
-    /// part of a cluster in time.
+    /// When two types share a name, a setting cannot work, or the node cannot become part of a cluster in time.
     pub async fn start(
         env: Arc<dyn Env>,
         config: DistAgentConfig,
         types: AgentTypes,
     ) -> Result<Self, StartError> {
         types.validate()?;
+        let policy = config.agents.keyspace_policy();
+        policy.validate().map_err(StartError::InvalidConfig)?;
         let values = KvTypes::new().with(VALUE_TYPE, AgentValues::new(types.clone()));
         let kv = Kv::start(env, config.fleet.clone(), config.kv.clone(), values).await?;
-        let registered = kv.register_keyspace(keyspace(), &config.agents.keyspace_policy()).await;
-        if let Err(error) = registered {
+        if let Err(error) = register(&kv, &policy).await {
             kv.shutdown().await;
             return Err(error.into());
         }
@@ -131,6 +131,22 @@ impl DistAgent {
     /// Ends this node or client. The agents live on where the cluster has other members of their shards.
     pub async fn shutdown(&self) {
         self.kv.shutdown().await;
+    }
+}
+
+/// Makes sure that the agents' keyspace is there. The first node of a cluster decides how the agents are spread; one
+/// that comes later with other wishes takes what it finds, since it could do no good by staying away.
+async fn register(kv: &Kv, wanted: &KeyspacePolicy) -> Result<(), KvError> {
+    match kv.register_keyspace(keyspace(), wanted).await {
+        Err(KvError::AlreadyRegistered { present, .. }) if present.value_type == wanted.value_type => {
+            let differences = present.differences(wanted);
+            tracing::warn!(
+                differences,
+                "the cluster spreads its agents otherwise than this node's settings say"
+            );
+            kv.register_keyspace(keyspace(), &present).await
+        }
+        registered => registered,
     }
 }
 

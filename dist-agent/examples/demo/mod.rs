@@ -7,7 +7,7 @@ pub(crate) mod counter;
 mod membership;
 
 use std::error::Error;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use tracing_subscriber::EnvFilter;
@@ -24,7 +24,8 @@ pub(crate) fn print(event: &serde_json::Value) {
 /// Sends the logs to stderr: warnings and errors, or what the variable `RUST_LOG` asks for.
 pub(crate) fn log_to_stderr() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
 }
 
 /// The program's end: quiet if all went well, else one sentence.

@@ -1,6 +1,6 @@
 //! What a caller sees while nothing goes wrong around it.
 
-use dist_agent::{AgentError, AgentIdError, AgentNotApplied, AgentQueryError};
+use dist_agent::{AgentError, AgentIdError, AgentNotApplied, AgentQueryError, AgentTypes, DistAgent};
 use futures_util::future::join_all;
 
 use crate::agents::{Count, Counter, Stranger};
@@ -124,4 +124,31 @@ fn nodes_count_the_agents_that_they_hold() {
         let held = cluster.wait(cluster.sim.spawn_on(&node.env, async move { agents.local_agents().await }));
         assert_eq!(held, Some(20));
     }
+}
+
+/// Settings that differ must not keep a node away that could hold members.
+#[test]
+fn a_node_with_another_number_of_shards_takes_what_it_finds() {
+    let cluster = Cluster::new(8);
+    let env = cluster.sim.start_node("node-4", "sim:4");
+    let mut config = crate::cluster::config();
+    config.agents.shards = 9;
+    let start = DistAgent::start(env.clone(), config, AgentTypes::new().with::<Counter>());
+    let agents = cluster.wait(cluster.sim.spawn_on(&env, start)).expect("not killed").expect("it starts");
+    let answer = cluster.sim.spawn_on(&env, async move {
+        let counter = agents.agent::<Counter>("tenant-a", "room-42").expect("a valid identity");
+        counter.command(Count::Add(5)).await
+    });
+    assert_eq!(cluster.wait(answer), Some(Ok(5)));
+}
+
+#[test]
+fn settings_that_cannot_work_are_refused_before_the_node_joins() {
+    let cluster = Cluster::new(9);
+    let env = cluster.sim.start_node("node-4", "sim:4");
+    let mut config = crate::cluster::config();
+    config.agents.shards = 0;
+    let start = DistAgent::start(env.clone(), config, AgentTypes::new().with::<Counter>());
+    let error = cluster.wait(cluster.sim.spawn_on(&env, start)).expect("not killed").unwrap_err();
+    assert_eq!(error.to_string(), "the configuration cannot work: shards is 0, not 1 to 4096");
 }
