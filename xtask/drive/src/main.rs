@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "measures real time on a real machine")]
 
 mod bench;
+mod sim;
 
 use clap::{Parser, Subcommand};
 
@@ -17,6 +18,8 @@ struct Arguments {
 enum Verb {
     /// Measures three node processes on loopback.
     Bench(bench::Arguments),
+    /// Plays seeds of simulated worlds.
+    Sim(sim::Arguments),
     /// One node process of the bench; spoken to in JSON lines.
     #[command(hide = true)]
     BenchNode(bench::node::Arguments),
@@ -25,6 +28,7 @@ enum Verb {
 fn main() -> std::process::ExitCode {
     let result = match Arguments::parse().verb {
         Verb::Bench(arguments) => bench::run(&arguments),
+        Verb::Sim(arguments) => sim::run(&arguments),
         Verb::BenchNode(arguments) => bench::node::run(&arguments),
     };
     match result {

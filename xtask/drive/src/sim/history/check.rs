@@ -78,9 +78,12 @@ impl<'a> Order<'a> {
             match appending.get(number) {
                 None => violations.push(format!("{key:?}: nobody appended {number}")),
                 Some(operation) if operation.outcome == Outcome::Never => {
-                    violations.push(format!("{key:?}: applied although it was told never to be: {operation:?}"));
+                    violations
+                        .push(format!("{key:?}: applied although it was told never to be: {operation:?}"));
                 }
-                Some(operation) if !matches!(operation.request, Request::Append | Request::AppendIf { .. }) => {
+                Some(operation)
+                    if !matches!(operation.request, Request::Append | Request::AppendIf { .. }) =>
+                {
                     violations.push(format!("{key:?}: left a trace: {operation:?}"));
                 }
                 Some(_) => {}
@@ -131,13 +134,14 @@ impl<'a> Order<'a> {
     }
 }
 
-/// An operation that began after another had returned must come after it.
+/// An operation that began after another had returned must come after it. What a client gave up on may run at any
+/// later time, so it has not returned in this sense.
 ///
 /// That is all: sorted by version, a write before the reads of what it wrote and those by their beginnings, the
 /// operations are in an order that respects real time exactly if each pair does.
 fn check_real_time(key: Key, mut placed: Vec<Placed<'_>>, violations: &mut Vec<String>) {
-    let mut returned: Vec<Placed<'_>> =
-        placed.iter().filter(|place| place.operation.returned.is_some()).copied().collect();
+    let told = |place: &&Placed<'_>| matches!(place.operation.outcome, Outcome::Done { .. });
+    let mut returned: Vec<Placed<'_>> = placed.iter().filter(told).copied().collect();
     returned.sort_by_key(|place| place.operation.returned);
     placed.sort_by_key(|place| place.operation.invoked);
     let mut before = returned.into_iter().peekable();

@@ -11,4 +11,6 @@ mod record;
 mod tests;
 
 pub(crate) use self::check::check;
-pub(crate) use self::record::{Key, Operation, Outcome, Record, Request, Version, append_hash};
+#[cfg(test)]
+pub(crate) use self::record::Operation;
+pub(crate) use self::record::{Key, Outcome, Record, Request, Version, append_hash};

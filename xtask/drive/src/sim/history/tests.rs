@@ -7,7 +7,10 @@ use super::{Key, Operation, Outcome, Record, Request, Version, append_hash, chec
 const KEY: Key = (1, 0);
 
 fn version(list: &[u32]) -> Version {
-    Version { length: list.len() as u32, hash: list.iter().fold(0, |hash, number| append_hash(hash, *number)) }
+    Version {
+        length: list.len() as u32,
+        hash: list.iter().fold(0, |hash, number| append_hash(hash, *number)),
+    }
 }
 
 fn done(list: &[u32]) -> Outcome {
@@ -59,7 +62,7 @@ fn an_operation_that_nobody_heard_of_may_run_late_or_never() {
     assert_eq!(verdict(&operations, &[10, 11]), "");
     assert_eq!(verdict(&operations, &[10, 11, 20]), "");
     operations.push(operation(21, Request::Append, (1, 2), Outcome::Perhaps));
-    assert!(verdict(&operations, &[10, 11, 20, 21]).contains("comes after") == false);
+    assert_eq!(verdict(&operations, &[10, 11, 20, 21]), "");
 }
 
 #[test]
@@ -68,7 +71,10 @@ fn a_lost_append_is_found() {
     let mut operations = plain();
     operations.truncate(2);
     assert!(verdict(&operations, &[10]).contains("no prefix"));
-    let lost = [operation(10, Request::Append, (1, 2), done(&[11])), operation(11, Request::Append, (1, 3), done(&[11]))];
+    let lost = [
+        operation(10, Request::Append, (1, 2), done(&[11])),
+        operation(11, Request::Append, (1, 3), done(&[11])),
+    ];
     assert!(verdict(&lost, &[11]).contains("acknowledged and lost"));
 }
 
@@ -151,9 +157,8 @@ fn a_trace_of_a_panic_is_found() {
 
 #[test]
 fn a_conditional_append_that_ignores_its_condition_is_found() {
-    let conditional = |number, length, times, outcome| {
-        operation(number, Request::AppendIf { length }, times, outcome)
-    };
+    let conditional =
+        |number, length, times, outcome| operation(number, Request::AppendIf { length }, times, outcome);
     let mut operations = plain();
     operations.push(conditional(15, 2, (7, 8), done(&[10, 11, 15])));
     operations.push(conditional(16, 2, (9, 10), saw(&[10, 11, 15])));

@@ -1,0 +1,198 @@
+//! Breaks things, one draw at a time, and knows when each mends.
+
+use std::time::Duration;
+
+use rafted_value::sim::NetConfig;
+
+use super::plan::{Kind, ms, one_of};
+use super::run::{Event, Run};
+
+/// How far a wall clock is moved at most.
+const WALL_STEP_MAX: Duration = Duration::from_secs(8);
+
+impl Run<'_> {
+    /// One fault of the kind that is drawn.
+    pub(super) fn break_something(&mut self) -> Result<(), String> {
+        match self.plan.faults.draw_kind(&mut self.rng) {
+            Kind::Kill => self.kill(false),
+            Kind::Stop => self.kill(true),
+            Kind::Pause => self.pause(),
+            Kind::Isolate => self.isolate(),
+            Kind::Split => self.split(),
+            Kind::OneWay => self.cut_one_way(),
+            Kind::Network => self.disturb_network(),
+            Kind::Drift => self.drift(),
+            Kind::Wall => self.move_wall_clock(),
+            Kind::Churn => self.churn(),
+        }
+        Ok(())
+    }
+
+    /// A place, with a preference for those that matter.
+    fn target(&mut self) -> usize {
+        if self.rng.chance(0.5) {
+            let group = one_of(&mut self.rng, &self.plan.groups).id;
+            if let Some((place, _)) = self.cluster.leader(group) {
+                return place;
+            }
+        }
+        self.rng.below(self.cluster.places.len() as u64) as usize
+    }
+
+    fn length(&mut self) -> Duration {
+        let length_max = self.plan.faults.length_max;
+        self.rng.duration(ms(1), length_max)
+    }
+
+    /// Kills a node if every group keeps a majority of its state; `politely` after its host was shut down.
+    fn kill(&mut self, politely: bool) {
+        let place = self.target();
+        let Some(life) = &self.cluster.places[place].life else { return };
+        let spared = self.operators.iter().any(|operator| {
+            let left = self.cluster.members_left(operator.group(), Some(place));
+            !operator.memberships(&self.cluster).survive_with(&left)
+        });
+        if spared {
+            self.count("kills withheld: too little state would be left");
+            return;
+        }
+        let node = life.env.node();
+        if politely && !life.paused {
+            let host = life.host.clone();
+            let _: Option<()> =
+                self.cluster.sim.run_until(Duration::ZERO, async move { host.shutdown().await });
+            self.count("stops");
+        } else {
+            self.count("kills");
+        }
+        self.cluster.kill(place);
+        let absence_max = self.plan.faults.absence_max;
+        let absence = self.rng.duration(Duration::ZERO, absence_max);
+        self.note(&format!("kill {node} at {place} (politely: {politely}), replaced in {absence:?}"));
+        self.after(absence, Event::Return(place));
+    }
+
+    fn pause(&mut self) {
+        let place = self.target();
+        let length = self.length();
+        let Some(life) = &self.cluster.places[place].life else { return };
+        let node = life.env.node();
+        self.note(&format!("pause {node} at {place} for {length:?}"));
+        self.count("pauses");
+        self.cluster.set_paused(place, true);
+        self.after(length, Event::Resume(node));
+    }
+
+    fn isolate(&mut self) {
+        let place = self.target();
+        let lonely = vec![self.cluster.places[place].address.clone()];
+        let mut others = self.addresses(true);
+        others.retain(|address| *address != lonely[0]);
+        self.count("nodes isolated");
+        self.partition(lonely, others);
+    }
+
+    fn split(&mut self) {
+        let (mut left, mut right) = (Vec::new(), Vec::new());
+        for address in self.addresses(true) {
+            let side = if self.rng.chance(0.5) { &mut left } else { &mut right };
+            side.push(address);
+        }
+        self.count("network splits");
+        self.partition(left, right);
+    }
+
+    fn partition(&mut self, left: Vec<String>, right: Vec<String>) {
+        let length = self.length();
+        self.note(&format!("cut {left:?} off {right:?} for {length:?}"));
+        self.cluster.sim.partition(&left, &right);
+        self.after(length, Event::Mend(left, right));
+    }
+
+    fn cut_one_way(&mut self) {
+        let place = self.target();
+        let here = vec![self.cluster.places[place].address.clone()];
+        let mut others = self.addresses(false);
+        others.retain(|address| *address != here[0] && self.rng.chance(0.6));
+        let length = self.length();
+        let deaf = self.rng.chance(0.5);
+        self.note(&format!(
+            "{here:?} is {} {others:?} for {length:?}",
+            if deaf { "deaf to" } else { "not heard by" }
+        ));
+        let (from, to) = if deaf { (&others, &here) } else { (&here, &others) };
+        self.cluster.sim.partition_one_way(from, to);
+        self.count("one-way cuts");
+        self.after(length, Event::Mend(here, others));
+    }
+
+    /// The addresses of all places, and of the clients where asked.
+    fn addresses(&self, with_clients: bool) -> Vec<String> {
+        let places = self.cluster.places.iter().map(|place| place.address.clone());
+        let clients = self.clients.iter().map(|client| client.env.address().to_owned());
+        places.chain(clients.filter(|_| with_clients)).collect()
+    }
+
+    fn disturb_network(&mut self) {
+        let rng = &mut self.rng;
+        let config = NetConfig {
+            delay_max: ms(one_of(rng, &[1, 20, 100, 500])),
+            loss: one_of(rng, &[0.0, 0.02, 0.2]),
+            duplication: one_of(rng, &[0.0, 0.0, 0.1]),
+            reordering: one_of(rng, &[0.0, 0.1, 0.5]),
+            straggling_max: ms(one_of(rng, &[5, 50, 1_000])),
+            bandwidth_bytes_per_second: one_of(rng, &[100_000, 125_000_000]),
+            ..NetConfig::default()
+        };
+        if config.duplication > 0.0 {
+            self.around.duplicates.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+        let length = self.length();
+        self.note(&format!(
+            "network: delay to {:?}, loss {}, duplication {}, reordering {} by {:?}, {} bytes/s, for {length:?}",
+            config.delay_max,
+            config.loss,
+            config.duplication,
+            config.reordering,
+            config.straggling_max,
+            config.bandwidth_bytes_per_second
+        ));
+        self.cluster.sim.set_net_config(config);
+        self.count("network disturbances");
+        self.after(length, Event::Calm);
+    }
+
+    fn drift(&mut self) {
+        let place = self.target();
+        let max = i64::from(self.plan.drift_ppm_max);
+        let drift = self.rng.below(2 * max.unsigned_abs() + 1) as i64 - max;
+        let drift = one_of(&mut self.rng, &[drift, max, -max]);
+        let Some(life) = &self.cluster.places[place].life else { return };
+        self.cluster.sim.set_drift(&life.env, drift);
+        self.note(&format!("the clock at {place} drifts by {drift} ppm"));
+        self.count("changes of clock drift");
+    }
+
+    fn move_wall_clock(&mut self) {
+        let place = self.target();
+        let by = self.rng.duration(Duration::ZERO, WALL_STEP_MAX);
+        let forward = self.rng.chance(0.5);
+        let Some(life) = &self.cluster.places[place].life else { return };
+        if forward {
+            self.cluster.sim.advance_wall(&life.env, by);
+        } else {
+            self.cluster.sim.set_back_wall(&life.env, by);
+        }
+        self.note(&format!("the wall clock at {place} jumps by {by:?}, forward: {forward}"));
+        self.count("wall clock jumps");
+    }
+
+    fn churn(&mut self) {
+        let index = self.rng.below(self.operators.len() as u64) as usize;
+        if let Some(step) = self.operators[index].operate(&self.cluster, true, &mut self.rng) {
+            let group = self.operators[index].group();
+            self.note(&format!("group {group}: {step:?}, for no reason"));
+            self.count("membership churn");
+        }
+    }
+}

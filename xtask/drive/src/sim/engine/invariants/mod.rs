@@ -1,0 +1,78 @@
+//! What must hold at every instant, whatever breaks: one file each. That members never diverge is watched by
+//! [`Witness`](super::witness::Witness), what clients are told by [`history`](crate::sim::history).
+
+mod equal_membership;
+mod indices_never_go_back;
+mod nothing_fenced;
+mod one_leader_a_term;
+mod one_lease;
+
+use rafted_value::{GroupStatus, NodeId};
+
+use self::equal_membership::EqualMembership;
+use self::indices_never_go_back::IndicesNeverGoBack;
+use self::nothing_fenced::nothing_fenced;
+use self::one_leader_a_term::OneLeaderATerm;
+use self::one_lease::one_lease;
+
+/// One member as it said of itself at one instant.
+#[derive(Clone, Debug)]
+pub(super) struct Sighting {
+    pub(super) node: NodeId,
+    pub(super) status: GroupStatus,
+}
+
+/// All invariants over what members say of themselves.
+#[derive(Debug, Default)]
+pub(super) struct Invariants {
+    leaders: OneLeaderATerm,
+    indices: IndicesNeverGoBack,
+    membership: EqualMembership,
+}
+
+impl Invariants {
+    /// Takes in what all members that can speak said at one instant.
+    ///
+    /// # Errors
+    ///
+    /// The first invariant that does not hold, with what contradicts it.
+    pub(super) fn observe(&mut self, sightings: &[Sighting]) -> Result<(), String> {
+        for sighting in sightings {
+            nothing_fenced(sighting)?;
+            self.leaders.observe(sighting)?;
+            self.indices.observe(sighting)?;
+            self.membership.observe(sighting)?;
+        }
+        one_lease(sightings)
+    }
+
+    /// How many leaders there were beyond the first of each group.
+    pub(super) fn leader_changes(&self) -> u64 {
+        self.leaders.changes()
+    }
+}
+
+#[cfg(test)]
+pub(super) fn sighting(node: u64, member: u64) -> Sighting {
+    use rafted_value::{GroupConfig, GroupId, MemberId, Role};
+    let status = GroupStatus {
+        group: GroupId(1),
+        data: "lists-1".into(),
+        member: MemberId(member),
+        role: Role::Follower,
+        term: 1,
+        leader: None,
+        ready: false,
+        leased: false,
+        members: Vec::new(),
+        commit_index: 1,
+        applied_index: 1,
+        last_index: 1,
+        snapshot_index: 1,
+        log_bytes: 0,
+        session_replies: 0,
+        config: GroupConfig::default(),
+        fenced: None,
+    };
+    Sighting { node: NodeId(node), status }
+}

@@ -1,0 +1,29 @@
+//! The scenario of the engine alone: hosts, groups and clients under faults, then mended and compared.
+
+mod client;
+mod cluster;
+mod directory;
+mod faults;
+mod invariants;
+mod lists;
+mod operator;
+mod plan;
+mod quorum;
+mod run;
+mod verdict;
+mod witness;
+
+use self::run::Run;
+use super::notes::Notes;
+
+/// Plays one seed.
+///
+/// # Errors
+///
+/// What did not hold.
+pub(super) fn play(seed: u64, notes: &mut Notes) -> Result<(), String> {
+    let mut run = Run::start(seed, notes)?;
+    let result = run.play();
+    run.conclude();
+    result
+}

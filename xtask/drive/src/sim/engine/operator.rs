@@ -1,0 +1,181 @@
+//! Keeps the groups at their size: adds members where some are missing, removes dead and surplus ones, one step at a time.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rafted_value::sim::{SimEnv, SimRng};
+use rafted_value::{GroupError, GroupId, Host, MemberId, NodeId};
+
+use super::cluster::{Cluster, voters_of};
+use super::invariants::Sighting;
+use super::plan::GroupPlan;
+use super::quorum::{Memberships, VoterChange, has_majority};
+use crate::sim::tally::Tally;
+
+/// One step of a group's membership.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Step {
+    Add(NodeId),
+    Promote(MemberId),
+    Remove(MemberId),
+}
+
+/// Looks after one group.
+pub(super) struct Operator {
+    group: u64,
+    voters: usize,
+    under_way: Option<UnderWay>,
+    /// Steps whose fate is not known, and the highest term that was known when that was told.
+    uncertain: Vec<(Step, u64)>,
+}
+
+/// A step that a leader's host was asked for.
+struct UnderWay {
+    step: Step,
+    env: Arc<SimEnv>,
+    answer: Arc<Mutex<Option<Result<(), GroupError>>>>,
+}
+
+impl Operator {
+    /// The operator of a group.
+    pub(super) fn new(group: &GroupPlan) -> Self {
+        Self { group: group.id, voters: group.voters, under_way: None, uncertain: Vec::new() }
+    }
+
+    /// The group it looks after.
+    pub(super) fn group(&self) -> u64 {
+        self.group
+    }
+
+    /// Takes in what became of the last step, as of the newest look at the cluster.
+    pub(super) fn follow_up(&mut self, cluster: &Cluster, tally: &mut Tally) {
+        if let Some((_, leader)) = cluster.leader(self.group) {
+            // What a leader of a later term has not applied when it serves is overwritten for ever.
+            self.uncertain.retain(|(_, term)| leader.status.term <= *term);
+        }
+        let Some(under_way) = &self.under_way else { return };
+        let answer = under_way.answer.lock().take();
+        let answer = match answer {
+            None if under_way.env.is_alive() => return,
+            None => Err(GroupError::Unknown(GroupId(self.group))),
+            Some(answer) => answer,
+        };
+        let step = under_way.step;
+        self.under_way = None;
+        match answer {
+            Ok(()) => tally.one(match step {
+                Step::Add(_) => "learners added",
+                Step::Promote(_) => "learners promoted",
+                Step::Remove(_) => "members removed",
+            }),
+            Err(GroupError::Unknown(_)) => {
+                tally.one("membership changes of unknown fate");
+                let terms = cluster.views(self.group).map(|(_, sighting)| sighting.status.term);
+                self.uncertain.push((step, terms.max().unwrap_or(u64::MAX)));
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Every membership that may be in force.
+    pub(super) fn memberships(&self, cluster: &Cluster) -> Memberships {
+        let current: Option<BTreeSet<MemberId>> = cluster
+            .leader(self.group)
+            .map(|(_, leader)| leader.status.members.iter().map(|member| member.member).collect());
+        let mut memberships = Memberships::default();
+        for (_, sighting) in cluster.views(self.group) {
+            // Who was removed and has not heard of it finds no votes any more.
+            if current.as_ref().is_none_or(|members| members.contains(&sighting.status.member)) {
+                memberships.add(voters_of(sighting));
+            }
+        }
+        let steps = self.under_way.iter().map(|under_way| under_way.step);
+        for step in steps.chain(self.uncertain.iter().map(|(step, _)| *step)) {
+            match step {
+                Step::Add(_) => {}
+                Step::Promote(member) => memberships.perhaps(VoterChange::Gain(member)),
+                Step::Remove(member) => memberships.perhaps(VoterChange::Lose(member)),
+            }
+        }
+        memberships
+    }
+
+    /// Takes one of the steps that bring the group to its size, or when `churn` is set, one that need not.
+    pub(super) fn operate(&mut self, cluster: &Cluster, churn: bool, rng: &mut SimRng) -> Option<Step> {
+        if self.under_way.is_some() {
+            return None;
+        }
+        let (place, leader) = cluster.leader(self.group)?;
+        let steps = self.possible_steps(cluster, leader, churn);
+        let step = *rng.pick(&steps)?;
+        let life = cluster.places[place].life.as_ref()?;
+        let answer = Arc::new(Mutex::new(None));
+        let (host, group, slot) = (life.host.clone(), GroupId(self.group), answer.clone());
+        drop(cluster.sim.spawn_on(&life.env, async move {
+            let result = take(&host, group, step).await;
+            *slot.lock() = Some(result);
+        }));
+        self.under_way = Some(UnderWay { step, env: life.env.clone(), answer });
+        Some(step)
+    }
+
+    fn possible_steps(&self, cluster: &Cluster, leader: &Sighting, churn: bool) -> Vec<Step> {
+        let members = &leader.status.members;
+        let lives = |node| cluster.place_of(node).is_some();
+        let left = cluster.members_left(self.group, None);
+        let voters = voters_of(leader);
+        let safe = |change: VoterChange| has_majority(&change.apply(&voters), &left);
+        let live_voters = members.iter().filter(|member| member.voter && lives(member.node)).count();
+        let live_learners = members.iter().filter(|member| !member.voter && lives(member.node)).count();
+        let mut steps = Vec::new();
+        for member in members {
+            let (id, alive) = (member.member, lives(member.node));
+            let surplus = if member.voter {
+                live_voters > self.voters
+            } else {
+                live_voters + live_learners > self.voters
+            };
+            if alive && !member.voter && (churn || live_voters < self.voters) && safe(VoterChange::Gain(id)) {
+                steps.push(Step::Promote(id));
+            }
+            let unwanted = !alive || surplus || churn;
+            let spared = id == leader.status.member || (member.voter && !safe(VoterChange::Lose(id)));
+            if unwanted && !spared {
+                steps.push(Step::Remove(id));
+            }
+        }
+        if churn || live_voters + live_learners < self.voters {
+            let nodes = cluster.lives().map(|life| life.env.node());
+            let free = nodes.filter(|node| members.iter().all(|member| member.node != *node));
+            steps.extend(free.map(Step::Add));
+        }
+        steps
+    }
+
+    /// Whether the group has exactly the members it should, all on living nodes.
+    pub(super) fn is_content(&self, cluster: &Cluster) -> Result<(), String> {
+        let (_, leader) = cluster.leader(self.group).ok_or("it has no leader that serves")?;
+        let members = &leader.status.members;
+        let lives = |node| cluster.place_of(node).is_some();
+        if self.under_way.is_some()
+            || members.len() != self.voters
+            || !members.iter().all(|member| member.voter && lives(member.node))
+        {
+            return Err(format!("its members are {members:?}, with {:?} under way", self.step_under_way()));
+        }
+        Ok(())
+    }
+
+    fn step_under_way(&self) -> Option<Step> {
+        self.under_way.as_ref().map(|under_way| under_way.step)
+    }
+}
+
+async fn take(host: &Host, group: GroupId, step: Step) -> Result<(), GroupError> {
+    match step {
+        Step::Add(node) => host.add_learner(group, node).await.map(drop),
+        Step::Promote(member) => host.promote(group, member).await,
+        Step::Remove(member) => host.remove_member(group, member).await,
+    }
+}

@@ -1,0 +1,327 @@
+//! One seed from its first node to its verdict: load under faults, then everything mended and everything compared.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rafted_value::NodeId;
+use rafted_value::sim::{ClockConfig, NetConfig, Sim, SimRng};
+
+use super::client::{Client, Surroundings};
+use super::cluster::Cluster;
+use super::invariants::Invariants;
+use super::operator::Operator;
+use super::plan::{Plan, ms};
+use crate::sim::notes::Notes;
+
+/// A group must be led and have all its members within this time where nothing breaks.
+const CALM_MAX: Duration = Duration::from_secs(60);
+/// The same after the faults.
+const HEAL_MAX: Duration = Duration::from_secs(90);
+
+/// Everything of one seed.
+pub(super) struct Run<'a> {
+    pub(super) plan: Plan,
+    pub(super) rng: SimRng,
+    pub(super) cluster: Cluster,
+    pub(super) operators: Vec<Operator>,
+    pub(super) around: Arc<Surroundings>,
+    pub(super) clients: Vec<Client>,
+    pub(super) invariants: Invariants,
+    agenda: BTreeMap<(Duration, u64), Event>,
+    events: u64,
+    breaking: bool,
+    notes: &'a mut Notes,
+}
+
+/// What the harness does at its time.
+pub(super) enum Event {
+    Look,
+    Operate,
+    Break,
+    Resume(NodeId),
+    Mend(Vec<String>, Vec<String>),
+    Calm,
+    /// A new node starts at a place.
+    Return(usize),
+}
+
+impl<'a> Run<'a> {
+    /// A cluster with its groups founded and its clients idle.
+    pub(super) fn start(seed: u64, notes: &'a mut Notes) -> Result<Self, String> {
+        let sim = Sim::new(seed, NetConfig::default());
+        let mut rng = sim.rng();
+        let plan = Plan::draw(&mut rng);
+        notes.journal.note(Duration::ZERO, &format!("{plan:?}"));
+        sim.set_clock_config(ClockConfig { drift_ppm_max: plan.drift_ppm_max, ..ClockConfig::default() });
+        let witness = Arc::default();
+        let cluster = Cluster::start(sim, &plan, &witness);
+        let around = Arc::new(Surroundings {
+            directory: cluster.directory.clone(),
+            witness,
+            record: Default::default(),
+            load: plan.load.clone(),
+            duplicates: false.into(),
+            stop: false.into(),
+            running: 0.into(),
+            tally: Default::default(),
+            complaint: Default::default(),
+        });
+        let operators = plan.groups.iter().map(Operator::new).collect();
+        let mut run = Self {
+            plan,
+            rng,
+            cluster,
+            operators,
+            around,
+            clients: Vec::new(),
+            invariants: Invariants::default(),
+            agenda: BTreeMap::new(),
+            events: 0,
+            breaking: false,
+            notes,
+        };
+        for group in &run.plan.groups {
+            run.cluster.found(group)?;
+        }
+        run.after(Duration::ZERO, Event::Look);
+        run.after(ms(1), Event::Operate);
+        Ok(run)
+    }
+
+    /// The whole of it.
+    ///
+    /// # Errors
+    ///
+    /// What did not hold.
+    pub(super) fn play(&mut self) -> Result<(), String> {
+        self.until_content(CALM_MAX).map_err(|why| format!("before any fault: {why}"))?;
+        self.start_clients();
+        self.breaking = true;
+        self.after(Duration::ZERO, Event::Break);
+        self.pass(self.plan.faults.time)?;
+        self.breaking = false;
+        self.note("everything is mended");
+        self.cluster.mend();
+        let mended = self.cluster.sim.elapsed();
+        self.until_content(HEAL_MAX).map_err(|why| format!("after everything is mended: {why}"))?;
+        self.pass(ms(200))?;
+        self.end_load()?;
+        self.probe()?;
+        self.until_equal(HEAL_MAX)?;
+        let healed = self.cluster.sim.elapsed() - mended;
+        self.notes.slowest_heal = self.notes.slowest_heal.max(healed);
+        self.compare()
+    }
+
+    /// Notes how far it came, however it ended.
+    pub(super) fn conclude(&mut self) {
+        self.notes.virtual_time = self.cluster.sim.elapsed();
+        self.notes.trace_hash = self.cluster.sim.trace_hash();
+        self.notes.tally.merge(&self.around.tally.lock());
+        self.notes.tally.add("leader changes", self.invariants.leader_changes());
+        let commands: u64 = self.plan.groups.iter().map(|group| self.around.witness.ran(group.id)).sum();
+        self.notes.tally.add("commands run", commands);
+        let stats = self.cluster.sim.stats();
+        self.notes.tally.add("messages delivered", stats.delivered);
+        self.notes.tally.add("messages lost", stats.lost);
+        self.notes.tally.add("messages duplicated", stats.duplicated);
+        self.notes.tally.add("messages reordered", stats.reordered);
+    }
+
+    /// Writes a line into the seed's journal.
+    pub(super) fn note(&mut self, what: &str) {
+        self.notes.journal.note(self.cluster.sim.elapsed(), what);
+    }
+
+    /// Counts an event.
+    pub(super) fn count(&mut self, what: &'static str) {
+        self.notes.tally.one(what);
+    }
+
+    /// Puts an event on the agenda.
+    pub(super) fn after(&mut self, wait: Duration, event: Event) {
+        self.events += 1;
+        self.agenda.insert((self.cluster.sim.elapsed() + wait, self.events), event);
+    }
+
+    fn start_clients(&mut self) {
+        let groups: Vec<u64> = self.plan.groups.iter().map(|group| group.id).collect();
+        for index in 0..self.plan.load.clients {
+            let env = self.cluster.sim.start_node("client", &format!("sim:client-{index}"));
+            let client = Client::new(env, self.around.clone(), &groups);
+            for _ in 0..self.plan.load.concurrency {
+                let work = client.clone().work(self.cluster.sim.rng());
+                drop(self.cluster.sim.spawn_on(&client.env, work));
+            }
+            self.clients.push(client);
+        }
+    }
+
+    /// Lets `time` pass, and does what is due in it.
+    fn pass(&mut self, time: Duration) -> Result<(), String> {
+        let end = self.cluster.sim.elapsed() + time;
+        while let Some(entry) = self.agenda.first_entry()
+            && entry.key().0 <= end
+        {
+            let ((due, _), event) = entry.remove_entry();
+            self.run_to(due);
+            self.happen(event)?;
+        }
+        self.run_to(end);
+        Ok(())
+    }
+
+    fn run_to(&mut self, time: Duration) {
+        let passed = time.saturating_sub(self.cluster.sim.elapsed());
+        self.cluster.sim.run_for(passed);
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), String> {
+        match event {
+            Event::Look => {
+                self.look()?;
+                let wait = self.rng.duration(ms(1), self.plan.watch_every);
+                self.after(wait, Event::Look);
+            }
+            Event::Operate => self.operate()?,
+            Event::Break if self.breaking => {
+                // What is broken depends on who leads and who is there.
+                self.look()?;
+                self.break_something()?;
+                let wait = self.rng.duration(Duration::ZERO, self.plan.faults.gap_max);
+                self.after(wait, Event::Break);
+            }
+            Event::Break => {}
+            Event::Resume(node) => {
+                if let Some(place) = self.cluster.place_of(node) {
+                    self.cluster.set_paused(place, false);
+                }
+            }
+            Event::Mend(left, right) => self.cluster.sim.heal_between(&left, &right),
+            Event::Calm => self.cluster.sim.set_net_config(NetConfig::default()),
+            Event::Return(place) => {
+                if self.cluster.places[place].life.is_none() {
+                    self.cluster.start_node(place);
+                    self.count("nodes replaced");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at all members at this instant and checks what must hold.
+    fn look(&mut self) -> Result<(), String> {
+        let sightings = self.cluster.look()?;
+        self.invariants.observe(&sightings)?;
+        self.around.witness.check()?;
+        for operator in &mut self.operators {
+            operator.follow_up(&self.cluster, &mut self.notes.tally);
+        }
+        self.around.complaint.lock().clone().map_or(Ok(()), Err)
+    }
+
+    fn operate(&mut self) -> Result<(), String> {
+        self.look()?;
+        for index in 0..self.operators.len() {
+            if let Some(step) = self.operators[index].operate(&self.cluster, false, &mut self.rng) {
+                let group = self.operators[index].group();
+                self.note(&format!("group {group}: {step:?}"));
+            }
+        }
+        let every = if self.breaking { self.plan.faults.operator_every } else { ms(20) };
+        let wait = self.rng.duration(every / 4, every);
+        self.after(wait, Event::Operate);
+        Ok(())
+    }
+
+    /// Waits until every group is led and has the members it should.
+    fn until_content(&mut self, limit: Duration) -> Result<(), String> {
+        self.until(limit, |run| {
+            for operator in &run.operators {
+                operator
+                    .is_content(&run.cluster)
+                    .map_err(|why| format!("group {}: {why}", operator.group()))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Waits until all members of every group have applied all there is.
+    fn until_equal(&mut self, limit: Duration) -> Result<(), String> {
+        self.until_content(limit)?;
+        self.until(limit, |run| run.plan.groups.iter().try_for_each(|group| run.is_equal(group.id)))
+    }
+
+    fn is_equal(&self, group: u64) -> Result<(), String> {
+        let (_, leader) =
+            self.cluster.leader(group).ok_or(format!("group {group} has no leader that serves"))?;
+        let views: BTreeMap<_, _> =
+            self.cluster.views(group).map(|(_, view)| (view.status.member, &view.status)).collect();
+        for member in &leader.status.members {
+            let applied = views.get(&member.member).map(|status| status.applied_index);
+            if applied != Some(leader.status.last_index) {
+                return Err(format!(
+                    "group {group}: {} has applied {applied:?} of {}",
+                    member.member, leader.status.last_index
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn until(
+        &mut self,
+        limit: Duration,
+        condition: impl Fn(&Self) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let end = self.cluster.sim.elapsed() + limit;
+        loop {
+            self.look()?;
+            match condition(self) {
+                Ok(()) => return Ok(()),
+                Err(why) if self.cluster.sim.elapsed() >= end => {
+                    return Err(format!("after {limit:?}: {why}"));
+                }
+                Err(_) => self.pass(ms(10))?,
+            }
+        }
+    }
+
+    /// Stops the clients and waits for what they have under way.
+    fn end_load(&mut self) -> Result<(), String> {
+        self.around.stop.store(true, Ordering::Relaxed);
+        let limit = self.plan.load.give_up_after + self.plan.load.attempt_limit + ms(2_000);
+        self.until(limit, |run| match run.around.running.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            running => Err(format!("{running} clients do not come to an end")),
+        })
+    }
+
+    /// Every group must take a command from a new client.
+    fn probe(&mut self) -> Result<(), String> {
+        let groups: Vec<u64> = self.plan.groups.iter().map(|group| group.id).collect();
+        let end = self.cluster.sim.elapsed() + HEAL_MAX;
+        let env = self.cluster.sim.start_node("probe", "sim:probe");
+        let client = Client::new(env, self.around.clone(), &groups);
+        loop {
+            let probe = client.clone().probe(self.cluster.sim.rng());
+            let answer = Arc::new(parking_lot::Mutex::new(None));
+            let slot = answer.clone();
+            drop(self.cluster.sim.spawn_on(&client.env, async move {
+                let result = probe.await;
+                *slot.lock() = Some(result);
+            }));
+            self.until(HEAL_MAX, |_| {
+                if answer.lock().is_some() { Ok(()) } else { Err("a probe has no end".into()) }
+            })?;
+            let result = answer.lock().take();
+            match result {
+                Some(Ok(())) => return Ok(()),
+                Some(Err(why)) if self.cluster.sim.elapsed() >= end => return Err(why),
+                _ => {}
+            }
+        }
+    }
+}

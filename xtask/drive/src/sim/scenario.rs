@@ -1,0 +1,40 @@
+//! What can be simulated, by name.
+
+use super::notes::Notes;
+use super::{counters, engine, panics};
+
+/// A kind of world with its faults and its checks.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, clap::ValueEnum)]
+pub(crate) enum Scenario {
+    /// Hosts with replicated groups, and nothing above them.
+    Engine,
+}
+
+/// All of them.
+pub(crate) const ALL: [Scenario; 1] = [Scenario::Engine];
+
+impl Scenario {
+    /// Its name, as the command line takes it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Scenario::Engine => "engine",
+        }
+    }
+
+    /// Plays one seed on this thread.
+    ///
+    /// # Errors
+    ///
+    /// What did not hold; a panic counts.
+    pub(crate) fn play(self, seed: u64) -> (Notes, Result<(), String>) {
+        let mut notes = Notes::default();
+        let counters = counters::Counters::default();
+        let result = panics::catch(|| {
+            metrics::with_local_recorder(&counters, || match self {
+                Scenario::Engine => engine::play(seed, &mut notes),
+            })
+        });
+        counters.read_out(&mut notes.tally);
+        (notes, result)
+    }
+}
