@@ -4,6 +4,7 @@ mod support;
 
 use std::time::Duration;
 
+use raft_fleet::rafted_value::sim::NetConfig;
 use support::{MS, SECOND, Told, World, name, read};
 
 /// Nodes die and come back, and networks are cut, while clients count; then all is healed. Each count is exact: as much
@@ -12,6 +13,11 @@ fn check(seed: u64) {
     let mut world = World::formed(seed, 3);
     let mut rng = world.sim.rng();
     world.add_groups(&world.fleet(0), 4);
+    if seed.is_multiple_of(2) {
+        // A network that keeps less than a QUIC connection does.
+        let config = world.sim.net_config();
+        world.sim.set_net_config(NetConfig { loss: 0.01, duplication: 0.01, reordering: 0.02, ..config });
+    }
     let (client_env, client) = world.client("client");
     let tasks: Vec<_> = (0..4)
         .map(|group| {
