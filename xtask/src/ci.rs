@@ -26,19 +26,32 @@ fn steps() -> Vec<Step> {
         Step::command("format", Invocation::cargo("fmt --all --check")),
         Step::check("tidy", "cargo xtask tidy", tidy::check_tree),
         deny(),
+        advisories(),
         Step::command("clippy", clippy),
         Step::command_with_output("test", test),
         Step::command("doc", doc),
     ]
 }
 
-/// Licences, bans, sources and advisories, where the tool for it is installed.
+/// Licences, bans and sources, where the tool for it is installed.
 fn deny() -> Step {
-    let version =
-        Invocation::cargo("deny --version").command().stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if version.is_ok_and(|status| status.success()) {
-        Step::command("deny", Invocation::cargo("deny --locked --all-features check"))
+    if answers("deny --version") {
+        Step::command("deny", Invocation::cargo("deny --locked --all-features check bans licenses sources"))
     } else {
         Step::skipped("deny", "cargo-deny is not installed")
     }
+}
+
+/// Advisories, where their database can be fetched: everything else here works without a network.
+fn advisories() -> Step {
+    if answers("deny fetch db") {
+        Step::command("advisories", Invocation::cargo("deny --locked --all-features check advisories"))
+    } else {
+        Step::skipped("advisories", "cargo-deny is not installed, or its database cannot be fetched")
+    }
+}
+
+fn answers(arguments: &str) -> bool {
+    let status = Invocation::cargo(arguments).command().stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
 }

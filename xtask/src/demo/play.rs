@@ -239,7 +239,7 @@ impl<'a> Play<'a> {
             Fate::Back { index, name, since } if cluster.groups_of(*index) > 0 => {
                 let (after, groups) = (since.elapsed(), cluster.groups_of(*index));
                 self.screen
-                    .say(&format!("{name} hosts {groups} groups again, {:.1} s later", after.as_secs_f64()));
+                    .say(&format!("{name} hosts {groups} groups again, {} ms later", after.as_millis()));
                 self.fate = Fate::Hosting { name: name.clone(), after };
             }
             _ => {}

@@ -35,7 +35,7 @@ impl Verdict {
         ];
         if let Some((name, after)) = &self.killed {
             rows.push(["killed with SIGKILL".to_owned(), name.clone()]);
-            rows.push(["hosts groups again after".to_owned(), format!("{:.1} s", after.as_secs_f64())]);
+            rows.push(["hosts groups again after".to_owned(), format!("{} ms", after.as_millis())]);
         }
         rows.push(["acknowledged".to_owned(), grouped(result.acknowledged)]);
         rows.push(["unknown".to_owned(), grouped(result.unknown)]);
