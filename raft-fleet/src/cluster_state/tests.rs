@@ -1,3 +1,5 @@
+//! What each command does to the cluster state, and that its bytes stay as they are.
+
 use proptest::prelude::*;
 use rafted_value::encode;
 
