@@ -52,10 +52,15 @@ pub(crate) struct Verdict {
 /// An outage shorter than this is not worth a line of its own.
 const OUTAGE_TOLD_MIN: Duration = Duration::from_millis(100);
 
+/// The longest latency that is told from longer ones: a minute.
+const MICROS_MAX: u64 = 60_000_000;
+
 impl Tally {
     /// A tally of `agents` counters that starts now.
     pub(crate) fn new(agents: usize, now: MonoTime) -> Self {
-        let histogram = || Histogram::new(3).expect("3 significant digits are allowed");
+        // With bounds: without them it would not grow for values that are clamped, and show 2 ms for anything above.
+        let histogram =
+            || Histogram::new_with_bounds(1, MICROS_MAX, 3).expect("the bounds are far enough apart");
         let times = Times {
             start: now,
             end: now,
