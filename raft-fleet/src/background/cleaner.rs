@@ -20,10 +20,9 @@ pub(crate) async fn run(core: Arc<Core>) {
         core.env.sleep_until(core.jittered(core.config.balancing_interval)).await;
         let revision = core.views.current().state.revision();
         quiet += 1;
-        if revision != compared || quiet >= QUIET_INTERVALS {
-            if drop_strays(&core, host).await {
-                (compared, quiet) = (revision, 0);
-            }
+        let due = revision != compared || quiet >= QUIET_INTERVALS;
+        if due && drop_strays(&core, host).await {
+            (compared, quiet) = (revision, 0);
         }
         clean_up(&core, host).await;
     }
