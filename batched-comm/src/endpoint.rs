@@ -22,7 +22,7 @@ use crate::lane::Lane;
 use crate::local::{LocalError, LocalLanes};
 use crate::peer::Peer;
 use crate::peer_info::PeerInfo;
-use crate::queue::PushError;
+use crate::queue::{PushError, Pushed};
 use crate::shared::Shared;
 use crate::socket::open_socket;
 use crate::tls::client_config;
@@ -175,9 +175,7 @@ impl Endpoint {
         let peer = self.peer(to).map_err(|failure| failure.send_error(to))?;
         match peer.lane(lane).push_cast(service, &payload) {
             Ok(pushed) => {
-                if pushed.must_dial {
-                    peer.want(self.shared());
-                }
+                self.follow_up(&peer, lane, pushed);
                 Ok(())
             }
             Err(PushError::TooLarge { bytes, bytes_max }) => {
@@ -267,9 +265,7 @@ impl Endpoint {
         match peer.lane(lane).push_call(service, &payload, &peer.calls, waiter) {
             Ok((correlation, pushed)) => {
                 let pending = PendingCall { peer, correlation };
-                if pushed.must_dial {
-                    pending.peer.want(self.shared());
-                }
+                self.follow_up(&pending.peer, lane, pushed);
                 Ok((answer, Some(pending)))
             }
             Err(PushError::Gate(failure)) => {
@@ -312,6 +308,19 @@ impl Endpoint {
             }
             LocalError::Closed => CallError::Closed,
         })
+    }
+
+    /// Does what a push has left to do.
+    fn follow_up(&self, peer: &Arc<Peer>, lane: Lane, pushed: Pushed) {
+        match pushed {
+            Pushed::Done => {}
+            Pushed::MustDial => peer.want(self.shared()),
+            Pushed::MustFlush => match peer.link() {
+                Some(link) => link.flush(lane),
+                // The connection has just ended: the next one will see to the lane.
+                None => peer.lane(lane).wake_writer(),
+            },
+        }
     }
 
     fn peer(&self, node: NodeId) -> Result<Arc<Peer>, Failure> {

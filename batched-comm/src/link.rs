@@ -13,11 +13,11 @@ use crate::hello::Hello;
 use crate::id::ClusterId;
 use crate::lane::Lane;
 use crate::peer::Peer;
-use crate::queue::PushError;
+use crate::queue::{PushError, Pushed};
 use crate::reader::read_lane;
 use crate::refusal::Refusal;
 use crate::shared::Shared;
-use crate::writer::write_lane;
+use crate::writer::{LaneStream, write_lane};
 
 /// An established connection. It is the peer's current one until it is lost or replaced.
 pub(crate) struct Link {
@@ -38,6 +38,7 @@ pub(crate) struct Link {
     lanes_open: Mutex<[bool; 3]>,
     /// Calls of the peer in the hands of handlers.
     calls_handled: AtomicUsize,
+    streams: [LaneStream; 3],
 }
 
 impl Link {
@@ -61,6 +62,7 @@ impl Link {
             hello,
             lanes_open: Mutex::new([false; 3]),
             calls_handled: AtomicUsize::new(0),
+            streams: Default::default(),
         }
     }
 
@@ -81,6 +83,15 @@ impl Link {
         {
             self.announce_cluster(id);
         }
+    }
+
+    pub(crate) fn stream(&self, lane: Lane) -> &LaneStream {
+        &self.streams[lane.index()]
+    }
+
+    /// Writes what waits on a lane, as far as the connection takes it now.
+    pub(crate) fn flush(&self, lane: Lane) {
+        self.stream(lane).flush(self.id, self.peer.lane(lane), &self.shared.counters);
     }
 
     /// Marks a lane as opened by the peer; false when it was already.
@@ -124,12 +135,16 @@ impl Link {
     }
 
     fn push_answer(&self, lane: Lane, head: Head, payload: &Bytes) {
-        let queue = self.peer.lane(lane);
-        let Err(error) = queue.push_answer(self.id, head, payload) else { return };
-        self.shared.counters.replies_dropped.increment();
-        if let (PushError::Full { .. }, Head::Reply { correlation }) = (error, head) {
-            // Nothing was found room for the payload; the news that there is none may still fit.
-            let _ = queue.push_answer(self.id, Head::NoReply { correlation }, &Bytes::new());
+        let mut result = self.peer.lane(lane).push_answer(self.id, head, payload);
+        if let (Err(PushError::Full { .. }), Head::Reply { correlation }) = (&result, head) {
+            self.shared.counters.replies_dropped.increment();
+            // There is no room for the payload; the news that there is none may still fit.
+            result = self.peer.lane(lane).push_answer(self.id, Head::NoReply { correlation }, &Bytes::new());
+        }
+        match result {
+            Ok(Pushed::MustFlush) => self.flush(lane),
+            Ok(_) => {}
+            Err(_) => self.shared.counters.replies_dropped.increment(),
         }
     }
 
@@ -137,8 +152,7 @@ impl Link {
     pub(crate) fn announce_cluster(&self, id: ClusterId) {
         if self.check_cluster() {
             let payload = Bytes::copy_from_slice(&id.0.to_le_bytes());
-            // A connection that is gone needs no announcement.
-            let _ = self.peer.lane(Lane::Control).push_answer(self.id, Head::Cluster, &payload);
+            self.push_answer(Lane::Control, Head::Cluster, &payload);
         }
     }
 

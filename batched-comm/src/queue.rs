@@ -5,10 +5,12 @@
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::calls::{Answer, CallTable};
 use crate::error::Failure;
@@ -20,6 +22,8 @@ use crate::lane::Lane;
 const WHOLE_PAYLOAD_BYTES: usize = 16 << 10;
 /// Small messages are collected in buffers of about this size.
 const BUFFER_BYTES: usize = 64 << 10;
+/// A lane is flushed by its senders at most so often.
+const FLUSH_INTERVAL_MIN: Duration = Duration::from_micros(10);
 /// The first buffer of a quiet lane.
 const BUFFER_BYTES_MIN: usize = 2 << 10;
 /// A batch takes no further piece once it has this much.
@@ -64,9 +68,14 @@ pub(crate) enum PushError {
 
 /// What the pusher has to do after the message is queued.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Pushed {
+#[must_use]
+pub(crate) enum Pushed {
+    /// Nothing: a task will write it.
+    Done,
     /// Nobody is dialling: start.
-    pub(crate) must_dial: bool,
+    MustDial,
+    /// The lane is quiet: write it right away, which saves waking a task.
+    MustFlush,
 }
 
 /// What [`LaneQueue::poll_take`] took.
@@ -88,7 +97,15 @@ struct Queue {
     gate: Gate,
     /// The connection whose writer may take; 0 for none.
     link: u64,
+    /// The writer's task while it waits.
     writer: Option<Waker>,
+    /// A batch was taken that is not written completely: the writer must go on.
+    is_unfinished: bool,
+    /// Readers that are handing out messages: what that brings about is flushed when they are done.
+    corks: u32,
+    /// The last batch had several messages: the next ones are worth gathering.
+    is_busy: bool,
+    flushed: Option<Instant>,
     /// Pieces in front of `buffer`, in order.
     pieces: VecDeque<Piece>,
     buffer: BytesMut,
@@ -122,6 +139,10 @@ impl LaneQueue {
             gate: Gate::Idle,
             link: 0,
             writer: None,
+            is_unfinished: false,
+            corks: 0,
+            is_busy: false,
+            flushed: None,
             pieces: VecDeque::new(),
             buffer: BytesMut::new(),
             buffer_count: Count::default(),
@@ -139,7 +160,7 @@ impl LaneQueue {
         let mut queue = self.queue.lock();
         self.admit(&queue, payload.len())?;
         queue.encode(Head::Cast { service }, payload, 1);
-        Ok(wake(queue))
+        Ok(announce(queue))
     }
 
     /// Queues a call and enters it in the table; returns its correlation.
@@ -157,14 +178,14 @@ impl LaneQueue {
         self.admit(&queue, payload.len())?;
         let correlation = calls.insert(self.lane, queue.pushed, waiter).ok_or(PushError::Calls)?;
         queue.encode(Head::Call { service, correlation }, payload, 0);
-        Ok((correlation, wake(queue)))
+        Ok((correlation, announce(queue)))
     }
 
     /// Queues an answer, for connection `link` only.
     ///
     /// Answers may use the queue to twice its limits: refusing them helps nobody, and their number is bounded by
     /// the calls in the hands of handlers.
-    pub(crate) fn push_answer(&self, link: u64, head: Head, payload: &Bytes) -> Result<(), PushError> {
+    pub(crate) fn push_answer(&self, link: u64, head: Head, payload: &Bytes) -> Result<Pushed, PushError> {
         let queue = self.queue.lock();
         if queue.link != link {
             return Err(PushError::OtherLink);
@@ -177,8 +198,7 @@ impl LaneQueue {
         }
         let mut queue = queue;
         queue.encode(head, payload, 0);
-        wake(queue);
-        Ok(())
+        Ok(announce(queue))
     }
 
     fn admit(&self, queue: &Queue, payload_bytes: usize) -> Result<(), PushError> {
@@ -220,6 +240,8 @@ impl LaneQueue {
         let mut queue = self.queue.lock();
         queue.gate = Gate::Open;
         queue.link = link;
+        queue.corks = 0;
+        queue.is_unfinished = false;
         wake(queue);
     }
 
@@ -232,37 +254,100 @@ impl LaneQueue {
         taken
     }
 
-    /// Ready when something waits for the writer of connection `link` (true), or when the queue belongs to
-    /// another connection by now (false). One task at a time.
+    /// Ready when there is something to write for the writer of connection `link` (true), or when the queue
+    /// belongs to another connection by now (false). One task at a time.
     pub(crate) fn poll_ready(&self, link: u64, context: &Context<'_>) -> Poll<bool> {
         let mut queue = self.queue.lock();
         if queue.link != link {
             return Poll::Ready(false);
         }
-        if queue.waiting.messages == 0 {
+        if queue.waiting.messages == 0 && !queue.is_unfinished {
             queue.writer = Some(context.waker().clone());
             return Poll::Pending;
         }
         Poll::Ready(true)
     }
 
-    /// Takes the next batch for the writer of connection `link` and appends it to `into`; `None` when the queue
-    /// belongs to another connection by now.
+    /// Whether the next batch is worth gathering.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.queue.lock().is_busy
+    }
+
+    /// Takes the next batch for connection `link` and appends it to `into`; `None` when nothing waits, or the
+    /// queue belongs to another connection by now. Whoever takes holds the lane's stream.
     pub(crate) fn take(&self, link: u64, into: &mut Vec<Bytes>) -> Option<Batch> {
         let mut queue = self.queue.lock();
-        (queue.link == link).then(|| queue.take(into))
+        if queue.link != link || queue.waiting.messages == 0 {
+            return None;
+        }
+        let batch = queue.take(into);
+        queue.is_busy = batch.messages > 1;
+        Some(batch)
+    }
+
+    /// Says whether a taken batch is still to be written, and wakes the writer if it has anything to do.
+    pub(crate) fn flushed(&self, link: u64, is_unfinished: bool) {
+        let mut queue = self.queue.lock();
+        if queue.link == link {
+            queue.is_unfinished = is_unfinished;
+            if is_unfinished || queue.waiting.messages > 0 {
+                wake(queue);
+            }
+        }
+    }
+
+    /// Until [`uncork`](LaneQueue::uncork), what is pushed waits: the reader that corks is about to bring about
+    /// more of it.
+    pub(crate) fn cork(&self, link: u64) {
+        let mut queue = self.queue.lock();
+        if queue.link == link {
+            queue.corks += 1;
+        }
+    }
+
+    /// Undoes a [`cork`](LaneQueue::cork); true when something waits and is to be flushed.
+    pub(crate) fn uncork(&self, link: u64) -> bool {
+        let mut queue = self.queue.lock();
+        if queue.link != link {
+            return false;
+        }
+        queue.corks = queue.corks.saturating_sub(1);
+        queue.corks == 0 && queue.waiting.messages > 0
+    }
+
+    /// Wakes the writer.
+    pub(crate) fn wake_writer(&self) {
+        wake(self.queue.lock());
     }
 }
 
 /// Wakes the writer after the lock is released.
-fn wake(mut queue: MutexGuard<'_, Queue>) -> Pushed {
-    let must_dial = queue.gate == Gate::Idle;
+fn wake(mut queue: MutexGuard<'_, Queue>) {
     let writer = queue.writer.take();
     drop(queue);
     if let Some(writer) = writer {
         writer.wake();
     }
-    Pushed { must_dial }
+}
+
+/// Sees to it that what was just pushed is written.
+fn announce(mut queue: MutexGuard<'_, Queue>) -> Pushed {
+    if queue.gate == Gate::Idle {
+        return Pushed::MustDial;
+    }
+    if queue.corks > 0 || queue.writer.is_none() {
+        return Pushed::Done;
+    }
+    if !queue.is_busy {
+        // Only now and then: a sender in a loop is served better by batches.
+        let now = Instant::now();
+        if queue.flushed.is_none_or(|flushed| now.duration_since(flushed) >= FLUSH_INTERVAL_MIN) {
+            queue.flushed = Some(now);
+            return Pushed::MustFlush;
+        }
+    }
+    wake(queue);
+    Pushed::Done
 }
 
 impl Queue {
@@ -390,7 +475,7 @@ mod tests {
             let mut sent = Vec::new();
             for (i, size) in sizes.into_iter().enumerate() {
                 let payload = Bytes::from(vec![i as u8; size]);
-                queue.push_cast(ServiceId(0), &payload).unwrap();
+                let _ = queue.push_cast(ServiceId(0), &payload).unwrap();
                 sent.push(payload);
                 if takes[i] {
                     received.extend(take(&queue, LINK).into_iter().flat_map(|(_, pieces)| decode(pieces)));
@@ -411,7 +496,7 @@ mod tests {
         let queue = LaneQueue::new(Lane::Normal, LIMITS);
         let payload = Bytes::from_static(&[0; 92]);
         for _ in 0..100 {
-            queue.push_cast(ServiceId(0), &payload).unwrap();
+            let _ = queue.push_cast(ServiceId(0), &payload).unwrap();
         }
         let full = queue.push_cast(ServiceId(0), &payload);
         assert_eq!(full, Err(PushError::Full { messages: 100, bytes: 10_000 }));
@@ -428,9 +513,9 @@ mod tests {
     #[test]
     fn only_the_writer_of_the_current_connection_takes() {
         let queue = LaneQueue::new(Lane::Normal, LIMITS);
-        assert_eq!(queue.push_cast(ServiceId(0), &Bytes::new()), Ok(Pushed { must_dial: true }));
+        assert_eq!(queue.push_cast(ServiceId(0), &Bytes::new()), Ok(Pushed::MustDial));
         queue.attach(LINK);
-        assert_eq!(queue.push_cast(ServiceId(0), &Bytes::new()), Ok(Pushed { must_dial: false }));
+        assert_eq!(queue.push_cast(ServiceId(0), &Bytes::new()), Ok(Pushed::Done));
         assert!(take(&queue, LINK + 1).is_none());
         assert_eq!(take(&queue, LINK).unwrap().0.messages, 2);
         assert_eq!(queue.detach(), 2);
@@ -443,16 +528,60 @@ mod tests {
         queue.attach(LINK);
         let head = Head::Reply { correlation: 1 };
         assert_eq!(queue.push_answer(LINK - 1, head, &Bytes::new()), Err(PushError::OtherLink));
-        assert_eq!(queue.push_answer(LINK, head, &Bytes::new()), Ok(()));
+        assert_eq!(queue.push_answer(LINK, head, &Bytes::new()), Ok(Pushed::Done));
     }
 
     #[test]
     fn a_refusing_queue_drops_what_waits_and_says_why() {
         let queue = LaneQueue::new(Lane::Normal, LIMITS);
-        queue.push_cast(ServiceId(0), &Bytes::new()).unwrap();
+        let _ = queue.push_cast(ServiceId(0), &Bytes::new()).unwrap();
         assert_eq!(queue.refuse(&Failure::NoAddress), 1);
         assert_eq!(queue.push_cast(ServiceId(0), &Bytes::new()), Err(PushError::Gate(Failure::NoAddress)));
         queue.attach(LINK);
         assert!(take(&queue, LINK).is_none());
+    }
+
+    #[test]
+    fn a_quiet_lane_is_flushed_by_its_sender_and_a_busy_one_by_its_writer() {
+        let queue = LaneQueue::new(Lane::Normal, LIMITS);
+        queue.attach(LINK);
+        let push = || queue.push_cast(ServiceId(0), &Bytes::new()).unwrap();
+        assert!(take(&queue, LINK).is_none(), "the writer waits");
+        assert_eq!(push(), Pushed::MustFlush);
+        assert_eq!(push(), Pushed::Done, "right after it the writer is woken");
+        assert_eq!(take(&queue, LINK).unwrap().0.messages, 2);
+        assert!(queue.is_busy());
+        assert!(take(&queue, LINK).is_none(), "the writer waits");
+        std::thread::yield_now();
+        assert_eq!(push(), Pushed::Done, "after a larger batch the next one is gathered");
+    }
+
+    #[test]
+    fn what_is_pushed_while_corked_waits_for_the_last_reader() {
+        let queue = LaneQueue::new(Lane::Normal, LIMITS);
+        queue.attach(LINK);
+        assert!(take(&queue, LINK).is_none(), "the writer waits");
+        queue.cork(LINK);
+        queue.cork(LINK);
+        let pushed = queue.push_cast(ServiceId(0), &Bytes::new());
+        assert_eq!(pushed, Ok(Pushed::Done));
+        assert!(queue.queue.lock().writer.is_some(), "nobody was woken");
+        assert!(!queue.uncork(LINK));
+        assert!(queue.uncork(LINK), "to be flushed");
+    }
+
+    #[test]
+    fn a_batch_that_is_not_written_completely_calls_the_writer() {
+        let queue = LaneQueue::new(Lane::Normal, LIMITS);
+        queue.attach(LINK);
+        assert!(take(&queue, LINK).is_none(), "the writer waits");
+        let _ = queue.push_cast(ServiceId(0), &Bytes::new()).unwrap();
+        let mut pieces = Vec::new();
+        assert!(queue.take(LINK, &mut pieces).is_some());
+        queue.flushed(LINK, true);
+        assert!(queue.queue.lock().writer.is_none(), "the writer was woken");
+        assert_eq!(queue.poll_ready(LINK, &Context::from_waker(Waker::noop())), Poll::Ready(true));
+        queue.flushed(LINK, false);
+        assert_eq!(queue.poll_ready(LINK, &Context::from_waker(Waker::noop())), Poll::Pending);
     }
 }

@@ -11,6 +11,7 @@ use crate::frame::{Decoder, Frame, FrameError};
 use crate::handler::{Reply, Route};
 use crate::lane::Lane;
 use crate::link::Link;
+use crate::writer::Cork;
 
 /// Chunks taken from the connection at a time: each is at most a packet's worth.
 const CHUNKS: usize = 64;
@@ -50,6 +51,7 @@ async fn read_frames(link: &Arc<Link>, mut stream: quinn::RecvStream) -> Result<
             Err(_) => return Ok(()),
         };
         let mut messages = 0;
+        let cork = Cork::new(link, lane);
         for chunk in &mut chunks[..count] {
             decoder.push(std::mem::take(chunk));
             while let Some(frame) = decoder.next()? {
@@ -57,6 +59,7 @@ async fn read_frames(link: &Arc<Link>, mut stream: quinn::RecvStream) -> Result<
                 deliver(link, lane, frame);
             }
         }
+        drop(cork);
         link.shared.counters.messages_received.add(messages);
     }
 }
