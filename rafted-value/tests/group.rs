@@ -117,6 +117,29 @@ fn a_handler_that_panics_changes_nothing_on_any_member() {
     }
 }
 
+/// Entries kept for a follower that is away once counted as a reason for the next snapshot: from the first one on, every
+/// command had the whole value written down, on every member.
+#[test]
+fn entries_kept_for_a_late_follower_are_no_reason_for_a_snapshot() {
+    let mut world = World::new(12, 3);
+    world.config = GroupConfig { log_bytes_min: 10_000, ..GroupConfig::default() };
+    world.found(0);
+    world.add_voter(0, 1);
+    world.add_voter(0, 2);
+    world.cut_off(2);
+    let mut client = world.client();
+    let host = world.nodes[1].host.clone();
+    let snapshots = world.run(60 * SECOND, async move {
+        let mut snapshots = std::collections::BTreeSet::new();
+        for _ in 0..500 {
+            client.add("a", 1).await;
+            snapshots.insert(host.status(GROUP).await.unwrap().snapshot_index);
+        }
+        snapshots
+    });
+    assert!((3..30).contains(&snapshots.len()), "{snapshots:?}");
+}
+
 #[test]
 fn the_log_is_compacted_and_a_late_member_still_gets_everything() {
     let mut world = World::new(6, 3);

@@ -92,13 +92,16 @@ impl Group {
         Ok(())
     }
 
-    /// Takes a snapshot when the log has grown large beside the last one, or raft needs a newer one.
+    /// Takes a snapshot when the log has grown large beside the last one since it was taken, or raft needs a newer one.
+    ///
+    /// Growth counts, not size: entries are kept behind a snapshot for followers that lack them, and a log that is large
+    /// because of those would otherwise have a snapshot taken at every entry.
     pub(super) fn compact(&mut self) -> Result<(), MachineError> {
         let log = self.raw.store();
         let limit = (log.snapshot_ref().data.len() as u64 * u64::from(self.config.log_expansion_factor))
             .max(self.config.log_bytes_min);
         let applied = self.raw.raft.raft_log.applied;
-        let due = log.bytes() > limit || log.take_wanted();
+        let due = log.bytes_since_snapshot() > limit || log.take_wanted();
         let Some(machine) = self.machine.as_mut() else { return Ok(()) };
         if !due || applied <= log.snapshot_index() {
             return Ok(());

@@ -81,15 +81,22 @@ impl Group {
         let Some(confirmed) = self.confirmed(turn.now) else { return };
         let leased = self.leased(turn.now);
         let applied = self.raw.raft.raft_log.applied;
+        let Some(machine) = &self.machine else { return };
+        let mut answered = 0;
         while let Some(read) = self.reads.front() {
             if (!leased && read.arrived > confirmed) || read.index > applied {
-                return;
+                break;
             }
-            let Some(machine) = &self.machine else { return };
             let answer = machine.query(&read.payload);
             let read = self.reads.pop_front().expect("there is a front");
             self.waiting -= 1;
+            answered += 1;
             turn.out.query(read.waiter, answer);
+        }
+        if leased {
+            metrics::counter!("rafted_value_reads_leased_total").increment(answered);
+        } else {
+            metrics::counter!("rafted_value_reads_confirmed_total").increment(answered);
         }
     }
 }

@@ -17,6 +17,8 @@ pub(crate) struct MemberLog {
     before: (u64, u64),
     entries: VecDeque<Entry>,
     bytes: u64,
+    /// Bytes appended since the snapshot.
+    bytes_since_snapshot: u64,
     /// raft asked for a snapshot newer than ours.
     wanted: std::cell::Cell<bool>,
 }
@@ -52,6 +54,11 @@ impl MemberLog {
         self.bytes
     }
 
+    /// Bytes appended since the snapshot was taken, however much is kept from before it.
+    pub(crate) fn bytes_since_snapshot(&self) -> u64 {
+        self.bytes_since_snapshot
+    }
+
     /// Whether raft asked for a newer snapshot since the last call.
     pub(crate) fn take_wanted(&self) -> bool {
         self.wanted.replace(false)
@@ -65,9 +72,11 @@ impl MemberLog {
         while self.last() >= first.index {
             let dropped = self.entries.pop_back().expect("entries reach up to last()");
             self.bytes -= size(&dropped);
+            self.bytes_since_snapshot = self.bytes_since_snapshot.saturating_sub(size(&dropped));
         }
         for entry in entries {
             self.bytes += size(entry);
+            self.bytes_since_snapshot += size(entry);
             self.entries.push_back(entry.clone());
         }
     }
@@ -79,7 +88,7 @@ impl MemberLog {
         self.hard_state.commit = self.hard_state.commit.max(metadata.index);
         self.hard_state.term = self.hard_state.term.max(metadata.term);
         self.entries.clear();
-        self.bytes = 0;
+        (self.bytes, self.bytes_since_snapshot) = (0, 0);
         self.snapshot = snapshot;
     }
 
@@ -88,6 +97,7 @@ impl MemberLog {
         assert!(snapshot.get_metadata().index >= self.snapshot_index(), "a snapshot older than the last");
         let drop_to = drop_to.min(snapshot.get_metadata().index);
         self.snapshot = snapshot;
+        self.bytes_since_snapshot = 0;
         while self.entries.front().is_some_and(|entry| entry.index <= drop_to) {
             let entry = self.entries.pop_front().expect("there is a front");
             self.bytes -= size(&entry);
