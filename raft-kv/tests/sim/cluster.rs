@@ -64,6 +64,7 @@ fn fleet() -> FleetConfig {
     let mut config = FleetConfig {
         seeds: (1..=NODES).map(|node| format!("sim:{node}")).collect(),
         bootstrap_expect: NODES,
+        failure_window: 10 * SECOND,
         ..FleetConfig::default()
     };
     // The default follows the machine, which must not decide how a seed goes.

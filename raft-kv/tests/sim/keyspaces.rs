@@ -82,7 +82,8 @@ fn a_keyspace_whose_maker_died_is_finished_by_the_others() {
         cluster.spawn_on(0, |kv| async move { kv.register_keyspace(&name("notes"), &policy()).await });
         cluster.sim.run_for(rng.duration(Duration::ZERO, Duration::from_secs(1)));
         cluster.sim.kill(&cluster.nodes[0].0);
-        cluster.sim.run_for(30 * SECOND);
+        // A shard whose founder died is founded again once that node is purged.
+        cluster.sim.run_for(60 * SECOND);
         cluster.run(move |kv| async move {
             let keyspaces = kv.list_keyspaces().await.unwrap();
             let Some(keyspace) = keyspaces.iter().find(|keyspace| keyspace.name == name("notes")) else {
