@@ -39,6 +39,7 @@ pub(crate) fn config() -> DistAgentConfig {
     let mut config = DistAgentConfig::default();
     config.fleet.seeds = (0..NODES).map(address).collect();
     config.fleet.bootstrap_expect = NODES;
+    config.fleet.failure_window = 10 * SECOND;
     // The default follows the machine, which must not decide how a seed goes.
     config.fleet.host.loops = 2;
     config.agents.shards = 4;

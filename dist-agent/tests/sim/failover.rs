@@ -104,7 +104,7 @@ fn after_a_restart_the_next_node_may_die() {
         cluster.restart(victim);
         // Long enough for the fleet to take the dead node's members out and fill the new node.
         let env = cluster.nodes[victim].env.clone();
-        cluster.wait(sleep(env.as_ref(), Duration::from_secs(60)));
+        cluster.wait(sleep(env.as_ref(), Duration::from_secs(30)));
     }
     let value = cluster.run(async move { counter.query(()).await });
     assert_eq!(value, Ok(NODES as u64));
