@@ -332,7 +332,7 @@ impl Peer {
     pub(crate) fn dial_failed(&self, shared: &Shared, address: &str, failure: &Failure) {
         let mut state = self.state.lock();
         // A connection from the other side, or another address by now: the failure says nothing.
-        if state.link.is_some() || state.address.as_deref() != Some(address) {
+        if state.link.is_some() || state.is_forgotten || state.address.as_deref() != Some(address) {
             return;
         }
         state.failures = state.failures.saturating_add(1);

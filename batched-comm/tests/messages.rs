@@ -304,3 +304,27 @@ async fn a_full_bulk_lane_does_not_hold_up_the_control_lane() {
         b.next_cast().await;
     }
 }
+
+#[tokio::test]
+async fn a_node_is_reached_by_a_name_instead_of_an_address() {
+    let (a, b) = (node(1).await, node(2).await);
+    a.endpoint.set_address(NodeId(2), &format!("localhost:{}", b.endpoint.local_addr().port()));
+    let answer = a.endpoint.call(NodeId(2), Lane::Normal, ECHO, Bytes::new(), LONG).await;
+    assert_eq!(answer, Ok(Bytes::new()));
+}
+
+#[tokio::test]
+async fn nodes_talk_over_ipv6() {
+    let listen = "[::1]:0".parse().unwrap();
+    if std::net::UdpSocket::bind(listen).is_err() {
+        // This machine has no IPv6.
+        return;
+    }
+    let mut configs = [config(1), config(2)];
+    configs.iter_mut().for_each(|config| config.listen = listen);
+    let [a, b] = configs.map(node_with);
+    let (a, b) = (a.await, b.await);
+    a.knows(&b);
+    let answer = a.endpoint.call(NodeId(2), Lane::Normal, ECHO, Bytes::new(), LONG).await;
+    assert_eq!(answer, Ok(Bytes::new()));
+}
