@@ -8,6 +8,7 @@ mod notes;
 mod panics;
 mod report;
 mod scenario;
+mod stack;
 mod tally;
 mod workers;
 
@@ -66,7 +67,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BoxError> {
         };
         let mut report = Report::begin(&job, arguments.journal)?;
         workers::play(&job, |played| report.add(&played));
-        report.end();
+        report.end(job.seeds.end - job.seeds.start);
         reports.push(report);
     }
     report::print(&reports);
@@ -93,6 +94,15 @@ mod tests {
         let (first, result) = Scenario::Engine.play(1);
         assert_eq!(result, Ok(()));
         let (second, _) = Scenario::Engine.play(1);
+        assert_eq!(first.trace_hash, second.trace_hash);
+    }
+
+    #[test]
+    fn a_seed_of_the_whole_stack_passes_and_goes_the_same_way_twice() {
+        panics::install();
+        let (first, result) = Scenario::Stack.play(1);
+        assert_eq!(result, Ok(()));
+        let (second, _) = Scenario::Stack.play(1);
         assert_eq!(first.trace_hash, second.trace_hash);
     }
 }

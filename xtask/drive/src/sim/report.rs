@@ -121,11 +121,16 @@ impl Report {
         (self.passed + self.failed + self.twice) as f64 / time.as_secs_f64().max(0.001)
     }
 
-    /// No more seeds will come.
-    pub(super) fn end(&mut self) {
+    /// No more seeds will come; `asked` were asked for.
+    pub(super) fn end(&mut self, asked: u64) {
         self.real_time = self.begun.elapsed();
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
+        }
+        let played = self.passed + self.failed;
+        if played < asked {
+            let (name, seconds) = (self.scenario.name(), self.real_time.as_secs_f64());
+            println!("{name}: {played} of {asked} seeds were played in {seconds:.0} s");
         }
     }
 

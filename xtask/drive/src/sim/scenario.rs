@@ -1,23 +1,26 @@
 //! What can be simulated, by name.
 
 use super::notes::Notes;
-use super::{counters, engine, panics};
+use super::{counters, engine, panics, stack};
 
 /// A kind of world with its faults and its checks.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, clap::ValueEnum)]
 pub(crate) enum Scenario {
     /// Hosts with replicated groups, and nothing above them.
     Engine,
+    /// Agents on nodes that run the whole stack.
+    Stack,
 }
 
 /// All of them.
-pub(crate) const ALL: [Scenario; 1] = [Scenario::Engine];
+pub(crate) const ALL: [Scenario; 2] = [Scenario::Engine, Scenario::Stack];
 
 impl Scenario {
     /// Its name, as the command line takes it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Scenario::Engine => "engine",
+            Scenario::Stack => "stack",
         }
     }
 
@@ -32,6 +35,7 @@ impl Scenario {
         let result = panics::catch(|| {
             metrics::with_local_recorder(&counters, || match self {
                 Scenario::Engine => engine::play(seed, &mut notes),
+                Scenario::Stack => stack::play(seed, &mut notes),
             })
         });
         counters.read_out(&mut notes.tally);

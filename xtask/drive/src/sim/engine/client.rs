@@ -136,7 +136,11 @@ impl Client {
             let repeated = attempt > 0 && self.around.witness.has_run(line.group, number);
             let node = self.pick(line);
             let limit = self.around.load.attempt_limit;
-            let answer = self.caller.command_at(node, GroupId(line.group), command, limit).await;
+            let mut command = command.clone();
+            if self.around.load.retry_in_new_sessions {
+                command.session = SessionId::new(self.env.random_u64(), self.env.random_u64());
+            }
+            let answer = self.caller.command_at(node, GroupId(line.group), &command, limit).await;
             let error = match answer {
                 Ok(reply) => {
                     *line.favourite.lock() = Some(node);

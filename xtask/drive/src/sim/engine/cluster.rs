@@ -22,7 +22,7 @@ pub(super) struct Cluster {
     pub(super) directory: Arc<Directory>,
     host_config: HostConfig,
     registry: Registry,
-    views: BTreeMap<(usize, GroupId), Sighting>,
+    views: BTreeMap<(usize, GroupId), Arc<Sighting>>,
 }
 
 /// A place in the network.
@@ -141,7 +141,7 @@ impl Cluster {
     /// # Errors
     ///
     /// When a node does not answer at once.
-    pub(super) fn look(&mut self) -> Result<Vec<Sighting>, String> {
+    pub(super) fn look(&mut self) -> Result<Vec<Arc<Sighting>>, String> {
         let mut asked = Vec::new();
         for (place, Place { life, .. }) in self.places.iter().enumerate() {
             if let Some(life) = life.as_ref().filter(|life| !life.paused) {
@@ -154,7 +154,7 @@ impl Cluster {
         for (place, node, statuses) in answers.ok_or("a host does not say its statuses at once")? {
             self.views.retain(|(of, _), _| *of != place);
             for status in statuses {
-                let sighting = Sighting { node, status };
+                let sighting = Arc::new(Sighting { node, status });
                 self.views.insert((place, sighting.status.group), sighting.clone());
                 sightings.push(sighting);
             }
@@ -165,7 +165,7 @@ impl Cluster {
     /// What the members of a group on living nodes said last, with their places.
     pub(super) fn views(&self, group: u64) -> impl Iterator<Item = (usize, &Sighting)> {
         let of_group = move |((_, of), _): &(&(usize, GroupId), _)| *of == GroupId(group);
-        self.views.iter().filter(of_group).map(|((place, _), sighting)| (*place, sighting))
+        self.views.iter().filter(of_group).map(|((place, _), sighting)| (*place, sighting.as_ref()))
     }
 
     /// The leader that serves in the highest term, on a node that is not paused.

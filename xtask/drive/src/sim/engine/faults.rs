@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rafted_value::sim::NetConfig;
 
-use super::plan::{Kind, ms, one_of};
+use super::plan::{Kind, Sabotage, ms, one_of};
 use super::run::{Event, Run};
 
 /// How far a wall clock is moved at most.
@@ -17,6 +17,7 @@ impl Run<'_> {
             Kind::Kill => self.kill(false),
             Kind::Stop => self.kill(true),
             Kind::Pause => self.pause(),
+            Kind::Depose => self.depose(),
             Kind::Isolate => self.isolate(),
             Kind::Split => self.split(),
             Kind::OneWay => self.cut_one_way(),
@@ -30,7 +31,7 @@ impl Run<'_> {
 
     /// A place, with a preference for those that matter.
     fn target(&mut self) -> usize {
-        if self.rng.chance(0.5) {
+        if self.rng.chance(0.6) {
             let group = one_of(&mut self.rng, &self.plan.groups).id;
             if let Some((place, _)) = self.cluster.leader(group) {
                 return place;
@@ -52,7 +53,7 @@ impl Run<'_> {
             let left = self.cluster.members_left(operator.group(), Some(place));
             !operator.memberships(&self.cluster).survive_with(&left)
         });
-        if spared {
+        if spared && self.plan.sabotage != Some(Sabotage::KillsWithoutCare) {
             self.count("kills withheld: too little state would be left");
             return;
         }
@@ -83,13 +84,35 @@ impl Run<'_> {
         self.after(length, Event::Resume(node));
     }
 
+    /// Cuts a leader off the other nodes, but not off its clients, for about as long as it takes to elect another: it
+    /// is the one that must know when to be silent.
+    fn depose(&mut self) {
+        let group = one_of(&mut self.rng, &self.plan.groups);
+        let Some((place, _)) = self.cluster.leader(group.id) else { return };
+        let leader = vec![self.cluster.places[place].address.clone()];
+        let mut others = self.addresses(false);
+        others.retain(|address| *address != leader[0]);
+        let promise = ms(group.config.promise_ms.into());
+        if self.rng.chance(0.5) {
+            self.set_drift_against(place);
+        }
+        for eighth in 4..20 {
+            self.after(promise * eighth / 8, Event::Glance);
+        }
+        let length = self.rng.duration(promise / 2, 3 * ms(group.config.election_timeout_max_ms.into()));
+        self.count("leaders cut off their followers");
+        self.partition(leader, others, length);
+    }
+
     fn isolate(&mut self) {
         let place = self.target();
         let lonely = vec![self.cluster.places[place].address.clone()];
-        let mut others = self.addresses(true);
+        let from_clients = self.rng.chance(0.5);
+        let mut others = self.addresses(from_clients);
         others.retain(|address| *address != lonely[0]);
         self.count("nodes isolated");
-        self.partition(lonely, others);
+        let length = self.length();
+        self.partition(lonely, others, length);
     }
 
     fn split(&mut self) {
@@ -99,11 +122,11 @@ impl Run<'_> {
             side.push(address);
         }
         self.count("network splits");
-        self.partition(left, right);
+        let length = self.length();
+        self.partition(left, right, length);
     }
 
-    fn partition(&mut self, left: Vec<String>, right: Vec<String>) {
-        let length = self.length();
+    fn partition(&mut self, left: Vec<String>, right: Vec<String>, length: Duration) {
         self.note(&format!("cut {left:?} off {right:?} for {length:?}"));
         self.cluster.sim.partition(&left, &right);
         self.after(length, Event::Mend(left, right));
@@ -165,12 +188,28 @@ impl Run<'_> {
     fn drift(&mut self) {
         let place = self.target();
         let max = i64::from(self.plan.drift_ppm_max);
-        let drift = self.rng.below(2 * max.unsigned_abs() + 1) as i64 - max;
-        let drift = one_of(&mut self.rng, &[drift, max, -max]);
-        let Some(life) = &self.cluster.places[place].life else { return };
-        self.cluster.sim.set_drift(&life.env, drift);
-        self.note(&format!("the clock at {place} drifts by {drift} ppm"));
+        if self.rng.chance(0.5) {
+            self.set_drift_against(place);
+        } else {
+            let drift = self.rng.below(2 * max.unsigned_abs() + 1) as i64 - max;
+            self.set_drift(place, drift);
+        }
         self.count("changes of clock drift");
+    }
+
+    /// The worst there is for a lease: its holder is slow and everybody else is fast.
+    fn set_drift_against(&mut self, place: usize) {
+        let max = i64::from(self.plan.drift_ppm_max);
+        for other in 0..self.cluster.places.len() {
+            self.set_drift(other, if other == place { -max } else { max });
+        }
+    }
+
+    fn set_drift(&mut self, place: usize, drift: i64) {
+        if let Some(life) = &self.cluster.places[place].life {
+            self.cluster.sim.set_drift(&life.env, drift);
+            self.note(&format!("the clock at {place} drifts by {drift} ppm"));
+        }
     }
 
     fn move_wall_clock(&mut self) {

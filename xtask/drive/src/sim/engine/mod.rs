@@ -10,9 +10,12 @@ mod operator;
 mod plan;
 mod quorum;
 mod run;
+#[cfg(test)]
+mod tests;
 mod verdict;
 mod witness;
 
+use self::plan::Sabotage;
 use self::run::Run;
 use super::notes::Notes;
 
@@ -22,7 +25,11 @@ use super::notes::Notes;
 ///
 /// What did not hold.
 pub(super) fn play(seed: u64, notes: &mut Notes) -> Result<(), String> {
-    let mut run = Run::start(seed, notes)?;
+    play_with(seed, None, notes)
+}
+
+fn play_with(seed: u64, sabotage: Option<Sabotage>, notes: &mut Notes) -> Result<(), String> {
+    let mut run = Run::start(seed, sabotage, notes)?;
     let result = run.play();
     run.conclude();
     result

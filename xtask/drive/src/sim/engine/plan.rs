@@ -22,6 +22,18 @@ pub(super) struct Plan {
     pub(super) faults: FaultPlan,
     /// How often the invariants are checked, at most.
     pub(super) watch_every: Duration,
+    pub(super) sabotage: Option<Sabotage>,
+}
+
+/// What breaks a rule that the engine leans on: the checks must notice. For tests of the harness itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Sabotage {
+    /// Clocks run apart by more than the drift margin.
+    ClocksBeyondTheMargin,
+    /// Nodes are killed however little state is left.
+    KillsWithoutCare,
+    /// Clients send a command anew in another session.
+    RetriesInNewSessions,
 }
 
 /// One group.
@@ -49,6 +61,7 @@ pub(super) struct Load {
     pub(super) padding_max: usize,
     /// Commands that one session lets wait.
     pub(super) session_waiting_max: usize,
+    pub(super) retry_in_new_sessions: bool,
 }
 
 /// Which faults happen, and how dense.
@@ -73,6 +86,7 @@ pub(super) enum Kind {
     Kill,
     Stop,
     Pause,
+    Depose,
     Isolate,
     Split,
     OneWay,
@@ -82,10 +96,11 @@ pub(super) enum Kind {
     Churn,
 }
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 11] = [
     Kind::Kill,
     Kind::Stop,
     Kind::Pause,
+    Kind::Depose,
     Kind::Isolate,
     Kind::Split,
     Kind::OneWay,
@@ -114,7 +129,24 @@ impl Plan {
             load: Load::draw(rng),
             drift_ppm_max: one_of(rng, &[0, drift_ppm_max / 2, drift_ppm_max]),
             faults: FaultPlan::draw(rng),
-            watch_every: ms(one_of(rng, &[5, 10, 20])),
+            watch_every: ms(one_of(rng, &[10, 30, 100])),
+            sabotage: None,
+        }
+    }
+}
+
+impl Plan {
+    /// Breaks a rule.
+    pub(super) fn sabotage(&mut self, sabotage: Option<Sabotage>) {
+        self.sabotage = sabotage;
+        self.load.retry_in_new_sessions = sabotage == Some(Sabotage::RetriesInNewSessions);
+        if sabotage == Some(Sabotage::ClocksBeyondTheMargin) {
+            self.drift_ppm_max = 400_000;
+            for group in &mut self.groups {
+                group.config.clock_drift_margin_ms = 0;
+                group.config.election_timeout_min_ms =
+                    group.config.promise_ms.max(2 * group.config.heartbeat_ms);
+            }
         }
     }
 }
@@ -137,10 +169,11 @@ impl GroupPlan {
 }
 
 fn draw_group_config(rng: &mut SimRng) -> GroupConfig {
-    let heartbeat_ms = one_of(rng, &[10, 20, 50, 50, 100]);
-    let promise_ms = heartbeat_ms * one_of(rng, &[1, 2, 4]);
+    let heartbeat_ms = one_of(rng, &[10, 20, 50]);
+    let promise_ms = heartbeat_ms * one_of(rng, &[1, 2, 4, 8]);
     let clock_drift_margin_ms = one_of(rng, &[promise_ms / 20, promise_ms / 10, promise_ms / 2, promise_ms]);
-    let min = promise_ms.max(2 * heartbeat_ms) * one_of(rng, &[1, 2, 3]);
+    // Where a follower campaigns as soon as its promise ends, nothing but the promise guards the lease.
+    let min = promise_ms.max(2 * heartbeat_ms) * one_of(rng, &[1, 1, 2, 3]);
     GroupConfig {
         heartbeat_ms,
         promise_ms,
@@ -180,6 +213,7 @@ impl Load {
             retry_window: ms(one_of(rng, &[500, 10_000, 18_000])),
             padding_max: one_of(rng, &[0, 50, 500]),
             session_waiting_max: one_of(rng, &[2, 100]),
+            retry_in_new_sessions: false,
         }
     }
 }
@@ -192,9 +226,9 @@ impl FaultPlan {
             weights[0].1 = 1;
         }
         Self {
-            time: ms(one_of(rng, &[2_000, 4_000, 8_000])),
-            gap_max: ms(one_of(rng, &[100, 400, 1_500])),
-            length_max: ms(one_of(rng, &[50, 500, 2_500])),
+            time: ms(one_of(rng, &[1_500, 3_000, 6_000])),
+            gap_max: ms(one_of(rng, &[50, 200, 800])),
+            length_max: ms(one_of(rng, &[100, 500, 2_000])),
             absence_max: ms(one_of(rng, &[1, 500, 2_000])),
             operator_every: ms(one_of(rng, &[20, 100, 400])),
             weights,

@@ -10,15 +10,19 @@ use rafted_value::sim::{ClockConfig, NetConfig, Sim, SimRng};
 
 use super::client::{Client, Surroundings};
 use super::cluster::Cluster;
-use super::invariants::Invariants;
+use super::invariants::{Invariants, Sighting};
 use super::operator::Operator;
-use super::plan::{Plan, ms};
+use super::plan::{Plan, Sabotage, ms};
 use crate::sim::notes::Notes;
 
 /// A group must be led and have all its members within this time where nothing breaks.
 const CALM_MAX: Duration = Duration::from_secs(60);
-/// The same after the faults.
-const HEAL_MAX: Duration = Duration::from_secs(90);
+/// The same after the faults: a member on its way may first have to be given up by the snapshot that it did not get.
+const HEAL_MAX: Duration = Duration::from_secs(40);
+/// Every group must take commands within this time after it is healed; a full session table must empty first.
+const SERVE_MAX: Duration = Duration::from_secs(40);
+/// Every group must have a leader within this time after the faults, however it must find one.
+const LED_MAX: Duration = Duration::from_secs(15);
 
 /// Everything of one seed.
 pub(super) struct Run<'a> {
@@ -37,7 +41,10 @@ pub(super) struct Run<'a> {
 
 /// What the harness does at its time.
 pub(super) enum Event {
+    /// Looks at all members, now and from now on.
     Look,
+    /// Looks once.
+    Glance,
     Operate,
     Break,
     Resume(NodeId),
@@ -49,10 +56,11 @@ pub(super) enum Event {
 
 impl<'a> Run<'a> {
     /// A cluster with its groups founded and its clients idle.
-    pub(super) fn start(seed: u64, notes: &'a mut Notes) -> Result<Self, String> {
+    pub(super) fn start(seed: u64, sabotage: Option<Sabotage>, notes: &'a mut Notes) -> Result<Self, String> {
         let sim = Sim::new(seed, NetConfig::default());
         let mut rng = sim.rng();
-        let plan = Plan::draw(&mut rng);
+        let mut plan = Plan::draw(&mut rng);
+        plan.sabotage(sabotage);
         notes.journal.note(Duration::ZERO, &format!("{plan:?}"));
         sim.set_clock_config(ClockConfig { drift_ppm_max: plan.drift_ppm_max, ..ClockConfig::default() });
         let witness = Arc::default();
@@ -105,13 +113,17 @@ impl<'a> Run<'a> {
         self.note("everything is mended");
         self.cluster.mend();
         let mended = self.cluster.sim.elapsed();
-        self.until_content(HEAL_MAX).map_err(|why| format!("after everything is mended: {why}"))?;
+        let mended_and = |why| format!("everything is mended, and {why}");
+        self.until(LED_MAX, |run| run.plan.groups.iter().try_for_each(|group| run.is_led(group.id)))
+            .map_err(mended_and)?;
+        self.until_content(HEAL_MAX).map_err(mended_and)?;
+        let healed = self.cluster.sim.elapsed() - mended;
+        self.notes.slowest_heal = self.notes.slowest_heal.max(healed);
         self.pass(ms(200))?;
         self.end_load()?;
         self.probe()?;
-        self.until_equal(HEAL_MAX)?;
-        let healed = self.cluster.sim.elapsed() - mended;
-        self.notes.slowest_heal = self.notes.slowest_heal.max(healed);
+        self.until_equal(HEAL_MAX).map_err(mended_and)?;
+        self.count_left_behind();
         self.compare()
     }
 
@@ -185,6 +197,7 @@ impl<'a> Run<'a> {
                 let wait = self.rng.duration(ms(1), self.plan.watch_every);
                 self.after(wait, Event::Look);
             }
+            Event::Glance => self.look()?,
             Event::Operate => self.operate()?,
             Event::Break if self.breaking => {
                 // What is broken depends on who leads and who is there.
@@ -254,9 +267,25 @@ impl<'a> Run<'a> {
         self.until(limit, |run| run.plan.groups.iter().try_for_each(|group| run.is_equal(group.id)))
     }
 
+    fn is_led(&self, group: u64) -> Result<(), String> {
+        self.cluster.leader(group).map(drop).ok_or(format!("group {group} has no leader that serves"))
+    }
+
+    /// Members that were removed, have state, and do not know it.
+    fn count_left_behind(&mut self) {
+        for operator in &self.operators {
+            let Some((_, leader)) = self.cluster.leader(operator.group()) else { continue };
+            let known = |view: &Sighting| {
+                leader.status.members.iter().any(|member| member.member == view.status.member)
+            };
+            let left = self.cluster.views(operator.group());
+            let left = left.filter(|(_, view)| !view.status.data.is_empty() && !known(view)).count();
+            self.notes.tally.add("removed members that have not heard of it", left as u64);
+        }
+    }
+
     fn is_equal(&self, group: u64) -> Result<(), String> {
-        let (_, leader) =
-            self.cluster.leader(group).ok_or(format!("group {group} has no leader that serves"))?;
+        let (_, leader) = self.cluster.leader(group).ok_or(format!("group {group} has no leader"))?;
         let views: BTreeMap<_, _> =
             self.cluster.views(group).map(|(_, view)| (view.status.member, &view.status)).collect();
         for member in &leader.status.members {
@@ -302,7 +331,7 @@ impl<'a> Run<'a> {
     /// Every group must take a command from a new client.
     fn probe(&mut self) -> Result<(), String> {
         let groups: Vec<u64> = self.plan.groups.iter().map(|group| group.id).collect();
-        let end = self.cluster.sim.elapsed() + HEAL_MAX;
+        let end = self.cluster.sim.elapsed() + SERVE_MAX;
         let env = self.cluster.sim.start_node("probe", "sim:probe");
         let client = Client::new(env, self.around.clone(), &groups);
         loop {
@@ -313,7 +342,7 @@ impl<'a> Run<'a> {
                 let result = probe.await;
                 *slot.lock() = Some(result);
             }));
-            self.until(HEAL_MAX, |_| {
+            self.until(SERVE_MAX, |_| {
                 if answer.lock().is_some() { Ok(()) } else { Err("a probe has no end".into()) }
             })?;
             let result = answer.lock().take();

@@ -21,17 +21,16 @@ impl EqualMembership {
         if status.data.is_empty() {
             return Ok(());
         }
+        let members = || status.members.iter().map(|member| (member.member, member.node, member.voter));
         let at = (status.group, status.applied_index);
-        let members = status.members.iter();
-        let membership = members.map(|member| (member.member, member.node, member.voter)).collect();
-        let now = (membership, status.session_replies);
-        let first = self.0.entry(at).or_insert_with(|| now.clone());
-        if *first == now {
+        let (first, replies) =
+            self.0.entry(at).or_insert_with(|| (members().collect(), status.session_replies));
+        if first.iter().copied().eq(members()) && *replies == status.session_replies {
             return Ok(());
         }
         Err(format!(
-            "group {} at index {}: {} on {} says {now:?}, another said {first:?}",
-            at.0, at.1, status.member, sighting.node
+            "group {} at index {}: {} on {} says {:?} and {} replies, another said {first:?} and {replies}",
+            at.0, at.1, status.member, sighting.node, status.members, status.session_replies
         ))
     }
 }

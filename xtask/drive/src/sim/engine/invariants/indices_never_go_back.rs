@@ -22,19 +22,19 @@ impl IndicesNeverGoBack {
             // A member without state may be dropped and made again under the same id.
             return Ok(());
         }
-        let who = format!("group {}, member {} on {}", status.group, status.member, sighting.node);
+        let who = || format!("group {}, member {} on {}", status.group, status.member, sighting.node);
         let now = [status.term, status.commit_index, status.applied_index, status.snapshot_index];
         let before = self.0.entry((sighting.node, status.group, status.member)).or_insert(now);
         for ((name, before), now) in NAMES.iter().zip(*before).zip(now) {
             if now < before {
-                return Err(format!("{who}: its {name} went back from {before} to {now}"));
+                return Err(format!("{}: its {name} went back from {before} to {now}", who()));
             }
         }
         *before = now;
         let ordered = status.snapshot_index <= status.applied_index
             && status.applied_index <= status.commit_index
             && status.commit_index <= status.last_index;
-        if ordered { Ok(()) } else { Err(format!("{who}: impossible indices {status:?}")) }
+        if ordered { Ok(()) } else { Err(format!("{}: impossible indices {status:?}", who())) }
     }
 }
 

@@ -7,6 +7,8 @@ mod nothing_fenced;
 mod one_leader_a_term;
 mod one_lease;
 
+use std::sync::Arc;
+
 use rafted_value::{GroupStatus, NodeId};
 
 use self::equal_membership::EqualMembership;
@@ -36,14 +38,14 @@ impl Invariants {
     /// # Errors
     ///
     /// The first invariant that does not hold, with what contradicts it.
-    pub(super) fn observe(&mut self, sightings: &[Sighting]) -> Result<(), String> {
+    pub(super) fn observe(&mut self, sightings: &[Arc<Sighting>]) -> Result<(), String> {
         for sighting in sightings {
             nothing_fenced(sighting)?;
             self.leaders.observe(sighting)?;
             self.indices.observe(sighting)?;
             self.membership.observe(sighting)?;
         }
-        one_lease(sightings)
+        one_lease(sightings.iter().map(AsRef::as_ref))
     }
 
     /// How many leaders there were beyond the first of each group.

@@ -9,9 +9,9 @@ use super::Sighting;
 /// # Errors
 ///
 /// When two of them hold a lease.
-pub(super) fn one_lease(sightings: &[Sighting]) -> Result<(), String> {
+pub(super) fn one_lease<'a>(sightings: impl Iterator<Item = &'a Sighting>) -> Result<(), String> {
     let mut holders = BTreeMap::new();
-    for sighting in sightings.iter().filter(|sighting| sighting.status.leased) {
+    for sighting in sightings.filter(|sighting| sighting.status.leased) {
         let status = &sighting.status;
         if let Some(other) = holders.insert(status.group, status.member) {
             return Err(format!(
@@ -32,8 +32,8 @@ mod tests {
     fn two_leases_at_one_instant_are_found() {
         let mut members = [sighting(1, 1), sighting(2, 2)];
         members[0].status.leased = true;
-        one_lease(&members).unwrap();
+        one_lease(members.iter()).unwrap();
         members[1].status.leased = true;
-        one_lease(&members).unwrap_err();
+        one_lease(members.iter()).unwrap_err();
     }
 }
