@@ -230,10 +230,11 @@ impl Client {
         let number = self.around.record.begin(key, Request::Read);
         let deadline = self.env.now() + self.around.load.give_up_after;
         let question = encode(&Question::Version { key: key.1 });
+        let freshness = if self.around.load.read_from_anybody { Freshness::Stale } else { Freshness::Latest };
         while self.env.now() < deadline {
             let node = self.pick(line);
             let (limit, group) = (self.around.load.attempt_limit, GroupId(line.group));
-            match self.caller.query_at(node, group, Freshness::Latest, question.clone(), limit).await {
+            match self.caller.query_at(node, group, freshness, question.clone(), limit).await {
                 Ok(answer) => {
                     *line.favourite.lock() = Some(node);
                     self.around.count("reads answered");

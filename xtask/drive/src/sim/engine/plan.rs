@@ -34,6 +34,8 @@ pub(super) enum Sabotage {
     KillsWithoutCare,
     /// Clients send a command anew in another session.
     RetriesInNewSessions,
+    /// Clients take any member's answer for the leader's.
+    ReadsFromAnybody,
 }
 
 /// One group.
@@ -62,6 +64,7 @@ pub(super) struct Load {
     /// Commands that one session lets wait.
     pub(super) session_waiting_max: usize,
     pub(super) retry_in_new_sessions: bool,
+    pub(super) read_from_anybody: bool,
 }
 
 /// Which faults happen, and how dense.
@@ -140,6 +143,7 @@ impl Plan {
     pub(super) fn sabotage(&mut self, sabotage: Option<Sabotage>) {
         self.sabotage = sabotage;
         self.load.retry_in_new_sessions = sabotage == Some(Sabotage::RetriesInNewSessions);
+        self.load.read_from_anybody = sabotage == Some(Sabotage::ReadsFromAnybody);
         if sabotage == Some(Sabotage::ClocksBeyondTheMargin) {
             self.drift_ppm_max = 400_000;
             for group in &mut self.groups {
@@ -214,6 +218,7 @@ impl Load {
             padding_max: one_of(rng, &[0, 50, 500]),
             session_waiting_max: one_of(rng, &[2, 100]),
             retry_in_new_sessions: false,
+            read_from_anybody: false,
         }
     }
 }

@@ -38,3 +38,8 @@ fn a_command_that_is_sent_again_in_another_session_is_noticed() {
 fn state_that_is_lost_with_its_majority_is_noticed() {
     check_is_noticed(Sabotage::KillsWithoutCare, &["no leader", "lost"]);
 }
+
+#[test]
+fn a_read_from_a_member_that_lags_behind_is_noticed() {
+    check_is_noticed(Sabotage::ReadsFromAnybody, &["comes after"]);
+}
