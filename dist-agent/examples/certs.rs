@@ -7,8 +7,8 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use batched_comm::CertificateAuthority;
 use clap::Parser;
+use dist_agent::raft_kv::rafted_value::transport::quic::batched_comm::CertificateAuthority;
 
 /// Makes throw-away certificates
 #[derive(Parser)]

@@ -22,7 +22,7 @@ pub struct GroupConfig {
     pub session_replies_max: u64,
     /// The longest time for which a reply may be kept, in ms. Default 600,000 (ten minutes).
     pub retry_window_max_ms: u64,
-    /// The largest payload of a command, in bytes. Default 1 MiB.
+    /// The largest payload of a command, in bytes; at most 3 MiB. Default 1 MiB.
     pub command_bytes_max: u64,
     /// A snapshot is taken when the log is this many times larger than the last one. Default 10.
     pub log_expansion_factor: u32,
@@ -47,6 +47,11 @@ impl Default for GroupConfig {
     }
 }
 
+/// The longest promise that followers keep, whatever they are asked, in ms.
+pub(crate) const PROMISE_MAX_MS: u32 = 60_000;
+/// The largest limit of a command's payload, so that an append of one entry fits every transport.
+const COMMAND_BYTES_MAX: u64 = 3 << 20;
+
 impl GroupConfig {
     /// Says what cannot work, if anything.
     ///
@@ -63,7 +68,10 @@ impl GroupConfig {
         if promise_ms < heartbeat_ms {
             return Err(format!("promise_ms {promise_ms} is below heartbeat_ms {heartbeat_ms}"));
         }
-        if min < 2 * heartbeat_ms {
+        if promise_ms > PROMISE_MAX_MS {
+            return Err(format!("promise_ms {promise_ms} is over the limit of {PROMISE_MAX_MS}"));
+        }
+        if min < heartbeat_ms.saturating_mul(2) {
             return Err(format!("election_timeout_min_ms {min} is below twice heartbeat_ms {heartbeat_ms}"));
         }
         if min < promise_ms {
@@ -71,6 +79,10 @@ impl GroupConfig {
         }
         if max <= min {
             return Err(format!("election_timeout_max_ms {max} is not above election_timeout_min_ms {min}"));
+        }
+        if self.command_bytes_max > COMMAND_BYTES_MAX {
+            let asked = self.command_bytes_max;
+            return Err(format!("command_bytes_max {asked} is over the limit of {COMMAND_BYTES_MAX}"));
         }
         if self.log_expansion_factor == 0 {
             return Err("log_expansion_factor is 0".into());

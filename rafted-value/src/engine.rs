@@ -60,8 +60,8 @@ pub(crate) struct Engine {
     registry: Registry,
     rng: ChaCha12Rng,
     groups: BTreeMap<GroupId, Group>,
-    /// Groups that failed on this node, and why.
-    fenced: BTreeMap<GroupId, String>,
+    /// Members that failed on this node, and why.
+    fenced: BTreeMap<GroupId, (MemberId, String)>,
     /// The newest member of a group that this node had and has no more: it, and any before it, stays dead.
     buried: BTreeMap<GroupId, MemberId>,
     /// Groups whose turn must be finished, each once.
@@ -161,7 +161,7 @@ impl Engine {
             Input::Stop { waiter } => {
                 self.stopped = true;
                 for (_, group) in std::mem::take(&mut self.groups) {
-                    group.stop(&mut turn!(self, clocks, out));
+                    self.end(group, clocks, out);
                 }
                 out.member(waiter, Ok(MemberId(u64::MAX)));
             }
@@ -176,7 +176,7 @@ impl Engine {
             return Err(Missing::Stopped);
         }
         Err(match self.fenced.get(&id) {
-            Some(reason) => Missing::Fenced(id, reason.clone()),
+            Some((_, reason)) => Missing::Fenced(id, reason.clone()),
             None => Missing::NoSuchGroup(id),
         })
     }
@@ -222,16 +222,26 @@ impl Engine {
         tracing::error!(group = %id, node = %self.node, reason, "a group is fenced on this node");
         metrics::counter!("rafted_value_groups_fenced_total").increment(1);
         if let Some(group) = self.groups.remove(&id) {
-            group.stop(&mut turn!(self, clocks, out));
+            let member = group.member();
+            self.end(group, clocks, out);
+            self.fenced.insert(id, (member, reason));
         }
-        self.fenced.insert(id, reason);
+    }
+
+    /// Answers whoever waits for a group that is no more, and drops it; the user's value may panic even then.
+    fn end(&mut self, group: Group, clocks: Clocks, out: &mut Outputs) {
+        let mut turn = turn!(self, clocks, out);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| group.stop(&mut turn))) {
+            let reason = panic_message(panic.as_ref());
+            tracing::error!(node = %self.node, reason, "a value panicked when it was dropped");
+        }
     }
 
     /// Ends this node's member of a group for ever, and with it any member up to `newest`.
     fn bury(&mut self, id: GroupId, newest: MemberId, clocks: Clocks, out: &mut Outputs) {
         if let Some(group) = self.groups.remove(&id) {
             tracing::info!(group = %id, member = %group.member(), "the member ends");
-            group.stop(&mut turn!(self, clocks, out));
+            self.end(group, clocks, out);
         }
         self.fenced.remove(&id);
         let buried = self.buried.entry(id).or_insert(newest);
@@ -251,6 +261,11 @@ impl Engine {
             .iter()
             .position(|node| *node == self.node)
             .ok_or_else(|| GroupError::InvalidConfig(format!("node {} is not in the list", self.node)))?;
+        let own = MemberId(FOUNDER.0 + position as u64);
+        if found.nodes.len() > 1 && self.groups.get(&found.group).is_some_and(|group| group.member() == own) {
+            // The others were quicker: their leader has made this member already, and will give it its state.
+            return Ok(own);
+        }
         let known = self.groups.contains_key(&found.group) || self.fenced.contains_key(&found.group);
         if known || self.buried.contains_key(&found.group) {
             return Err(GroupError::AlreadyExists(found.group));
@@ -259,17 +274,14 @@ impl Engine {
             return Err(GroupError::Unavailable);
         }
         let mut turn = turn!(self, clocks, out);
-        let group = Group::found(
-            found.group,
-            &self.registry,
-            &found.data,
-            &found.config,
-            &found.nodes,
-            position,
-            &mut turn,
-        )?;
+        let registry = &self.registry;
+        let make = || Group::found(registry, found, position, &mut turn);
+        let group = catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|panic| {
+            let reason = format!("its new value panicked: {}", panic_message(panic.as_ref()));
+            Err(GroupError::Fenced { group: found.group, reason })
+        })?;
         self.insert(found.group, group, clocks, out);
-        Ok(MemberId(FOUNDER.0 + position as u64))
+        Ok(own)
     }
 
     fn insert(&mut self, id: GroupId, group: Group, clocks: Clocks, out: &mut Outputs) {
@@ -282,8 +294,15 @@ impl Engine {
     /// A message of a peer: to our member, or to one that we do not have yet, or have no more.
     fn receive(&mut self, from: NodeId, message: GroupMessage, clocks: Clocks, out: &mut Outputs) {
         let (id, to) = (message.group, message.to);
-        if self.stopped || self.fenced.contains_key(&id) {
+        if self.stopped {
             return;
+        }
+        if let Some(&(fenced, _)) = self.fenced.get(&id) {
+            if to <= fenced || !speaks_as_leader(&message) {
+                return;
+            }
+            // The group has given up the member that failed, and has a new one for this node.
+            self.bury(id, fenced, clocks, out);
         }
         let ours = match self.groups.get_mut(&id) {
             Some(group) if group.member() == to => {
@@ -301,7 +320,13 @@ impl Engine {
             }
             // Ids only grow, and a node has one member of a group at a time: ours was removed while we were away.
             Some(ours) if ours < to && speaks_as_leader(&message) => self.bury(id, ours, clocks, out),
-            Some(_) => return,
+            // An older one of this node was removed, and whoever speaks to it may not know that of itself either.
+            Some(_) => {
+                self.with(id, clocks, out, |group, turn| {
+                    group.refuse_former_member(turn, from, &message);
+                });
+                return;
+            }
             None => {}
         }
         let dead = self.buried.get(&id).is_some_and(|buried| to <= *buried);
@@ -342,11 +367,11 @@ impl Engine {
     }
 
     fn fenced_status(&self, group: GroupId) -> Option<GroupStatus> {
-        let reason = self.fenced.get(&group)?;
+        let (member, reason) = self.fenced.get(&group)?;
         Some(GroupStatus {
             group,
             data: String::new(),
-            member: MemberId(0),
+            member: *member,
             role: Role::Follower,
             term: 0,
             leader: None,

@@ -7,7 +7,8 @@ use crate::id::{GroupId, MemberId, NodeId};
 /// Why a command has no reply.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
 pub enum CommandError {
-    /// The command surely changed nothing, and never will.
+    /// This attempt surely changed nothing, and never will. An earlier attempt at the same command whose end is unknown
+    /// may still do so.
     #[error("not applied: {0}")]
     NotApplied(NotApplied),
     /// The command may have been applied, or may be still. The same session and sequence may be sent again.
@@ -204,7 +205,7 @@ pub enum GroupError {
         /// What was to be done.
         operation: String,
     },
-    /// A learner has not caught up yet.
+    /// A learner has not caught up yet, or has not been heard of for an election timeout.
     #[error("member {member} of group {group} is {behind} entries behind")]
     NotCaughtUp {
         /// The group.

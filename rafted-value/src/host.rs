@@ -18,10 +18,14 @@ use crate::registry::Registry;
 use crate::request::{Command, Freshness};
 use crate::service::{GROUP_SERVICE, GroupService, PEER_SERVICE, PeerService};
 use crate::status::GroupStatus;
+use crate::transport::SendError;
 use crate::waiter::Waiter;
 
 /// What a caller who is refused by a full inbox is told to wait.
 const RETRY_AFTER_MS: u64 = 20;
+
+/// One part in this many of an inbox is kept free of clients: under a flood of commands, heartbeats still come in.
+const CLIENTS_RESERVE: usize = 8;
 
 /// All groups that have a member on this node. Cheap to clone; the loops run until [`shutdown`](Host::shutdown).
 #[derive(Clone)]
@@ -54,7 +58,12 @@ impl Inboxes {
     /// Puts an input in front of a loop; gives it back when the inbox is full or the loop has ended.
     #[allow(clippy::result_large_err, reason = "an input that is refused goes back to who waits for it")]
     pub(crate) fn put(&self, position: usize, input: Input) -> Result<(), Refusal> {
-        self.0[position].try_send(input).map_err(|error| match error {
+        let inbox = &self.0[position];
+        let of_client = matches!(input, Input::Command { .. } | Input::Query { .. });
+        if of_client && inbox.capacity() <= inbox.max_capacity() / CLIENTS_RESERVE {
+            return Err(Refusal { input, full: true });
+        }
+        inbox.try_send(input).map_err(|error| match error {
             mpsc::error::TrySendError::Full(input) => Refusal { input, full: true },
             mpsc::error::TrySendError::Closed(input) => Refusal { input, full: false },
         })
@@ -308,7 +317,12 @@ fn perform(env: &dyn Env, out: &mut Outputs) {
     for ((node, lane), mut writer) in std::mem::take(&mut out.messages) {
         for batch in writer.take() {
             if let Err(error) = env.transport().cast(node, lane, PEER_SERVICE, batch) {
-                tracing::trace!(%node, %error, "a batch is not sent");
+                metrics::counter!("rafted_value_peer_batches_unsent_total").increment(1);
+                if matches!(error, SendError::TooLarge { .. }) {
+                    tracing::warn!(%node, ?lane, %error, "a batch can never be sent");
+                } else {
+                    tracing::trace!(%node, ?lane, %error, "a batch is not sent");
+                }
             }
         }
     }

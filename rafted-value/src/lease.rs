@@ -10,11 +10,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::config::PROMISE_MAX_MS;
 use crate::env::MonoTime;
 use crate::id::MemberId;
 
-/// No follower promises for longer than this, whatever it is asked.
-const PROMISE_MAX: Duration = Duration::from_secs(60);
+/// No follower promises for longer than this, whatever it is asked; no configuration asks for more.
+const PROMISE_MAX: Duration = Duration::from_millis(PROMISE_MAX_MS as u64);
 
 /// A leader's knowledge of which rounds its followers have acknowledged, for one term.
 #[derive(Debug, Default)]
@@ -48,6 +49,11 @@ impl Rounds {
         }
     }
 
+    /// Whether a member has acknowledged a round that was sent at `time` or later.
+    pub(crate) fn heard_since(&self, member: MemberId, time: MonoTime) -> bool {
+        self.acknowledged.get(&member).is_some_and(|round| *round >= time)
+    }
+
     /// The send time of the newest round that a quorum of `voters`, the leader `own` included, has acknowledged; for a
     /// group of one that is `now`.
     pub(crate) fn confirmed(
@@ -69,7 +75,7 @@ impl Rounds {
 
 /// When the lease that rests on a confirmed round ends; in the past where the margin eats the whole promise.
 pub(crate) fn lease_end(confirmed: MonoTime, promise: Duration, drift_margin: Duration) -> MonoTime {
-    confirmed + promise.saturating_sub(drift_margin)
+    confirmed + promise.min(PROMISE_MAX).saturating_sub(drift_margin)
 }
 
 /// A follower's promise to help nobody else to be elected.

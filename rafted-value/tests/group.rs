@@ -254,3 +254,113 @@ fn a_busy_follower_does_not_depose_a_healthy_leader() {
     let status = world.status(leader);
     assert_eq!((status.role, status.term), (Role::Leader, term));
 }
+
+/// A promise longer than followers keep gave a leader a lease that nobody honoured: a stale read.
+#[test]
+fn a_promise_that_followers_would_not_keep_is_refused() {
+    let config = GroupConfig {
+        promise_ms: 120_000,
+        election_timeout_min_ms: 120_000,
+        election_timeout_max_ms: 121_000,
+        ..GroupConfig::default()
+    };
+    assert!(config.validate().unwrap_err().contains("promise_ms 120000"));
+    let config = GroupConfig { command_bytes_max: 16 << 20, ..GroupConfig::default() };
+    assert!(config.validate().unwrap_err().contains("command_bytes_max"));
+    let config = GroupConfig { heartbeat_ms: u32::MAX, promise_ms: u32::MAX, ..GroupConfig::default() };
+    assert!(config.validate().is_err());
+}
+
+/// A leader whose clock ran a year ahead stamped a single command, and every later one was past its window for ever.
+#[test]
+fn a_leader_with_a_wrong_clock_spoils_the_group_for_nobody_after_it() {
+    let mut world = World::with_group(12, 3);
+    let leader = world.leader();
+    let year = Duration::from_secs(365 * 24 * 3600);
+    world.sim.advance_wall(&world.nodes[leader].env, year);
+    let mut client = world.client();
+    let host = world.nodes[leader].host.clone();
+    let until = rafted_value::env::Env::wall_ms(client.env.as_ref()) + 60_000;
+    let change = encode(&Change::Add("a".into(), 1));
+    let command = client.session.begin(until, 0, change).unwrap();
+    let refused = world.run(5 * SECOND, async move { host.command(GROUP, command, SECOND).await });
+    assert!(
+        matches!(refused, Err(CommandError::Unknown(rafted_value::Unknown::Expired { .. }))),
+        "{refused:?}"
+    );
+    world.kill(leader);
+    let total = world.run(30 * SECOND, async move { client.add("a", 1).await });
+    assert_eq!(total, 1);
+}
+
+/// A learner that had caught up and then died was promoted: a group of one became two, and lost its quorum.
+#[test]
+fn a_learner_that_is_not_heard_of_is_not_promoted() {
+    let mut world = World::with_group(13, 1);
+    world.start_node();
+    let (host, node) = (world.nodes[0].host.clone(), world.nodes[1].id());
+    let member = world.run(5 * SECOND, async move { host.add_learner(GROUP, node).await.unwrap() });
+    world.sim.run_for(5 * SECOND);
+    world.kill(1);
+    world.sim.run_for(5 * SECOND);
+    let host = world.nodes[0].host.clone();
+    let promoted = world.run(5 * SECOND, async move { host.promote(GROUP, member).await });
+    assert!(matches!(promoted, Err(GroupError::NotCaughtUp { .. })), "{promoted:?}");
+    let mut client = world.client();
+    assert_eq!(world.run(5 * SECOND, async move { client.add("a", 1).await }), 1);
+}
+
+/// The first snapshot carries the group's settings; before, a joined member counted by the defaults.
+#[test]
+fn a_member_that_joined_leads_by_the_settings_of_its_group() {
+    let mut world = World::new(14, 3);
+    world.config = GroupConfig {
+        heartbeat_ms: 200,
+        promise_ms: 400,
+        election_timeout_min_ms: 4000,
+        election_timeout_max_ms: 5000,
+        ..GroupConfig::default()
+    };
+    world.found(0);
+    world.add_voter(0, 1);
+    world.add_voter(0, 2);
+    world.sim.run_for(SECOND);
+    world.kill(0);
+    world.sim.run_for(6 * SECOND);
+    let leader = world.leader();
+    let term = world.status(leader).term;
+    let follower = 3 - leader;
+    // Longer than twelve ticks of the default settings, shorter than the group's own election timeout.
+    world.sim.pause(&world.nodes[follower].env);
+    world.sim.run_for(3500 * MS);
+    world.sim.resume(&world.nodes[follower].env);
+    world.sim.run_for(2 * SECOND);
+    let status = world.status(leader);
+    assert_eq!((status.role, status.term), (Role::Leader, term));
+}
+
+/// Each panic once replayed everything since the snapshot: a burst stopped all groups of its loop.
+#[test]
+fn a_burst_of_panics_costs_in_proportion_to_its_length() {
+    let mut world = World::with_group(15, 3);
+    let mut client = world.client();
+    let before = support::runs();
+    let total = world.run(120 * SECOND, async move {
+        for _ in 0..200 {
+            client.add("a", 1).await;
+        }
+        for _ in 0..100 {
+            assert!(client.change(&Change::Panic).await.is_err());
+        }
+        client.add("a", 1).await
+    });
+    assert_eq!(total, 201);
+    world.sim.run_for(SECOND);
+    let runs = support::runs() - before;
+    // Three members, 300 commands, and for each panic no more than the panicking command again.
+    assert!(runs < 3 * (301 + 200 + 200), "{runs} handler runs");
+    for node in 0..3 {
+        let host = world.nodes[node].host.clone();
+        assert_eq!(world.run(SECOND, async move { stale(&host).await }).counts["a"], 201);
+    }
+}

@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use batched_comm::{Endpoint, EndpointConfig, Identity, NodeId};
 use clap::Args;
 use dist_agent::raft_kv::rafted_value::env::{Env, RealEnv, random_u64_from_os};
+use dist_agent::raft_kv::rafted_value::transport::quic::batched_comm::{
+    Endpoint, EndpointConfig, Identity, NodeId,
+};
 
 /// The flags that say which cluster, and as whom.
 #[derive(Args)]

@@ -148,7 +148,7 @@ impl Core {
             };
             let shown = Shown::by_command(&error);
             if shown == Shown::Final {
-                return Err(error);
+                return Err(final_error(error, unknown));
             }
             tracing::debug!(group = %target.group, %node, %error, "an attempt at a command ended without a reply");
             match error {
@@ -307,6 +307,14 @@ impl Core {
         tracing::debug!(%group, %error, limit_ms, "a command has no reply");
         metrics::counter!("raft_fleet_commands_without_reply_total").increment(1);
         error
+    }
+}
+
+/// A refusal that is not kept in the group's state speaks of one attempt only: an earlier one may still be applied.
+fn final_error(error: CommandError, earlier: Option<Unknown>) -> CommandError {
+    match (error, earlier) {
+        (CommandError::NotApplied(NotApplied::RetryWindowTooLong { .. }), Some(unknown)) => unknown.into(),
+        (error, _) => error,
     }
 }
 

@@ -26,6 +26,10 @@ impl Group {
         }
         self.send(turn, ready.take_persisted_messages());
         self.apply(turn, ready.take_committed_entries())?;
+        if self.removed {
+            // It is no member any more, and raft would not know what to advance.
+            return Ok(());
+        }
         let mut light = self.raw.advance(ready);
         if let Some(commit) = light.commit_index() {
             self.raw.mut_store().set_commit(commit);
@@ -40,7 +44,10 @@ impl Group {
     fn restore(&mut self, snapshot: raft::eraftpb::Snapshot) -> Result<(), MachineError> {
         let index = snapshot.get_metadata().index;
         let machine = Machine::restore(self.id, &self.registry, index, &snapshot.data)?;
-        self.config = machine.config().clone();
+        if self.machine.is_none() {
+            self.config = machine.config().clone();
+            self.config_is_new = true;
+        }
         self.machine = Some(machine);
         self.raw.mut_store().restore(snapshot);
         tracing::debug!(group = %self.id, member = %self.member, index, "restored from a snapshot");

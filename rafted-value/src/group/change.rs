@@ -1,9 +1,12 @@
 //! Changes of the membership: one at a time, a learner first, a voter when it has caught up.
 
+use std::time::Duration;
+
 use raft::StateRole;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 
 use super::{Group, Turn};
+use crate::env::MonoTime;
 use crate::error::GroupError;
 use crate::id::{MemberId, NodeId};
 use crate::message::{ChangeKind, MemberChange};
@@ -37,17 +40,21 @@ impl Group {
         request: ChangeRequest,
         waiter: Waiter<Result<MemberId, GroupError>>,
     ) {
-        match self.plan_change(request) {
+        match self.plan_change(turn.now, request) {
             Ok(Planned::Already(member)) => turn.out.member(waiter, Ok(member)),
             Ok(Planned::Propose(change)) => self.propose_change(turn, change, waiter),
             Err(error) => turn.out.member(waiter, Err(error)),
         }
     }
 
-    fn plan_change(&self, request: ChangeRequest) -> Result<Planned, GroupError> {
+    fn plan_change(&self, now: MonoTime, request: ChangeRequest) -> Result<Planned, GroupError> {
         let (Some(_), Some(machine)) = (self.leading, &self.machine) else {
             return Err(GroupError::NotLeader { group: self.id, leader: self.leader_node() });
         };
+        if !self.serving {
+            // What it has applied may be old.
+            return Err(GroupError::ChangeInProgress(self.id));
+        }
         let conf = self.raw.raft.prs().conf();
         let no_such = |member: MemberId, operation: &str| GroupError::NoSuchMember {
             group: self.id,
@@ -66,7 +73,7 @@ impl Group {
                     return Ok(Planned::Already(member));
                 }
                 let node = *machine.nodes().get(&member).ok_or_else(|| no_such(member, "promoted"))?;
-                self.check_caught_up(member)?;
+                self.check_caught_up(now, member)?;
                 MemberChange { kind: ChangeKind::Promote, member, node }
             }
             ChangeRequest::Remove(member) => {
@@ -81,17 +88,19 @@ impl Group {
         };
         // A leader may change the membership only once it has applied an entry of its term; see Ongaro's message of
         // 10 July 2015 to raft-dev about single-server changes.
-        if !self.serving || self.raw.raft.has_pending_conf() || self.change.is_some() {
+        if self.raw.raft.has_pending_conf() || self.change.is_some() {
             return Err(GroupError::ChangeInProgress(self.id));
         }
         Ok(Planned::Propose(change))
     }
 
-    fn check_caught_up(&self, member: MemberId) -> Result<(), GroupError> {
+    /// A learner that has caught up and is heard of: one that died since would cost the group its quorum.
+    fn check_caught_up(&self, now: MonoTime, member: MemberId) -> Result<(), GroupError> {
         let progress = self.raw.raft.prs().get(member.0);
         let matched = progress.map_or(0, |progress| progress.matched);
         let behind = if matched == 0 { u64::MAX } else { self.raw.raft.raft_log.last_index() - matched };
-        if behind > CAUGHT_UP_ENTRIES {
+        let recently = now - Duration::from_millis(self.config.election_timeout_min_ms.into());
+        if behind > CAUGHT_UP_ENTRIES || !self.rounds.heard_since(member, recently) {
             return Err(GroupError::NotCaughtUp { group: self.id, member, behind });
         }
         Ok(())

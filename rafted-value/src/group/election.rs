@@ -57,7 +57,9 @@ impl Group {
         if self.receive_from_leader(turn, message) {
             self.promise.make(turn.now, Duration::from_millis(promise_ms.into()));
             let newest = if self.accepted.0 == term { self.accepted.1.max(round) } else { round };
-            self.accepted = (term, newest);
+            if self.machine.is_some() {
+                self.accepted = (term, newest);
+            }
         }
     }
 

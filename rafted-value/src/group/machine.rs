@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
@@ -54,6 +55,16 @@ pub(crate) struct Machine {
     next_member: u64,
     /// Commands that panicked, by index and position, as far as the log still holds them.
     poisoned: BTreeSet<(u64, usize)>,
+    /// The machine as the last rebuild left it, so that a burst of panics does not replay the whole log each time.
+    rebuilt: Option<Rebuilt>,
+}
+
+/// Where a rebuild may begin.
+struct Rebuilt {
+    index: u64,
+    /// The first command of entry `index` that is not in it.
+    position: usize,
+    state: Bytes,
 }
 
 /// A machine in a snapshot; append-only.
@@ -98,6 +109,7 @@ impl Machine {
             nodes,
             next_member,
             poisoned: BTreeSet::new(),
+            rebuilt: None,
         })
     }
 
@@ -128,6 +140,7 @@ impl Machine {
             nodes: state.nodes,
             next_member: state.next_member,
             poisoned: BTreeSet::new(),
+            rebuilt: None,
         })
     }
 
@@ -155,6 +168,7 @@ impl Machine {
     /// Forgets poisoned commands that a snapshot at `index` has left behind.
     pub(crate) fn forget_poisoned(&mut self, index: u64) {
         self.poisoned.retain(|&(poisoned, _)| poisoned > index);
+        self.rebuilt = self.rebuilt.take().filter(|rebuilt| rebuilt.index > index);
     }
 
     pub(crate) fn data_name(&self) -> &str {
@@ -171,6 +185,11 @@ impl Machine {
 
     pub(crate) fn next_member(&self) -> MemberId {
         MemberId(self.next_member)
+    }
+
+    /// The stamp of the newest entry.
+    pub(crate) fn stamp_ms(&self) -> u64 {
+        self.stamp_ms
     }
 
     pub(crate) fn session_replies(&self) -> u64 {
@@ -249,17 +268,24 @@ impl Machine {
     /// Builds the machine anew up to and with the command at `position` of entry `index`, which is poisoned.
     fn rebuild(&mut self, log: &MemberLog, index: u64, position: usize) -> Result<(), MachineError> {
         let snapshot = log.snapshot_ref();
-        let snapshot_index = snapshot.get_metadata().index;
-        let mut fresh = Self::restore(self.group, &self.registry, snapshot_index, &snapshot.data)?;
+        let (first, mut from, state) = match &self.rebuilt {
+            Some(rebuilt) => (rebuilt.index, rebuilt.position, rebuilt.state.clone()),
+            None => (snapshot.get_metadata().index + 1, 0, snapshot.data.clone()),
+        };
+        let mut fresh = Self::restore(self.group, &self.registry, first, &state)?;
         fresh.poisoned = std::mem::take(&mut self.poisoned);
-        for entry in log.range(snapshot_index + 1, index) {
-            fresh.replay(entry, if entry.index == index { position } else { usize::MAX })?;
+        for entry in log.range(first, index) {
+            let to = if entry.index == index { position + 1 } else { usize::MAX };
+            fresh.replay(entry, from..to)?;
+            from = 0;
         }
+        fresh.rebuilt = Some(Rebuilt { index, position: position + 1, state: fresh.snapshot()? });
         *self = fresh;
         Ok(())
     }
 
-    fn replay(&mut self, entry: &Entry, last_position: usize) -> Result<(), MachineError> {
+    /// Applies the commands at `positions` of an entry that was applied before.
+    fn replay(&mut self, entry: &Entry, positions: Range<usize>) -> Result<(), MachineError> {
         if entry.get_entry_type() != EntryType::EntryNormal {
             let change = read_change(entry)
                 .ok_or(MachineError::Entry { index: entry.index, reason: "not a change".into() })?;
@@ -271,10 +297,8 @@ impl Machine {
         }
         let commands = read_commands(entry)?;
         self.stamp(&commands);
-        for (position, command) in commands.commands.iter().enumerate() {
-            if position > last_position {
-                break;
-            }
+        let commands = commands.commands.iter().enumerate();
+        for (position, command) in commands.filter(|(position, _)| positions.contains(position)) {
             // The result was answered when the command first ran.
             let _ = self
                 .run(entry.index, position, command)

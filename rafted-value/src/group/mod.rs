@@ -16,13 +16,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use raft::eraftpb::{Entry, Message, MessageType, Snapshot};
-use raft::{RawNode, SnapshotStatus, StateRole};
+use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
 use rand_chacha::ChaCha12Rng;
 
 pub(crate) use self::machine::{CommandResult, panic_message};
 use self::machine::{Machine, MachineError};
 use self::reads::Read;
 use crate::config::{GroupConfig, HostConfig};
+use crate::engine::Found;
 use crate::entry::{Commands, EntryBody};
 use crate::env::MonoTime;
 use crate::error::{CommandError, GroupError, NotApplied, QueryError, Unknown};
@@ -92,21 +93,22 @@ pub(crate) struct Group {
     /// When the snapshot on its way to a member was sent.
     snapshots_sent: BTreeMap<MemberId, MonoTime>,
     removed: bool,
+    /// Whether raft must be built anew with the settings that a first snapshot brought.
+    config_is_new: bool,
     /// Whether its turn must be finished.
     touched: bool,
 }
 
 impl Group {
-    /// The founding member `position` of a group whose first members are on `nodes`.
+    /// The first member of a new group that lives on the node at `position` of those listed.
     pub(crate) fn found(
-        id: GroupId,
         registry: &Registry,
-        data: &str,
-        config: &GroupConfig,
-        nodes: &[NodeId],
+        found: &Found,
         position: usize,
         turn: &mut Turn<'_>,
     ) -> Result<Self, GroupError> {
+        let Found { group: id, data, config, nodes } = found;
+        let id = *id;
         let members: BTreeMap<MemberId, NodeId> =
             (FOUNDER.0..).map(MemberId).zip(nodes.iter().copied()).collect();
         let voters: Vec<MemberId> = members.keys().copied().collect();
@@ -169,6 +171,7 @@ impl Group {
             change: None,
             snapshots_sent: BTreeMap::new(),
             removed: false,
+            config_is_new: false,
             touched: false,
         };
         group.plan_tick(turn.now);
@@ -202,7 +205,7 @@ impl Group {
     /// Takes in a message of another member, on node `from`.
     pub(crate) fn receive(&mut self, turn: &mut Turn<'_>, from: NodeId, message: GroupMessage) {
         debug_assert_eq!(message.to, self.member);
-        if let Err(reason) = convert::check(&message) {
+        if let Err(reason) = convert::check(&message).and_then(|()| self.check_indices(&message)) {
             metrics::counter!("rafted_value_messages_refused_total").increment(1);
             tracing::warn!(group = %self.id, %from, reason, "a message that no member would send");
             return;
@@ -221,27 +224,53 @@ impl Group {
             Body::Vote { .. } if self.promise.runs(turn.now) => {
                 tracing::debug!(group = %self.id, candidate = %message.from, "a vote is withheld: a promise runs");
             }
+            // Without its state a member may have forgotten a vote or a promise.
+            Body::Vote { .. } if self.machine.is_none() => {}
             Body::Vote { pre, .. } => self.receive_vote(turn, message, pre),
             Body::Beat { round, promise_ms, .. } => self.receive_beat(turn, message, round, promise_ms),
             Body::Append { .. } | Body::Snapshot { .. } => {
                 self.receive_from_leader(turn, message);
             }
             Body::BeatAck { round, .. } => {
-                if self.leading == Some(message.term) {
+                if self.leading == Some(message.term) && self.raw.raft.prs().get(message.from.0).is_some() {
                     self.rounds.acknowledge(message.from, MonoTime::from_nanos(round));
                 }
                 self.step(message);
             }
             Body::AppendAck { .. } => {
-                self.snapshots_sent.remove(&message.from);
+                let from = message.from;
                 self.step(message);
+                // An old answer leaves the snapshot under way: it may still be lost.
+                let progress = self.raw.raft.prs().get(from.0);
+                if progress.is_none_or(|progress| progress.state != ProgressState::Snapshot) {
+                    self.snapshots_sent.remove(&from);
+                }
             }
             Body::VoteAck { .. } => self.step(message),
         }
     }
 
+    /// What only a broken peer says of indices, and what raft would panic over or believe.
+    fn check_indices(&self, message: &GroupMessage) -> Result<(), String> {
+        let last = self.raw.raft.raft_log.last_index();
+        match message.body {
+            Body::Beat { commit, .. } if commit > last => {
+                Err(format!("a beat commits entry {commit} of a log that ends at {last}"))
+            }
+            Body::AppendAck { index, .. } if self.leading == Some(message.term) && index > last => {
+                Err(format!("entry {index} is acknowledged of a log that ends at {last}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Tells a member that was removed while it was away; true if the message is dealt with.
-    fn refuse_former_member(&mut self, turn: &mut Turn<'_>, from: NodeId, message: &GroupMessage) -> bool {
+    pub(crate) fn refuse_former_member(
+        &mut self,
+        turn: &mut Turn<'_>,
+        from: NodeId,
+        message: &GroupMessage,
+    ) -> bool {
         let Some(machine) = &self.machine else { return false };
         if message.body == Body::Removed
             || machine.nodes().contains_key(&message.from)
@@ -277,7 +306,7 @@ impl Group {
     /// Takes in a command; it is proposed when the turn ends.
     pub(crate) fn command(&mut self, turn: &mut Turn<'_>, command: Command, waiter: Waiter<CommandResult>) {
         if let Err(refusal) = self.admit(turn, &command) {
-            turn.out.command(waiter, Err(refusal.into()));
+            turn.out.command(waiter, Err(refusal));
             return;
         }
         self.waiting += 1;
@@ -285,20 +314,31 @@ impl Group {
         self.incoming.push((command, waiter));
     }
 
-    fn admit(&self, turn: &Turn<'_>, command: &Command) -> Result<(), NotApplied> {
+    fn admit(&self, turn: &Turn<'_>, command: &Command) -> Result<(), CommandError> {
         if self.leading.is_none() {
-            return Err(NotApplied::NotLeader { group: self.id, leader: self.leader_node() });
+            return Err(NotApplied::NotLeader { group: self.id, leader: self.leader_node() }.into());
         }
         if self.waiting >= turn.limits.group_waiting_max {
-            return Err(NotApplied::Overloaded { retry_after_ms: RETRY_AFTER_MS });
+            return Err(NotApplied::Overloaded { retry_after_ms: RETRY_AFTER_MS }.into());
         }
         let (bytes, limit_bytes) = (command.payload.len() as u64, self.config.command_bytes_max);
         if bytes > limit_bytes {
-            return Err(NotApplied::TooLarge { bytes, limit_bytes });
+            return Err(NotApplied::TooLarge { bytes, limit_bytes }.into());
         }
+        self.admit_window(turn, command)?;
         if command.acknowledged > command.sequence {
             let text = format!("command {} acknowledges {}", command.sequence, command.acknowledged);
-            return Err(NotApplied::Malformed(text));
+            return Err(NotApplied::Malformed(text).into());
+        }
+        Ok(())
+    }
+
+    /// A command outside its window would be refused when it is applied. It is refused before it is proposed, so that
+    /// a leader whose clock is far ahead puts its stamp on nothing: stamped time never goes back.
+    fn admit_window(&self, turn: &Turn<'_>, command: &Command) -> Result<(), CommandError> {
+        let stamp_ms = self.machine.as_ref().map_or(0, Machine::stamp_ms).max(turn.wall_ms);
+        if command.retry_until_ms < stamp_ms {
+            return Err(Unknown::Expired { late_ms: stamp_ms - command.retry_until_ms }.into());
         }
         Ok(())
     }
@@ -338,8 +378,12 @@ impl Group {
         self.ask_for_confirmation(turn);
         while self.raw.has_ready() {
             self.perform_ready(turn)?;
+            if self.removed {
+                return Ok(());
+            }
             self.note_role(turn);
         }
+        self.adopt_config(turn);
         self.serve_reads(turn);
         self.compact()
     }
@@ -383,6 +427,20 @@ impl Group {
                 }
             }
         }
+    }
+
+    /// A member that joined knew no settings until its first snapshot came; raft has no setter for its timeouts.
+    fn adopt_config(&mut self, turn: &mut Turn<'_>) {
+        if !std::mem::take(&mut self.config_is_new) {
+            return;
+        }
+        let applied = self.raw.raft.raft_log.applied;
+        let raft_config = raft_config(self.member, &self.config, applied);
+        let log = std::mem::take(self.raw.mut_store());
+        self.raw =
+            RawNode::new(&raft_config, log, &bridge()).expect("the founder validated the configuration");
+        self.plan_tick(turn.now);
+        self.draw_election_deadline(turn);
     }
 
     /// Sends raft's messages, with what the lease adds to them.

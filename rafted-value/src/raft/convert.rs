@@ -128,6 +128,9 @@ pub(crate) fn check(message: &GroupMessage) -> Result<(), String> {
     }
     match &message.body {
         Body::Append { log_term, index, entries, .. } => {
+            if *log_term == 0 && *index > 0 {
+                return Err(format!("an append after entry {index} of term 0"));
+            }
             let mut before = (*log_term, *index);
             for entry in entries {
                 if Some(entry.index) != before.1.checked_add(1)
@@ -152,6 +155,10 @@ pub(crate) fn check(message: &GroupMessage) -> Result<(), String> {
             }
             Ok(())
         }
+        Body::AppendAck { request_snapshot, .. } if *request_snapshot != 0 => {
+            Err(format!("a snapshot is asked for at index {request_snapshot}"))
+        }
+        Body::Vote { priority, .. } if *priority != 0 => Err(format!("a vote of priority {priority}")),
         _ => Ok(()),
     }
 }

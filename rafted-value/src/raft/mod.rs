@@ -36,7 +36,8 @@ pub(crate) fn raft_config(member: MemberId, config: &GroupConfig, applied: u64) 
         max_election_tick: NEVER_TICKS + 1,
         read_only_option: raft::ReadOnlyOption::Safe,
         skip_bcast_commit: true,
-        batch_append: true,
+        // Joined appends would outgrow a transport's limit, and only then be lost.
+        batch_append: false,
         max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
         max_committed_size_per_ready: COMMITTED_BYTES_MAX,
         ..raft::Config::default()

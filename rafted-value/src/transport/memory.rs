@@ -57,7 +57,11 @@ impl MemoryTransport {
 
 impl Drop for MemoryTransport {
     fn drop(&mut self) {
-        self.network.nodes.write().remove(&self.local.node);
+        let mut nodes = self.network.nodes.write();
+        // A later node of the same id is none of ours.
+        if nodes.get(&self.local.node).is_some_and(|node| node.strong_count() == 0) {
+            nodes.remove(&self.local.node);
+        }
     }
 }
 

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+/// The crate underneath, whose endpoints and certificates a node needs.
+pub use batched_comm;
+
 use batched_comm::Endpoint;
 use bytes::Bytes;
 

@@ -17,6 +17,16 @@ use rafted_value::{
 };
 use serde::{Deserialize, Serialize};
 
+thread_local! {
+    /// Handler runs of this test; a simulation has one thread.
+    static RUNS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+/// How often a command handler ran on this thread so far.
+pub fn runs() -> u64 {
+    RUNS.get()
+}
+
 pub const GROUP: GroupId = GroupId(77);
 pub const SECOND: Duration = Duration::from_secs(1);
 pub const MS: Duration = Duration::from_millis(1);
@@ -43,6 +53,7 @@ impl Data for Counters {
     type Answer = Counters;
 
     fn command(&mut self, _: &CommandContext, change: Change) -> i64 {
+        RUNS.set(RUNS.get() + 1);
         match change {
             Change::Add(name, amount) => {
                 self.log.push(amount);
