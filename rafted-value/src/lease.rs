@@ -90,6 +90,11 @@ impl Promise {
         self.until = self.until.max(now + asked.min(PROMISE_MAX));
     }
 
+    /// When the promise ends.
+    pub(crate) fn end(&self) -> MonoTime {
+        self.until
+    }
+
     /// Whether the promise runs.
     pub(crate) fn runs(&self, now: MonoTime) -> bool {
         now < self.until

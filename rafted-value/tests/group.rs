@@ -4,6 +4,7 @@ mod support;
 
 use std::time::Duration;
 
+use rafted_value::sim::NetConfig;
 use rafted_value::{CommandError, Freshness, GroupConfig, GroupError, NotApplied, QueryError, Role, encode};
 use support::{Change, Counters, GROUP, MS, SECOND, World, stale};
 
@@ -213,6 +214,31 @@ fn a_follower_points_to_the_leader_and_a_stranger_says_so() {
         let error = follower.add_learner(GROUP, leader_id).await.unwrap_err();
         assert!(matches!(error, GroupError::NotLeader { .. }));
     });
+}
+
+/// Members once campaigned at heartbeats only. Where the election timeout spans no more than one, all of them drew the
+/// same number of heartbeats each time, every vote was split, and no leader was elected for ever.
+#[test]
+fn members_whose_heartbeats_coincide_elect_a_leader() {
+    for seed in 0..10 {
+        let mut world = World::new(100 + seed, 3);
+        world.config = GroupConfig {
+            heartbeat_ms: 50,
+            promise_ms: 50,
+            election_timeout_min_ms: 100,
+            election_timeout_max_ms: 150,
+            ..GroupConfig::default()
+        };
+        world.found(0);
+        world.add_voter(0, 1);
+        world.add_voter(0, 2);
+        // A vote takes so long that the other candidate has voted for itself by then.
+        let slow = NetConfig { delay_min: 10 * MS, delay_max: 20 * MS, ..NetConfig::default() };
+        world.sim.set_net_config(slow);
+        world.kill(0);
+        world.sim.run_for(10 * SECOND);
+        assert!([1, 2].iter().any(|node| world.status(*node).ready), "seed {seed}: nobody leads");
+    }
 }
 
 #[test]

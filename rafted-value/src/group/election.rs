@@ -5,16 +5,32 @@ use std::time::Duration;
 use rand_core::RngCore;
 
 use super::{Group, Turn};
+use crate::env::MonoTime;
 use crate::message::GroupMessage;
+
+/// Between its shortest and its longest wait a member has this many instants to campaign at. Few enough that the groups
+/// of a dead node's leaders campaign together, many enough that two members seldom choose the same.
+const CAMPAIGN_INSTANTS: u64 = 32;
+const MS: u64 = 1_000_000;
 
 impl Group {
     /// Waits for a random time within the election timeout before it campaigns (Raft, section 5.2).
     pub(super) fn draw_election_deadline(&mut self, turn: &mut Turn<'_>) {
         let (min, max) = (self.config.election_timeout_min_ms, self.config.election_timeout_max_ms);
-        let span = u64::from(max - min) * 1_000_000;
-        let wait = u64::from(min) * 1_000_000 + turn.rng.next_u64() % span.max(1);
+        let span = u64::from(max - min) * MS;
+        let wait = u64::from(min) * MS + turn.rng.next_u64() % span.max(1);
         self.election_wait = Duration::from_nanos(wait);
         self.election_deadline = turn.now + self.election_wait;
+    }
+
+    /// When the deadline and the promise are over, on a grid that is finer than the heartbeats: with those for a grid,
+    /// members whose waits span no more than a heartbeat drew the same number of them again and again, split every
+    /// vote, and elected nobody.
+    pub(super) fn campaign_instant(&self) -> MonoTime {
+        let span = u64::from(self.config.election_timeout_max_ms - self.config.election_timeout_min_ms) * MS;
+        let grid = (span / CAMPAIGN_INSTANTS).clamp(MS, u64::from(self.config.heartbeat_ms) * MS);
+        let due = self.election_deadline.max(self.promise.end());
+        MonoTime::from_nanos(due.nanos().div_ceil(grid).saturating_mul(grid))
     }
 
     /// Campaigns if no leader was heard for long enough and no promise stands in the way.

@@ -198,8 +198,12 @@ impl Group {
         self.machine.is_none() && now.since(self.created) > limit
     }
 
+    /// When this member wants to be stepped even if nothing comes in: for the next heartbeat, or before it to campaign.
     pub(crate) fn next_tick(&self) -> MonoTime {
-        self.next_tick
+        if self.leading.is_some() || self.election_deadline >= self.next_tick {
+            return self.next_tick;
+        }
+        self.next_tick.min(self.campaign_instant())
     }
 
     /// Takes in a message of another member, on node `from`.
@@ -345,9 +349,11 @@ impl Group {
 
     /// The clock has reached [`next_tick`](Self::next_tick).
     pub(crate) fn tick(&mut self, turn: &mut Turn<'_>) {
-        self.plan_tick(turn.now);
-        self.raw.tick();
-        self.retry_snapshots(turn);
+        if turn.now >= self.next_tick {
+            self.plan_tick(turn.now);
+            self.raw.tick();
+            self.retry_snapshots(turn);
+        }
         self.campaign_if_due(turn);
     }
 
