@@ -1,5 +1,7 @@
 //! What holds in the simulated world.
 
+mod pair;
+
 use std::future::{pending, poll_fn};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,82 +15,7 @@ use rafted_value::env::{Env, sleep, timeout};
 use rafted_value::sim::{ClockConfig, NetConfig, Sim, SimEnv};
 use rafted_value::transport::{CallError, ClusterId, Handler, Lane, Reply, SendError, ServiceId};
 
-const ECHO: ServiceId = ServiceId(100);
-const LIMIT: Duration = Duration::from_secs(10);
-
-/// Remembers casts; answers a call with its payload, drops that of "drop", and keeps that of "keep".
-#[derive(Default)]
-struct Echo {
-    casts: Mutex<Vec<(NodeId, Bytes)>>,
-    kept: Mutex<Vec<Reply>>,
-}
-
-impl Handler for Echo {
-    fn on_cast(&self, from: NodeId, payload: Bytes) {
-        self.casts.lock().push((from, payload));
-    }
-
-    fn on_call(&self, _from: NodeId, payload: Bytes, reply: Reply) {
-        match &payload[..] {
-            b"drop" => drop(reply),
-            b"keep" => self.kept.lock().push(reply),
-            _ => reply.send(payload),
-        }
-    }
-}
-
-impl Echo {
-    fn payloads(&self) -> Vec<Bytes> {
-        self.casts.lock().iter().map(|(_, payload)| payload.clone()).collect()
-    }
-}
-
-struct Pair {
-    sim: Sim,
-    a: Arc<SimEnv>,
-    b: Arc<SimEnv>,
-    at_a: Arc<Echo>,
-    at_b: Arc<Echo>,
-}
-
-fn echo_on(env: &SimEnv) -> Arc<Echo> {
-    let echo = Arc::new(Echo::default());
-    env.transport().register(ECHO, Arc::<Echo>::clone(&echo));
-    echo
-}
-
-/// Two nodes that know each other's address.
-fn pair_with(seed: u64, config: NetConfig) -> Pair {
-    let sim = Sim::new(seed, config);
-    let (a, b) = (sim.start_node("a", "sim:a"), sim.start_node("b", "sim:b"));
-    a.transport().set_address(b.node(), "sim:b");
-    b.transport().set_address(a.node(), "sim:a");
-    let (at_a, at_b) = (echo_on(&a), echo_on(&b));
-    Pair { sim, a, b, at_a, at_b }
-}
-
-fn pair(seed: u64) -> Pair {
-    pair_with(seed, NetConfig::default())
-}
-
-fn ms(ms: u64) -> Duration {
-    Duration::from_millis(ms)
-}
-
-impl Pair {
-    /// A call from the first node to the second, and how long it took.
-    fn call(&self, payload: &'static [u8], limit: Duration) -> (Result<Bytes, CallError>, Duration) {
-        let before = self.sim.elapsed();
-        let call =
-            self.a.transport().call(self.b.node(), Lane::Normal, ECHO, Bytes::from_static(payload), limit);
-        let result = self.sim.run_until(limit + LIMIT, call).expect("a call ends at its limit");
-        (result, self.sim.elapsed() - before)
-    }
-
-    fn cast(&self, payload: impl Into<Bytes>) -> Result<(), SendError> {
-        self.a.transport().cast(self.b.node(), Lane::Normal, ECHO, payload.into())
-    }
-}
+use self::pair::*;
 
 #[test]
 fn casts_on_one_lane_arrive_once_and_in_order() {
