@@ -10,6 +10,10 @@ use crate::invocation::Invocation;
 use crate::step::{Step, run_all};
 use crate::tidy;
 
+/// Fixed seeds of every scenario; each starts no new seed after 75 s.
+const SIMULATION: &str =
+    "run --quiet --locked --release --package drive -- sim --seeds 0..400 --seconds-max 75";
+
 /// Runs the steps in order and stops at the first that fails.
 pub(crate) fn run() -> Outcome {
     run_all(&steps())
@@ -30,6 +34,7 @@ fn steps() -> Vec<Step> {
         Step::command("clippy", clippy),
         Step::command_with_output("test", test),
         Step::command("doc", doc),
+        Step::command_with_output("simulation", Invocation::cargo(SIMULATION)),
     ]
 }
 

@@ -38,8 +38,10 @@ pub struct NetConfig {
     pub redial_wait: Duration,
     /// How many messages wait on one lane in one direction at most: 65,536.
     pub queue_messages_max: usize,
-    /// How many bytes a message has at most: 67,108,864.
+    /// How many bytes a message has at most, except on the bulk lane: 4,194,304.
     pub message_bytes_max: usize,
+    /// The same on the bulk lane: 67,108,864.
+    pub bulk_message_bytes_max: usize,
 }
 
 impl Default for NetConfig {
@@ -57,7 +59,8 @@ impl Default for NetConfig {
             dial_timeout: Duration::from_secs(1),
             redial_wait: Duration::from_millis(100),
             queue_messages_max: 65_536,
-            message_bytes_max: 64 * 1024 * 1024,
+            message_bytes_max: 4 * 1024 * 1024,
+            bulk_message_bytes_max: 64 * 1024 * 1024,
         }
     }
 }

@@ -220,7 +220,11 @@ impl NetState {
     /// Sends a message over a connection, or makes one first.
     pub(super) fn send(&mut self, message: Message) -> Result<(), SendError> {
         let (from, to) = (message.from, message.to);
-        let (bytes, limit_bytes) = (message.bytes(), self.config.message_bytes_max);
+        let limit_bytes = match message.lane {
+            Lane::Control | Lane::Normal => self.config.message_bytes_max,
+            Lane::Bulk => self.config.bulk_message_bytes_max,
+        };
+        let bytes = message.bytes();
         if bytes > limit_bytes {
             return Err(SendError::TooLarge { bytes, limit_bytes });
         }

@@ -19,6 +19,9 @@ const BANNED_CODE: [(&str, &str); 6] = [
 /// File names that say nothing about what is in the file.
 const EMPTY_NAMES: [&str; 7] = ["util", "utils", "helper", "helpers", "manager", "misc", "common"];
 
+/// What excuses a file from the rule on `.unwrap()`.
+const EXCUSED_UNWRAP: &str = "clippy::unwrap_used,";
+
 /// Folders of some machine: the first part of an absolute path.
 const MACHINE_FOLDERS: [&str; 5] = ["work", "tmp", "home", "root", "Users"];
 
@@ -31,7 +34,8 @@ pub(crate) fn check(source: &Source) -> Vec<String> {
         found.extend(opening(&source.text));
         found.extend(name(&source.path));
         found.extend(banned_code(&code));
-        if !is_test(&source.path) {
+        // A whole file may be excused, by an attribute that clippy holds to a reason.
+        if !is_test(&source.path) && !source.text.contains(EXCUSED_UNWRAP) {
             found.extend(unwraps(&without_tests(&code)));
         }
     }
@@ -148,6 +152,8 @@ mod tests {
         );
         assert!(found("a/examples/b.rs", "//! Why.\nlet a = b.unwrap();\n").contains(":2: "));
         assert_eq!(found("a/tests/b.rs", "//! Why.\nlet a = b.unwrap();\n"), "");
+        let excused = "//! Why.\n#![allow(clippy::unwrap_used, reason = \"a bench\")]\nlet a = b.unwrap();\n";
+        assert_eq!(found("a/examples/b.rs", excused), "");
         let with_tests = "//! Why.\n#[cfg(test)]\nmod tests {\n fn f() { b.unwrap(); }\n}\n";
         assert_eq!(found("a/src/b.rs", with_tests), "");
         assert!(found("a/src/b.rs", &format!("{with_tests}fn g() {{ b.unwrap(); }}\n")).contains(":6: "));
