@@ -1,10 +1,11 @@
 //! Measures the endpoint beside bare quinn, between two processes on loopback, and prints JSON lines.
 //!
 //! ```text
-//! cargo run --release -p batched-comm --example echo_bench [-- SECONDS]
+//! cargo run --release -p batched-comm --example echo_bench [-- SECONDS [WORKERS]]
 //! ```
 //!
-//! The program starts itself again as the server. Each figure of the endpoint is followed by its ratio to the
+//! WORKERS is the number of tokio's threads in each of the two processes (default 2). The program starts itself
+//! again as the server. Each figure of the endpoint is followed by its ratio to the
 //! bare one of the same run; ratios are what counts, absolutes depend on the machine.
 #![allow(
     clippy::disallowed_methods,
@@ -34,8 +35,12 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    if arguments.get(1).map(String::as_str) == Some("serve") {
+    let is_server = arguments.get(1).map(String::as_str) == Some("serve");
+    let workers =
+        arguments.get(if is_server { 3 } else { 2 }).and_then(|text| text.parse().ok()).unwrap_or(2);
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build().unwrap();
+    if is_server {
         runtime.block_on(async { tokio::spawn(serve(arguments[2].clone())).await.unwrap() });
         return;
     }
@@ -44,7 +49,7 @@ fn main() {
     std::fs::create_dir_all(&directory).unwrap();
     let authority = CertificateAuthority::new("bench");
     authority.save(&directory).unwrap();
-    let server = Server::start(directory.to_str().unwrap());
+    let server = Server::start(directory.to_str().unwrap(), workers);
     let duration = Duration::from_secs_f64(seconds);
     let task = measure_all(authority, server.bare, server.endpoint, duration);
     runtime.block_on(async { tokio::spawn(task).await.unwrap() });
@@ -60,10 +65,13 @@ struct Server {
 }
 
 impl Server {
-    fn start(directory: &str) -> Server {
+    fn start(directory: &str, workers: usize) -> Server {
         let program = std::env::current_exe().unwrap();
-        let mut child =
-            Command::new(program).args(["serve", directory]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = Command::new(program)
+            .args(["serve", directory, &workers.to_string()])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut address = || lines.next().unwrap().unwrap().parse().unwrap();
         Server { bare: address(), endpoint: address(), child }

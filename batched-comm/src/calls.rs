@@ -69,6 +69,12 @@ impl CallTable {
         Some(u64::from(slot.generation) << 32 | u64::from(index))
     }
 
+    /// Calls that wait for an answer.
+    pub(crate) fn in_flight(&self) -> usize {
+        let table = self.slots.lock();
+        table.slots.len() - table.free.len()
+    }
+
     /// Takes a call out; `None` when it is not waiting any more.
     pub(crate) fn remove(&self, correlation: u64) -> Option<oneshot::Sender<Answer>> {
         let mut table = self.slots.lock();

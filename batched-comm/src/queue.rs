@@ -22,8 +22,8 @@ use crate::lane::Lane;
 const WHOLE_PAYLOAD_BYTES: usize = 16 << 10;
 /// Small messages are collected in buffers of about this size.
 const BUFFER_BYTES: usize = 64 << 10;
-/// A lane is flushed by its senders at most so often.
-const FLUSH_INTERVAL_MIN: Duration = Duration::from_micros(10);
+/// A lane is flushed by the senders of casts and answers at most so often.
+const FLUSH_INTERVAL_MIN: Duration = Duration::from_micros(50);
 /// The first buffer of a quiet lane.
 const BUFFER_BYTES_MIN: usize = 2 << 10;
 /// A batch takes no further piece once it has this much.
@@ -160,7 +160,7 @@ impl LaneQueue {
         let mut queue = self.queue.lock();
         self.admit(&queue, payload.len())?;
         queue.encode(Head::Cast { service }, payload, 1);
-        Ok(announce(queue))
+        Ok(announce(queue, Pace::Unknown))
     }
 
     /// Queues a call and enters it in the table; returns its correlation.
@@ -178,7 +178,8 @@ impl LaneQueue {
         self.admit(&queue, payload.len())?;
         let correlation = calls.insert(self.lane, queue.pushed, waiter).ok_or(PushError::Calls)?;
         queue.encode(Head::Call { service, correlation }, payload, 0);
-        Ok((correlation, announce(queue)))
+        let pace = if calls.in_flight() == 1 { Pace::Lone } else { Pace::Many };
+        Ok((correlation, announce(queue, pace)))
     }
 
     /// Queues an answer, for connection `link` only.
@@ -198,7 +199,7 @@ impl LaneQueue {
         }
         let mut queue = queue;
         queue.encode(head, payload, 0);
-        Ok(announce(queue))
+        Ok(announce(queue, Pace::Unknown))
     }
 
     fn admit(&self, queue: &Queue, payload_bytes: usize) -> Result<(), PushError> {
@@ -330,27 +331,50 @@ fn wake(mut queue: MutexGuard<'_, Queue>) {
     }
 }
 
+/// What is known about the traffic that a message belongs to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// Nothing else is under way: its latency is what counts.
+    Lone,
+    /// More is to be expected: batches are what counts.
+    Many,
+    Unknown,
+}
+
 /// Sees to it that what was just pushed is written.
-fn announce(mut queue: MutexGuard<'_, Queue>) -> Pushed {
+fn announce(mut queue: MutexGuard<'_, Queue>, pace: Pace) -> Pushed {
     if queue.gate == Gate::Idle {
         return Pushed::MustDial;
     }
     if queue.corks > 0 || queue.writer.is_none() {
         return Pushed::Done;
     }
-    if !queue.is_busy {
-        // Only now and then: a sender in a loop is served better by batches.
-        let now = Instant::now();
-        if queue.flushed.is_none_or(|flushed| now.duration_since(flushed) >= FLUSH_INTERVAL_MIN) {
-            queue.flushed = Some(now);
-            return Pushed::MustFlush;
-        }
+    let must_flush = match pace {
+        Pace::Lone => true,
+        Pace::Many => false,
+        Pace::Unknown => !queue.is_busy && queue.is_quiet(),
+    };
+    if must_flush {
+        return Pushed::MustFlush;
     }
     wake(queue);
     Pushed::Done
 }
 
 impl Queue {
+    /// Whether the last flush was long ago; if so the next one is now.
+    ///
+    /// A sender in a loop would flush each message, and a peer that answers each one would keep both sides at
+    /// it: a batch of one costs ten times its share of a large one.
+    fn is_quiet(&mut self) -> bool {
+        let now = Instant::now();
+        let is_quiet = self.flushed.is_none_or(|flushed| now.duration_since(flushed) >= FLUSH_INTERVAL_MIN);
+        if is_quiet {
+            self.flushed = Some(now);
+        }
+        is_quiet
+    }
+
     fn encode(&mut self, head: Head, payload: &Bytes, casts: usize) {
         let is_whole = payload.len() >= WHOLE_PAYLOAD_BYTES;
         let buffered = head.bytes() + if is_whole { 0 } else { payload.len() };
@@ -583,5 +607,21 @@ mod tests {
         assert_eq!(queue.poll_ready(LINK, &Context::from_waker(Waker::noop())), Poll::Ready(true));
         queue.flushed(LINK, false);
         assert_eq!(queue.poll_ready(LINK, &Context::from_waker(Waker::noop())), Poll::Pending);
+    }
+
+    /// Each of 1,024 calls in flight was once flushed on its own, answered on its own and replaced on its own: a
+    /// state that kept itself up, at an eighth of the throughput.
+    #[test]
+    fn a_lone_call_is_flushed_at_once_and_one_of_several_is_gathered() {
+        let queue = LaneQueue::new(Lane::Normal, LIMITS);
+        let calls = CallTable::new(10, 0);
+        queue.attach(LINK);
+        let push = || queue.push_call(ServiceId(0), &Bytes::new(), &calls, oneshot::channel().0).unwrap().1;
+        assert!(take(&queue, LINK).is_none(), "the writer waits");
+        assert_eq!(push(), Pushed::MustFlush);
+        assert_eq!(take(&queue, LINK).unwrap().0.messages, 1);
+        assert!(take(&queue, LINK).is_none(), "the writer waits");
+        assert_eq!(push(), Pushed::Done);
+        assert!(queue.queue.lock().writer.is_none(), "the writer was woken");
     }
 }

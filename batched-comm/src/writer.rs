@@ -67,7 +67,7 @@ pub(crate) async fn write_lane(link: Arc<Link>, lane: Lane) {
         if !poll_fn(|context| queue.poll_ready(link.id, context)).await {
             return;
         }
-        if queue.is_busy() {
+        if queue.is_busy() || link.peer.calls.in_flight() > 1 {
             // Whoever woke this task is one of many that are about to send: they go first, for a larger batch.
             // A lone message does not wait.
             yield_now().await;
