@@ -140,8 +140,11 @@ impl ClusterState {
 
     fn remove_group(&mut self, name: GroupName) -> Applied {
         let entry = self.groups.remove(&name).ok_or_else(|| ClusterRefusal::NoSuchGroup(name.clone()))?;
-        let pending = self.nodes.keys().copied().collect();
-        self.removed.insert(entry.id, RemovedGroup { name, pending });
+        // Without nodes there is nobody who could have members to clean up.
+        if !self.nodes.is_empty() {
+            let pending = self.nodes.keys().copied().collect();
+            self.removed.insert(entry.id, RemovedGroup { name, pending });
+        }
         Ok(Change::Some(ClusterReply::GroupRemoved { id: entry.id }))
     }
 
