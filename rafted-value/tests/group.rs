@@ -97,6 +97,66 @@ fn a_removed_member_ends_even_when_it_was_away() {
     assert_eq!(world.status(away).member, again);
 }
 
+#[test]
+fn a_learner_that_was_removed_while_it_was_away_ends() {
+    let mut world = World::with_group(13, 1);
+    let node = world.start_node();
+    let (host, id) = (world.nodes[0].host.clone(), world.nodes[node].id());
+    let learner = world.run(5 * SECOND, async move { host.add_learner(GROUP, id).await.unwrap() });
+    world.sim.run_for(SECOND);
+    world.cut_off(node);
+    let host = world.nodes[0].host.clone();
+    world.run(5 * SECOND, async move { host.remove_member(GROUP, learner).await.unwrap() });
+    assert!(world.has_member(node));
+    world.sim.heal();
+    world.sim.run_for(5 * SECOND);
+    assert!(!world.has_member(node));
+}
+
+/// A member became leader with its own removal in its log, committed it and was gone before the only other one knew:
+/// that one asked for its vote for ever.
+#[test]
+fn a_leader_that_commits_its_own_removal_stays_until_the_others_know() {
+    let mut told = 0;
+    for seed in 200..230 {
+        let world = World::with_group(seed, 2);
+        world.sim.run_for(SECOND);
+        let leader = world.leader();
+        let other = 1 - leader;
+        let (here, there) = ([world.nodes[leader].address()], [world.nodes[other].address()]);
+        let slow = NetConfig { delay_min: 10 * MS, delay_max: 15 * MS, ..NetConfig::default() };
+        world.sim.set_net_config(slow);
+        let members = world.status(leader).members;
+        let removed = members.iter().find(|member| member.node == world.nodes[other].id()).unwrap().member;
+        // The removal gets to the other one, and nothing comes back.
+        world.sim.partition_one_way(&there, &here);
+        let host = world.nodes[leader].host.clone();
+        let task = world.sim.spawn(async move { host.remove_member(GROUP, removed).await });
+        world.sim.run_for(30 * MS);
+        world.cut_off(other);
+        assert!(world.run(10 * SECOND, task).unwrap().is_err(), "nobody can commit it");
+        world.sim.heal();
+        // Where the other one is elected, the removal gets committed, and no word of that gets out.
+        for _ in 0..2000 {
+            if !world.has_member(other) || world.status(other).role == Role::Leader {
+                world.sim.run_for(16 * MS);
+                world.sim.partition_one_way(&there, &here);
+                world.sim.run_for(3 * SECOND);
+                break;
+            }
+            world.sim.run_for(2 * MS);
+        }
+        let knows = !world.has_member(other) || world.status(other).members.len() == 1;
+        told += i32::from(knows && world.status(leader).members.len() == 2);
+        world.sim.heal();
+        world.sim.run_for(10 * SECOND);
+        assert!(world.status(leader).ready, "seed {seed}: nobody leads");
+        assert_eq!(world.status(leader).members.len(), 1, "seed {seed}");
+        assert!(!world.has_member(other), "seed {seed}: it was told");
+    }
+    assert!(told > 0, "no seed tells the story");
+}
+
 /// FAULTS 3: a command whose handler raises killed the members one after another, until the group was gone.
 #[test]
 fn a_handler_that_panics_changes_nothing_on_any_member() {

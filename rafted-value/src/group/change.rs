@@ -139,13 +139,30 @@ impl Group {
         if change.kind == ChangeKind::Remove {
             self.snapshots_sent.remove(&change.member);
             self.routes.remove(&change.member);
-            self.removed |= change.member == self.member;
+            if change.member == self.member {
+                self.leave();
+            }
         }
         if self.change.as_ref().is_some_and(|pending| pending.index <= entry.index) {
             let pending = self.change.take().expect("it is there");
             let same = pending.index == entry.index && pending.term == entry.term;
             let answer = if same { Ok(pending.member) } else { Err(GroupError::Unknown(self.id)) };
             turn.out.member(pending.waiter, answer);
+        }
+    }
+
+    /// This member has applied its own removal.
+    ///
+    /// A follower heard of it from a leader that knows, and may go. A leader that found its removal in the log when it
+    /// was elected may be the only one that knows: where it went at once, others could go on asking for its vote for
+    /// ever, as the remaining one of two. It stays, leads no more, and answers, until someone tells it that it was
+    /// removed.
+    fn leave(&mut self) {
+        if self.is_leader() {
+            let term = self.raw.raft.term;
+            self.raw.raft.become_follower(term, raft::INVALID_ID);
+        } else {
+            self.removed = true;
         }
     }
 

@@ -6,7 +6,7 @@ use rand_core::RngCore;
 
 use super::{Group, Turn};
 use crate::env::MonoTime;
-use crate::message::GroupMessage;
+use crate::message::{Body, GroupMessage};
 
 /// Between its shortest and its longest wait a member has this many instants to campaign at. Few enough that the groups
 /// of a dead node's leaders campaign together, many enough that two members seldom choose the same.
@@ -41,8 +41,22 @@ impl Group {
         if self.raw.raft.promotable() {
             tracing::debug!(group = %self.id, member = %self.member, term = self.raw.raft.term, "campaigns");
             self.campaign();
+        } else {
+            self.ask_whether_removed(turn);
         }
         self.draw_election_deadline(turn);
+    }
+
+    /// A learner, or who is no member any more, hears nothing: perhaps it was removed while it was away. It asks for
+    /// votes that nobody will give to an empty log, and whoever has applied its removal says so.
+    fn ask_whether_removed(&self, turn: &mut Turn<'_>) {
+        let Some(machine) = &self.machine else { return };
+        let term = self.raw.raft.term + 1;
+        let body = Body::Vote { pre: true, log_term: 0, index: 0, commit: 0, commit_term: 0, priority: 0 };
+        for (&to, &node) in machine.nodes().iter().filter(|(member, _)| **member != self.member) {
+            let question = GroupMessage { group: self.id, from: self.member, to, term, body: body.clone() };
+            turn.out.send(node, &question);
+        }
     }
 
     pub(super) fn campaign(&mut self) {
