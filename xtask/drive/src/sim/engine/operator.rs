@@ -21,12 +21,23 @@ pub(super) enum Step {
     Remove(MemberId),
 }
 
+impl Step {
+    /// Whether it is in force as far as this member knows.
+    fn is_known_to(self, view: &Sighting) -> bool {
+        match self {
+            Step::Add(_) => true,
+            Step::Promote(member) => voters_of(view).contains(&member),
+            Step::Remove(member) => !voters_of(view).contains(&member),
+        }
+    }
+}
+
 /// Looks after one group.
 pub(super) struct Operator {
     group: u64,
     voters: usize,
     under_way: Option<UnderWay>,
-    /// Steps whose fate is not known, and the highest term that was known when that was told.
+    /// Steps that are not known to be in force or never to be, and the highest term known when they ended.
     uncertain: Vec<(Step, u64)>,
 }
 
@@ -50,10 +61,7 @@ impl Operator {
 
     /// Takes in what became of the last step, as of the newest look at the cluster.
     pub(super) fn follow_up(&mut self, cluster: &Cluster, tally: &mut Tally) {
-        if let Some((_, leader)) = cluster.leader(self.group) {
-            // What a leader of a later term has not applied when it serves is overwritten for ever.
-            self.uncertain.retain(|(_, term)| leader.status.term <= *term);
-        }
+        self.settle(cluster);
         let Some(under_way) = &self.under_way else { return };
         let answer = under_way.answer.lock().take();
         let answer = match answer {
@@ -69,13 +77,29 @@ impl Operator {
                 Step::Promote(_) => "learners promoted",
                 Step::Remove(_) => "members removed",
             }),
-            Err(GroupError::Unknown(_)) => {
-                tally.one("membership changes of unknown fate");
-                let terms = cluster.views(self.group).map(|(_, sighting)| sighting.status.term);
-                self.uncertain.push((step, terms.max().unwrap_or(u64::MAX)));
-            }
-            Err(_) => {}
+            Err(GroupError::Unknown(_)) => tally.one("membership changes of unknown fate"),
+            Err(_) => return,
         }
+        // Even one that is done may be known to nobody but a leader that dies in the next moment.
+        let terms = cluster.views(self.group).map(|(_, sighting)| sighting.status.term);
+        self.uncertain.push((step, terms.max().unwrap_or(u64::MAX)));
+    }
+
+    /// Forgets steps that all members know to be in force. What a leader of a later term has not applied when it serves
+    /// is overwritten for ever.
+    fn settle(&mut self, cluster: &Cluster) {
+        let Some((_, leader)) = cluster.leader(self.group) else { return };
+        let members = &leader.status.members;
+        let mut views = Vec::new();
+        for (_, view) in cluster.views(self.group) {
+            if members.iter().any(|member| member.member == view.status.member) {
+                views.push(view);
+            }
+        }
+        self.uncertain.retain(|(step, term)| {
+            let overwritten = leader.status.term > *term && !step.is_known_to(leader);
+            !overwritten && !views.iter().all(|view| step.is_known_to(view))
+        });
     }
 
     /// Every membership that may be in force.
