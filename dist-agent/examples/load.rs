@@ -18,6 +18,7 @@ use demo::Membership;
 use demo::counter::{Add, Counter};
 use dist_agent::raft_kv::rafted_value::env::{Env, MonoTime, sleep};
 use dist_agent::{AgentError, AgentHandle, AgentQueryError, DistAgent, DistAgentConfig};
+use futures_util::future::{Either, select};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
 use tally::Tally;
@@ -35,6 +36,9 @@ struct Options {
     /// For how long
     #[arg(long, value_name = "S", default_value_t = 20)]
     seconds: u64,
+    /// Ends the program, with nothing proven, when its standard input is closed
+    #[arg(long)]
+    exit_on_stdin_close: bool,
     #[command(flatten)]
     membership: Membership,
 }
@@ -52,8 +56,14 @@ const TRIES_MAX: u32 = 8;
 async fn main() -> ExitCode {
     let options = Options::parse();
     demo::log_to_stderr();
-    let result = Box::pin(run(options)).await;
-    demo::end("load", result)
+    let end = demo::end_of(options.exit_on_stdin_close);
+    let run = Box::pin(run(options));
+    match select(run, Box::pin(end)).await {
+        Either::Left((result, _)) => demo::end("load", result),
+        Either::Right(((), _)) => {
+            demo::end("load", Err("it was ended before it had compared anything".into()))
+        }
+    }
 }
 
 async fn run(options: Options) -> Result<(), Box<dyn Error>> {

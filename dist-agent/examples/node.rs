@@ -48,7 +48,7 @@ struct Options {
 async fn main() -> ExitCode {
     let options = Options::parse();
     demo::log_to_stderr();
-    let end = end_of(options.exit_on_stdin_close);
+    let end = demo::end_of(options.exit_on_stdin_close);
     let run = Box::pin(run(options));
     match select(run, Box::pin(end)).await {
         Either::Left((result, _)) => demo::end("node", result),
@@ -89,25 +89,4 @@ async fn report(node: &DistAgent) {
     let leading = members.iter().filter(|member| member.role == Role::Leader).count();
     let agents = node.local_agents().await;
     demo::print(&json!({ "event": "status", "groups": members.len(), "leading": leading, "agents": agents }));
-}
-
-/// Completes on Ctrl-C, and on the end of standard input where that is wanted.
-async fn end_of(stdin_too: bool) {
-    let (closed, stdin) = tokio::sync::oneshot::channel();
-    if stdin_too {
-        watch_stdin(closed);
-    } else {
-        // Nobody closes what nobody watches.
-        std::mem::forget(closed);
-    }
-    select(Box::pin(tokio::signal::ctrl_c()), stdin).await;
-}
-
-#[allow(clippy::disallowed_methods, reason = "a blocking read of standard input needs a thread of its own")]
-fn watch_stdin(closed: tokio::sync::oneshot::Sender<()>) {
-    std::thread::spawn(move || {
-        // What comes is of no interest, only that it ends.
-        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
-        drop(closed);
-    });
 }

@@ -10,6 +10,7 @@ use std::error::Error;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
+use futures_util::future::select;
 use tracing_subscriber::EnvFilter;
 
 pub(crate) use self::membership::Membership;
@@ -37,4 +38,25 @@ pub(crate) fn end(name: &str, result: Result<(), Box<dyn Error>>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Completes on Ctrl-C, and on the end of standard input where that is wanted.
+pub(crate) async fn end_of(stdin_too: bool) {
+    let (closed, stdin) = tokio::sync::oneshot::channel();
+    if stdin_too {
+        watch_stdin(closed);
+    } else {
+        // Nobody closes what nobody watches.
+        std::mem::forget(closed);
+    }
+    select(Box::pin(tokio::signal::ctrl_c()), stdin).await;
+}
+
+#[allow(clippy::disallowed_methods, reason = "a blocking read of standard input needs a thread of its own")]
+fn watch_stdin(closed: tokio::sync::oneshot::Sender<()>) {
+    std::thread::spawn(move || {
+        // What comes is of no interest, only that it ends.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        drop(closed);
+    });
 }

@@ -178,6 +178,7 @@ impl<'a> Play<'a> {
         command.arg("--agents").arg(self.options.agents.to_string());
         command.arg("--clients").arg(self.options.clients.to_string());
         command.arg("--seconds").arg(self.options.seconds.to_string());
+        command.arg("--exit-on-stdin-close");
         let log = self.folder.log_of(LOAD);
         Ok(Program::start(LOAD, cluster.new_id(), command, Some(&log), self.inbox)?)
     }
