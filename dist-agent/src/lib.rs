@@ -23,3 +23,8 @@ pub use self::context::{AgentContext, QueryContext};
 pub use self::error::{AgentError, AgentNotApplied, AgentQueryError, AgentUnknown, StartError};
 pub use self::handle::AgentHandle;
 pub use self::node::DistAgent;
+
+/// The workspace's README is tested here: its agent must compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct WorkspaceReadme;
