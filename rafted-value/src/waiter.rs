@@ -1,6 +1,5 @@
 //! Who waits for an answer: a task on this node, or a caller on another.
 
-use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
@@ -25,11 +24,7 @@ impl<T: Serialize> Waiter<T> {
     pub(crate) fn answer(self, value: T) {
         match self {
             Self::Local(sender) => drop(sender.send(value)),
-            Self::Remote(reply) => reply.send(encode(&value)),
+            Self::Remote(reply) => reply.send(crate::data::encode(&value)),
         }
     }
-}
-
-fn encode<T: Serialize>(value: &T) -> Bytes {
-    crate::data::encode(value)
 }
