@@ -18,7 +18,6 @@ use demo::Membership;
 use demo::counter::{Add, Counter};
 use dist_agent::raft_kv::rafted_value::env::{Env, MonoTime, sleep};
 use dist_agent::{AgentError, AgentHandle, AgentQueryError, DistAgent, DistAgentConfig};
-use futures_util::future::{Either, select};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
 use tally::Tally;
@@ -56,14 +55,8 @@ const TRIES_MAX: u32 = 8;
 async fn main() -> ExitCode {
     let options = Options::parse();
     demo::log_to_stderr();
-    let end = demo::end_of(options.exit_on_stdin_close);
-    let run = Box::pin(run(options));
-    match select(run, Box::pin(end)).await {
-        Either::Left((result, _)) => demo::end("load", result),
-        Either::Right(((), _)) => {
-            demo::end("load", Err("it was ended before it had compared anything".into()))
-        }
-    }
+    let exit = options.exit_on_stdin_close;
+    demo::run("load", exit, run(options), Err("it was ended before it had compared anything".into())).await
 }
 
 async fn run(options: Options) -> Result<(), Box<dyn Error>> {

@@ -16,7 +16,6 @@ use demo::counter::Counter;
 use dist_agent::raft_kv::rafted_value::Role;
 use dist_agent::raft_kv::rafted_value::env::sleep;
 use dist_agent::{AgentTypes, DistAgent, DistAgentConfig};
-use futures_util::future::{Either, select};
 use serde_json::json;
 
 /// A node of a cluster of counters
@@ -48,12 +47,8 @@ struct Options {
 async fn main() -> ExitCode {
     let options = Options::parse();
     demo::log_to_stderr();
-    let end = demo::end_of(options.exit_on_stdin_close);
-    let run = Box::pin(run(options));
-    match select(run, Box::pin(end)).await {
-        Either::Left((result, _)) => demo::end("node", result),
-        Either::Right(((), _)) => ExitCode::SUCCESS,
-    }
+    let exit = options.exit_on_stdin_close;
+    demo::run("node", exit, run(options), Ok(())).await
 }
 
 async fn run(options: Options) -> Result<(), Box<dyn Error>> {

@@ -10,7 +10,7 @@ use std::error::Error;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use futures_util::future::select;
+use futures_util::future::{Either, select};
 use tracing_subscriber::EnvFilter;
 
 pub(crate) use self::membership::Membership;
@@ -30,7 +30,7 @@ pub(crate) fn log_to_stderr() {
 }
 
 /// The program's end: quiet if all went well, else one sentence.
-pub(crate) fn end(name: &str, result: Result<(), Box<dyn Error>>) -> ExitCode {
+fn end(name: &str, result: Result<(), Box<dyn Error>>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -40,8 +40,22 @@ pub(crate) fn end(name: &str, result: Result<(), Box<dyn Error>>) -> ExitCode {
     }
 }
 
+/// Runs a program of the demo until it ends by itself, or is told to; then `told` is its result.
+pub(crate) async fn run(
+    name: &str,
+    exit_on_stdin_close: bool,
+    program: impl Future<Output = Result<(), Box<dyn Error>>>,
+    told: Result<(), Box<dyn Error>>,
+) -> ExitCode {
+    let told_to_end = Box::pin(end_of(exit_on_stdin_close));
+    match select(Box::pin(program), told_to_end).await {
+        Either::Left((result, _)) => end(name, result),
+        Either::Right(((), _)) => end(name, told),
+    }
+}
+
 /// Completes on Ctrl-C, and on the end of standard input where that is wanted.
-pub(crate) async fn end_of(stdin_too: bool) {
+async fn end_of(stdin_too: bool) {
     let (closed, stdin) = tokio::sync::oneshot::channel();
     if stdin_too {
         watch_stdin(closed);
