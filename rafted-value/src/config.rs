@@ -4,6 +4,24 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::store::StoreConfig;
+
+/// What a group's members keep on the disk of their node.
+///
+/// It binds members on hosts that have a disk; on others every member lives in memory, whatever this says.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
+pub enum Durability {
+    /// Nothing but that it existed: a member whose node restarts is lost, and must be removed and added anew.
+    Memory,
+    /// Everything, but only votes, terms and membership wait for the disk; a command is acknowledged once the operating
+    /// system has it. It survives the end of the process, and a loss of power only where the machine was stopped in
+    /// order: after any other restart of the machine the member counts as one that lost its state.
+    Async,
+    /// Everything, and a member acknowledges only what is on the disk. The default.
+    #[default]
+    Fsync,
+}
+
 /// The settings of one group, part of its replicated state.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct GroupConfig {
@@ -28,6 +46,8 @@ pub struct GroupConfig {
     pub log_expansion_factor: u32,
     /// No snapshot is taken before the log has this many bytes. Default 1 MiB.
     pub log_bytes_min: u64,
+    /// What members on hosts with a disk keep there. Default [`Durability::Fsync`].
+    pub durability: Durability,
 }
 
 impl Default for GroupConfig {
@@ -43,6 +63,7 @@ impl Default for GroupConfig {
             command_bytes_max: 1 << 20,
             log_expansion_factor: 10,
             log_bytes_min: 1 << 20,
+            durability: Durability::Fsync,
         }
     }
 }
@@ -108,8 +129,13 @@ pub struct HostConfig {
     pub group_waiting_max: usize,
     /// A member that was made by a message but never got its state is dropped after this long. Default 60 s.
     pub uninitialised_max: Duration,
-    /// A snapshot that is not acknowledged is sent again after this long. Default 10 s.
+    /// A snapshot that is not acknowledged is sent again after this long; one that its receiver pulls in pieces, when no
+    /// piece was asked for in this time. Default 10 s.
     pub snapshot_retry: Duration,
+    /// The largest snapshot that is taken in, in bytes; all of it is held in memory. Default 4 GiB.
+    pub snapshot_bytes_max: u64,
+    /// The storage of a host that keeps its groups on a disk.
+    pub store: StoreConfig,
 }
 
 impl Default for HostConfig {
@@ -123,6 +149,8 @@ impl Default for HostConfig {
             group_waiting_max: 65_536,
             uninitialised_max: Duration::from_secs(60),
             snapshot_retry: Duration::from_secs(10),
+            snapshot_bytes_max: 4 << 30,
+            store: StoreConfig::default(),
         }
     }
 }

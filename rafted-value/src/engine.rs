@@ -7,17 +7,19 @@ use bytes::Bytes;
 use rand_chacha::ChaCha12Rng;
 use rand_core::SeedableRng;
 
-use crate::config::{GroupConfig, HostConfig};
+use crate::config::{Durability, GroupConfig, HostConfig};
 use crate::env::MonoTime;
 use crate::error::{GroupError, NotApplied, QueryError};
 use crate::group::change::ChangeRequest;
+use crate::group::recover::KeptMember;
 use crate::group::{CommandResult, Group, Turn, panic_message};
 use crate::id::{FOUNDER, GroupId, MemberId, NodeId};
 use crate::message::{Body, GroupMessage};
-use crate::outputs::{Answer, Outputs};
+use crate::outputs::{Ack, Answer, Outputs};
 use crate::registry::Registry;
 use crate::request::{Command, Freshness};
 use crate::status::{GroupStatus, Role};
+use crate::store::{Record, SnapshotMeta};
 use crate::waiter::Waiter;
 
 /// A group to be founded, the same on each of its first nodes.
@@ -44,6 +46,22 @@ pub(crate) enum Input {
     Drop { group: GroupId, waiter: Waiter<Result<MemberId, GroupError>> },
     Statuses { group: Option<GroupId>, waiter: Waiter<Vec<GroupStatus>> },
     Stop { waiter: Waiter<Result<MemberId, GroupError>> },
+    Disk(DiskEvent),
+}
+
+/// What the disk says to an engine.
+#[derive(Clone, Debug)]
+pub(crate) enum DiskEvent {
+    /// It has what these wait for.
+    Kept(Vec<Ack>),
+    /// A snapshot is in its file.
+    SnapshotKept { group: GroupId, member: MemberId, meta: SnapshotMeta },
+    /// The log wants these groups written anew, to get rid of its oldest part.
+    Rewrite(Vec<GroupId>),
+    /// It does not take a group's record.
+    Refused { group: GroupId, reason: String },
+    /// Nothing more can be kept.
+    Failed(String),
 }
 
 /// The clocks as they read once the inputs of a turn were taken in.
@@ -67,6 +85,10 @@ pub(crate) struct Engine {
     /// Groups whose turn must be finished, each once.
     touched: Vec<GroupId>,
     next_tick: MonoTime,
+    /// Whether the host has a disk.
+    keeps: bool,
+    /// Why the disk keeps nothing more.
+    disk_failed: Option<String>,
     stopped: bool,
 }
 
@@ -78,6 +100,7 @@ macro_rules! turn {
             wall_ms: $clocks.wall_ms,
             rng: &mut $engine.rng,
             limits: &$engine.config,
+            keeps: $engine.keeps,
             out: $out,
         }
     };
@@ -95,7 +118,38 @@ impl Engine {
             buried: BTreeMap::new(),
             touched: Vec::new(),
             next_tick: MonoTime::ZERO,
+            keeps: false,
+            disk_failed: None,
             stopped: false,
+        }
+    }
+
+    /// Takes in, on a host with a disk, the members that the disk has and those that have ended on this node. A member that cannot come back is fenced; the disk keeps what it has of it.
+    pub(crate) fn recover(
+        &mut self,
+        members: BTreeMap<GroupId, KeptMember>,
+        damaged: BTreeMap<GroupId, (MemberId, String)>,
+        ended: BTreeMap<GroupId, MemberId>,
+        clocks: Clocks,
+        out: &mut Outputs,
+    ) {
+        self.keeps = true;
+        self.buried = ended;
+        self.fenced = damaged;
+        for (id, kept) in members {
+            let member = kept.member;
+            let mut turn = turn!(self, clocks, out);
+            let registry = &self.registry;
+            let recover = || Group::recover(id, kept, registry, &mut turn).map_err(|error| error.to_string());
+            let recovered = catch_unwind(AssertUnwindSafe(recover))
+                .unwrap_or_else(|panic| Err(format!("it panicked: {}", panic_message(panic.as_ref()))));
+            match recovered {
+                Ok(group) => self.insert(id, group, clocks, out),
+                Err(reason) => {
+                    tracing::error!(group = %id, node = %self.node, reason, "a member cannot be recovered");
+                    self.fenced.insert(id, (member, reason));
+                }
+            }
         }
     }
 
@@ -146,10 +200,12 @@ impl Engine {
                     self.receive(from, message, clocks, out);
                 }
             }
-            Input::Found { found, waiter } => {
-                let result = self.found(&found, clocks, out);
-                out.member(waiter, result);
-            }
+            Input::Found { found, waiter } => match self.found(&found, clocks, out) {
+                Ok(_) => {
+                    self.with(found.group, clocks, out, |group, turn| group.answer_founder(turn, waiter));
+                }
+                Err(error) => out.member(waiter, Err(error)),
+            },
             Input::Drop { group, waiter } => {
                 self.bury(group, MemberId(u64::MAX), clocks, out);
                 out.member(waiter, Ok(MemberId(u64::MAX)));
@@ -158,12 +214,41 @@ impl Engine {
                 let statuses = self.statuses(group, clocks.now);
                 out.answers.push(Answer::Statuses(waiter, statuses));
             }
+            Input::Disk(event) => self.hear_of_disk(event, clocks, out),
             Input::Stop { waiter } => {
                 self.stopped = true;
                 for (_, group) in std::mem::take(&mut self.groups) {
                     self.end(group, clocks, out);
                 }
                 out.member(waiter, Ok(MemberId(u64::MAX)));
+            }
+        }
+    }
+
+    fn hear_of_disk(&mut self, event: DiskEvent, clocks: Clocks, out: &mut Outputs) {
+        match event {
+            DiskEvent::Kept(acks) => {
+                for Ack { group, member, number, .. } in acks {
+                    self.with_member(group, member, clocks, out, |group, turn| group.kept(turn, number));
+                }
+            }
+            DiskEvent::SnapshotKept { group, member, meta } => {
+                self.with_member(group, member, clocks, out, |group, turn| group.snapshot_kept(turn, meta));
+            }
+            DiskEvent::Rewrite(groups) => {
+                for id in groups {
+                    self.with(id, clocks, out, |group, turn| group.rewrite(turn));
+                }
+            }
+            DiskEvent::Refused { group, reason } => {
+                self.fence(group, format!("its log does not take a record: {reason}"), clocks, out);
+            }
+            DiskEvent::Failed(reason) => {
+                self.disk_failed = Some(reason.clone());
+                let kept = self.groups.iter().filter(|(_, group)| group.is_kept());
+                for id in kept.map(|(id, _)| *id).collect::<Vec<_>>() {
+                    self.fence(id, format!("its node can keep nothing: {reason}"), clocks, out);
+                }
             }
         }
     }
@@ -197,6 +282,20 @@ impl Engine {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| act(group, &mut turn))) {
             let reason = format!("it panicked: {}", panic_message(panic.as_ref()));
             self.fence(id, reason, clocks, out);
+        }
+    }
+
+    /// The same for one member of a group, if it is still the one that lives here.
+    fn with_member(
+        &mut self,
+        id: GroupId,
+        member: MemberId,
+        clocks: Clocks,
+        out: &mut Outputs,
+        act: impl FnOnce(&mut Group, &mut Turn<'_>),
+    ) {
+        if self.groups.get(&id).is_some_and(|group| group.member() == member) {
+            self.with(id, clocks, out, act);
         }
     }
 
@@ -246,6 +345,9 @@ impl Engine {
         self.fenced.remove(&id);
         let buried = self.buried.entry(id).or_insert(newest);
         *buried = newest.max(*buried);
+        if self.keeps {
+            out.keep(Record::Ended { group: id, newest: *buried }, None);
+        }
     }
 
     fn found(&mut self, found: &Found, clocks: Clocks, out: &mut Outputs) -> Result<MemberId, GroupError> {
@@ -272,6 +374,9 @@ impl Engine {
         }
         if self.stopped {
             return Err(GroupError::Unavailable);
+        }
+        if let Some(reason) = &self.disk_failed {
+            return Err(GroupError::Fenced { group: found.group, reason: reason.clone() });
         }
         let mut turn = turn!(self, clocks, out);
         let registry = &self.registry;
@@ -330,7 +435,7 @@ impl Engine {
             None => {}
         }
         let dead = self.buried.get(&id).is_some_and(|buried| to <= *buried);
-        if !dead && speaks_as_leader(&message) {
+        if !dead && self.disk_failed.is_none() && speaks_as_leader(&message) {
             tracing::debug!(group = %id, member = %to, "a leader has added a member here");
             let mut turn = turn!(self, clocks, out);
             let group = Group::join(id, to, &self.registry, &mut turn);
@@ -385,6 +490,7 @@ impl Engine {
             log_bytes: 0,
             session_replies: 0,
             config: GroupConfig::default(),
+            durability: Durability::Memory,
             fenced: Some(reason.clone()),
         })
     }
@@ -392,7 +498,10 @@ impl Engine {
 
 /// Whether only a leader says this; a candidate may be anybody, and makes no members.
 fn speaks_as_leader(message: &GroupMessage) -> bool {
-    matches!(message.body, Body::Beat { .. } | Body::Append { .. } | Body::Snapshot { .. })
+    matches!(
+        message.body,
+        Body::Beat { .. } | Body::Append { .. } | Body::Snapshot { .. } | Body::Offer { .. }
+    )
 }
 
 /// Why a group is not here.

@@ -4,22 +4,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::{Either, select};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::HostConfig;
-use crate::engine::{Clocks, Engine, Found, Input};
+use crate::driver::{Driver, clocks};
+use crate::engine::{Engine, Found, Input};
 use crate::env::{Env, TaskHandle, timeout};
 use crate::error::{CommandError, GroupError, NotApplied, QueryError, Unknown};
 use crate::group::change::ChangeRequest;
 use crate::id::{GroupId, MemberId, NodeId};
+use crate::open::{OpenStore, Part};
 use crate::outputs::Outputs;
 use crate::registry::Registry;
 use crate::request::{Command, Freshness};
 use crate::service::{GROUP_SERVICE, GroupService, PEER_SERVICE, PeerService};
 use crate::status::GroupStatus;
-use crate::transport::SendError;
+use crate::store::StoreError;
 use crate::waiter::Waiter;
+use crate::writer::Writer;
 
 /// What a caller who is refused by a full inbox is told to wait.
 const RETRY_AFTER_MS: u64 = 20;
@@ -38,6 +40,8 @@ struct Shared {
     node: NodeId,
     inboxes: Inboxes,
     loops: Vec<TaskHandle>,
+    /// The tasks that write, on a host that keeps anything.
+    writer: Option<Writer>,
 }
 
 /// The inboxes of a node's loops; a group belongs to one of them for ever.
@@ -45,10 +49,9 @@ struct Shared {
 pub(crate) struct Inboxes(Arc<[mpsc::Sender<Input>]>);
 
 impl Inboxes {
-    /// The loop that owns a group, by a hash of its id (Fibonacci hashing; Knuth, volume 3, section 6.4).
+    /// The loop that owns a group.
     pub(crate) fn of(&self, group: GroupId) -> usize {
-        let hash = group.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        (hash % self.0.len() as u64) as usize
+        loop_of(group, self.0.len())
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -68,6 +71,12 @@ impl Inboxes {
             mpsc::error::TrySendError::Closed(input) => Refusal { input, full: false },
         })
     }
+}
+
+/// Which of `loops` loops a group belongs to, by a hash of its id (Fibonacci hashing; Knuth, volume 3, section 6.4).
+pub(crate) fn loop_of(group: GroupId, loops: usize) -> usize {
+    let hash = group.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    (hash % loops as u64) as usize
 }
 
 /// An input that no loop took.
@@ -98,27 +107,64 @@ impl Refusal {
             | Input::Stop { waiter } => waiter.answer(Err(GroupError::Unavailable)),
             Input::Statuses { waiter, .. } => waiter.answer(Vec::new()),
             Input::Peer { .. } => metrics::counter!("rafted_value_peer_batches_dropped_total").increment(1),
+            Input::Disk(_) => debug_assert!(false, "what the disk says has its own way to a loop"),
         }
     }
 }
 
 impl Host {
-    /// Starts the loops and registers the services through which other nodes reach them.
+    /// Starts the loops and registers the services through which other nodes reach them. Everything is in memory, even
+    /// if the node has a disk.
     pub fn start(env: Arc<dyn Env>, config: HostConfig, registry: Registry) -> Host {
+        Self::run(env, config, registry, None)
+    }
+
+    /// The same for a node that keeps its groups on the disk behind `env`, as each group's
+    /// [`durability`](crate::GroupConfig::durability) says; those that it kept are there again. Without a disk it is
+    /// [`start`](Self::start).
+    ///
+    /// # Errors
+    ///
+    /// When the disk cannot be read, is damaged, in use, or another node's. Nothing is overwritten then. A damaged file of
+    /// one member only fences that member.
+    pub async fn open(env: Arc<dyn Env>, config: HostConfig, registry: Registry) -> Result<Host, StoreError> {
+        let Some(disk) = env.disk().cloned() else {
+            return Ok(Self::start(env, config, registry));
+        };
+        let store = OpenStore::open(&env, disk, config.store.clone()).await?;
+        Ok(Self::run(env, config, registry, Some(store)))
+    }
+
+    fn run(env: Arc<dyn Env>, config: HostConfig, registry: Registry, store: Option<OpenStore>) -> Host {
         let node = env.transport().local().node;
-        let mut senders = Vec::new();
-        let mut loops = Vec::new();
-        for _ in 0..config.loops.max(1) {
-            let (sender, receiver) = mpsc::channel(config.inbox_max.max(1));
-            let engine = Engine::new(node, config.clone(), registry.clone(), env.random_u64());
-            let run = run_loop(env.clone(), engine, receiver, config.turn_inputs_max.max(1));
-            loops.push(env.spawn("rafted-value loop", Box::pin(run)));
+        let count = config.loops.max(1);
+        let (mut senders, mut loops) = (Vec::new(), Vec::new());
+        let (parts, writer) = match store {
+            Some(store) => {
+                let (parts, writer) = store.share_out(&env, count);
+                (parts, Some(writer))
+            }
+            None => (Vec::new(), None),
+        };
+        let parts = parts.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
+        for part in parts.take(count) {
+            let (sender, inbox) = mpsc::channel(config.inbox_max.max(1));
+            let mut engine = Engine::new(node, config.clone(), registry.clone(), env.random_u64());
+            let mut out = Outputs::default();
+            let disk = part.map(|part| {
+                let Part { members, damaged, ended, line } = part;
+                engine.recover(members, damaged, ended, clocks(env.as_ref()), &mut out);
+                line
+            });
+            let inputs_max = config.turn_inputs_max.max(1);
+            let driver = Driver { env: env.clone(), engine, inbox, disk, inputs_max };
+            loops.push(env.spawn("rafted-value loop", Box::pin(driver.run(out))));
             senders.push(sender);
         }
         let inboxes = Inboxes(senders.into());
         env.transport().register(PEER_SERVICE, Arc::new(PeerService::new(inboxes.clone())));
         env.transport().register(GROUP_SERVICE, Arc::new(GroupService::new(inboxes.clone())));
-        Host { shared: Arc::new(Shared { env, node, inboxes, loops }) }
+        Host { shared: Arc::new(Shared { env, node, inboxes, loops, writer }) }
     }
 
     /// This node.
@@ -250,6 +296,9 @@ impl Host {
         for task in &self.shared.loops {
             task.abort();
         }
+        if let Some(writer) = &self.shared.writer {
+            writer.ended().await;
+        }
     }
 
     async fn statuses_of(&self, position: usize, group: Option<GroupId>) -> Vec<GroupStatus> {
@@ -278,55 +327,5 @@ impl Host {
         if let Err(refusal) = self.shared.inboxes.put(self.shared.inboxes.of(group), input) {
             refusal.answer();
         }
-    }
-}
-
-/// One loop: drain the inbox, step, send, answer.
-async fn run_loop(
-    env: Arc<dyn Env>,
-    mut engine: Engine,
-    mut inbox: mpsc::Receiver<Input>,
-    inputs_max: usize,
-) {
-    let mut inputs = Vec::with_capacity(inputs_max.min(1024));
-    let mut out = Outputs::default();
-    loop {
-        match engine.next_tick() {
-            Some(deadline) => {
-                let received = inbox.recv_many(&mut inputs, inputs_max);
-                let received = std::pin::pin!(received);
-                match select(received, env.sleep_until(deadline)).await {
-                    Either::Left((0, _)) => return,
-                    Either::Left(_) | Either::Right(_) => {}
-                }
-            }
-            None => {
-                if inbox.recv_many(&mut inputs, inputs_max).await == 0 {
-                    return;
-                }
-            }
-        }
-        // The clocks are read after the inputs were taken in: a query that is answered at this time came before it.
-        let clocks = Clocks { now: env.now(), wall_ms: env.wall_ms() };
-        engine.step(&mut inputs, clocks, &mut out);
-        perform(env.as_ref(), &mut out);
-    }
-}
-
-fn perform(env: &dyn Env, out: &mut Outputs) {
-    for ((node, lane), mut writer) in std::mem::take(&mut out.messages) {
-        for batch in writer.take() {
-            if let Err(error) = env.transport().cast(node, lane, PEER_SERVICE, batch) {
-                metrics::counter!("rafted_value_peer_batches_unsent_total").increment(1);
-                if matches!(error, SendError::TooLarge { .. }) {
-                    tracing::warn!(%node, ?lane, %error, "a batch can never be sent");
-                } else {
-                    tracing::trace!(%node, ?lane, %error, "a batch is not sent");
-                }
-            }
-        }
-    }
-    for answer in out.answers.drain(..) {
-        answer.deliver();
     }
 }

@@ -5,6 +5,7 @@ mod client_session;
 mod config;
 mod data;
 pub mod disk;
+mod driver;
 mod engine;
 mod entry;
 pub mod env;
@@ -14,6 +15,7 @@ mod host;
 mod id;
 mod lease;
 mod message;
+mod open;
 mod outputs;
 mod raft;
 mod registry;
@@ -23,12 +25,15 @@ mod session;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod status;
+#[allow(dead_code, unused_imports, reason = "some of what it offers is for repairs that are not written yet")]
+mod store;
 pub mod transport;
 mod waiter;
+mod writer;
 
 pub use self::caller::GroupCaller;
 pub use self::client_session::ClientSession;
-pub use self::config::{GroupConfig, HostConfig};
+pub use self::config::{Durability, GroupConfig, HostConfig};
 pub use self::data::{CommandContext, Data, RawData, Refused, RestoreError, Typed, encode};
 pub use self::engine::Found;
 pub use self::error::{CommandError, GroupError, NotApplied, QueryError, Unknown};
@@ -37,3 +42,4 @@ pub use self::id::{FOUNDER, GroupId, MemberId, NodeId, SessionId};
 pub use self::registry::Registry;
 pub use self::request::{Command, Freshness};
 pub use self::status::{GroupStatus, MemberStatus, Role};
+pub use self::store::{StoreConfig, StoreError};

@@ -49,6 +49,13 @@ pub(crate) enum Body {
     Snapshot { snapshot: WireSnapshot },
     /// The receiver was removed from the group for ever.
     Removed,
+    /// A leader has a snapshot for the receiver, who pulls its `bytes` in pieces; the state in it is empty. `offer` tells
+    /// it from every other of this leader.
+    Offer { offer: u64, snapshot: WireSnapshot, bytes: u64 },
+    /// Asks for the piece at `offset`.
+    Pull { offer: u64, offset: u64 },
+    /// The piece at `offset`.
+    Piece { offer: u64, offset: u64, bytes: Bytes },
 }
 
 /// A log entry on its way.

@@ -6,9 +6,10 @@ use bytes::Bytes;
 
 use crate::error::{GroupError, QueryError};
 use crate::group::CommandResult;
-use crate::id::{MemberId, NodeId};
-use crate::message::{BatchWriter, Body, GroupMessage};
+use crate::id::{GroupId, MemberId, NodeId};
+use crate::message::{BatchWriter, Body, GroupMessage, WireSnapshot};
 use crate::status::GroupStatus;
+use crate::store::Record;
 use crate::transport::Lane;
 use crate::waiter::Waiter;
 
@@ -20,18 +21,49 @@ pub(crate) enum Answer {
     Statuses(Waiter<Vec<GroupStatus>>, Vec<GroupStatus>),
 }
 
+/// Who is told once a record is on the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Ack {
+    pub(crate) group: GroupId,
+    pub(crate) member: MemberId,
+    /// The `Ready` whose keeping is acknowledged, with all before it.
+    pub(crate) number: u64,
+    /// Whether it must have reached the disk, and not only the operating system.
+    pub(crate) sync: bool,
+}
+
+/// A snapshot to be written to a file of its own.
+#[derive(Debug)]
+pub(crate) struct SnapshotJob {
+    pub(crate) group: GroupId,
+    pub(crate) member: MemberId,
+    pub(crate) snapshot: WireSnapshot,
+}
+
 /// What a turn wants done.
 #[derive(Default)]
 pub(crate) struct Outputs {
     pub(crate) messages: BTreeMap<(NodeId, Lane), BatchWriter>,
+    /// Records to be written, in order.
+    pub(crate) records: Vec<Record>,
+    /// Whom to tell when they are.
+    pub(crate) acks: Vec<Ack>,
+    pub(crate) snapshots: Vec<SnapshotJob>,
     pub(crate) answers: Vec<Answer>,
 }
 
 impl Outputs {
     /// Sends `message` to the member's node.
     pub(crate) fn send(&mut self, to: NodeId, message: &GroupMessage) {
-        let lane = if matches!(message.body, Body::Snapshot { .. }) { Lane::Bulk } else { Lane::Control };
+        let large = matches!(message.body, Body::Snapshot { .. } | Body::Piece { .. });
+        let lane = if large { Lane::Bulk } else { Lane::Control };
         self.messages.entry((to, lane)).or_default().push(message);
+    }
+
+    /// Writes a record to the disk.
+    pub(crate) fn keep(&mut self, record: Record, ack: Option<Ack>) {
+        self.records.push(record);
+        self.acks.extend(ack);
     }
 
     pub(crate) fn command(&mut self, waiter: Waiter<CommandResult>, result: CommandResult) {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::GroupConfig;
+use crate::config::{Durability, GroupConfig};
 use crate::id::{GroupId, MemberId, NodeId};
 
 /// What a member is in its group at the moment.
@@ -66,6 +66,8 @@ pub struct GroupStatus {
     pub session_replies: u64,
     /// The settings.
     pub config: GroupConfig,
+    /// What of this member is kept on its node's disk.
+    pub durability: Durability,
     /// Why the group does not work on this node, if it does not.
     pub fenced: Option<String>,
 }

@@ -30,6 +30,10 @@ pub trait Disk: Send + Sync + 'static {
     /// Where it is, for people.
     fn place(&self) -> String;
 
+    /// The machine's present boot: another number after each, and 0 where nobody knows. What was written but not synced
+    /// is still there as long as it is the same.
+    fn boot(&self) -> u128;
+
     /// The files of a folder, by name; of the directory itself with an empty `folder`. A folder that is not there has
     /// no files.
     ///

@@ -54,9 +54,18 @@ impl RealDisk {
     }
 }
 
+/// Where Linux says which boot this is; other systems do not.
+const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
+
 impl Disk for RealDisk {
     fn place(&self) -> String {
         self.directory.display().to_string()
+    }
+
+    fn boot(&self) -> u128 {
+        let text = fs::read_to_string(BOOT_ID_FILE).unwrap_or_default();
+        let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+        u128::from_str_radix(&digits, 16).unwrap_or(0)
     }
 
     fn list(&self, folder: &str) -> Result<Vec<DiskEntry>, DiskError> {

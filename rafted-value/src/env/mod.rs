@@ -1,4 +1,4 @@
-//! The one door to the world: clock, tasks, sleep, randomness and transport.
+//! The one door to the world: clock, tasks, sleep, randomness, transport and disk.
 //!
 //! Everything in this workspace that is not a pure function reaches the world through [`Env`], so that the same
 //! code runs on a real machine ([`RealEnv`]) and, single-threaded and decided by one seed, in the simulation.
@@ -17,12 +17,13 @@ use futures_util::future::{Either, select};
 pub use self::real::{RealEnv, random_u64_from_os};
 pub use self::task::TaskHandle;
 pub use self::time::MonoTime;
+use crate::disk::Disk;
 use crate::transport::Transport;
 
 /// A future that owns what it needs and may move between threads.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send + 'static>>;
 
-/// Clock, tasks, sleep, randomness and transport of one node.
+/// Clock, tasks, sleep, randomness, transport and disk of one node.
 ///
 /// One value a node. Code behind the door uses runtime-neutral pieces only (`tokio::sync`, `futures-util`), and no
 /// `select!` that picks a branch at random.
@@ -42,11 +43,18 @@ pub trait Env: Send + Sync + 'static {
     /// appears in traces.
     fn spawn(&self, name: &'static str, task: BoxFuture<()>) -> TaskHandle;
 
+    /// The same for a task that may hold up its thread, as writing to a disk does: it has a thread of its own.
+    fn spawn_blocking(&self, name: &'static str, task: BoxFuture<()>) -> TaskHandle;
+
     /// Completes when the clock has reached `deadline`.
     fn sleep_until(&self, deadline: MonoTime) -> BoxFuture<()>;
 
     /// How this node talks to others.
     fn transport(&self) -> &Arc<dyn Transport>;
+
+    /// What this node keeps when it ends, if it keeps anything. Only tasks of [`spawn_blocking`](Self::spawn_blocking)
+    /// use it.
+    fn disk(&self) -> Option<&Arc<dyn Disk>>;
 }
 
 /// Completes after `duration`.

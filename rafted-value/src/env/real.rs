@@ -7,12 +7,14 @@ use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore, SeedableRng};
 
 use super::{BoxFuture, Env, MonoTime, TaskHandle};
+use crate::disk::Disk;
 use crate::transport::Transport;
 
 /// An [`Env`] on a tokio runtime.
 pub struct RealEnv {
     runtime: tokio::runtime::Handle,
     transport: Arc<dyn Transport>,
+    disk: Option<Arc<dyn Disk>>,
     rng: parking_lot::Mutex<ChaCha12Rng>,
 }
 
@@ -23,9 +25,23 @@ impl RealEnv {
     ///
     /// Panics outside of a tokio runtime, or when the operating system gives no randomness.
     pub fn new(transport: Arc<dyn Transport>) -> Arc<Self> {
+        Self::make(transport, None)
+    }
+
+    /// The same for a node that keeps what it knows on `disk`.
+    ///
+    /// # Panics
+    ///
+    /// As [`new`](Self::new).
+    pub fn with_disk(transport: Arc<dyn Transport>, disk: Arc<dyn Disk>) -> Arc<Self> {
+        Self::make(transport, Some(disk))
+    }
+
+    fn make(transport: Arc<dyn Transport>, disk: Option<Arc<dyn Disk>>) -> Arc<Self> {
         Arc::new(Self {
             runtime: tokio::runtime::Handle::current(),
             transport,
+            disk,
             rng: parking_lot::Mutex::new(ChaCha12Rng::from_os_rng()),
         })
     }
@@ -64,6 +80,18 @@ impl Env for RealEnv {
         handle
     }
 
+    /// # Panics
+    ///
+    /// Panics when the system gives no thread.
+    #[allow(clippy::disallowed_methods, reason = "this is the door")]
+    fn spawn_blocking(&self, name: &'static str, task: BoxFuture<()>) -> TaskHandle {
+        let (handle, task) = TaskHandle::wrap(task);
+        let runtime = self.runtime.clone();
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        drop(thread.spawn(move || runtime.block_on(task)).expect("the system gives a thread"));
+        handle
+    }
+
     #[allow(clippy::disallowed_methods, reason = "this is the door")]
     fn sleep_until(&self, deadline: MonoTime) -> BoxFuture<()> {
         let wait = deadline.since(self.now());
@@ -72,6 +100,10 @@ impl Env for RealEnv {
 
     fn transport(&self) -> &Arc<dyn Transport> {
         &self.transport
+    }
+
+    fn disk(&self) -> Option<&Arc<dyn Disk>> {
+        self.disk.as_ref()
     }
 }
 

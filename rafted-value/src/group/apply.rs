@@ -1,7 +1,9 @@
 //! What comes out of Raft: entries and snapshots to keep and apply, messages to send.
 
-use raft::eraftpb::{Entry, EntryType};
+use raft::Ready;
+use raft::eraftpb::{Entry, EntryType, Snapshot};
 
+use super::keep::Brought;
 use super::machine::{Machine, MachineError};
 use super::{Group, Turn};
 use crate::error::Unknown;
@@ -13,16 +15,20 @@ use crate::raft::convert::{read_change, snapshot_from_wire};
 const ENTRIES_KEPT: u64 = 1024;
 
 impl Group {
-    /// Handles one `Ready` of raft. The log is in memory, so what must be persisted is so at once.
+    /// Handles one `Ready` of raft. Where nothing goes to the disk, what must be kept is so at once.
     pub(super) fn perform_ready(&mut self, turn: &mut Turn<'_>) -> Result<(), MachineError> {
         let mut ready = self.raw.ready();
         self.send(turn, ready.take_messages());
-        if !ready.snapshot().get_metadata().get_conf_state().voters.is_empty() {
+        let restored = !ready.snapshot().get_metadata().get_conf_state().voters.is_empty();
+        if restored {
             self.restore(ready.snapshot().clone())?;
         }
         self.raw.mut_store().append(ready.entries());
         if let Some(hard_state) = ready.hs() {
             self.raw.mut_store().set_hard_state(hard_state.clone());
+        }
+        if self.keeper.is_slow() || (restored && self.keeper.would_begin(turn.keeps)) {
+            return self.perform_slowly(turn, ready, restored);
         }
         self.send(turn, ready.take_persisted_messages());
         self.apply(turn, ready.take_committed_entries())?;
@@ -40,8 +46,28 @@ impl Group {
         Ok(())
     }
 
+    /// Handles a `Ready` whose keeping takes a while.
+    fn perform_slowly(
+        &mut self,
+        turn: &mut Turn<'_>,
+        mut ready: Ready,
+        restored: bool,
+    ) -> Result<(), MachineError> {
+        let messages = ready.take_persisted_messages();
+        let committed = ready.take_committed_entries();
+        let entries = ready.take_entries();
+        let (number, must_sync) = (ready.number(), ready.must_sync());
+        self.raw.advance_append_async(ready);
+        self.keep(turn, Brought { number, must_sync, restored, entries: &entries }, messages);
+        self.apply(turn, committed)?;
+        if !self.removed {
+            self.note_applied();
+        }
+        Ok(())
+    }
+
     /// Starts over from a leader's snapshot.
-    fn restore(&mut self, snapshot: raft::eraftpb::Snapshot) -> Result<(), MachineError> {
+    fn restore(&mut self, snapshot: Snapshot) -> Result<(), MachineError> {
         let index = snapshot.get_metadata().index;
         let machine = Machine::restore(self.id, &self.registry, index, &snapshot.data)?;
         if self.machine.is_none() {
@@ -103,18 +129,14 @@ impl Group {
     ///
     /// Growth counts, not size: entries are kept behind a snapshot for followers that lack them, and a log that is large
     /// because of those would otherwise have a snapshot taken at every entry.
-    pub(super) fn compact(&mut self) -> Result<(), MachineError> {
-        let log = self.raw.store();
-        let limit = (log.snapshot_ref().data.len() as u64 * u64::from(self.config.log_expansion_factor))
-            .max(self.config.log_bytes_min);
-        let applied = self.raw.raft.raft_log.applied;
-        let due = log.bytes_since_snapshot() > limit || log.take_wanted();
-        let Some(machine) = self.machine.as_mut() else { return Ok(()) };
-        if !due || applied <= log.snapshot_index() {
+    pub(super) fn compact(&mut self, turn: &mut Turn<'_>) -> Result<(), MachineError> {
+        let (log, applied) = (self.raw.store(), self.raw.raft.raft_log.applied);
+        if applied <= log.snapshot_index() || !self.may_take_snapshot() {
             return Ok(());
         }
+        let due = log.bytes_since_snapshot() > self.log_limit() || log.take_wanted();
+        let Some(machine) = self.machine.as_mut().filter(|_| due) else { return Ok(()) };
         let state = machine.snapshot()?;
-        machine.forget_poisoned(applied);
         let conf = self.raw.raft.prs().conf().to_conf_state();
         let members = |ids: &[u64]| ids.iter().copied().map(MemberId).collect();
         let term =
@@ -126,21 +148,39 @@ impl Group {
             learners: members(&conf.learners),
             state,
         };
-        let drop_to = self.drop_to(applied, limit);
-        self.raw.mut_store().compact(snapshot_from_wire(snapshot), drop_to);
+        self.take_over_snapshot(turn, snapshot_from_wire(snapshot));
         metrics::counter!("rafted_value_snapshots_taken_total").increment(1);
         Ok(())
     }
 
+    /// Lets the log begin behind a newer snapshot.
+    pub(super) fn compact_log(&mut self, snapshot: Snapshot) {
+        let index = snapshot.get_metadata().index;
+        if let Some(machine) = self.machine.as_mut() {
+            machine.forget_poisoned(index);
+        }
+        let drop_to = self.drop_to(index, self.log_limit());
+        self.raw.mut_store().compact(snapshot, drop_to);
+    }
+
+    fn log_limit(&self) -> u64 {
+        let snapshot_bytes = self.raw.store().snapshot_ref().data.len() as u64;
+        (snapshot_bytes * u64::from(self.config.log_expansion_factor)).max(self.config.log_bytes_min)
+    }
+
     /// Which entries may go: not those that a follower still lacks, unless the log is far too large by now.
-    fn drop_to(&self, applied: u64, limit: u64) -> u64 {
+    fn drop_to(&self, index: u64, limit: u64) -> u64 {
         if self.raw.store().bytes() > limit.saturating_mul(4) {
-            return applied;
+            return index;
         }
         let slowest = match self.leading {
-            Some(_) => self.raw.raft.prs().iter().map(|(_, progress)| progress.matched).min(),
+            // Who is given a snapshot goes on from there.
+            Some(_) => {
+                let progress = self.raw.raft.prs().iter();
+                progress.map(|(_, progress)| progress.matched.max(progress.pending_snapshot)).min()
+            }
             None => None,
         };
-        slowest.unwrap_or_else(|| applied.saturating_sub(ENTRIES_KEPT))
+        slowest.unwrap_or_else(|| index.saturating_sub(ENTRIES_KEPT))
     }
 }

@@ -138,6 +138,7 @@ impl Group {
         tracing::info!(group = %self.id, kind = ?change.kind, member = %change.member, node = %change.node, "membership changed");
         if change.kind == ChangeKind::Remove {
             self.snapshots_sent.remove(&change.member);
+            self.outgoing.remove(&change.member);
             self.routes.remove(&change.member);
             if change.member == self.member {
                 self.leave();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use rand_core::RngCore;
 
 use super::{Group, Turn};
+use crate::config::PROMISE_MAX_MS;
 use crate::env::MonoTime;
 use crate::message::{Body, GroupMessage};
 
@@ -38,7 +39,9 @@ impl Group {
         if self.leading.is_some() || turn.now < self.election_deadline || self.promise.runs(turn.now) {
             return;
         }
-        if self.raw.raft.promotable() {
+        if !self.keeper.is_settled() {
+            tracing::debug!(group = %self.id, member = %self.member, "does not campaign before the disk has all it knows");
+        } else if self.raw.raft.promotable() {
             tracing::debug!(group = %self.id, member = %self.member, term = self.raw.raft.term, "campaigns");
             self.campaign();
         } else {
@@ -56,6 +59,15 @@ impl Group {
         for (&to, &node) in machine.nodes().iter().filter(|(member, _)| **member != self.member) {
             let question = GroupMessage { group: self.id, from: self.member, to, term, body: body.clone() };
             turn.out.send(node, &question);
+        }
+    }
+
+    /// A group of one needs no vote but its own, and no wait.
+    pub(super) fn campaign_alone(&mut self) {
+        let own = self.member.0;
+        let alone = self.raw.raft.prs().conf().voters().ids().iter().all(|voter| voter == own);
+        if alone && self.leading.is_none() && self.raw.raft.promotable() && self.keeper.is_settled() {
+            self.campaign();
         }
     }
 
@@ -84,6 +96,7 @@ impl Group {
         promise_ms: u32,
     ) {
         let term = message.term;
+        self.keeper.note_promise(promise_ms.min(PROMISE_MAX_MS));
         if self.receive_from_leader(turn, message) {
             self.promise.make(turn.now, Duration::from_millis(promise_ms.into()));
             let newest = if self.accepted.0 == term { self.accepted.1.max(round) } else { round };

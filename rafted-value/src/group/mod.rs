@@ -7,10 +7,13 @@
 mod apply;
 pub(crate) mod change;
 mod election;
+mod keep;
 mod machine;
 mod quick;
 mod reads;
+pub(crate) mod recover;
 mod status;
+mod stream;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -19,9 +22,11 @@ use raft::eraftpb::{Entry, Message, MessageType, Snapshot};
 use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
 use rand_chacha::ChaCha12Rng;
 
+use self::keep::Keeper;
 pub(crate) use self::machine::{CommandResult, panic_message};
 use self::machine::{Machine, MachineError};
 use self::reads::Read;
+use self::stream::{Incoming, Outgoing, PIECE_BYTES};
 use crate::config::{GroupConfig, HostConfig};
 use crate::engine::Found;
 use crate::entry::{Commands, EntryBody};
@@ -49,6 +54,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) wall_ms: u64,
     pub(crate) rng: &'a mut ChaCha12Rng,
     pub(crate) limits: &'a HostConfig,
+    /// Whether the host has a disk.
+    pub(crate) keeps: bool,
     pub(crate) out: &'a mut Outputs,
 }
 
@@ -65,6 +72,7 @@ pub(crate) struct Group {
     member: MemberId,
     registry: Registry,
     raw: RawNode<MemberLog>,
+    keeper: Keeper,
     /// `None` until the first snapshot has come.
     machine: Option<Machine>,
     /// The settings of raft and of our timers: the machine's, or the default while there is none.
@@ -92,6 +100,12 @@ pub(crate) struct Group {
     change: Option<change::PendingChange>,
     /// When the snapshot on its way to a member was sent.
     snapshots_sent: BTreeMap<MemberId, MonoTime>,
+    /// Snapshots that members were offered.
+    outgoing: BTreeMap<MemberId, Outgoing>,
+    /// The snapshot that comes in pieces.
+    incoming_snapshot: Option<Incoming>,
+    /// Not before this time its missing pieces are asked for again.
+    pieces_due: MonoTime,
     removed: bool,
     /// Whether raft must be built anew with the settings that a first snapshot brought.
     config_is_new: bool,
@@ -123,9 +137,8 @@ impl Group {
         let log = MemberLog::new(convert::snapshot_from_wire(snapshot));
         let mut group = Self::new(id, member, registry, config.clone(), log, 1, turn);
         group.machine = Some(machine);
-        if nodes.len() == 1 {
-            group.campaign();
-        }
+        group.begin_to_keep(turn);
+        group.campaign_alone();
         Ok(group)
     }
 
@@ -151,6 +164,7 @@ impl Group {
             member,
             registry: registry.clone(),
             raw,
+            keeper: Keeper::nothing(),
             machine: None,
             config,
             routes: BTreeMap::new(),
@@ -170,6 +184,9 @@ impl Group {
             reads: VecDeque::new(),
             change: None,
             snapshots_sent: BTreeMap::new(),
+            outgoing: BTreeMap::new(),
+            incoming_snapshot: None,
+            pieces_due: MonoTime::ZERO,
             removed: false,
             config_is_new: false,
             touched: false,
@@ -195,7 +212,7 @@ impl Group {
 
     /// Whether the member never got its state and has waited long enough for it.
     pub(crate) fn is_abandoned(&self, now: MonoTime, limit: Duration) -> bool {
-        self.machine.is_none() && now.since(self.created) > limit
+        self.machine.is_none() && self.incoming_snapshot.is_none() && now.since(self.created) > limit
     }
 
     /// When this member wants to be stepped even if nothing comes in: for the next heartbeat, or before it to campaign.
@@ -248,9 +265,13 @@ impl Group {
                 let progress = self.raw.raft.prs().get(from.0);
                 if progress.is_none_or(|progress| progress.state != ProgressState::Snapshot) {
                     self.snapshots_sent.remove(&from);
+                    self.outgoing.remove(&from);
                 }
             }
             Body::VoteAck { .. } => self.step(message),
+            Body::Offer { .. } => self.receive_offer(turn, from, message),
+            Body::Pull { offer, offset } => self.receive_pull(turn, from, message.from, offer, offset),
+            Body::Piece { .. } => self.receive_piece(turn, from, message),
         }
     }
 
@@ -353,6 +374,7 @@ impl Group {
             self.plan_tick(turn.now);
             self.raw.tick();
             self.retry_snapshots(turn);
+            self.press_for_pieces(turn);
         }
         self.campaign_if_due(turn);
     }
@@ -391,7 +413,7 @@ impl Group {
         }
         self.adopt_config(turn);
         self.serve_reads(turn);
-        self.compact()
+        self.compact(turn)
     }
 
     fn propose(&mut self, turn: &mut Turn<'_>) {
@@ -451,11 +473,18 @@ impl Group {
 
     /// Sends raft's messages, with what the lease adds to them.
     fn send(&mut self, turn: &mut Turn<'_>, messages: Vec<Message>) {
-        for message in messages {
+        for mut message in messages {
             match message.get_msg_type() {
                 MessageType::MsgHeartbeat => self.rounds.send(turn.now),
                 MessageType::MsgSnapshot => {
-                    self.snapshots_sent.insert(MemberId(message.to), turn.now);
+                    let to = MemberId(message.to);
+                    self.snapshots_sent.insert(to, turn.now);
+                    if message.get_snapshot().data.len() > PIECE_BYTES {
+                        if let Some(node) = self.node_of(to) {
+                            self.offer(turn, to, node, message.term, message.take_snapshot());
+                        }
+                        continue;
+                    }
                 }
                 _ => {}
             }
@@ -497,6 +526,7 @@ impl Group {
         self.serving = false;
         self.rounds.reset();
         self.snapshots_sent.clear();
+        self.outgoing.clear();
         match leading {
             Some(term) => {
                 tracing::info!(group = %self.id, member = %self.member, term, "leads");
@@ -531,6 +561,7 @@ impl Group {
     /// Ends the member; whoever waits is told.
     pub(crate) fn stop(mut self, turn: &mut Turn<'_>) {
         self.give_up(turn, &Unknown::Stopped(self.id));
+        self.give_up_founding(turn);
     }
 }
 

@@ -58,7 +58,8 @@ impl Group {
             && raft.leader_id == message.from.0
             && raft.pending_request_snapshot == INVALID_INDEX
             && commit <= raft.raft_log.committed
-            && self.accepted.0 == message.term;
+            && self.accepted.0 == message.term
+            && self.keeper.may_answer(message.term, promise_ms);
         if !idle {
             return false;
         }

@@ -32,6 +32,7 @@ impl Group {
             log_bytes: self.raw.store().bytes(),
             session_replies: self.machine.as_ref().map_or(0, super::machine::Machine::session_replies),
             config: self.config.clone(),
+            durability: self.keeper.level(),
             fenced: None,
         }
     }

@@ -111,7 +111,7 @@ pub(crate) fn from_wire(message: GroupMessage) -> Option<Message> {
             out.set_msg_type(MessageType::MsgSnapshot);
             out.set_snapshot(snapshot_from_wire(snapshot));
         }
-        Body::Removed => return None,
+        Body::Removed | Body::Offer { .. } | Body::Pull { .. } | Body::Piece { .. } => return None,
     }
     Some(out)
 }
@@ -146,7 +146,7 @@ pub(crate) fn check(message: &GroupMessage) -> Result<(), String> {
             }
             Ok(())
         }
-        Body::Snapshot { snapshot } => {
+        Body::Snapshot { snapshot } | Body::Offer { snapshot, .. } => {
             if snapshot.index == 0 || snapshot.voters.is_empty() {
                 return Err("a snapshot at index 0 or without voters".into());
             }
@@ -163,7 +163,8 @@ pub(crate) fn check(message: &GroupMessage) -> Result<(), String> {
     }
 }
 
-fn entry_to_wire(entry: Entry) -> WireEntry {
+/// A log entry as ours.
+pub(crate) fn entry_to_wire(entry: Entry) -> WireEntry {
     let body = match entry.get_entry_type() {
         EntryType::EntryNormal => WireEntryBody::Normal(entry.data),
         EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
@@ -173,7 +174,8 @@ fn entry_to_wire(entry: Entry) -> WireEntry {
     WireEntry { term: entry.term, index: entry.index, body }
 }
 
-fn entry_from_wire(entry: WireEntry) -> Entry {
+/// Our log entry as raft's.
+pub(crate) fn entry_from_wire(entry: WireEntry) -> Entry {
     let mut out = Entry { term: entry.term, index: entry.index, ..Entry::default() };
     match entry.body {
         WireEntryBody::Normal(data) => out.data = data,
@@ -206,7 +208,8 @@ pub(crate) fn change_to_raft(change: &MemberChange) -> ConfChange {
     out
 }
 
-fn snapshot_to_wire(mut snapshot: Snapshot) -> WireSnapshot {
+/// raft's snapshot as ours.
+pub(crate) fn snapshot_to_wire(mut snapshot: Snapshot) -> WireSnapshot {
     let state = std::mem::take(&mut snapshot.data);
     let metadata = snapshot.get_metadata();
     let members = |ids: &[u64]| ids.iter().copied().map(MemberId).collect();

@@ -34,6 +34,28 @@ impl MemberLog {
         log
     }
 
+    /// A log as it was read from the disk: a snapshot, the vote, and the entries that follow `before`.
+    pub(crate) fn recovered(
+        snapshot: Snapshot,
+        hard_state: HardState,
+        before: (u64, u64),
+        entries: &[Entry],
+    ) -> Self {
+        let mut log = Self { hard_state, snapshot, before, ..Self::default() };
+        log.append(entries);
+        let (index, before) = (log.snapshot_index(), log.before.0);
+        assert!(
+            before <= index && index <= log.last().max(before),
+            "the log ends at {} before its snapshot at {index}",
+            log.last()
+        );
+        log
+    }
+
+    pub(crate) fn hard_state(&self) -> &HardState {
+        &self.hard_state
+    }
+
     pub(crate) fn set_hard_state(&mut self, hard_state: HardState) {
         self.hard_state = hard_state;
     }
@@ -103,6 +125,16 @@ impl MemberLog {
             self.bytes -= size(&entry);
             self.before = (entry.index, entry.term);
         }
+    }
+
+    /// Index and term of the entry before the first one kept.
+    pub(crate) fn before(&self) -> (u64, u64) {
+        self.before
+    }
+
+    /// All entries that are kept.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter()
     }
 
     /// The entries in `from..=to`, all of which are kept.

@@ -32,6 +32,8 @@ struct State {
     rng: SimRng,
     /// Counts crashes and kills; what an earlier life holds is dead.
     life: u64,
+    /// Counts crashes, from 1.
+    boot: u64,
     locked: bool,
     next_id: u64,
     files: BTreeMap<FileId, FileState>,
@@ -73,6 +75,7 @@ impl SimDisk {
         Self(Arc::new(Mutex::new(State {
             rng,
             life: 0,
+            boot: 1,
             locked: false,
             next_id: 0,
             files: BTreeMap::new(),
@@ -104,6 +107,7 @@ impl SimDisk {
         for file in state.files.values_mut() {
             file.crash(&mut state.rng);
         }
+        state.boot += 1;
         state.next_life();
     }
 
@@ -254,6 +258,10 @@ impl LifeDisk {
 impl Disk for LifeDisk {
     fn place(&self) -> String {
         "a simulated disk".into()
+    }
+
+    fn boot(&self) -> u128 {
+        u128::from(self.state.0.lock().boot)
     }
 
     fn list(&self, folder: &str) -> Result<Vec<DiskEntry>, DiskError> {

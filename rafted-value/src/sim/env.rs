@@ -11,6 +11,7 @@ use super::executor::{Executor, NodeIndex};
 use super::network::Network;
 use super::random::SimRng;
 use super::sleep::Sleep;
+use crate::disk::Disk;
 use crate::env::{BoxFuture, Env, MonoTime, TaskHandle};
 use crate::id::NodeId;
 use crate::transport::{PeerInfo, Transport};
@@ -25,6 +26,7 @@ pub struct SimEnv {
     executor: Arc<Executor>,
     rng: Mutex<SimRng>,
     transport: Arc<dyn Transport>,
+    disk: Option<Arc<dyn Disk>>,
 }
 
 impl SimEnv {
@@ -35,6 +37,7 @@ impl SimEnv {
         rng: SimRng,
         network: &Arc<Network>,
         executor: &Arc<Executor>,
+        disk: Option<Arc<dyn Disk>>,
     ) -> Arc<Self> {
         let clock = Arc::new(Mutex::new(clock));
         let endpoint = Endpoint {
@@ -45,7 +48,7 @@ impl SimEnv {
             clock: Arc::clone(&clock),
         };
         let (executor, transport) = (Arc::clone(executor), Arc::new(endpoint));
-        Arc::new(Self { info, index, clock, executor, rng: Mutex::new(rng), transport })
+        Arc::new(Self { info, index, clock, executor, rng: Mutex::new(rng), transport, disk })
     }
 
     /// The node's id in this life.
@@ -88,6 +91,11 @@ impl Env for SimEnv {
         handle
     }
 
+    /// The simulated disk takes its time without holding anybody up.
+    fn spawn_blocking(&self, name: &'static str, task: BoxFuture<()>) -> TaskHandle {
+        self.spawn(name, task)
+    }
+
     fn sleep_until(&self, deadline: MonoTime) -> BoxFuture<()> {
         let (executor, clock) = (Arc::clone(&self.executor), Arc::clone(&self.clock));
         Box::pin(Sleep::new(executor, self.index, clock, deadline))
@@ -95,6 +103,10 @@ impl Env for SimEnv {
 
     fn transport(&self) -> &Arc<dyn Transport> {
         &self.transport
+    }
+
+    fn disk(&self) -> Option<&Arc<dyn Disk>> {
+        self.disk.as_ref()
     }
 }
 

@@ -187,9 +187,13 @@ impl NetState {
         self.next_id
     }
 
-    /// Lets a node in.
+    /// Lets a node in. What an earlier life of it was connected to is told that it is over, as by a reset.
     pub(super) fn listen(&mut self, info: PeerInfo) {
         let node = info.node;
+        assert!(!self.stations.contains_key(&node), "node {node} is alive");
+        let former: Vec<LinkKey> =
+            self.links.keys().filter(|key| key.0 == node || key.1 == node).copied().collect();
+        former.into_iter().for_each(|key| self.disconnect(key));
         assert!(!self.listeners.contains_key(&info.address), "another node listens at {}", info.address);
         self.listeners.insert(info.address.clone(), node);
         let here = (info.address.clone(), info.address.clone());

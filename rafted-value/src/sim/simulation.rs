@@ -21,6 +21,7 @@ use super::place::Place;
 use super::random::{SimRng, Stream, after};
 use super::sleep::Sleep;
 use super::stats::SimStats;
+use crate::disk::Disk;
 use crate::env::{BoxFuture, Env, MonoTime, TaskHandle};
 use crate::id::NodeId;
 use crate::transport::PeerInfo;
@@ -96,14 +97,35 @@ impl Sim {
     ///
     /// Panics when a node that is alive listens there.
     pub fn start_node(&self, name: &str, address: &str) -> Arc<SimEnv> {
-        let World { seed, executor, network, births, .. } = &*self.0;
+        let node = NodeId(self.0.births.lock().rng.next_u64().max(1));
+        self.start(node, SimRng::new(self.0.seed, Stream::Program(node)), name, address, None)
+    }
+
+    /// Starts a node with the id and the disk that an earlier life of it had. Connections of that life are over.
+    ///
+    /// # Panics
+    ///
+    /// Panics when a node that is alive listens there, or has this id.
+    pub fn start_node_on(&self, node: NodeId, disk: Arc<dyn Disk>, name: &str, address: &str) -> Arc<SimEnv> {
+        let life = NodeId(self.0.births.lock().rng.next_u64());
+        self.start(node, SimRng::new(self.0.seed, Stream::Program(life)), name, address, Some(disk))
+    }
+
+    fn start(
+        &self,
+        node: NodeId,
+        rng: SimRng,
+        name: &str,
+        address: &str,
+        disk: Option<Arc<dyn Disk>>,
+    ) -> Arc<SimEnv> {
+        let World { executor, network, births, .. } = &*self.0;
         let births = &mut *births.lock();
-        let node = NodeId(births.rng.next_u64().max(1));
         let clock = NodeClock::draw(executor.now(), &births.clocks, &mut births.rng);
         let info = PeerInfo { node, name: name.to_owned(), address: address.to_owned() };
         network.state().listen(info.clone());
         let index = executor.add_node(info_span!("node", %node, name));
-        SimEnv::new(info, index, clock, SimRng::new(*seed, Stream::Program(node)), network, executor)
+        SimEnv::new(info, index, clock, rng, network, executor, disk)
     }
 
     /// Kills a node: its tasks are dropped (their destructors run, but can neither spawn nor send), it listens no more,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rafted_value::env::{Env, sleep};
-use rafted_value::sim::{NetConfig, Sim, SimEnv};
+use rafted_value::sim::{NetConfig, Sim, SimDisk, SimEnv};
 use rafted_value::{
     ClientSession, CommandContext, CommandError, Data, Found, Freshness, GroupCaller, GroupConfig,
     GroupError, GroupId, GroupStatus, Host, HostConfig, MemberId, NodeId, NotApplied, QueryError, Registry,
@@ -81,6 +81,7 @@ pub struct Node {
     pub env: Arc<SimEnv>,
     pub host: Host,
     pub alive: bool,
+    pub disk: Option<SimDisk>,
 }
 
 /// A simulation with some nodes.
@@ -92,10 +93,15 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, nodes: usize) -> Self {
+    /// A simulation without nodes.
+    pub fn empty(seed: u64) -> Self {
         let sim = Sim::new(seed, NetConfig::default());
         let host_config = HostConfig { loops: 2, ..HostConfig::default() };
-        let mut world = Self { sim, nodes: Vec::new(), config: GroupConfig::default(), host_config };
+        Self { sim, nodes: Vec::new(), config: GroupConfig::default(), host_config }
+    }
+
+    pub fn new(seed: u64, nodes: usize) -> Self {
+        let mut world = Self::empty(seed);
         for _ in 0..nodes {
             world.start_node();
         }
@@ -105,11 +111,54 @@ impl World {
     /// One group over all nodes, founded on the first.
     pub fn with_group(seed: u64, nodes: usize) -> Self {
         let world = Self::new(seed, nodes);
-        world.found(0);
-        for node in 1..nodes {
-            world.add_voter(0, node);
-        }
+        world.grow();
         world
+    }
+
+    /// One group over all nodes, founded on the first.
+    pub fn grow(&self) {
+        self.found(0);
+        for node in 1..self.nodes.len() {
+            self.add_voter(0, node);
+        }
+    }
+
+    /// Nodes with disks, whose syncs take a little while.
+    pub fn start_durable_nodes(&mut self, nodes: usize) {
+        for _ in 0..nodes {
+            let disk = SimDisk::new(self.sim.rng());
+            let id = NodeId(1000 + self.nodes.len() as u64);
+            let index = self.nodes.len();
+            let (env, host) = self.bring_up(index, id, &disk);
+            self.nodes.push(Node { env, host, alive: true, disk: Some(disk) });
+        }
+    }
+
+    fn bring_up(&self, index: usize, id: NodeId, disk: &SimDisk) -> (Arc<SimEnv>, Host) {
+        let env = self.sim.start_node_on(id, disk.disk(), &format!("node-{index}"), &format!("sim:{index}"));
+        let clock = env.clone();
+        disk.set_sync_latency(Some(Arc::new(move || sleep(clock.as_ref(), MS / 4))));
+        for (other, node) in self.nodes.iter().enumerate().filter(|(other, _)| *other != index) {
+            env.transport().set_address(node.id(), &format!("sim:{other}"));
+            node.env.transport().set_address(id, &format!("sim:{index}"));
+        }
+        let registry = Registry::new().with::<Counters>();
+        let open = Host::open(env.clone(), self.host_config.clone(), registry);
+        let host = self.run(10 * SECOND, open).unwrap();
+        (env, host)
+    }
+
+    /// The power of a node's machine fails.
+    pub fn lose_power(&mut self, node: usize) {
+        self.kill(node);
+        self.nodes[node].disk().crash();
+    }
+
+    /// A node comes back with its disk.
+    pub fn restart(&mut self, node: usize) {
+        let (id, disk) = (self.nodes[node].id(), self.nodes[node].disk().clone());
+        let (env, host) = self.bring_up(node, id, &disk);
+        self.nodes[node] = Node { env, host, alive: true, disk: Some(disk) };
     }
 
     pub fn start_node(&mut self) -> usize {
@@ -120,7 +169,7 @@ impl World {
             other.env.transport().set_address(env.transport().local().node, &format!("sim:{index}"));
         }
         let host = Host::start(env.clone(), self.host_config.clone(), Registry::new().with::<Counters>());
-        self.nodes.push(Node { env, host, alive: true });
+        self.nodes.push(Node { env, host, alive: true, disk: None });
         index
     }
 
@@ -164,6 +213,9 @@ impl World {
     pub fn kill(&mut self, node: usize) {
         self.sim.kill(&self.nodes[node].env);
         self.nodes[node].alive = false;
+        if let Some(disk) = &self.nodes[node].disk {
+            disk.kill();
+        }
     }
 
     /// Cuts a node off from all others.
@@ -208,6 +260,10 @@ impl World {
 }
 
 impl Node {
+    pub fn disk(&self) -> &SimDisk {
+        self.disk.as_ref().expect("the node has a disk")
+    }
+
     pub fn id(&self) -> NodeId {
         self.env.transport().local().node
     }
@@ -254,7 +310,10 @@ impl Client {
                     self.favourite = self.nodes.iter().position(|node| node == leader).unwrap();
                 }
                 CommandError::NotApplied(
-                    NotApplied::NotLeader { .. } | NotApplied::Unreachable(_) | NotApplied::NoSuchGroup(_),
+                    NotApplied::NotLeader { .. }
+                    | NotApplied::Unreachable(_)
+                    | NotApplied::NoSuchGroup(_)
+                    | NotApplied::Fenced { .. },
                 ) => self.favourite += 1,
                 CommandError::Unknown(_) => {
                     perhaps = true;

@@ -1,0 +1,102 @@
+//! One loop: drain the inbox, step the engine, write, send, answer.
+
+use std::sync::Arc;
+
+use futures_util::future::{Either, pending, select};
+use tokio::sync::mpsc;
+
+use crate::engine::{Clocks, Engine, Input};
+use crate::env::Env;
+use crate::message::BatchWriter;
+use crate::outputs::Outputs;
+use crate::service::PEER_SERVICE;
+use crate::transport::SendError;
+use crate::writer::DiskLine;
+
+/// An engine with its ways in and out.
+pub(crate) struct Driver {
+    pub(crate) env: Arc<dyn Env>,
+    pub(crate) engine: Engine,
+    pub(crate) inbox: mpsc::Receiver<Input>,
+    /// The way to the disk and back, on a host that has one.
+    pub(crate) disk: Option<DiskLine>,
+    /// Inputs that one turn takes at most.
+    pub(crate) inputs_max: usize,
+}
+
+/// The clocks of this instant.
+pub(crate) fn clocks(env: &dyn Env) -> Clocks {
+    Clocks { now: env.now(), wall_ms: env.wall_ms() }
+}
+
+impl Driver {
+    /// Runs until the inbox is closed. `out` is what the engine wants done already.
+    pub(crate) async fn run(mut self, mut out: Outputs) {
+        let mut inputs = Vec::with_capacity(self.inputs_max.min(1024));
+        self.perform(&mut out).await;
+        while self.wait(&mut inputs).await {
+            // The clocks are read after the inputs were taken in: a query that is answered at this time came before it.
+            let clocks = clocks(self.env.as_ref());
+            self.engine.step(&mut inputs, clocks, &mut out);
+            self.perform(&mut out).await;
+        }
+    }
+
+    /// Waits for inputs or for the time at which the engine wants to be stepped without any; false at the end.
+    async fn wait(&mut self, inputs: &mut Vec<Input>) -> bool {
+        let (inbox, inputs_max) = (&mut self.inbox, self.inputs_max);
+        let deadline = self.engine.next_tick();
+        let clock = async {
+            match deadline {
+                Some(deadline) => self.env.sleep_until(deadline).await,
+                None => pending().await,
+            }
+        };
+        let disk = &mut self.disk;
+        let heard = async {
+            match disk {
+                Some(line) => line.hear().await,
+                None => pending().await,
+            }
+        };
+        let event = {
+            let (clients, heard, clock) = (
+                std::pin::pin!(inbox.recv_many(inputs, inputs_max)),
+                std::pin::pin!(heard),
+                std::pin::pin!(clock),
+            );
+            match select(clients, select(heard, clock)).await {
+                Either::Left((0, _)) => return false,
+                Either::Right((Either::Left((event, _)), _)) => Some(event),
+                Either::Left(_) | Either::Right((Either::Right(_), _)) => None,
+            }
+        };
+        inputs.extend(event.map(Input::Disk));
+        // What the disk has said meanwhile goes with it: one turn lets go what one sync has kept.
+        if let Some(line) = &mut self.disk {
+            inputs.extend(std::iter::from_fn(|| line.try_hear()).map(Input::Disk));
+        }
+        true
+    }
+
+    async fn perform(&mut self, out: &mut Outputs) {
+        for ((node, lane), mut writer) in std::mem::take(&mut out.messages) {
+            for batch in BatchWriter::take(&mut writer) {
+                if let Err(error) = self.env.transport().cast(node, lane, PEER_SERVICE, batch) {
+                    metrics::counter!("rafted_value_peer_batches_unsent_total").increment(1);
+                    if matches!(error, SendError::TooLarge { .. }) {
+                        tracing::warn!(%node, ?lane, %error, "a batch can never be sent");
+                    } else {
+                        tracing::trace!(%node, ?lane, %error, "a batch is not sent");
+                    }
+                }
+            }
+        }
+        for answer in out.answers.drain(..) {
+            answer.deliver();
+        }
+        if let Some(line) = &mut self.disk {
+            line.write(out).await;
+        }
+    }
+}

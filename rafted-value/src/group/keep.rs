@@ -1,0 +1,395 @@
+//! What a member keeps on the disk of its node, and what it may not say before it is there.
+//!
+//! Raft hands out, with each `Ready`, what must be kept and the messages that must not leave before it is. The member
+//! writes records for the first and holds the second; [`Group::kept`] lets them go. Votes, acknowledged entries and
+//! applied entries thus never run ahead of the disk, while a leader replicates an entry and writes it at the same time
+//! (Raft dissertation, section 10.2.1).
+//!
+//! An entry never comes to the disk without the commit index that this member knew with it. A leader proposes a change
+//! of the membership only once the one before it is applied, so a log that holds a change knows that the one before is
+//! committed; and raft refuses to campaign while a committed change is not applied. A restarted member can thus be one
+//! change behind at most, and any two majorities one change apart meet.
+
+use std::collections::VecDeque;
+
+use raft::eraftpb::{Entry, EntryType, Message, MessageType, Snapshot};
+
+use super::{Group, Turn};
+use crate::config::Durability;
+use crate::error::GroupError;
+use crate::id::MemberId;
+use crate::outputs::{Ack, SnapshotJob};
+use crate::raft::convert::{entry_to_wire, snapshot_to_wire};
+use crate::store::{KeptSnapshot, Place, Record, SnapshotMeta, VoteRecord};
+use crate::waiter::Waiter;
+
+/// A snapshot of no more than this many bytes is a record of the log; a larger one is a file of its own.
+const SNAPSHOT_INLINE_MAX: usize = 64 << 10;
+
+/// The member's dealings with the disk.
+pub(super) struct Keeper {
+    level: Durability,
+    stage: Stage,
+    /// Readies that are not on the disk yet, in order.
+    on_their_way: VecDeque<OnItsWay>,
+    /// The newest term of which it is known that the disk has it.
+    kept_term: u64,
+    /// The longest promise that the newest record tells of.
+    promise_ms: u32,
+    /// A longer one was asked for since.
+    promise_grew: bool,
+    /// Where the snapshot is that the newest record begins with.
+    snapshot: Option<KeptSnapshot>,
+    /// A snapshot of our own that is being written to its file.
+    writing: Option<Snapshot>,
+    /// Who waits for the group to be founded.
+    founder: Option<Waiter<Result<MemberId, GroupError>>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// Nothing is on the disk, and nothing has to be.
+    Nothing,
+    /// The snapshot that the member begins with is being written to its file.
+    Installing { index: u64 },
+    /// The record that the member begins with is on its way, after the `Ready` of this number, in this term.
+    Beginning { number: u64, term: u64 },
+    /// The member begins with what is on the disk.
+    Begun,
+}
+
+struct OnItsWay {
+    number: u64,
+    term: u64,
+    messages: Vec<Message>,
+    /// Whether it waits for the disk itself, not only for those before it.
+    recorded: bool,
+    /// Whether it starts the member over.
+    restored: bool,
+}
+
+/// What one `Ready` brought that must be kept.
+pub(super) struct Brought<'a> {
+    pub(super) number: u64,
+    /// A new term or vote, entries or a snapshot.
+    pub(super) must_sync: bool,
+    /// The member starts over from a leader's snapshot.
+    pub(super) restored: bool,
+    pub(super) entries: &'a [Entry],
+}
+
+impl Keeper {
+    /// A member of which nothing is on the disk.
+    pub(super) fn nothing() -> Self {
+        Self {
+            level: Durability::Memory,
+            stage: Stage::Nothing,
+            on_their_way: VecDeque::new(),
+            kept_term: 0,
+            promise_ms: 0,
+            promise_grew: false,
+            snapshot: None,
+            writing: None,
+            founder: None,
+        }
+    }
+
+    /// A member that was read from the disk.
+    pub(super) fn recovered(level: Durability, vote: &VoteRecord, snapshot: KeptSnapshot) -> Self {
+        Self {
+            level,
+            stage: Stage::Begun,
+            kept_term: vote.term,
+            promise_ms: vote.promise_ms,
+            snapshot: Some(snapshot),
+            ..Self::nothing()
+        }
+    }
+
+    /// What is kept of this member in fact.
+    pub(super) fn level(&self) -> Durability {
+        self.level
+    }
+
+    /// Whether what raft hands out goes by way of the disk.
+    pub(super) fn is_slow(&self) -> bool {
+        match self.stage {
+            Stage::Nothing => false,
+            Stage::Installing { .. } | Stage::Beginning { .. } => true,
+            Stage::Begun => self.level != Durability::Memory,
+        }
+    }
+
+    /// Whether a snapshot that the member starts over from must be kept.
+    pub(super) fn would_begin(&self, keeps: bool) -> bool {
+        keeps && !(self.stage == Stage::Begun && self.level == Durability::Memory)
+    }
+
+    /// Whether all that was handed out is on the disk, or need not be.
+    pub(super) fn is_settled(&self) -> bool {
+        self.on_their_way.is_empty() && matches!(self.stage, Stage::Nothing | Stage::Begun)
+    }
+
+    /// Notes what a leader asks for; the disk must know of a longer promise than any before.
+    pub(super) fn note_promise(&mut self, promise_ms: u32) {
+        if self.is_slow() && promise_ms > self.promise_ms {
+            (self.promise_ms, self.promise_grew) = (promise_ms, true);
+        }
+    }
+
+    /// Whether a beat of this term and promise may be answered while other things are on their way.
+    pub(super) fn may_answer(&self, term: u64, promise_ms: u32) -> bool {
+        !self.is_slow() || (term == self.kept_term && promise_ms <= self.promise_ms && !self.promise_grew)
+    }
+}
+
+impl Group {
+    /// Begins to keep a member on this host's disk, with all that it has now; nothing it says leaves before that is
+    /// done. Does nothing on a host without a disk.
+    pub(super) fn begin_to_keep(&mut self, turn: &mut Turn<'_>) {
+        if !self.keeper.would_begin(turn.keeps) {
+            return;
+        }
+        self.keeper.level = self.config.durability;
+        self.keeper.promise_ms = self.keeper.promise_ms.max(self.config.promise_ms);
+        let snapshot = self.raw.store().snapshot_ref();
+        let index = snapshot.get_metadata().index;
+        if self.keeper.level == Durability::Memory || snapshot.data.len() <= SNAPSHOT_INLINE_MAX {
+            self.write_beginning(turn);
+        } else {
+            self.keeper.stage = Stage::Installing { index };
+            let snapshot = snapshot_to_wire(snapshot.clone());
+            turn.out.snapshots.push(SnapshotJob { group: self.id, member: self.member, snapshot });
+        }
+    }
+
+    /// Writes the record that all older ones of this member are void with.
+    fn write_beginning(&mut self, turn: &mut Turn<'_>) {
+        let file = match &self.keeper.snapshot {
+            Some(KeptSnapshot::File(meta)) if meta.index == self.raw.store().snapshot_index() => {
+                Some(meta.clone())
+            }
+            _ => None,
+        };
+        let record = self.beginning(file);
+        let number = self.keeper.on_their_way.back().map_or(0, |last| last.number);
+        self.keeper.stage = Stage::Beginning { number, term: self.raw.store().hard_state().term };
+        self.keeper.promise_grew = false;
+        turn.out.keep(record, Some(Ack { group: self.id, member: self.member, number, sync: true }));
+    }
+
+    /// Everything that the disk must know of this member, in one record.
+    fn beginning(&mut self, file: Option<SnapshotMeta>) -> Record {
+        let memory = self.keeper.level == Durability::Memory;
+        let log = self.raw.store();
+        let snapshot = match file {
+            Some(meta) => KeptSnapshot::File(meta),
+            // A member in memory only has to be remembered, so that it never comes back.
+            None if memory => KeptSnapshot::Nothing,
+            None => KeptSnapshot::Inline(snapshot_to_wire(log.snapshot_ref().clone())),
+        };
+        let entries = if memory { Vec::new() } else { log.all().cloned().map(entry_to_wire).collect() };
+        // A member in memory has no place in the log but its own record.
+        let before = if memory { Place::default() } else { Place::of(log.before()) };
+        self.keeper.snapshot = Some(snapshot.clone());
+        Record::Base {
+            group: self.id,
+            member: self.member,
+            durability: self.keeper.level,
+            snapshot,
+            vote: self.vote_record(),
+            before,
+            entries,
+        }
+    }
+
+    fn vote_record(&self) -> VoteRecord {
+        let state = self.raw.store().hard_state();
+        VoteRecord {
+            term: state.term,
+            vote: state.vote,
+            commit: state.commit,
+            promise_ms: self.keeper.promise_ms,
+        }
+    }
+
+    /// Writes down what one `Ready` brought, and holds its messages until it is kept.
+    pub(super) fn keep(&mut self, turn: &mut Turn<'_>, brought: Brought<'_>, messages: Vec<Message>) {
+        let messages = self.send_what_may_go(turn, messages);
+        let Brought { number, must_sync, restored, entries } = brought;
+        let term = self.raw.store().hard_state().term;
+        let new = must_sync || !entries.is_empty() || self.keeper.promise_grew;
+        let written = new && self.keeper.level != Durability::Memory;
+        let installs = matches!(self.keeper.stage, Stage::Installing { .. });
+        let recorded = restored || installs || written;
+        if !recorded && self.keeper.on_their_way.is_empty() {
+            self.send(turn, messages);
+            self.raw.on_persist_ready(number);
+            return;
+        }
+        self.keeper.on_their_way.push_back(OnItsWay { number, term, messages, recorded, restored });
+        if restored {
+            self.begin_to_keep(turn);
+        } else if written && !installs {
+            // What installs writes a beginning that holds this as well.
+            self.write_append(turn, number, entries);
+        }
+    }
+
+    fn write_append(&mut self, turn: &mut Turn<'_>, number: u64, entries: &[Entry]) {
+        let changes = entries.iter().any(|entry| entry.get_entry_type() != EntryType::EntryNormal);
+        let term_is_new = self.raw.store().hard_state().term != self.keeper.kept_term;
+        let sync = self.keeper.level == Durability::Fsync
+            || changes
+            || term_is_new
+            || self.keeper.promise_grew
+            || entries.is_empty();
+        self.keeper.promise_grew = false;
+        let record = Record::Append {
+            group: self.id,
+            member: self.member,
+            vote: self.vote_record(),
+            entries: entries.iter().cloned().map(entry_to_wire).collect(),
+        };
+        turn.out.keep(record, Some(Ack { group: self.id, member: self.member, number, sync }));
+    }
+
+    /// Acknowledgements of a leader's beats promise nothing that the disk must know, if it knows their term: a slow disk
+    /// does not cost the leader its lease.
+    fn send_what_may_go(&mut self, turn: &mut Turn<'_>, messages: Vec<Message>) -> Vec<Message> {
+        let may_go = |message: &Message| {
+            message.get_msg_type() == MessageType::MsgHeartbeatResponse
+                && self.keeper.may_answer(message.term, 0)
+        };
+        let (now, later): (Vec<Message>, Vec<Message>) = messages.into_iter().partition(may_go);
+        self.send(turn, now);
+        later
+    }
+
+    /// The disk has everything up to the `Ready` of this number.
+    pub(crate) fn kept(&mut self, turn: &mut Turn<'_>, number: u64) {
+        if let Stage::Beginning { number: last, term } = self.keeper.stage
+            && number >= last
+        {
+            self.keeper.stage = Stage::Begun;
+            self.keeper.kept_term = term;
+            if let Some(waiter) = self.keeper.founder.take() {
+                turn.out.member(waiter, Ok(self.member));
+            }
+        }
+        self.let_go(turn, number);
+        self.campaign_alone();
+    }
+
+    fn let_go(&mut self, turn: &mut Turn<'_>, number: u64) {
+        let mut newest = None;
+        while let Some(first) = self.keeper.on_their_way.front() {
+            if first.number > number && first.recorded {
+                break;
+            }
+            let first = self.keeper.on_their_way.pop_front().expect("there is a front");
+            newest = Some(first.number);
+            self.keeper.kept_term = first.term;
+            self.send(turn, first.messages);
+        }
+        if let Some(newest) = newest {
+            self.raw.on_persist_ready(newest);
+            self.note_applied();
+        }
+    }
+
+    /// Tells raft what is applied, which a snapshot is only once the disk has it.
+    pub(super) fn note_applied(&mut self) {
+        if !self.keeper.on_their_way.iter().any(|ready| ready.restored) {
+            self.raw.advance_apply();
+        }
+    }
+
+    /// A snapshot is in its file.
+    pub(crate) fn snapshot_kept(&mut self, turn: &mut Turn<'_>, meta: SnapshotMeta) {
+        if self.keeper.stage == (Stage::Installing { index: meta.index }) {
+            self.keeper.snapshot = Some(KeptSnapshot::File(meta));
+            self.write_beginning(turn);
+        } else if let Some(snapshot) =
+            self.keeper.writing.take_if(|own| own.get_metadata().index == meta.index)
+        {
+            self.adopt_snapshot(turn, snapshot, KeptSnapshot::File(meta));
+        }
+    }
+
+    /// Replaces the snapshot by a newer one of our own, when that is where it has to be.
+    pub(super) fn take_over_snapshot(&mut self, turn: &mut Turn<'_>, snapshot: Snapshot) {
+        if !self.keeper.is_slow() {
+            self.compact_log(snapshot);
+        } else if snapshot.data.len() <= SNAPSHOT_INLINE_MAX {
+            let inline = KeptSnapshot::Inline(snapshot_to_wire(snapshot.clone()));
+            self.adopt_snapshot(turn, snapshot, inline);
+        } else {
+            self.keeper.writing = Some(snapshot.clone());
+            let snapshot = snapshot_to_wire(snapshot);
+            turn.out.snapshots.push(SnapshotJob { group: self.id, member: self.member, snapshot });
+        }
+    }
+
+    /// Whether a snapshot may be taken now: one at a time, and none beside one that came from the leader.
+    pub(super) fn may_take_snapshot(&self) -> bool {
+        self.keeper.writing.is_none() && matches!(self.keeper.stage, Stage::Nothing | Stage::Begun)
+    }
+
+    fn adopt_snapshot(&mut self, turn: &mut Turn<'_>, snapshot: Snapshot, kept: KeptSnapshot) {
+        if snapshot.get_metadata().index <= self.raw.store().snapshot_index() {
+            // A leader's newer one has overtaken it.
+            return;
+        }
+        self.compact_log(snapshot);
+        self.keeper.snapshot = Some(kept.clone());
+        let record = Record::Compacted {
+            group: self.id,
+            member: self.member,
+            snapshot: kept,
+            before: Place::of(self.raw.store().before()),
+            vote: self.vote_record(),
+            durability: self.keeper.level,
+        };
+        // Nobody waits for it; whatever waits for the disk later comes after it in the log.
+        turn.out.keep(record, None);
+    }
+
+    /// Writes all of this member anew, so that the log can do without its older parts.
+    pub(crate) fn rewrite(&mut self, turn: &mut Turn<'_>) {
+        if self.keeper.stage != Stage::Begun {
+            return;
+        }
+        let file = match &self.keeper.snapshot {
+            Some(KeptSnapshot::File(meta)) => Some(meta.clone()),
+            _ => None,
+        };
+        let record = self.beginning(file);
+        turn.out.keep(record, None);
+    }
+
+    /// Whether this member must not go on once the disk has failed.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.keeper.is_slow()
+    }
+
+    /// Tells `waiter` once the group is founded for good.
+    pub(crate) fn answer_founder(
+        &mut self,
+        turn: &mut Turn<'_>,
+        waiter: Waiter<Result<MemberId, GroupError>>,
+    ) {
+        if self.keeper.stage == Stage::Nothing || self.keeper.stage == Stage::Begun {
+            turn.out.member(waiter, Ok(self.member));
+        } else {
+            self.keeper.founder = Some(waiter);
+        }
+    }
+
+    /// Whoever waits for the beginning is told that nobody knows.
+    pub(super) fn give_up_founding(&mut self, turn: &mut Turn<'_>) {
+        if let Some(waiter) = self.keeper.founder.take() {
+            turn.out.member(waiter, Err(GroupError::Unknown(self.id)));
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! A member that comes back with what the disk has of it.
+
+use std::time::Duration;
+
+use raft::eraftpb::{Entry, HardState};
+
+use super::keep::Keeper;
+use super::machine::{Machine, MachineError};
+use super::{Group, Turn};
+use crate::config::Durability;
+use crate::id::{GroupId, MemberId};
+use crate::message::{WireEntry, WireSnapshot};
+use crate::raft::convert::{entry_from_wire, snapshot_from_wire};
+use crate::raft::log::MemberLog;
+use crate::registry::Registry;
+use crate::store::{KeptSnapshot, VoteRecord};
+
+/// What the disk has of a member.
+#[derive(Debug)]
+pub(crate) struct KeptMember {
+    pub(crate) member: MemberId,
+    pub(crate) durability: Durability,
+    pub(crate) snapshot: WireSnapshot,
+    /// Where that snapshot lies.
+    pub(crate) place: KeptSnapshot,
+    pub(crate) vote: VoteRecord,
+    /// Index and term of the entry before the first.
+    pub(crate) before: (u64, u64),
+    pub(crate) entries: Vec<WireEntry>,
+}
+
+impl Group {
+    /// The member as it was when it last wrote; what was committed since is applied as raft hands it out again.
+    pub(crate) fn recover(
+        id: GroupId,
+        kept: KeptMember,
+        registry: &Registry,
+        turn: &mut Turn<'_>,
+    ) -> Result<Self, MachineError> {
+        let index = kept.snapshot.index;
+        let machine = Machine::restore(id, registry, index, &kept.snapshot.state)?;
+        let entries: Vec<Entry> = kept.entries.into_iter().map(entry_from_wire).collect();
+        let last = entries.last().map_or(kept.before.0, |entry| entry.index);
+        let hard_state = HardState {
+            term: kept.vote.term,
+            vote: kept.vote.vote,
+            commit: kept.vote.commit.clamp(index, last.max(index)),
+            ..HardState::default()
+        };
+        let log = MemberLog::recovered(snapshot_from_wire(kept.snapshot), hard_state, kept.before, &entries);
+        let config = machine.config().clone();
+        let mut group = Self::new(id, kept.member, registry, config, log, index, turn);
+        group.machine = Some(machine);
+        group.keeper = Keeper::recovered(kept.durability, &kept.vote, kept.place);
+        // Whom it promised not to vote, before it went down, nobody knows: it keeps one whole promise, the longest.
+        let promise_ms = kept.vote.promise_ms.max(group.config.promise_ms);
+        group.promise.make(turn.now, Duration::from_millis(promise_ms.into()));
+        group.campaign_alone();
+        tracing::info!(group = %id, member = %group.member, index, last, "recovered from the disk");
+        Ok(group)
+    }
+}

@@ -1,0 +1,279 @@
+//! Large snapshots on their way: offered whole, pulled in pieces.
+//!
+//! The leader only names what it has; the receiver asks for piece after piece, a few at a time, and asks again for what
+//! does not come. So the receiver sets the pace, nothing large stands in a queue, and a transfer goes on where it was
+//! when a connection broke. Raft sees the snapshot once all of it is there.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use raft::eraftpb::Snapshot;
+
+use super::{Group, Turn};
+use crate::env::MonoTime;
+use crate::id::{MemberId, NodeId};
+use crate::message::{Body, GroupMessage, WireSnapshot};
+use crate::raft::convert::snapshot_to_wire;
+
+/// A snapshot of no more than this travels in one message; a larger one in pieces of this size.
+pub(super) const PIECE_BYTES: usize = 256 << 10;
+/// How many pieces a receiver has asked for and not got, at most.
+const PIECES_WANTED_MAX: u64 = 4;
+/// A receiver asks again for a piece that has not come in a tenth of the time after which the leader gives up.
+const ASKS_BEFORE_GIVING_UP: u32 = 10;
+
+/// A snapshot that a member was offered.
+pub(super) struct Outgoing {
+    /// Tells this offer from any other of this leader.
+    offer: u64,
+    snapshot: Snapshot,
+}
+
+/// A snapshot that comes in pieces.
+pub(super) struct Incoming {
+    leader: MemberId,
+    offer: u64,
+    /// Everything but the state.
+    meta: WireSnapshot,
+    bytes: u64,
+    state: Vec<u8>,
+    /// Pieces that overtook others.
+    early: BTreeMap<u64, Bytes>,
+    /// Everything before this was asked for.
+    asked: u64,
+    heard: MonoTime,
+}
+
+impl Incoming {
+    fn new(leader: MemberId, offer: u64, meta: WireSnapshot, bytes: u64, now: MonoTime) -> Self {
+        // The length is what a peer says: room is made as the pieces come.
+        Self { leader, offer, meta, bytes, state: Vec::new(), early: BTreeMap::new(), asked: 0, heard: now }
+    }
+
+    fn is_of(&self, leader: MemberId, offer: u64) -> bool {
+        self.leader == leader && self.offer == offer
+    }
+
+    fn is_whole(&self) -> bool {
+        self.state.len() as u64 == self.bytes
+    }
+
+    /// Takes a piece in; false if it is none that was asked for.
+    fn take(&mut self, offset: u64, piece: Bytes, now: MonoTime) -> bool {
+        let whole = (self.bytes.saturating_sub(offset)).min(PIECE_BYTES as u64) == piece.len() as u64;
+        let expected = offset.is_multiple_of(PIECE_BYTES as u64) && offset < self.asked && whole;
+        if !expected {
+            return false;
+        }
+        if offset >= self.state.len() as u64 {
+            self.early.insert(offset, piece);
+        }
+        while let Some(next) = self.early.remove(&(self.state.len() as u64)) {
+            self.state.extend_from_slice(&next);
+            self.heard = now;
+        }
+        true
+    }
+
+    /// The offsets to ask for now.
+    fn ask(&mut self) -> Vec<u64> {
+        let end = (self.state.len() as u64 + PIECES_WANTED_MAX * PIECE_BYTES as u64).min(self.bytes);
+        let offsets = (self.asked..end).step_by(PIECE_BYTES).collect();
+        self.asked = self.asked.max(end);
+        offsets
+    }
+
+    /// Asks anew for all that is missing.
+    fn ask_again(&mut self) -> Vec<u64> {
+        self.asked = self.state.len() as u64;
+        let offsets = self.ask();
+        offsets.into_iter().filter(|offset| !self.early.contains_key(offset)).collect()
+    }
+}
+
+impl Group {
+    /// Offers a snapshot to a member, which pulls it.
+    pub(super) fn offer(
+        &mut self,
+        turn: &mut Turn<'_>,
+        to: MemberId,
+        node: NodeId,
+        term: u64,
+        snapshot: Snapshot,
+    ) {
+        let index = snapshot.get_metadata().index;
+        let known = self.outgoing.get(&to).filter(|outgoing| outgoing.snapshot.get_metadata().index == index);
+        let offer = known.map_or(turn.now.nanos(), |outgoing| outgoing.offer);
+        let bytes = snapshot.data.len() as u64;
+        let meta = WireSnapshot { state: Bytes::new(), ..snapshot_to_wire(snapshot.clone()) };
+        self.outgoing.insert(to, Outgoing { offer, snapshot });
+        tracing::debug!(group = %self.id, member = %to, index, bytes, "offers a snapshot");
+        let body = Body::Offer { offer, snapshot: meta, bytes };
+        turn.out.send(node, &GroupMessage { group: self.id, from: self.member, to, term, body });
+    }
+
+    /// A leader has a snapshot for this member.
+    pub(super) fn receive_offer(&mut self, turn: &mut Turn<'_>, from: NodeId, message: GroupMessage) {
+        let Body::Offer { offer, ref snapshot, bytes } = message.body else { return };
+        let raft = &self.raw.raft;
+        if message.term < raft.term {
+            return;
+        }
+        let limit_bytes = turn.limits.snapshot_bytes_max;
+        if bytes > limit_bytes {
+            metrics::counter!("rafted_value_snapshots_refused_total").increment(1);
+            tracing::warn!(group = %self.id, %from, bytes, limit_bytes, "a snapshot over the limit is refused");
+            return;
+        }
+        let log = &raft.raft_log;
+        if snapshot.index <= log.committed || log.match_term(snapshot.index, snapshot.term) {
+            // raft needs none of it, and tells the leader so.
+            let body = Body::Snapshot { snapshot: snapshot.clone() };
+            self.receive_from_leader(turn, GroupMessage { body, ..message });
+            return;
+        }
+        let goes_on =
+            self.incoming_snapshot.as_ref().is_some_and(|incoming| incoming.is_of(message.from, offer));
+        if !goes_on {
+            self.incoming_snapshot =
+                Some(Incoming::new(message.from, offer, snapshot.clone(), bytes, turn.now));
+        }
+        let offsets = self.incoming_snapshot.as_mut().map(Incoming::ask_again);
+        self.pull(turn, from, message.from, offsets.unwrap_or_default());
+    }
+
+    fn pull(&self, turn: &mut Turn<'_>, node: NodeId, to: MemberId, offsets: Vec<u64>) {
+        let Some(incoming) = &self.incoming_snapshot else { return };
+        let term = self.raw.raft.term.max(1);
+        for offset in offsets {
+            let body = Body::Pull { offer: incoming.offer, offset };
+            turn.out.send(node, &GroupMessage { group: self.id, from: self.member, to, term, body });
+        }
+    }
+
+    /// A member asks for a piece.
+    pub(super) fn receive_pull(
+        &mut self,
+        turn: &mut Turn<'_>,
+        from: NodeId,
+        member: MemberId,
+        offer: u64,
+        offset: u64,
+    ) {
+        let Some(outgoing) = self.outgoing.get(&member).filter(|outgoing| outgoing.offer == offer) else {
+            return;
+        };
+        let state = &outgoing.snapshot.data;
+        let Some(start) = usize::try_from(offset).ok().filter(|start| *start < state.len()) else { return };
+        let bytes = state.slice(start..state.len().min(start + PIECE_BYTES));
+        if let Some(sent) = self.snapshots_sent.get_mut(&member) {
+            *sent = turn.now;
+        }
+        let term = self.raw.raft.term;
+        let body = Body::Piece { offer, offset, bytes };
+        turn.out.send(from, &GroupMessage { group: self.id, from: self.member, to: member, term, body });
+    }
+
+    /// A piece has come; with the last one, raft gets the whole.
+    pub(super) fn receive_piece(&mut self, turn: &mut Turn<'_>, from: NodeId, message: GroupMessage) {
+        let Body::Piece { offer, offset, bytes } = message.body else { return };
+        let Some(incoming) = &mut self.incoming_snapshot else { return };
+        if !incoming.is_of(message.from, offer) || !incoming.take(offset, bytes, turn.now) {
+            return;
+        }
+        if !incoming.is_whole() {
+            let offsets = incoming.ask();
+            self.pull(turn, from, message.from, offsets);
+            return;
+        }
+        let incoming = self.incoming_snapshot.take().expect("it is there");
+        let snapshot = WireSnapshot { state: incoming.state.into(), ..incoming.meta };
+        let body = Body::Snapshot { snapshot };
+        self.receive_from_leader(turn, GroupMessage { body, ..message });
+    }
+
+    /// Asks again for what does not come, and gives up what nobody sends any more.
+    pub(super) fn press_for_pieces(&mut self, turn: &mut Turn<'_>) {
+        let Some(incoming) = &mut self.incoming_snapshot else { return };
+        let limit: Duration = turn.limits.snapshot_retry;
+        let silence = turn.now.since(incoming.heard);
+        let leader = incoming.leader;
+        if silence > limit * ASKS_BEFORE_GIVING_UP {
+            tracing::debug!(group = %self.id, %leader, "gives up a snapshot that does not come");
+            self.incoming_snapshot = None;
+        } else if silence > limit / ASKS_BEFORE_GIVING_UP && turn.now >= self.pieces_due {
+            self.pieces_due = turn.now + limit / ASKS_BEFORE_GIVING_UP;
+            let offsets = incoming.ask_again();
+            if let Some(node) = self.node_of(leader) {
+                self.pull(turn, node, leader, offsets);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PIECE: u64 = PIECE_BYTES as u64;
+
+    fn incoming(bytes: u64) -> Incoming {
+        let meta = WireSnapshot {
+            index: 9,
+            term: 2,
+            voters: vec![MemberId(1)],
+            learners: Vec::new(),
+            state: Bytes::new(),
+        };
+        Incoming::new(MemberId(1), 7, meta, bytes, MonoTime::ZERO)
+    }
+
+    fn piece(fill: u8, bytes: u64) -> Bytes {
+        vec![fill; bytes as usize].into()
+    }
+
+    #[test]
+    fn pieces_that_overtake_each_other_are_put_in_order() {
+        let mut incoming = incoming(2 * PIECE + 10);
+        assert_eq!(incoming.ask(), [0, PIECE, 2 * PIECE]);
+        assert!(incoming.take(2 * PIECE, piece(3, 10), MonoTime::ZERO));
+        assert!(incoming.take(PIECE, piece(2, PIECE), MonoTime::ZERO));
+        assert!(!incoming.is_whole());
+        assert!(incoming.take(0, piece(1, PIECE), MonoTime::ZERO));
+        assert!(incoming.is_whole() && incoming.early.is_empty());
+        assert_eq!(
+            (incoming.state[0], incoming.state[PIECE_BYTES], incoming.state[2 * PIECE_BYTES]),
+            (1, 2, 3)
+        );
+    }
+
+    #[test]
+    fn no_more_than_a_few_pieces_are_asked_for_at_a_time() {
+        let mut incoming = incoming(100 * PIECE);
+        assert_eq!(incoming.ask().len() as u64, PIECES_WANTED_MAX);
+        assert!(incoming.ask().is_empty());
+        incoming.take(0, piece(1, PIECE), MonoTime::ZERO);
+        assert_eq!(incoming.ask(), [PIECES_WANTED_MAX * PIECE]);
+    }
+
+    #[test]
+    fn what_is_missing_is_asked_for_again_and_what_came_early_is_not() {
+        let mut incoming = incoming(100 * PIECE);
+        incoming.ask();
+        incoming.take(0, piece(1, PIECE), MonoTime::ZERO);
+        incoming.take(2 * PIECE, piece(1, PIECE), MonoTime::ZERO);
+        assert_eq!(incoming.ask_again(), [PIECE, 3 * PIECE, 4 * PIECE]);
+    }
+
+    #[test]
+    fn a_piece_of_the_wrong_length_or_place_is_refused() {
+        let mut incoming = incoming(2 * PIECE);
+        incoming.ask();
+        for (offset, bytes) in [(0, PIECE - 1), (1, PIECE), (2 * PIECE, PIECE), (0, PIECE + 1), (u64::MAX, 0)]
+        {
+            assert!(!incoming.take(offset, piece(1, bytes), MonoTime::ZERO), "{bytes} bytes at {offset}");
+        }
+        assert!(incoming.state.is_empty() && incoming.early.is_empty());
+    }
+}

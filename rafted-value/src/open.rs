@@ -1,0 +1,171 @@
+//! Opens what a node kept, decides which of its members may come back, and shares it out among the loops.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::config::Durability;
+use crate::disk::Disk;
+use crate::env::Env;
+use crate::group::recover::KeptMember;
+use crate::host::loop_of;
+use crate::id::{GroupId, MemberId};
+use crate::message::WireSnapshot;
+use crate::store::{
+    KeptSnapshot, Opener, Record, Recovered, RecoveredGroup, SnapshotFile, SnapshotMeta, Store, StoreConfig,
+    StoreError,
+};
+use crate::writer::{DiskLine, Writer};
+
+/// What a node kept, sorted by what becomes of it.
+pub(crate) struct OpenStore {
+    store: Store,
+    config: StoreConfig,
+    members: BTreeMap<GroupId, KeptMember>,
+    /// Members whose files are damaged, which is for an operator to see to.
+    damaged: BTreeMap<GroupId, (MemberId, String)>,
+    ended: BTreeMap<GroupId, MemberId>,
+}
+
+/// What one loop gets of it.
+pub(crate) struct Part {
+    pub(crate) members: BTreeMap<GroupId, KeptMember>,
+    pub(crate) damaged: BTreeMap<GroupId, (MemberId, String)>,
+    pub(crate) ended: BTreeMap<GroupId, MemberId>,
+    pub(crate) line: DiskLine,
+}
+
+impl OpenStore {
+    /// Opens the store of the node behind `env`, on a thread that may wait for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::open`].
+    pub(crate) async fn open(
+        env: &Arc<dyn Env>,
+        disk: Arc<dyn Disk>,
+        config: StoreConfig,
+    ) -> Result<Self, StoreError> {
+        let opener = Opener {
+            node: Some(env.transport().local().node),
+            new_node: env.transport().local().node,
+            new_salt: env.random_u64() as u32,
+            cluster: None,
+            boot: disk.boot(),
+        };
+        let (tell, told) = oneshot::channel();
+        let task = async move {
+            // Whoever asked may have gone.
+            let _ = tell.send(Self::read(disk, config, opener).await);
+        };
+        drop(env.spawn_blocking("rafted-value open", Box::pin(task)));
+        told.await.unwrap_or(Err(StoreError::Fenced { reason: "the node ended while it was opened".into() }))
+    }
+
+    async fn read(disk: Arc<dyn Disk>, config: StoreConfig, opener: Opener) -> Result<Self, StoreError> {
+        let (mut store, recovered) = Store::open(disk, config.clone(), opener).await?;
+        let Recovered { groups, mut ended, lost_unsynced, torn, strangers, .. } = recovered;
+        if let Some(torn) = torn {
+            tracing::info!(?torn, "the unfinished end of the log is cut off");
+        }
+        if !strangers.is_empty() {
+            tracing::warn!(?strangers, "files that are not ours are left alone");
+        }
+        let (mut members, mut damaged) = (BTreeMap::new(), BTreeMap::new());
+        let mut lost = Vec::new();
+        for (id, group) in groups {
+            let member = group.member;
+            if is_lost(group.durability, lost_unsynced) {
+                tracing::warn!(group = %id, %member, durability = ?group.durability, "a member has lost its state and ends");
+                ended.insert(id, member);
+                lost.push(Record::Ended { group: id, newest: member });
+                continue;
+            }
+            match read_member(&store, id, group) {
+                Ok(kept) => drop(members.insert(id, kept)),
+                Err(error) => {
+                    tracing::error!(group = %id, %member, %error, "a member cannot come back");
+                    damaged.insert(id, (member, error.to_string()));
+                }
+            }
+        }
+        if !lost.is_empty() {
+            store.log.append(&lost).await?;
+            store.log.sync().await?;
+        }
+        Ok(Self { store, config, members, damaged, ended })
+    }
+
+    /// Starts the writing tasks, and gives each loop what is its own.
+    pub(crate) fn share_out(self, env: &Arc<dyn Env>, loops: usize) -> (Vec<Part>, Writer) {
+        let (writer, lines) = Writer::start(env, self.store, self.config.mark_idle, loops);
+        let part =
+            |line| Part { members: BTreeMap::new(), damaged: BTreeMap::new(), ended: BTreeMap::new(), line };
+        let mut parts: Vec<Part> = lines.into_iter().map(part).collect();
+        for (id, kept) in self.members {
+            parts[loop_of(id, loops)].members.insert(id, kept);
+        }
+        for (id, damage) in self.damaged {
+            parts[loop_of(id, loops)].damaged.insert(id, damage);
+        }
+        for (id, newest) in self.ended {
+            parts[loop_of(id, loops)].ended.insert(id, newest);
+        }
+        (parts, writer)
+    }
+}
+
+/// Whether a member of this durability does not have all that it ever acknowledged.
+fn is_lost(durability: Durability, lost_unsynced: bool) -> bool {
+    match durability {
+        Durability::Memory => true,
+        Durability::Async => lost_unsynced,
+        Durability::Fsync => false,
+    }
+}
+
+fn read_member(store: &Store, id: GroupId, group: RecoveredGroup) -> Result<KeptMember, StoreError> {
+    let RecoveredGroup { member, durability, snapshot: place, vote, before, entries } = group;
+    let snapshot = match &place {
+        KeptSnapshot::Inline(snapshot) => snapshot.clone(),
+        KeptSnapshot::File(meta) => read_snapshot(store, id, member, meta, before.index)?,
+        KeptSnapshot::Nothing => {
+            let reason = format!("member {member} of group {id} has no snapshot");
+            return Err(StoreError::Corrupt { file: "log".into(), offset: 0, reason });
+        }
+    };
+    let entries = entries.into();
+    Ok(KeptMember { member, durability, snapshot, place, vote, before: (before.index, before.term), entries })
+}
+
+/// The snapshot that the log speaks of; where it is damaged, the one before it will do if the log still has all since.
+fn read_snapshot(
+    store: &Store,
+    group: GroupId,
+    member: MemberId,
+    meta: &SnapshotMeta,
+    before: u64,
+) -> Result<WireSnapshot, StoreError> {
+    let newest = SnapshotFile { group, member, index: meta.index };
+    let damage = match read_file(store, newest) {
+        Ok(snapshot) => return Ok(snapshot),
+        Err(error) => error,
+    };
+    let older = store.snapshots.of_group(group).into_iter().rev();
+    for file in older.filter(|file| file.member == member && (before..meta.index).contains(&file.index)) {
+        if let Ok(snapshot) = read_file(store, file) {
+            tracing::warn!(%group, %member, %damage, index = file.index, "an older snapshot takes its place");
+            return Ok(snapshot);
+        }
+    }
+    Err(damage)
+}
+
+fn read_file(store: &Store, file: SnapshotFile) -> Result<WireSnapshot, StoreError> {
+    let reader = store.snapshots.read(file)?;
+    let SnapshotMeta { index, term, voters, learners, .. } = reader.head().meta.clone();
+    let mut state = Vec::new();
+    reader.read(|chunk| state.extend_from_slice(chunk))?;
+    Ok(WireSnapshot { index, term, voters, learners, state: state.into() })
+}

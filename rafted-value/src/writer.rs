@@ -1,0 +1,254 @@
+//! The two tasks of a node that write: one joins what all loops want kept into one write and one sync, the other writes
+//! snapshots to files of their own, so that a large one holds nobody up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::pending;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::engine::DiskEvent;
+use crate::env::{Env, timeout};
+use crate::id::{GroupId, MemberId};
+use crate::message::WireSnapshot;
+use crate::outputs::{Ack, Outputs, SnapshotJob};
+use crate::store::{
+    KeptSnapshot, Place, Record, SnapshotFile, SnapshotFolder, SnapshotMeta, Store, StoreError,
+};
+
+/// Turns whose records wait for the disk at most; a loop that is further ahead waits.
+const TURNS_WAITING_MAX: usize = 1024;
+
+/// What one turn of one loop wants kept.
+struct Batch {
+    position: usize,
+    records: Vec<Record>,
+    acks: Vec<Ack>,
+}
+
+/// A loop's way to the disk and back.
+pub(crate) struct DiskLine {
+    position: usize,
+    records: mpsc::Sender<Batch>,
+    /// At most one snapshot a group and one that is installed: no more wait than there are groups, twice.
+    snapshots: mpsc::UnboundedSender<(usize, SnapshotJob)>,
+    /// No more wait than turns and snapshots were handed over.
+    events: mpsc::UnboundedReceiver<DiskEvent>,
+}
+
+impl DiskLine {
+    /// What the disk says next.
+    pub(crate) async fn hear(&mut self) -> DiskEvent {
+        match self.events.recv().await {
+            Some(event) => event,
+            None => pending().await,
+        }
+    }
+
+    /// What the disk has said already.
+    pub(crate) fn try_hear(&mut self) -> Option<DiskEvent> {
+        self.events.try_recv().ok()
+    }
+
+    /// Hands over what a turn wants kept.
+    pub(crate) async fn write(&self, out: &mut Outputs) {
+        let position = self.position;
+        if !out.records.is_empty() {
+            let (records, acks) = (std::mem::take(&mut out.records), std::mem::take(&mut out.acks));
+            // A writer that has ended has said why.
+            drop(self.records.send(Batch { position, records, acks }).await);
+        }
+        for job in out.snapshots.drain(..) {
+            drop(self.snapshots.send((position, job)));
+        }
+    }
+}
+
+/// The writing tasks of a node, as long as they run.
+pub(crate) struct Writer {
+    ended: parking_lot::Mutex<Option<oneshot::Receiver<()>>>,
+}
+
+impl Writer {
+    /// Starts the tasks, with a line for each of `loops` loops.
+    pub(crate) fn start(
+        env: &Arc<dyn Env>,
+        store: Store,
+        mark_idle: Duration,
+        loops: usize,
+    ) -> (Self, Vec<DiskLine>) {
+        let (records, batches) = mpsc::channel(TURNS_WAITING_MAX);
+        let (snapshots, jobs) = mpsc::unbounded_channel();
+        let (mut lines, mut voices) = (Vec::new(), Vec::new());
+        for position in 0..loops {
+            let (voice, events) = mpsc::unbounded_channel();
+            voices.push(voice);
+            lines.push(DiskLine { position, records: records.clone(), snapshots: snapshots.clone(), events });
+        }
+        let (end, ended) = oneshot::channel();
+        let folder = store.snapshots.clone();
+        let scribe =
+            Scribe { env: env.clone(), store, batches, voices: voices.clone(), mark_idle, asked: Vec::new() };
+        let write = async move {
+            scribe.run().await;
+            // Nobody may wait for it.
+            let _ = end.send(());
+        };
+        drop(env.spawn_blocking("rafted-value log", Box::pin(write)));
+        drop(env.spawn_blocking("rafted-value snapshots", Box::pin(write_snapshots(folder, jobs, voices))));
+        (Self { ended: parking_lot::Mutex::new(Some(ended)) }, lines)
+    }
+
+    /// Waits until everything is written, once no loop hands over more.
+    pub(crate) async fn ended(&self) {
+        let ended = self.ended.lock().take();
+        if let Some(ended) = ended {
+            // It has ended either way.
+            let _ = ended.await;
+        }
+    }
+}
+
+struct Scribe {
+    env: Arc<dyn Env>,
+    store: Store,
+    batches: mpsc::Receiver<Batch>,
+    voices: Vec<mpsc::UnboundedSender<DiskEvent>>,
+    mark_idle: Duration,
+    /// Groups that were asked to write themselves anew.
+    asked: Vec<GroupId>,
+}
+
+impl Scribe {
+    async fn run(mut self) {
+        let mut batches = Vec::new();
+        let mut marked = true;
+        loop {
+            let receive = self.batches.recv_many(&mut batches, TURNS_WAITING_MAX);
+            let received = if marked {
+                Some(receive.await)
+            } else {
+                timeout(self.env.as_ref(), self.mark_idle, receive).await
+            };
+            let result = match received {
+                None => {
+                    marked = true;
+                    self.store.log.write_mark().await
+                }
+                Some(0) => {
+                    if let Err(error) = self.store.close().await {
+                        tracing::error!(%error, "the log is not closed in order");
+                    }
+                    return;
+                }
+                Some(_) => {
+                    marked = false;
+                    self.write(&mut batches).await
+                }
+            };
+            if let Err(error) = result {
+                fail(&self.voices, &error);
+                return;
+            }
+        }
+    }
+
+    /// Writes what all loops have handed over as one, and lets them know.
+    async fn write(&mut self, batches: &mut Vec<Batch>) -> Result<(), StoreError> {
+        let sync = batches.iter().any(|batch| batch.acks.iter().any(|ack| ack.sync));
+        let records: Vec<Record> =
+            batches.iter_mut().flat_map(|batch| std::mem::take(&mut batch.records)).collect();
+        let segments = self.store.log.size().segments;
+        let appended = self.store.log.append(&records).await?;
+        if sync {
+            self.store.log.sync().await?;
+        }
+        metrics::counter!("rafted_value_log_writes_total").increment(1);
+        for (group, reason) in appended.refused {
+            tracing::error!(%group, reason, "a record does not fit what is written of its group");
+            self.tell_all(&DiskEvent::Refused { group, reason });
+        }
+        for batch in batches.drain(..) {
+            if !batch.acks.is_empty() {
+                // A loop that has ended waits for nothing.
+                let _ = self.voices[batch.position].send(DiskEvent::Kept(batch.acks));
+            }
+        }
+        self.make_room(segments, &records).await
+    }
+
+    /// Gets rid of what nobody needs any more.
+    async fn make_room(&mut self, segments: usize, records: &[Record]) -> Result<(), StoreError> {
+        for record in records {
+            match record {
+                Record::Ended { group, newest } => {
+                    self.store.snapshots.remove_ended(*group, *newest).await?;
+                }
+                Record::Compacted { group, member, snapshot: KeptSnapshot::File(meta), .. }
+                | Record::Base { group, member, snapshot: KeptSnapshot::File(meta), .. } => {
+                    let used = SnapshotFile { group: *group, member: *member, index: meta.index };
+                    self.store.snapshots.prune(used).await?;
+                }
+                _ => {}
+            }
+        }
+        let rewritten =
+            records.iter().any(|record| matches!(record, Record::Base { .. } | Record::Compacted { .. }));
+        if segments < self.store.log.size().segments || (segments > 1 && rewritten) {
+            self.store.log.reclaim().await?;
+        }
+        let groups = self.store.log.rewrite_wanted();
+        if !groups.is_empty() && groups != self.asked {
+            self.tell_all(&DiskEvent::Rewrite(groups.clone()));
+        }
+        self.asked = groups;
+        Ok(())
+    }
+
+    fn tell_all(&self, event: &DiskEvent) {
+        for voice in &self.voices {
+            // A loop that has ended needs not know.
+            let _ = voice.send(event.clone());
+        }
+    }
+}
+
+async fn write_snapshots(
+    folder: SnapshotFolder,
+    mut jobs: mpsc::UnboundedReceiver<(usize, SnapshotJob)>,
+    voices: Vec<mpsc::UnboundedSender<DiskEvent>>,
+) {
+    while let Some((position, job)) = jobs.recv().await {
+        let SnapshotJob { group, member, snapshot } = job;
+        match write_snapshot(&folder, group, member, snapshot).await {
+            Ok(meta) => {
+                let _ = voices[position].send(DiskEvent::SnapshotKept { group, member, meta });
+            }
+            Err(error) => {
+                fail(&voices, &error);
+                return;
+            }
+        }
+    }
+}
+
+async fn write_snapshot(
+    folder: &SnapshotFolder,
+    group: GroupId,
+    member: MemberId,
+    snapshot: WireSnapshot,
+) -> Result<SnapshotMeta, StoreError> {
+    let WireSnapshot { index, term, voters, learners, state } = snapshot;
+    let mut file = folder.begin((group, member), Place { index, term }, voters, learners)?;
+    file.write(&state)?;
+    file.finish().await
+}
+
+/// Nobody knows what the disk holds after a failed write: no member that it keeps may go on.
+fn fail(voices: &[mpsc::UnboundedSender<DiskEvent>], error: &StoreError) {
+    tracing::error!(%error, "the disk failed; the members that it keeps are fenced");
+    metrics::counter!("rafted_value_disk_failures_total").increment(1);
+    for voice in voices {
+        let _ = voice.send(DiskEvent::Failed(error.to_string()));
+    }
+}
