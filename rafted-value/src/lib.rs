@@ -4,6 +4,7 @@ mod caller;
 mod client_session;
 mod config;
 mod data;
+pub mod disk;
 mod engine;
 mod entry;
 pub mod env;

@@ -25,6 +25,8 @@
 mod clock;
 mod config;
 mod dial;
+mod disk;
+mod disk_file;
 mod endpoint;
 mod env;
 mod executor;
@@ -40,6 +42,7 @@ mod stats;
 mod waker;
 
 pub use self::config::{ClockConfig, NetConfig};
+pub use self::disk::{SimDisk, SyncLatency};
 pub use self::env::SimEnv;
 pub use self::place::Place;
 pub use self::random::SimRng;
