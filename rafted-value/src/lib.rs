@@ -23,6 +23,8 @@ mod session;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod status;
+#[allow(dead_code, unused_imports, reason = "the host does not write to disk yet")]
+mod store;
 pub mod transport;
 mod waiter;
 
@@ -37,3 +39,4 @@ pub use self::id::{FOUNDER, GroupId, MemberId, NodeId, SessionId};
 pub use self::registry::Registry;
 pub use self::request::{Command, Freshness};
 pub use self::status::{GroupStatus, MemberStatus, Role};
+pub use self::store::{StoreConfig, StoreError};

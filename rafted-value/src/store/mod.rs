@@ -1,0 +1,180 @@
+//! What a node keeps on disk: one log for all its groups, their snapshots, and whose directory it is.
+//!
+//! The format of the files, and what proves a batch durable, is written in `FORMAT.md` beside this file.
+
+mod config;
+mod error;
+mod footprint;
+mod frame;
+mod identity;
+mod log;
+mod mark;
+mod record;
+mod recover;
+mod segment;
+mod snapshot;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub use self::config::StoreConfig;
+pub use self::error::StoreError;
+use self::identity::Identity;
+pub(crate) use self::log::{Appended, Log, LogSize};
+pub(crate) use self::record::{Place, Record, SnapshotMeta, VoteRecord};
+pub(crate) use self::recover::TornTail;
+pub(crate) use self::snapshot::{SnapshotFile, SnapshotFolder, SnapshotHead, SnapshotReader, SnapshotWriter};
+pub(crate) use self::state::{ForcedMembers, RecoveredGroup};
+use crate::disk::{Disk, DiskLock};
+use crate::id::{GroupId, MemberId, NodeId};
+
+/// The storage of one node, open. The directory is locked until it is dropped or closed.
+pub(crate) struct Store {
+    /// The log, for the one task that writes it.
+    pub(crate) log: Log,
+    /// The snapshots; clones may be used beside the log.
+    pub(crate) snapshots: SnapshotFolder,
+    disk: Arc<dyn Disk>,
+    identity: Identity,
+    lock: DiskLock,
+}
+
+/// Who opens a store.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Opener {
+    /// Whose directory it must be, where that is known.
+    pub(crate) node: Option<NodeId>,
+    /// The node that an empty directory becomes, unless `node` says so: drawn at random.
+    pub(crate) new_node: NodeId,
+    /// What the checksums of a new log start from: drawn at random, and told nobody.
+    pub(crate) new_salt: u32,
+    /// The cluster, where it is known.
+    pub(crate) cluster: Option<u128>,
+    /// The machine's present boot.
+    pub(crate) boot: u128,
+}
+
+/// What a store held when it was opened. All of it is durable.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    /// Whose directory it is.
+    pub(crate) node: NodeId,
+    pub(crate) cluster: Option<u128>,
+    /// Whether anything that was written may be missing although nothing was reported: the store was not closed, and
+    /// the machine has booted since. What was written without a sync is then of unknown age.
+    pub(crate) lost_unsynced: bool,
+    pub(crate) groups: BTreeMap<GroupId, RecoveredGroup>,
+    /// The newest member of each group that may not come back on this node.
+    pub(crate) ended: BTreeMap<GroupId, MemberId>,
+    /// The unfinished end of the log that was cut off.
+    pub(crate) torn: Option<TornTail>,
+    /// Files that are not ours and were left alone.
+    pub(crate) strangers: Vec<String>,
+}
+
+impl Store {
+    /// Opens the store in `disk`, or makes it.
+    ///
+    /// # Errors
+    ///
+    /// When it is locked, belongs to others, is damaged or newer than this program, or the file system says so.
+    pub(crate) async fn open(
+        disk: Arc<dyn Disk>,
+        config: StoreConfig,
+        opener: Opener,
+    ) -> Result<(Self, Recovered), StoreError> {
+        config.validate().map_err(StoreError::InvalidConfig)?;
+        let lock = disk.lock()?;
+        let found = Identity::load(&*disk)?;
+        let mut identity = match found {
+            Some(identity) => opener.admit(identity)?,
+            None if recover::has_segments(&*disk)? => {
+                return Err(StoreError::corrupt(
+                    identity::IDENTITY_FILE,
+                    0,
+                    "missing, although there is a log",
+                ));
+            }
+            None => opener.found(),
+        };
+        let lost_unsynced = found.is_some_and(|old| !old.clean && old.boot != opener.boot.to_le_bytes());
+        if found.is_none() {
+            identity.save(&*disk).await?;
+        }
+        let opened = Log::open(Arc::clone(&disk), config.clone(), identity.salt).await?;
+        // Only now: whoever fails to open the store again must still see how it was left.
+        (identity.boot, identity.clean) = (opener.boot.to_le_bytes(), false);
+        identity.save(&*disk).await?;
+        let snapshots = SnapshotFolder::open(Arc::clone(&disk), config.snapshot_chunk_bytes)?;
+        let recovered = Recovered {
+            node: identity.node,
+            cluster: identity.cluster.map(u128::from_le_bytes),
+            lost_unsynced,
+            groups: opened.groups.groups,
+            ended: opened.groups.ended,
+            torn: opened.torn,
+            strangers: opened.strangers.into_iter().chain(snapshots.strangers()?).collect(),
+        };
+        Ok((Self { log: opened.log, snapshots, disk, identity, lock }, recovered))
+    }
+
+    /// Notes the cluster that the node has joined.
+    ///
+    /// # Errors
+    ///
+    /// When it has joined another before, or the file system says so.
+    pub(crate) async fn set_cluster(&mut self, cluster: u128) -> Result<(), StoreError> {
+        check_cluster(&self.identity, Some(cluster))?;
+        if self.identity.cluster.is_none() {
+            let identity = Identity { cluster: Some(cluster.to_le_bytes()), ..self.identity };
+            identity.save(&*self.disk).await?;
+            self.identity = identity;
+        }
+        Ok(())
+    }
+
+    /// Makes everything durable, notes that it was, and gives the directory up.
+    ///
+    /// # Errors
+    ///
+    /// When the log is or becomes fenced; the next life then knows that this one was not closed.
+    pub(crate) async fn close(self) -> Result<(), StoreError> {
+        self.log.close().await?;
+        Identity { clean: true, ..self.identity }.save(&*self.disk).await?;
+        drop(self.lock);
+        Ok(())
+    }
+}
+
+impl Opener {
+    fn admit(&self, mut identity: Identity) -> Result<Identity, StoreError> {
+        if let Some(expected) = self.node.filter(|expected| *expected != identity.node) {
+            return Err(StoreError::OtherNode { found: identity.node, expected });
+        }
+        check_cluster(&identity, self.cluster)?;
+        identity.cluster = identity.cluster.or(self.cluster.map(u128::to_le_bytes));
+        Ok(identity)
+    }
+
+    fn found(&self) -> Identity {
+        Identity {
+            node: self.node.unwrap_or(self.new_node),
+            cluster: self.cluster.map(u128::to_le_bytes),
+            salt: self.new_salt,
+            boot: self.boot.to_le_bytes(),
+            clean: false,
+        }
+    }
+}
+
+fn check_cluster(identity: &Identity, expected: Option<u128>) -> Result<(), StoreError> {
+    match (identity.cluster.map(u128::from_le_bytes), expected) {
+        (Some(found), Some(expected)) if found != expected => {
+            Err(StoreError::OtherCluster { found, expected })
+        }
+        _ => Ok(()),
+    }
+}

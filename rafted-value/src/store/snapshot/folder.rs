@@ -1,0 +1,178 @@
+//! The snapshot files of a node: their names, which of them is whole, and which may go.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::super::{Place, StoreError};
+use super::{SNAPSHOT_FOLDER, SnapshotHead, SnapshotReader, SnapshotWriter};
+use crate::disk::{Disk, DiskReason, TEMPORARY};
+use crate::id::{GroupId, MemberId};
+use crate::store::SnapshotMeta;
+
+const ENDING: &str = ".snap";
+/// How many snapshots of a group are kept.
+const KEPT: usize = 2;
+
+/// One snapshot of one member, by the newest entry in it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct SnapshotFile {
+    pub(crate) group: GroupId,
+    pub(crate) member: MemberId,
+    pub(crate) index: u64,
+}
+
+/// The file of a snapshot.
+pub(super) fn file_of(name: SnapshotFile) -> String {
+    let SnapshotFile { group, member, index } = name;
+    format!("{SNAPSHOT_FOLDER}/{:016x}-{:016x}-{index:016x}{ENDING}", group.0, member.0)
+}
+
+/// The snapshot that a file of the folder is; `None` for a stranger.
+fn snapshot_of(name: &str) -> Option<SnapshotFile> {
+    let mut parts = name.strip_suffix(ENDING)?.split('-').map(|part| u64::from_str_radix(part, 16).ok());
+    let (group, member, index) = (parts.next()??, parts.next()??, parts.next()??);
+    let found = SnapshotFile { group: GroupId(group), member: MemberId(member), index };
+    (file_of(found).strip_prefix(SNAPSHOT_FOLDER)?.strip_prefix('/')? == name).then_some(found)
+}
+
+/// The snapshots of a node.
+#[derive(Clone)]
+pub(crate) struct SnapshotFolder {
+    disk: Arc<dyn Disk>,
+    chunk_bytes: u32,
+    /// The snapshots that are there, so that nobody lists a folder of thousands.
+    files: Arc<Mutex<BTreeSet<SnapshotFile>>>,
+}
+
+/// The newest whole snapshot of a group, and those that should have been.
+#[derive(Default)]
+pub(crate) struct FoundSnapshot {
+    pub(crate) newest: Option<SnapshotReader>,
+    /// Newer ones that cannot be used, newest first. Whether the log still has the entries since the one that can is
+    /// for the caller to see.
+    pub(crate) damaged: Vec<(SnapshotFile, StoreError)>,
+}
+
+impl SnapshotFolder {
+    /// The folder in `disk`; removes what a crash left unfinished.
+    pub(in crate::store) fn open(disk: Arc<dyn Disk>, chunk_bytes: usize) -> Result<Self, StoreError> {
+        let mut files = BTreeSet::new();
+        for entry in disk.list(SNAPSHOT_FOLDER)? {
+            if entry.name.strip_suffix(TEMPORARY).is_some_and(|name| snapshot_of(name).is_some()) {
+                disk.remove(&format!("{SNAPSHOT_FOLDER}/{}", entry.name))?;
+            }
+            files.extend(snapshot_of(&entry.name));
+        }
+        let chunk_bytes = u32::try_from(chunk_bytes).unwrap_or(u32::MAX);
+        Ok(Self { disk, chunk_bytes, files: Arc::new(Mutex::new(files)) })
+    }
+
+    /// Files of the folder that are no snapshots.
+    pub(in crate::store) fn strangers(&self) -> Result<Vec<String>, StoreError> {
+        let names = self.disk.list(SNAPSHOT_FOLDER)?.into_iter().map(|entry| entry.name);
+        let strangers = names.filter(|name| snapshot_of(name).is_none());
+        Ok(strangers.map(|name| format!("{SNAPSHOT_FOLDER}/{name}")).collect())
+    }
+
+    /// The snapshots of a group, the oldest of the oldest member first.
+    pub(crate) fn of_group(&self, group: GroupId) -> Vec<SnapshotFile> {
+        let ends = [(MemberId(0), 0), (MemberId(u64::MAX), u64::MAX)];
+        let [first, last] = ends.map(|(member, index)| SnapshotFile { group, member, index });
+        self.files.lock().range(first..=last).copied().collect()
+    }
+
+    /// All snapshots, by group.
+    pub(crate) fn all(&self) -> Vec<SnapshotFile> {
+        self.files.lock().iter().copied().collect()
+    }
+
+    /// Begins a snapshot of the state after the entry at `at`, with these members.
+    ///
+    /// # Errors
+    ///
+    /// When the file system says so.
+    pub(crate) fn begin(
+        &self,
+        (group, member): (GroupId, MemberId),
+        at: Place,
+        voters: Vec<MemberId>,
+        learners: Vec<MemberId>,
+    ) -> Result<SnapshotWriter, StoreError> {
+        let meta = SnapshotMeta { index: at.index, term: at.term, voters, learners, bytes: 0, crc: 0 };
+        let chunk_bytes = self.chunk_bytes;
+        let head = SnapshotHead { group, member, meta, chunk_bytes, stored_bytes: 0, stored_crc: 0 };
+        SnapshotWriter::begin(Arc::clone(&self.disk), Arc::clone(&self.files), head)
+    }
+
+    /// Opens a snapshot. Its state is checked only when it is read.
+    ///
+    /// # Errors
+    ///
+    /// When it is not there, damaged or newer than this program, or the file system says so.
+    pub(crate) fn read(&self, name: SnapshotFile) -> Result<SnapshotReader, StoreError> {
+        SnapshotReader::open(Arc::clone(&self.disk), name)
+    }
+
+    /// The newest of a member's `snapshots` that is whole; reads it from end to end.
+    ///
+    /// # Errors
+    ///
+    /// When one was written by a newer program, or the file system says so; damage is told in the result.
+    pub(crate) fn newest_whole(&self, snapshots: &[SnapshotFile]) -> Result<FoundSnapshot, StoreError> {
+        let mut found = FoundSnapshot::default();
+        let mut newest_first = snapshots.to_vec();
+        newest_first.sort_by_key(|name| std::cmp::Reverse((name.member, name.index)));
+        for name in newest_first {
+            let read = self.read(name).and_then(|reader| reader.read(|_| {}).map(|()| reader));
+            match read {
+                Ok(reader) => {
+                    found.newest = Some(reader);
+                    break;
+                }
+                Err(error @ StoreError::Corrupt { .. }) => found.damaged.push((name, error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes snapshots of a member that are older than its two newest and than `used`, the one its log speaks of, and
+    /// all of members before it. Gives how many.
+    ///
+    /// # Errors
+    ///
+    /// When the file system says so.
+    pub(crate) async fn prune(&self, used: SnapshotFile) -> Result<usize, StoreError> {
+        let mut old = self.of_group(used.group);
+        let mine = old.iter().rev().filter(|file| file.member == used.member);
+        let kept_from = mine.take(KEPT).last().map_or(used, |file| used.min(*file));
+        old.retain(|file| *file < kept_from);
+        self.remove(&old).await
+    }
+
+    /// Removes all snapshots of a group's members up to `newest`, which have ended. Gives how many.
+    ///
+    /// # Errors
+    ///
+    /// When the file system says so.
+    pub(crate) async fn remove_ended(&self, group: GroupId, newest: MemberId) -> Result<usize, StoreError> {
+        let mut ended = self.of_group(group);
+        ended.retain(|file| file.member <= newest);
+        self.remove(&ended).await
+    }
+
+    async fn remove(&self, files: &[SnapshotFile]) -> Result<usize, StoreError> {
+        for file in files {
+            match self.disk.remove(&file_of(*file)) {
+                Err(error) if error.reason != DiskReason::NotFound => return Err(error.into()),
+                _ => self.files.lock().remove(file),
+            };
+        }
+        if !files.is_empty() {
+            self.disk.sync_folder(SNAPSHOT_FOLDER).await?;
+        }
+        Ok(files.len())
+    }
+}
