@@ -407,3 +407,6 @@ impl DiskFile for LifeFile {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
