@@ -42,4 +42,6 @@ pub use self::id::{FOUNDER, GroupId, MemberId, NodeId, SessionId};
 pub use self::registry::Registry;
 pub use self::request::{Command, Freshness};
 pub use self::status::{GroupStatus, MemberStatus, Role};
+#[doc(hidden)]
+pub use self::store::bench::LogBench;
 pub use self::store::{StoreConfig, StoreError};

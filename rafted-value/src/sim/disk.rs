@@ -415,3 +415,6 @@ impl DiskFile for LifeFile {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

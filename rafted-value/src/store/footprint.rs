@@ -47,6 +47,9 @@ struct Group {
     member: MemberId,
     /// Whether a base, or what stands for one, was seen.
     based: bool,
+    /// Whether records were read whose predecessors are gone with their segment. Gaps are then no damage: what they
+    /// lack may have been replaced or dropped later. At the end of the log there are none.
+    loose: bool,
     meta_segment: u64,
     /// About what of it is in use there.
     meta_bytes: u64,
@@ -116,9 +119,19 @@ impl Footprint {
         Ok(Fit::Counts)
     }
 
-    /// The groups of which a base was never seen; none in a whole log.
-    pub(super) fn headless(&self) -> Option<GroupId> {
-        self.groups.iter().find(|(_, group)| !group.based).map(|(id, _)| *id)
+    /// Ends recovery: from here on every record must follow those before it.
+    ///
+    /// # Errors
+    ///
+    /// Names a group of which no base was seen, nor what stands for one.
+    pub(super) fn recovered(&mut self) -> Result<(), String> {
+        for (id, group) in &mut self.groups {
+            if !group.based {
+                return Err(format!("group {id} has no base"));
+            }
+            group.loose = false;
+        }
+        Ok(())
     }
 
     /// The oldest segment that anything is needed of; `None` when nothing is.
@@ -152,6 +165,7 @@ impl Group {
         Self {
             member,
             based: false,
+            loose: true,
             meta_segment: segment,
             meta_bytes: META_BYTES,
             vote_segment: segment,
@@ -171,7 +185,8 @@ impl Group {
         }
         let last = check_row(entries.iter().map(|entry| entry.index), before.index)?;
         let mut group = Self::headless(*member, segment);
-        (group.based, group.before, group.last) = (true, before.index, last);
+        (group.based, group.loose) = (true, false);
+        (group.before, group.last) = (before.index, last);
         group.meta_bytes = META_BYTES + snapshot.inline_bytes();
         if last > before.index {
             group.runs.push_back(Run { segment, last, bytes });
@@ -205,17 +220,13 @@ impl Group {
         bytes: u64,
     ) -> Result<(), String> {
         let Some(previous) = first.checked_sub(1) else { return Err("an entry at index 0".into()) };
-        let empty = !self.based && self.runs.is_empty();
-        if self.based && previous < self.before {
+        if !self.loose && previous < self.before {
             return Err(format!("entry {first} would replace what is dropped up to {}", self.before));
         }
-        if !empty && previous > self.last {
+        if !self.loose && previous > self.last {
             return Err(format!("entry {first} leaves a gap after {}", self.last));
         }
         let last = check_row(indexes, previous)?;
-        if empty || previous < self.before {
-            (self.before, self.last) = (previous, previous);
-        }
         self.cut(previous);
         self.last = last;
         match self.runs.back_mut() {
@@ -229,20 +240,17 @@ impl Group {
         if snapshot < before {
             return Err(format!("entries up to {before} are dropped, which snapshot {snapshot} lacks"));
         }
-        if self.based && before < self.before {
+        if !self.loose && before < self.before {
             return Err(format!("entries up to {before} are dropped, after those up to {}", self.before));
         }
-        if self.based && before > self.last {
+        if !self.loose && before > self.last {
             return Err(format!("entries up to {before} are dropped, of {}", self.last));
-        }
-        if !self.based && before < self.before && !self.runs.is_empty() {
-            return Err(format!("entries after {before} are missing up to {}", self.before));
         }
         while self.runs.front().is_some_and(|run| run.last <= before) {
             self.runs.pop_front();
         }
         if let Some(run) = self.runs.front_mut() {
-            run.bytes = share(run.bytes, run.last - before, run.last - self.before);
+            run.bytes = share(run.bytes, run.last - before, run.last.saturating_sub(self.before));
         }
         (self.based, self.before, self.last) = (true, before, self.last.max(before));
         Ok(())
@@ -282,7 +290,7 @@ fn check_row(indexes: impl Iterator<Item = u64>, previous: u64) -> Result<u64, S
 
 /// The part of `bytes` that `count` of `of` entries have.
 fn share(bytes: u64, count: u64, of: u64) -> u64 {
-    (u128::from(bytes) * u128::from(count) / u128::from(of.max(1))) as u64
+    (u128::from(bytes) * u128::from(count.min(of)) / u128::from(of.max(1))) as u64
 }
 
 #[cfg(test)]

@@ -92,6 +92,7 @@ mod tests {
     fn an_identity_has_these_golden_bytes() {
         let encoded = IDENTITY.encode();
         assert_eq!(encoded[..12], *b"RVID\x01\0\0\0\x25\0\0\0");
+        assert_eq!(encoded[12..16], [132, 191, 210, 78], "the checksum");
         let mut golden = vec![172, 2, 1];
         golden.extend([1; 16]);
         golden.push(5);

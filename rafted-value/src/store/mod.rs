@@ -2,6 +2,7 @@
 //!
 //! The format of the files, and what proves a batch durable, is written in `FORMAT.md` beside this file.
 
+pub(crate) mod bench;
 mod config;
 mod error;
 mod footprint;
@@ -15,7 +16,7 @@ mod segment;
 mod snapshot;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -298,16 +298,14 @@ impl Reading {
     }
 
     /// Checks what can only be known at the end.
-    fn finish(&self, newest: u64) -> Result<(), StoreError> {
+    fn finish(&mut self, newest: u64) -> Result<(), StoreError> {
         let (file, offset) = (segment_file(newest), self.segments[&newest].bytes);
         if self.mark.sequence >= self.next {
             let reason =
                 format!("the log ends before batch {}, which the mark calls durable", self.mark.sequence);
             return Err(StoreError::corrupt(&file, offset, reason));
         }
-        match self.footprint.headless() {
-            Some(group) => Err(StoreError::corrupt(&file, offset, format!("group {group} has no base"))),
-            None => Ok(()),
-        }
+        let checked = self.footprint.recovered().and_then(|()| self.groups.check_rows());
+        checked.map_err(|reason| StoreError::corrupt(&file, offset, reason))
     }
 }

@@ -58,6 +58,24 @@ impl Groups {
         }
     }
 
+    /// Checks that each group's entries are in a row, which only the end of the log can tell: see the footprint.
+    ///
+    /// # Errors
+    ///
+    /// Names the group and the gap.
+    pub(super) fn check_rows(&self) -> Result<(), String> {
+        for (id, group) in &self.groups {
+            let mut last = group.before.index;
+            for entry in &group.entries {
+                if entry.index.checked_sub(1) != Some(last) {
+                    return Err(format!("group {id} has entry {} after entry {last}", entry.index));
+                }
+                last = entry.index;
+            }
+        }
+        Ok(())
+    }
+
     /// The group, which may be one whose base comes later.
     fn group(&mut self, group: GroupId, member: MemberId) -> &mut RecoveredGroup {
         self.groups.entry(group).or_insert_with(|| RecoveredGroup {
