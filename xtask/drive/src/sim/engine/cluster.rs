@@ -13,7 +13,11 @@ use super::directory::Directory;
 use super::invariants::Sighting;
 use super::lists::Lists;
 use super::plan::{GroupPlan, Plan, ms};
+use super::storage::{End, Storage};
 use super::witness::Witness;
+
+/// A node must have read its disk within this time.
+const OPEN_MAX: Duration = Duration::from_secs(20);
 
 /// All nodes, and what their members said of themselves last.
 pub(super) struct Cluster {
@@ -23,11 +27,15 @@ pub(super) struct Cluster {
     host_config: HostConfig,
     registry: Registry,
     views: BTreeMap<(usize, GroupId), Arc<Sighting>>,
+    /// Members that wait on the disks of dead nodes, with all they ever acknowledged.
+    asleep: BTreeMap<(usize, GroupId), MemberId>,
 }
 
 /// A place in the network.
 pub(super) struct Place {
     pub(super) address: String,
+    /// What outlives its nodes; without it, each life is another node.
+    pub(super) storage: Option<Storage>,
     pub(super) life: Option<Life>,
 }
 
@@ -40,27 +48,42 @@ pub(super) struct Life {
 
 impl Cluster {
     /// The nodes of a plan, which know the data types of its groups.
-    pub(super) fn start(sim: Sim, plan: &Plan, witness: &Arc<Witness>) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// When a node does not start.
+    pub(super) fn start(sim: Sim, plan: &Plan, witness: &Arc<Witness>) -> Result<Self, String> {
         let mut registry = Registry::new();
         for group in plan.groups.iter().map(|group| group.id) {
             let witness = witness.clone();
             registry =
                 registry.with_raw(Lists::name(group), move || Box::new(Lists::new(group, witness.clone())));
         }
-        let place = |index| Place { address: format!("sim:{index}"), life: None };
+        let place = |index| {
+            let storage = plan.disks.as_ref().map(|disks| Storage::new(&sim, disks));
+            Place { address: format!("sim:{index}"), storage, life: None }
+        };
         let places: Vec<Place> = (0..plan.nodes).map(place).collect();
-        let (views, host_config) = (BTreeMap::new(), plan.host.clone());
-        let mut cluster = Self { sim, places, directory: Arc::default(), host_config, registry, views };
+        let (views, asleep, host_config) = (BTreeMap::new(), BTreeMap::new(), plan.host.clone());
+        let directory = Arc::default();
+        let mut cluster = Self { sim, places, directory, host_config, registry, views, asleep };
         for place in 0..cluster.places.len() {
-            cluster.start_node(place);
+            cluster.start_node(place)?;
         }
-        cluster
+        Ok(cluster)
     }
 
-    /// Starts a new, empty node at a place that is free.
-    pub(super) fn start_node(&mut self, place: usize) {
-        let address = self.places[place].address.clone();
-        let env = self.sim.start_node(&format!("node-{place}"), &address);
+    /// Starts a node at a place that is free: a new, empty one, or the one whose disk is there.
+    ///
+    /// # Errors
+    ///
+    /// When its disk cannot be opened.
+    pub(super) fn start_node(&mut self, place: usize) -> Result<(), String> {
+        let (address, name) = (self.places[place].address.clone(), format!("node-{place}"));
+        let env = match &self.places[place].storage {
+            Some(storage) => self.sim.start_node_on(storage.node, storage.disk.disk(), &name, &address),
+            None => self.sim.start_node(&name, &address),
+        };
         self.directory.enter(env.node(), &address);
         for (node, address) in self.directory.all() {
             env.transport().set_address(node, &address);
@@ -68,8 +91,12 @@ impl Cluster {
         for life in self.lives() {
             life.env.transport().set_address(env.node(), &address);
         }
-        let host = Host::start(env.clone(), self.host_config.clone(), self.registry.clone());
+        let open = Host::open(env.clone(), self.host_config.clone(), self.registry.clone());
+        let host = self.sim.run_until(OPEN_MAX, open).ok_or(format!("{name} does not start in {OPEN_MAX:?}"))?;
+        let host = host.map_err(|error| format!("{name} does not start: {error}"))?;
         self.places[place].life = Some(Life { env, host, paused: false });
+        self.asleep.retain(|(of, _), _| *of != place);
+        self.look().map(drop)
     }
 
     /// Founds a group on the first places.
@@ -94,11 +121,19 @@ impl Cluster {
         }
     }
 
-    /// Ends the life at a place at once, with everything it held.
-    pub(super) fn kill(&mut self, place: usize) {
-        if let Some(life) = self.places[place].life.take() {
-            self.sim.kill(&life.env);
-            self.views.retain(|(of, _), _| *of != place);
+    /// Ends the life at a place at once, with everything it held, except what its disk keeps.
+    pub(super) fn kill(&mut self, place: usize, end: End) {
+        let Some(life) = self.places[place].life.take() else { return };
+        self.sim.kill(&life.env);
+        let keeps = self.places[place].storage.is_some();
+        for ((_, group), member) in self.views.iter().filter(|((of, _), _)| *of == place) {
+            if keeps && end.spares(member.status.durability) {
+                self.asleep.insert((place, *group), member.status.member);
+            }
+        }
+        self.views.retain(|(of, _), _| *of != place);
+        if let Some(Storage { disk, .. }) = &self.places[place].storage {
+            if end == End::Power { disk.crash() } else { disk.kill() }
         }
     }
 
@@ -113,16 +148,21 @@ impl Cluster {
     }
 
     /// Lets all nodes go on, mends the network and the clocks.
-    pub(super) fn mend(&mut self) {
+    ///
+    /// # Errors
+    ///
+    /// When a node does not start.
+    pub(super) fn mend(&mut self) -> Result<(), String> {
         self.sim.heal();
         self.sim.set_net_config(NetConfig::default());
         for place in 0..self.places.len() {
             self.set_paused(place, false);
             match &self.places[place].life {
                 Some(life) => self.sim.set_drift(&life.env, 0),
-                None => self.start_node(place),
+                None => self.start_node(place)?,
             }
         }
+        Ok(())
     }
 
     /// The nodes that live.
@@ -177,12 +217,32 @@ impl Cluster {
         self.views(group).filter(leads).max_by_key(|(_, sighting)| sighting.status.term)
     }
 
-    /// The members of a group whose state is there, except on one node.
-    pub(super) fn members_left(&self, group: u64, without: Option<usize>) -> BTreeSet<MemberId> {
-        let left = self.views(group).filter(|(place, _)| Some(*place) != without);
-        left.filter(|(_, sighting)| !sighting.status.data.is_empty())
-            .map(|(_, sighting)| sighting.status.member)
-            .collect()
+    /// The members of a group whose state is there, on nodes that live or on disks, once the nodes at `places` have
+    /// ended.
+    pub(super) fn members_left(&self, group: u64, places: &[usize], end: End) -> BTreeSet<MemberId> {
+        let stays = |place: usize, sighting: &Sighting| {
+            let kept = self.places[place].storage.is_some() && end.spares(sighting.status.durability);
+            !sighting.status.data.is_empty() && (kept || !places.contains(&place))
+        };
+        let left = self.views(group).filter(|(place, sighting)| stays(*place, sighting));
+        let asleep = self.asleep.iter().filter(|((_, of), _)| *of == GroupId(group));
+        left.map(|(_, sighting)| sighting.status.member).chain(asleep.map(|(_, member)| *member)).collect()
+    }
+
+    /// Whether a member is where its group believes it to be, as far as can be seen.
+    pub(super) fn is_there(&self, group: u64, node: NodeId, member: MemberId) -> bool {
+        let Some(place) = self.place_of(node) else { return false };
+        let view = self.views.get(&(place, GroupId(group)));
+        view.is_some_and(|sighting| sighting.status.member == member)
+    }
+}
+
+impl Drop for Cluster {
+    /// The clock of a disk is the simulation's, whose nodes hold the disk.
+    fn drop(&mut self) {
+        for storage in self.places.iter().filter_map(|place| place.storage.as_ref()) {
+            storage.disk.set_sync_latency(None);
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use rafted_value::sim::NetConfig;
 
 use super::plan::{Kind, Sabotage, ms, one_of};
 use super::run::{Event, Run};
+use super::storage::End;
 
 /// How far a wall clock is moved at most.
 const WALL_STEP_MAX: Duration = Duration::from_secs(8);
@@ -14,8 +15,10 @@ impl Run<'_> {
     /// One fault of the kind that is drawn.
     pub(super) fn break_something(&mut self) -> Result<(), String> {
         match self.plan.faults.draw_kind(&mut self.rng) {
-            Kind::Kill => self.kill(false),
-            Kind::Stop => self.kill(true),
+            Kind::Kill => self.kill(End::Process),
+            Kind::Stop => self.kill(End::Politely),
+            Kind::PowerLoss => self.kill(End::Power),
+            Kind::Blackout => self.black_out(),
             Kind::Pause => self.pause(),
             Kind::Depose => self.depose(),
             Kind::Isolate => self.isolate(),
@@ -45,31 +48,55 @@ impl Run<'_> {
         self.rng.duration(ms(1), length_max)
     }
 
-    /// Kills a node if every group keeps a majority of its state; `politely` after its host was shut down.
-    fn kill(&mut self, politely: bool) {
+    /// Ends a node if every group keeps a majority of its state.
+    fn kill(&mut self, end: End) {
         let place = self.target();
-        let Some(life) = &self.cluster.places[place].life else { return };
+        if self.is_bearable(&[place], end) {
+            self.end_node(place, end);
+        }
+    }
+
+    /// Power fails at all places at once, if every group has a majority of its state on disks.
+    fn black_out(&mut self) {
+        let places: Vec<usize> = (0..self.cluster.places.len()).collect();
+        if self.is_bearable(&places, End::Power) {
+            self.count("blackouts");
+            for place in places {
+                self.end_node(place, End::Power);
+            }
+        }
+    }
+
+    /// Whether every group keeps a majority of its state when these places end together.
+    fn is_bearable(&mut self, places: &[usize], end: End) -> bool {
         let spared = self.operators.iter().any(|operator| {
-            let left = self.cluster.members_left(operator.group(), Some(place));
+            let left = self.cluster.members_left(operator.group(), places, end);
             !operator.memberships(&self.cluster).survive_with(&left)
         });
         if spared && self.plan.sabotage != Some(Sabotage::KillsWithoutCare) {
             self.count("kills withheld: too little state would be left");
-            return;
+            return false;
         }
+        true
+    }
+
+    fn end_node(&mut self, place: usize, end: End) {
+        let Some(life) = &self.cluster.places[place].life else { return };
         let node = life.env.node();
-        if politely && !life.paused {
-            let host = life.host.clone();
-            let _: Option<()> =
-                self.cluster.sim.run_until(Duration::ZERO, async move { host.shutdown().await });
-            self.count("stops");
-        } else {
-            self.count("kills");
+        match end {
+            End::Politely if !life.paused => {
+                let host = life.host.clone();
+                let _: Option<()> =
+                    self.cluster.sim.run_until(ms(50), async move { host.shutdown().await });
+                self.count("stops");
+            }
+            End::Process | End::Politely => self.count("kills"),
+            End::Power => self.count("losses of power"),
         }
-        self.cluster.kill(place);
+        self.cluster.kill(place, end);
         let absence_max = self.plan.faults.absence_max;
         let absence = self.rng.duration(Duration::ZERO, absence_max);
-        self.note(&format!("kill {node} at {place} (politely: {politely}), replaced in {absence:?}"));
+        self.note(&format!("end {node} at {place} ({end:?}), back in {absence:?}"));
         self.after(absence, Event::Return(place));
     }
 

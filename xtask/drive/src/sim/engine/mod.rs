@@ -10,6 +10,7 @@ mod operator;
 mod plan;
 mod quorum;
 mod run;
+mod storage;
 #[cfg(test)]
 mod tests;
 mod verdict;

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rafted_value::sim::{SimEnv, SimRng};
-use rafted_value::{GroupError, GroupId, Host, MemberId, NodeId};
+use rafted_value::{GroupError, GroupId, Host, MemberId, MemberStatus, NodeId};
 
 use super::cluster::{Cluster, voters_of};
 use super::invariants::Sighting;
 use super::plan::GroupPlan;
+use super::storage::End;
 use super::quorum::{Memberships, VoterChange, has_majority};
 use crate::sim::tally::Tally;
 
@@ -131,7 +132,7 @@ impl Operator {
             return None;
         }
         let (place, leader) = cluster.leader(self.group)?;
-        let steps = self.possible_steps(cluster, leader, churn);
+        let steps = self.possible_steps(cluster, leader, churn, rng);
         let step = *rng.pick(&steps)?;
         let life = cluster.places[place].life.as_ref()?;
         let answer = Arc::new(Mutex::new(None));
@@ -144,17 +145,32 @@ impl Operator {
         Some(step)
     }
 
-    fn possible_steps(&self, cluster: &Cluster, leader: &Sighting, churn: bool) -> Vec<Step> {
+    fn possible_steps(
+        &self,
+        cluster: &Cluster,
+        leader: &Sighting,
+        churn: bool,
+        rng: &mut SimRng,
+    ) -> Vec<Step> {
         let members = &leader.status.members;
-        let lives = |node| cluster.place_of(node).is_some();
-        let left = cluster.members_left(self.group, None);
+        let mut present = BTreeSet::new();
+        for member in members {
+            // A node may have come back without its member; a new learner may only be late.
+            let there = cluster.is_there(self.group, member.node, member.member);
+            let late = !member.voter && cluster.place_of(member.node).is_some() && rng.chance(0.8);
+            if there || late {
+                present.insert(member.member);
+            }
+        }
+        let lives = |member: &MemberStatus| present.contains(&member.member);
+        let left = cluster.members_left(self.group, &[], End::Process);
         let voters = voters_of(leader);
         let safe = |change: VoterChange| has_majority(&change.apply(&voters), &left);
-        let live_voters = members.iter().filter(|member| member.voter && lives(member.node)).count();
-        let live_learners = members.iter().filter(|member| !member.voter && lives(member.node)).count();
+        let live_voters = members.iter().filter(|member| member.voter && lives(member)).count();
+        let live_learners = members.iter().filter(|member| !member.voter && lives(member)).count();
         let mut steps = Vec::new();
         for member in members {
-            let (id, alive) = (member.member, lives(member.node));
+            let (id, alive) = (member.member, lives(member));
             let surplus = if member.voter {
                 live_voters > self.voters
             } else {
@@ -181,10 +197,10 @@ impl Operator {
     pub(super) fn is_content(&self, cluster: &Cluster) -> Result<(), String> {
         let (_, leader) = cluster.leader(self.group).ok_or("it has no leader that serves")?;
         let members = &leader.status.members;
-        let lives = |node| cluster.place_of(node).is_some();
+        let there = |member: &MemberStatus| cluster.is_there(self.group, member.node, member.member);
         if self.under_way.is_some()
             || members.len() != self.voters
-            || !members.iter().all(|member| member.voter && lives(member.node))
+            || !members.iter().all(|member| member.voter && there(member))
         {
             return Err(format!("its members are {members:?}, with {:?} under way", self.step_under_way()));
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rafted_value::sim::SimRng;
-use rafted_value::{GroupConfig, HostConfig};
+use rafted_value::{Durability, GroupConfig, HostConfig, StoreConfig};
 
 /// Milliseconds as a duration.
 pub(super) const fn ms(count: u64) -> Duration {
@@ -16,6 +16,8 @@ pub(super) struct Plan {
     pub(super) nodes: usize,
     pub(super) groups: Vec<GroupPlan>,
     pub(super) host: HostConfig,
+    /// Whether nodes have disks, and which.
+    pub(super) disks: Option<DiskPlan>,
     pub(super) load: Load,
     /// How much faster or slower than true time any clock runs at most; the drift margin of every group covers it.
     pub(super) drift_ppm_max: u32,
@@ -47,6 +49,13 @@ pub(super) struct GroupPlan {
     /// Founded on one node and grown, or on all at once.
     pub(super) founded_together: bool,
     pub(super) config: GroupConfig,
+}
+
+/// The disks of all nodes.
+#[derive(Clone, Debug)]
+pub(super) struct DiskPlan {
+    /// How long a sync takes at most.
+    pub(super) sync_max: Duration,
 }
 
 /// What clients do.
@@ -88,6 +97,8 @@ pub(super) struct FaultPlan {
 pub(super) enum Kind {
     Kill,
     Stop,
+    PowerLoss,
+    Blackout,
     Pause,
     Depose,
     Isolate,
@@ -99,9 +110,11 @@ pub(super) enum Kind {
     Churn,
 }
 
-const KINDS: [Kind; 11] = [
+const KINDS: [Kind; 13] = [
     Kind::Kill,
     Kind::Stop,
+    Kind::PowerLoss,
+    Kind::Blackout,
     Kind::Pause,
     Kind::Depose,
     Kind::Isolate,
@@ -123,12 +136,22 @@ impl Plan {
     pub(super) fn draw(rng: &mut SimRng) -> Self {
         let nodes = 3 + rng.below(3) as usize;
         let count = one_of(rng, &[1, 1, 2, 3, 4]);
-        let groups: Vec<GroupPlan> = (1..=count).map(|id| GroupPlan::draw(rng, id, nodes)).collect();
+        let mut groups: Vec<GroupPlan> = (1..=count).map(|id| GroupPlan::draw(rng, id, nodes)).collect();
+        let disks = rng.chance(0.5).then(|| DiskPlan::draw(rng));
+        for group in &mut groups {
+            group.config.durability = match disks {
+                None => Durability::Memory,
+                Some(_) => {
+                    one_of(rng, &[Durability::Fsync, Durability::Fsync, Durability::Async, Durability::Memory])
+                }
+            };
+        }
         let drift_ppm_max = groups.iter().map(|group| drift_covered_ppm(&group.config)).min().unwrap_or(0);
         Self {
             nodes,
             groups,
             host: draw_host(rng),
+            disks,
             load: Load::draw(rng),
             drift_ppm_max: one_of(rng, &[0, drift_ppm_max / 2, drift_ppm_max]),
             faults: FaultPlan::draw(rng),
@@ -189,6 +212,25 @@ fn draw_group_config(rng: &mut SimRng) -> GroupConfig {
         command_bytes_max: one_of(rng, &[400, 1 << 20]),
         log_expansion_factor: one_of(rng, &[1, 2, 10]),
         log_bytes_min: one_of(rng, &[2_000, 10_000, 50_000, 1 << 20]),
+        ..GroupConfig::default()
+    }
+}
+
+impl DiskPlan {
+    fn draw(rng: &mut SimRng) -> Self {
+        Self { sync_max: ms(one_of(rng, &[1, 1, 5, 40])) }
+    }
+}
+
+fn draw_store(rng: &mut SimRng) -> StoreConfig {
+    StoreConfig {
+        segment_bytes: one_of(rng, &[2_000, 20_000, 64 << 20]),
+        batch_bytes: one_of(rng, &[500, 8 << 20]),
+        mark_idle: ms(one_of(rng, &[1, 100])),
+        log_garbage_ratio: one_of(rng, &[2, 4]),
+        segments_max: one_of(rng, &[2, 64]),
+        snapshot_chunk_bytes: one_of(rng, &[1_000, 256 << 10]),
+        ..StoreConfig::default()
     }
 }
 
@@ -202,6 +244,8 @@ fn draw_host(rng: &mut SimRng) -> HostConfig {
         group_waiting_max: one_of(rng, &[4, 65_536, 65_536]),
         uninitialised_max: ms(one_of(rng, &[2_000, 60_000])),
         snapshot_retry: ms(one_of(rng, &[300, 2_000, 10_000])),
+        store: draw_store(rng),
+        ..HostConfig::default()
     }
 }
 

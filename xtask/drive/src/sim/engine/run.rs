@@ -51,7 +51,7 @@ pub(super) enum Event {
     Resume(NodeId),
     Mend(Vec<String>, Vec<String>),
     Calm,
-    /// A new node starts at a place.
+    /// A node starts at a place, from the disk that is there if any.
     Return(usize),
 }
 
@@ -65,7 +65,7 @@ impl<'a> Run<'a> {
         notes.journal.note(Duration::ZERO, &format!("{plan:?}"));
         sim.set_clock_config(ClockConfig { drift_ppm_max: plan.drift_ppm_max, ..ClockConfig::default() });
         let witness = Arc::default();
-        let cluster = Cluster::start(sim, &plan, &witness);
+        let cluster = Cluster::start(sim, &plan, &witness)?;
         let around = Arc::new(Surroundings {
             directory: cluster.directory.clone(),
             witness,
@@ -112,7 +112,8 @@ impl<'a> Run<'a> {
         self.pass(self.plan.faults.time)?;
         self.breaking = false;
         self.note("everything is mended");
-        self.cluster.mend();
+        self.cluster.mend()?;
+        self.invariants.forget_indices();
         let mended = self.cluster.sim.elapsed();
         let mended_and = |why| format!("everything is mended, and {why}");
         self.until(LED_MAX, |run| run.plan.groups.iter().try_for_each(|group| run.is_led(group.id)))
@@ -217,8 +218,10 @@ impl<'a> Run<'a> {
             Event::Calm => self.cluster.sim.set_net_config(NetConfig::default()),
             Event::Return(place) => {
                 if self.cluster.places[place].life.is_none() {
-                    self.cluster.start_node(place);
-                    self.count("nodes replaced");
+                    let storage = self.cluster.places[place].storage.is_some();
+                    self.cluster.start_node(place)?;
+                    self.invariants.forget_indices();
+                    self.count(if storage { "nodes restarted from their disks" } else { "nodes replaced" });
                 }
             }
         }

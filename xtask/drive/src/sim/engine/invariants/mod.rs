@@ -48,6 +48,12 @@ impl Invariants {
         one_lease(sightings.iter().map(AsRef::as_ref))
     }
 
+    /// A node has come back from its disk: it reads entries again that it had applied, and what it said of terms and
+    /// commits before they were on the disk it may not know.
+    pub(super) fn forget_indices(&mut self) {
+        self.indices = IndicesNeverGoBack::default();
+    }
+
     /// How many leaders there were beyond the first of each group.
     pub(super) fn leader_changes(&self) -> u64 {
         self.leaders.changes()
@@ -74,6 +80,7 @@ pub(super) fn sighting(node: u64, member: u64) -> Sighting {
         log_bytes: 0,
         session_replies: 0,
         config: GroupConfig::default(),
+        durability: rafted_value::Durability::Memory,
         fenced: None,
     };
     Sighting { node: NodeId(node), status }
