@@ -37,19 +37,37 @@ pub(crate) struct Bucket {
     arrival_nanos: u64,
     rate: Rate,
     capacity: u32,
+    /// How many wait in the bucket's line. A bucket with a line is never dropped.
+    waiters: u32,
 }
 
 impl Bucket {
-    /// A full bucket.
+    /// A full bucket that nobody waits for.
     pub(crate) fn full(now_nanos: u64, rate: Rate, capacity: u32) -> Bucket {
-        Bucket { arrival_nanos: now_nanos, rate, capacity }
+        Bucket { arrival_nanos: now_nanos, rate, capacity, waiters: 0 }
     }
 
-    /// Takes `take.n` tokens or none. `fill_nanos` is what [`Take::fill_nanos`] has answered for `take`.
-    pub(crate) fn take(&mut self, now_nanos: u64, take: Take, fill_nanos: u64) -> Result<(), TakeError> {
-        if self.rate != take.rate || self.capacity != take.capacity {
+    /// The request for `n` tokens at the rate and capacity in force.
+    pub(crate) fn take_in_force(&self, n: u32) -> Take {
+        Take::new(self.rate, self.capacity).tokens(n)
+    }
+
+    /// Puts the rate and the capacity of `take` in force, and tells whether they are others than before.
+    ///
+    /// `fill_nanos` is what [`Take::fill_nanos`] has answered for `take`.
+    #[inline]
+    pub(crate) fn adopt(&mut self, now_nanos: u64, take: Take, fill_nanos: u64) -> bool {
+        let other = self.rate != take.rate || self.capacity != take.capacity;
+        if other {
             self.settle(now_nanos, take.rate, take.capacity, fill_nanos);
         }
+        other
+    }
+
+    /// Takes `take.n` tokens or none; the rate and the capacity of `take` are in force.
+    #[inline]
+    pub(crate) fn take(&mut self, now_nanos: u64, take: Take) -> Result<(), TakeError> {
+        debug_assert!(self.rate == take.rate && self.capacity == take.capacity, "adopted before");
         let (Some(n), Some(capacity)) = (NonZeroU32::new(take.n), NonZeroU32::new(take.capacity)) else {
             return Ok(());
         };
@@ -64,10 +82,7 @@ impl Bucket {
                 self.arrival_nanos = limiter.into_state_store().arrival_nanos.get();
                 Ok(())
             }
-            Ok(Err(not_until)) => {
-                let wait = not_until.wait_time_from(Nanos::new(now_nanos)).max(WAIT_MIN);
-                Err(TakeError::NotEnoughTokens { wait })
-            }
+            Ok(Err(not_until)) => Err(not_enough(not_until.wait_time_from(Nanos::new(now_nanos)))),
             Err(_) => Err(TakeError::MoreThanCapacity { n: take.n, capacity: take.capacity }),
         }
     }
@@ -83,13 +98,61 @@ impl Bucket {
         let held = old_fill.saturating_sub(self.arrival_nanos.saturating_sub(now_nanos));
         let held = u128::from(held) * u128::from(rate.period_nanos()) / u128::from(old_period);
         let missing = u64::try_from(held).map_or(0, |held| fill_nanos.saturating_sub(held));
-        *self = Bucket { arrival_nanos: now_nanos + missing, rate, capacity };
+        *self = Bucket { arrival_nanos: now_nanos + missing, rate, capacity, ..*self };
     }
 
-    /// Whether the bucket has been full for at least `idle_nanos`, and so is no different from one not yet made.
-    pub(crate) fn is_full_for(&self, now_nanos: u64, idle_nanos: u64) -> bool {
-        self.arrival_nanos.saturating_add(idle_nanos) <= now_nanos
+    /// Takes `take.n` tokens or none, and leaves `ahead` tokens to those who wait in line.
+    pub(crate) fn take_after(&mut self, now_nanos: u64, take: Take, ahead: u64) -> Result<(), TakeError> {
+        let ready_at_nanos = self.holds_at_nanos(now_nanos, ahead.saturating_add(u64::from(take.n)));
+        if ahead > 0 && take.n > 0 && ready_at_nanos > now_nanos {
+            return Err(not_enough(Duration::from_nanos(ready_at_nanos - now_nanos)));
+        }
+        self.take(now_nanos, take)
     }
+
+    /// When the bucket will have brought in `tokens`, which may be more than fit at once; now or earlier if it has.
+    pub(crate) fn holds_at_nanos(&self, now_nanos: u64, tokens: u64) -> u64 {
+        let period = u128::from(self.rate.period_nanos());
+        let owed_until = u128::from(self.arrival_nanos.max(now_nanos)) + u128::from(tokens) * period;
+        let at_nanos = owed_until.saturating_sub(u128::from(self.capacity) * period);
+        u64::try_from(at_nanos).unwrap_or(u64::MAX)
+    }
+
+    /// The whole tokens that the bucket holds now.
+    pub(crate) fn held(&self, now_nanos: u64) -> u32 {
+        let period = self.rate.period_nanos();
+        let missing_nanos = self.arrival_nanos.saturating_sub(now_nanos);
+        let missing = u32::try_from(missing_nanos.div_ceil(period)).unwrap_or(u32::MAX);
+        self.capacity.saturating_sub(missing)
+    }
+
+    /// How many wait in line.
+    #[inline]
+    pub(crate) fn waiters(&self) -> u32 {
+        self.waiters
+    }
+
+    /// Counts one more in line.
+    pub(crate) fn add_waiter(&mut self) {
+        self.waiters = self.waiters.saturating_add(1);
+    }
+
+    /// Counts one less in line.
+    pub(crate) fn remove_waiter(&mut self) {
+        debug_assert!(self.waiters > 0, "whoever leaves has been counted");
+        self.waiters = self.waiters.saturating_sub(1);
+    }
+
+    /// Whether the bucket may be forgotten: nobody waits for it, and it has been full for at least `idle_nanos`, so
+    /// that it owes nothing.
+    pub(crate) fn is_idle_for(&self, now_nanos: u64, idle_nanos: u64) -> bool {
+        self.waiters == 0 && self.arrival_nanos.saturating_add(idle_nanos) <= now_nanos
+    }
+}
+
+/// The refusal of a take that can be had after `wait`.
+pub(crate) fn not_enough(wait: Duration) -> TakeError {
+    TakeError::NotEnoughTokens { wait: wait.max(WAIT_MIN) }
 }
 
 /// A limiter that lives for one call.

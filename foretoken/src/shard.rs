@@ -1,11 +1,13 @@
 //! A part of the buckets, behind one lock: found by hash, swept a few slots at a time.
 
 use std::hash::Hash;
+use std::task::Waker;
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use crate::bucket::Bucket;
+use crate::line::Line;
 
 /// The size, in slots, below which a table is never shrunk.
 const SHRINK_MIN: usize = 64;
@@ -13,6 +15,10 @@ const SHRINK_MIN: usize = 64;
 /// Some of the buckets, and how far the sweep through them has come.
 pub(crate) struct Shard<K> {
     buckets: HashTable<(K, Bucket)>,
+    /// The lines of those buckets that somebody waits for.
+    lines: HashTable<(K, Line)>,
+    /// The last ticket that was handed out.
+    ticket: u64,
     /// The slot at which the next examination starts.
     cursor: usize,
 }
@@ -27,11 +33,69 @@ pub(crate) struct Examined {
 
 impl<K: Hash + Eq> Shard<K> {
     pub(crate) fn new() -> Shard<K> {
-        Shard { buckets: HashTable::new(), cursor: 0 }
+        Shard { buckets: HashTable::new(), lines: HashTable::new(), ticket: 0, cursor: 0 }
     }
 
+    #[inline]
     pub(crate) fn find_mut(&mut self, hash: u64, key: &K) -> Option<&mut Bucket> {
         self.buckets.find_mut(hash, |(k, _)| k == key).map(|(_, bucket)| bucket)
+    }
+
+    pub(crate) fn find(&self, hash: u64, key: &K) -> Option<&Bucket> {
+        self.buckets.find(hash, |(k, _)| k == key).map(|(_, bucket)| bucket)
+    }
+
+    /// The line of a bucket, if somebody waits for it.
+    pub(crate) fn line(&self, hash: u64, key: &K) -> Option<&Line> {
+        self.lines.find(hash, |(k, _)| k == key).map(|(_, line)| line)
+    }
+
+    /// The bucket and the line of `key`, if somebody waits for it.
+    pub(crate) fn bucket_and_line(&mut self, hash: u64, key: &K) -> Option<(&mut Bucket, &mut Line)> {
+        let (_, bucket) = self.buckets.find_mut(hash, |(k, _)| k == key)?;
+        let (_, line) = self.lines.find_mut(hash, |(k, _)| k == key)?;
+        Some((bucket, line))
+    }
+
+    /// Goes to the end of the line of a bucket that is there, and answers the ticket.
+    pub(crate) fn join(
+        &mut self,
+        hash: u64,
+        key: K,
+        n: u32,
+        waker: Waker,
+        rehash: impl Fn(&K) -> u64,
+    ) -> u64 {
+        self.ticket += 1;
+        if let Some(bucket) = self.find_mut(hash, &key) {
+            bucket.add_waiter();
+        }
+        let same_key = |entry: &(K, Line)| entry.0 == key;
+        match self.lines.entry(hash, same_key, |(k, _)| rehash(k)) {
+            Entry::Occupied(mut entry) => entry.get_mut().1.join(self.ticket, n, waker),
+            Entry::Vacant(entry) => {
+                let mut line = Line::default();
+                line.join(self.ticket, n, waker);
+                entry.insert((key, line));
+            }
+        }
+        self.ticket
+    }
+
+    /// Gives up the place of `ticket`. Answers whom to wake, as it is first now, and a waker to drop.
+    pub(crate) fn leave(&mut self, hash: u64, key: &K, ticket: u64) -> (Option<Waker>, Option<Waker>) {
+        if let Some(bucket) = self.find_mut(hash, key) {
+            bucket.remove_waiter();
+        }
+        let Ok(mut entry) = self.lines.find_entry(hash, |(k, _)| k == key) else { return (None, None) };
+        let wakers = entry.get_mut().1.leave(ticket);
+        if entry.get().1.is_empty() {
+            entry.remove();
+        }
+        if self.lines.is_empty() && self.lines.num_buckets() > SHRINK_MIN {
+            self.lines = HashTable::new();
+        }
+        wakers
     }
 
     /// Adds a bucket whose key is not there yet.
@@ -67,7 +131,7 @@ impl<K: Hash + Eq> Shard<K> {
             if self
                 .buckets
                 .get_bucket(slot)
-                .is_some_and(|(_, bucket)| bucket.is_full_for(now_nanos, idle_nanos))
+                .is_some_and(|(_, bucket)| bucket.is_idle_for(now_nanos, idle_nanos))
                 && let Ok(entry) = self.buckets.get_bucket_entry(slot)
             {
                 entry.remove();
