@@ -62,7 +62,8 @@ impl<'a> Crowd<'a> {
         self.waiting.remove(&caller).is_some()
     }
 
-    fn poll(&mut self, caller: usize) {
+    /// Polls a caller, woken or not.
+    pub(crate) fn poll(&mut self, caller: usize) {
         let waker = Waker::from(Arc::new(Bell { caller, woken: Arc::clone(&self.woken) }));
         let Some(waiting) = self.waiting.get_mut(&caller) else { return };
         if let Poll::Ready(answer) = waiting.as_mut().poll(&mut Context::from_waker(&waker)) {

@@ -14,6 +14,10 @@ use crate::twin::{Ask, Twin, WAITERS_MAX, WAITERS_PER_BUCKET_MAX, Waiter};
 #[derive(Debug, Clone)]
 enum Step {
     Advance(u64),
+    /// Time passes, and nobody who is woken gets to look before the next step has begun.
+    Stall(u64),
+    /// Somebody is polled who has not been woken, as an executor may.
+    PollAgain(usize),
     Take(Ask),
     Peek(Ask),
     Wait(Ask, Option<u64>),
@@ -38,6 +42,8 @@ fn step() -> impl Strategy<Value = Step> {
     let wait_max = prop::option::weighted(0.4, 0..15_000_000_u64);
     prop_oneof![
         4 => (0..4_000_000_u64).prop_map(Step::Advance),
+        1 => (0..20_000_000_u64).prop_map(Step::Stall),
+        2 => any::<usize>().prop_map(Step::PollAgain),
         3 => ask().prop_map(Step::Take),
         1 => ask().prop_map(Step::Peek),
         6 => (ask(), wait_max).prop_map(|(ask, wait_max)| Step::Wait(ask, wait_max)),
@@ -78,6 +84,16 @@ fn check(steps: &[Step]) -> Result<(), TestCaseError> {
                     twin.check_nobody_is_forgotten()?;
                 }
             }
+            Step::Stall(nanos) => {
+                clock.advance(Duration::from_nanos(*nanos));
+                twin.now = u128::from(clock.now_nanos());
+                continue;
+            }
+            Step::PollAgain(which) => {
+                if let Some(waiter) = twin.waiters.get(which % twin.waiters.len().max(1)) {
+                    crowd.poll(waiter.caller);
+                }
+            }
             Step::Take(ask) => {
                 prop_assert_eq!(buckets.take_with(key(ask), ask.take()), twin.take(*ask));
             }
@@ -112,11 +128,12 @@ fn check(steps: &[Step]) -> Result<(), TestCaseError> {
                     }
                 }
             }
-            Step::GiveUp(which) if !twin.waiters.is_empty() => {
-                let waiter = twin.waiters.remove(which % twin.waiters.len());
-                prop_assert!(crowd.give_up(waiter.caller));
+            Step::GiveUp(which) => {
+                if !twin.waiters.is_empty() {
+                    let waiter = twin.waiters.remove(which % twin.waiters.len());
+                    prop_assert!(crowd.give_up(waiter.caller));
+                }
             }
-            Step::GiveUp(_) => {}
             Step::TakeAll(asks) => {
                 let list: Vec<_> = asks.iter().map(|ask| (key(ask), ask.take())).collect();
                 prop_assert_eq!(buckets.take_all(&list), twin.take_all(asks));
@@ -129,6 +146,8 @@ fn check(steps: &[Step]) -> Result<(), TestCaseError> {
         twin.check_nobody_is_forgotten()?;
         prop_assert_eq!((buckets.len(), buckets.waiting()), (twin.buckets.len(), twin.waiters.len()));
     }
+    let answers = crowd.run();
+    answers.into_iter().try_for_each(|(caller, answer)| twin.came_back(caller, answer))?;
     drop(crowd);
     prop_assert_eq!(buckets.waiting(), 0, "whoever was dropped has given back its place");
     Ok(())

@@ -79,6 +79,31 @@ fn neither_small_requests_nor_plain_takes_overtake_a_large_one_in_front() {
 }
 
 #[test]
+fn a_waiter_that_is_polled_out_of_turn_does_not_overtake() {
+    let (buckets, clock, take) = emptied(&Config::default());
+    let mut crowd = Crowd::default();
+    let large = crowd.join(buckets.take_or_wait(&"b", take.tokens(5)));
+    let small = crowd.join(buckets.take_or_wait(&"b", take));
+    clock.advance(4 * MS);
+    crowd.poll(small);
+    assert_eq!(crowd.run(), []);
+    clock.advance(MS);
+    crowd.poll(small);
+    assert_eq!(crowd.run(), [(large, Ok(()))]);
+}
+
+/// A bucket that is full does not go on filling: the line's tokens beyond the capacity come later.
+#[test]
+fn a_line_that_wants_more_than_the_capacity_is_waited_for_although_the_bucket_is_full() {
+    let (buckets, clock, take) = emptied(&Config::default());
+    let mut crowd = Crowd::default();
+    crowd.join(buckets.take_or_wait(&"b", take.tokens(4)));
+    clock.advance(100 * MS);
+    assert_eq!(wait_of(buckets.take_with(&"b", take.tokens(4))), 3 * MS);
+    assert_eq!(buckets.take_with(&"b", take), Ok(()));
+}
+
+#[test]
 fn a_plain_take_gets_what_those_in_line_leave_over() {
     let (buckets, clock, take) = emptied(&Config::default());
     let mut crowd = Crowd::default();
