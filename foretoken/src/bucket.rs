@@ -21,13 +21,14 @@ use governor::state::{NotKeyed, StateStore};
 use governor::{Quota, RateLimiter};
 
 use crate::error::TakeError;
+use crate::limits::{Limits, LimitsId};
 use crate::rate::Rate;
 use crate::take::Take;
 
 /// The shortest wait that is ever told to a caller.
 const WAIT_MIN: Duration = Duration::from_millis(1);
 
-/// The state of one bucket: 24 bytes.
+/// The state of one bucket. A [`Packed`] one lies in the table.
 ///
 /// Invariant: `capacity * period` is at most 2^62 ns, and `arrival_nanos` at most that much after the newest time at
 /// which the bucket was touched.
@@ -35,8 +36,7 @@ const WAIT_MIN: Duration = Duration::from_millis(1);
 pub(crate) struct Bucket {
     /// When the bucket will be full: the theoretical arrival time of the algorithm, in nanoseconds of the clock.
     arrival_nanos: u64,
-    rate: Rate,
-    capacity: u32,
+    pub(crate) limits: Limits,
     /// How many wait in the bucket's line. A bucket with a line is never dropped.
     waiters: u32,
 }
@@ -44,12 +44,12 @@ pub(crate) struct Bucket {
 impl Bucket {
     /// A full bucket that nobody waits for.
     pub(crate) fn full(now_nanos: u64, rate: Rate, capacity: u32) -> Bucket {
-        Bucket { arrival_nanos: now_nanos, rate, capacity, waiters: 0 }
+        Bucket { arrival_nanos: now_nanos, limits: Limits { rate, capacity }, waiters: 0 }
     }
 
     /// The request for `n` tokens at the rate and capacity in force.
     pub(crate) fn take_in_force(&self, n: u32) -> Take {
-        Take::new(self.rate, self.capacity).tokens(n)
+        Take::new(self.limits.rate, self.limits.capacity).tokens(n)
     }
 
     /// Puts the rate and the capacity of `take` in force, and tells whether they are others than before.
@@ -57,9 +57,9 @@ impl Bucket {
     /// `fill_nanos` is what [`Take::fill_nanos`] has answered for `take`.
     #[inline]
     pub(crate) fn adopt(&mut self, now_nanos: u64, take: Take, fill_nanos: u64) -> bool {
-        let other = self.rate != take.rate || self.capacity != take.capacity;
+        let other = self.limits != take.limits();
         if other {
-            self.settle(now_nanos, take.rate, take.capacity, fill_nanos);
+            self.settle(now_nanos, take.limits(), fill_nanos);
         }
         other
     }
@@ -67,7 +67,7 @@ impl Bucket {
     /// Takes `take.n` tokens or none; the rate and the capacity of `take` are in force.
     #[inline]
     pub(crate) fn take(&mut self, now_nanos: u64, take: Take) -> Result<(), TakeError> {
-        debug_assert!(self.rate == take.rate && self.capacity == take.capacity, "adopted before");
+        debug_assert!(self.limits == take.limits(), "adopted before");
         let (Some(n), Some(capacity)) = (NonZeroU32::new(take.n), NonZeroU32::new(take.capacity)) else {
             return Ok(());
         };
@@ -92,13 +92,13 @@ impl Bucket {
     /// Fractions of a token are rounded down to whole nanoseconds of the new rate, so that changing rates to and fro
     /// never makes a token. This is kept even if the take that follows is refused: the wait that it is told counts on
     /// the new rate being in force.
-    fn settle(&mut self, now_nanos: u64, rate: Rate, capacity: u32, fill_nanos: u64) {
-        let old_period = self.rate.period_nanos();
-        let old_fill = old_period * u64::from(self.capacity);
+    fn settle(&mut self, now_nanos: u64, limits: Limits, fill_nanos: u64) {
+        let old_period = self.limits.rate.period_nanos();
+        let old_fill = old_period * u64::from(self.limits.capacity);
         let held = old_fill.saturating_sub(self.arrival_nanos.saturating_sub(now_nanos));
-        let held = u128::from(held) * u128::from(rate.period_nanos()) / u128::from(old_period);
+        let held = u128::from(held) * u128::from(limits.rate.period_nanos()) / u128::from(old_period);
         let missing = u64::try_from(held).map_or(0, |held| fill_nanos.saturating_sub(held));
-        *self = Bucket { arrival_nanos: now_nanos + missing, rate, capacity, ..*self };
+        *self = Bucket { arrival_nanos: now_nanos + missing, limits, ..*self };
     }
 
     /// Takes `take.n` tokens or none, and leaves `ahead` tokens to those who wait in line.
@@ -112,18 +112,18 @@ impl Bucket {
 
     /// When the bucket will have brought in `tokens`, which may be more than fit at once; now or earlier if it has.
     pub(crate) fn holds_at_nanos(&self, now_nanos: u64, tokens: u64) -> u64 {
-        let period = u128::from(self.rate.period_nanos());
+        let period = u128::from(self.limits.rate.period_nanos());
         let owed_until = u128::from(self.arrival_nanos.max(now_nanos)) + u128::from(tokens) * period;
-        let at_nanos = owed_until.saturating_sub(u128::from(self.capacity) * period);
+        let at_nanos = owed_until.saturating_sub(u128::from(self.limits.capacity) * period);
         u64::try_from(at_nanos).unwrap_or(u64::MAX)
     }
 
     /// The whole tokens that the bucket holds now.
     pub(crate) fn held(&self, now_nanos: u64) -> u32 {
-        let period = self.rate.period_nanos();
+        let period = self.limits.rate.period_nanos();
         let missing_nanos = self.arrival_nanos.saturating_sub(now_nanos);
         let missing = u32::try_from(missing_nanos.div_ceil(period)).unwrap_or(u32::MAX);
-        self.capacity.saturating_sub(missing)
+        self.limits.capacity.saturating_sub(missing)
     }
 
     /// How many wait in line.
@@ -141,6 +141,34 @@ impl Bucket {
     pub(crate) fn remove_waiter(&mut self) {
         debug_assert!(self.waiters > 0, "whoever leaves has been counted");
         self.waiters = self.waiters.saturating_sub(1);
+    }
+
+    /// The bucket as it lies in the table, its limits named by `limits`.
+    #[inline]
+    pub(crate) fn packed(&self, limits: LimitsId) -> Packed {
+        Packed { arrival_nanos: self.arrival_nanos, limits, waiters: self.waiters }
+    }
+}
+
+/// A bucket as it lies in the table: 16 bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Packed {
+    arrival_nanos: u64,
+    pub(crate) limits: LimitsId,
+    waiters: u32,
+}
+
+impl Packed {
+    /// The bucket, with the limits that are named.
+    #[inline]
+    pub(crate) fn unpacked(self, limits: Limits) -> Bucket {
+        Bucket { arrival_nanos: self.arrival_nanos, limits, waiters: self.waiters }
+    }
+
+    /// How many wait in line.
+    #[inline]
+    pub(crate) fn waiters(&self) -> u32 {
+        self.waiters
     }
 
     /// Whether the bucket may be forgotten: nobody waits for it, and it has been full for at least `idle_nanos`, so

@@ -188,21 +188,17 @@ impl<K: Hash + Eq + Clone, S: BuildHasher> Foretoken<K, S> {
         fill_nanos: u64,
         first: &mut Option<Waker>,
     ) -> Result<(), TakeError> {
-        let Some(bucket) = shard.find_mut(hash, key) else {
-            return self.take_anew(shard, hash, now_nanos, key, take);
-        };
-        let changed = bucket.adopt(now_nanos, take, fill_nanos);
-        if bucket.waiters() == 0 {
-            return bucket.take(now_nanos, take);
-        }
-        match shard.bucket_and_line(hash, key) {
-            Some((bucket, line)) => {
-                if changed {
-                    *first = line.wake_first();
-                }
-                bucket.take_after(now_nanos, take, line.tokens())
+        let taken = shard.update(hash, key, |bucket, line| {
+            let changed = bucket.adopt(now_nanos, take, fill_nanos);
+            let Some(line) = line else { return bucket.take(now_nanos, take) };
+            if changed {
+                *first = line.wake_first();
             }
-            None => Err(TakeError::NoSuchBucket),
+            bucket.take_after(now_nanos, take, line.tokens())
+        });
+        match taken {
+            Some(answer) => answer,
+            None => self.take_anew(shard, hash, now_nanos, key, take),
         }
     }
 

@@ -6,6 +6,7 @@ mod clock;
 mod config;
 mod error;
 mod foretoken;
+mod limits;
 mod line;
 mod monotonic;
 mod peek;

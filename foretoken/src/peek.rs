@@ -35,11 +35,10 @@ impl<K: Hash + Eq + Clone, S: BuildHasher> Foretoken<K, S> {
         let now_nanos = self.now_nanos();
         let hash = self.hasher.hash_one(key);
         let shard = self.shard(hash);
-        let Some(bucket) = shard.find(hash, key) else {
+        let Some(mut bucket) = shard.bucket(hash, key) else {
             let full = Peek { tokens: take.capacity, waiters: 0, wait: Duration::ZERO };
             return if take.create { Ok(full) } else { Err(TakeError::NoSuchBucket) };
         };
-        let mut bucket = bucket.clone();
         bucket.adopt(now_nanos, take, fill_nanos);
         let ahead = shard.line(hash, key).map_or(0, |line| line.tokens());
         let ready_at_nanos = match take.n {

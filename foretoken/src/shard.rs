@@ -6,7 +6,8 @@ use std::task::Waker;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, Packed};
+use crate::limits::LimitsTable;
 use crate::line::Line;
 
 /// The size, in slots, below which a table is never shrunk.
@@ -14,7 +15,8 @@ const SHRINK_MIN: usize = 64;
 
 /// Some of the buckets, and how far the sweep through them has come.
 pub(crate) struct Shard<K> {
-    buckets: HashTable<(K, Bucket)>,
+    buckets: HashTable<(K, Packed)>,
+    limits: LimitsTable,
     /// The lines of those buckets that somebody waits for.
     lines: HashTable<(K, Line)>,
     /// The last ticket that was handed out.
@@ -33,28 +35,49 @@ pub(crate) struct Examined {
 
 impl<K: Hash + Eq> Shard<K> {
     pub(crate) fn new() -> Shard<K> {
-        Shard { buckets: HashTable::new(), lines: HashTable::new(), ticket: 0, cursor: 0 }
+        Shard {
+            buckets: HashTable::new(),
+            limits: LimitsTable::default(),
+            lines: HashTable::new(),
+            ticket: 0,
+            cursor: 0,
+        }
     }
 
+    /// The bucket of `key`.
+    pub(crate) fn bucket(&self, hash: u64, key: &K) -> Option<Bucket> {
+        let (_, packed) = self.buckets.find(hash, |(k, _)| k == key)?;
+        Some(packed.unpacked(self.limits.get(packed.limits)))
+    }
+
+    /// Changes the bucket of `key`, beside its line if somebody waits for it; `None` if there is none.
     #[inline]
-    pub(crate) fn find_mut(&mut self, hash: u64, key: &K) -> Option<&mut Bucket> {
-        self.buckets.find_mut(hash, |(k, _)| k == key).map(|(_, bucket)| bucket)
-    }
-
-    pub(crate) fn find(&self, hash: u64, key: &K) -> Option<&Bucket> {
-        self.buckets.find(hash, |(k, _)| k == key).map(|(_, bucket)| bucket)
+    pub(crate) fn update<R>(
+        &mut self,
+        hash: u64,
+        key: &K,
+        change: impl FnOnce(&mut Bucket, Option<&mut Line>) -> R,
+    ) -> Option<R> {
+        let (_, packed) = self.buckets.find_mut(hash, |(k, _)| k == key)?;
+        let line = match packed.waiters() {
+            0 => None,
+            _ => self.lines.find_mut(hash, |(k, _)| k == key).map(|(_, line)| line),
+        };
+        let limits = self.limits.get(packed.limits);
+        let mut bucket = packed.unpacked(limits);
+        let answer = change(&mut bucket, line);
+        let mut id = packed.limits;
+        if bucket.limits != limits {
+            self.limits.remove(id);
+            id = self.limits.add(bucket.limits);
+        }
+        *packed = bucket.packed(id);
+        Some(answer)
     }
 
     /// The line of a bucket, if somebody waits for it.
     pub(crate) fn line(&self, hash: u64, key: &K) -> Option<&Line> {
         self.lines.find(hash, |(k, _)| k == key).map(|(_, line)| line)
-    }
-
-    /// The bucket and the line of `key`, if somebody waits for it.
-    pub(crate) fn bucket_and_line(&mut self, hash: u64, key: &K) -> Option<(&mut Bucket, &mut Line)> {
-        let (_, bucket) = self.buckets.find_mut(hash, |(k, _)| k == key)?;
-        let (_, line) = self.lines.find_mut(hash, |(k, _)| k == key)?;
-        Some((bucket, line))
     }
 
     /// Goes to the end of the line of a bucket that is there, and answers the ticket.
@@ -67,9 +90,7 @@ impl<K: Hash + Eq> Shard<K> {
         rehash: impl Fn(&K) -> u64,
     ) -> u64 {
         self.ticket += 1;
-        if let Some(bucket) = self.find_mut(hash, &key) {
-            bucket.add_waiter();
-        }
+        self.update(hash, &key, |bucket, _| bucket.add_waiter());
         let same_key = |entry: &(K, Line)| entry.0 == key;
         match self.lines.entry(hash, same_key, |(k, _)| rehash(k)) {
             Entry::Occupied(mut entry) => entry.get_mut().1.join(self.ticket, n, waker),
@@ -84,9 +105,7 @@ impl<K: Hash + Eq> Shard<K> {
 
     /// Gives up the place of `ticket`. Answers whom to wake, as it is first now, and a waker to drop.
     pub(crate) fn leave(&mut self, hash: u64, key: &K, ticket: u64) -> (Option<Waker>, Option<Waker>) {
-        if let Some(bucket) = self.find_mut(hash, key) {
-            bucket.remove_waiter();
-        }
+        self.update(hash, key, |bucket, _| bucket.remove_waiter());
         let Ok(mut entry) = self.lines.find_entry(hash, |(k, _)| k == key) else { return (None, None) };
         let wakers = entry.get_mut().1.leave(ticket);
         if entry.get().1.is_empty() {
@@ -98,14 +117,11 @@ impl<K: Hash + Eq> Shard<K> {
         wakers
     }
 
-    /// Adds a bucket whose key is not there yet.
+    /// Adds a bucket, or replaces the one of its key.
     pub(crate) fn insert(&mut self, hash: u64, key: K, bucket: Bucket, rehash: impl Fn(&K) -> u64) {
-        let same_key = |entry: &(K, Bucket)| entry.0 == key;
-        match self.buckets.entry(hash, same_key, |(k, _)| rehash(k)) {
-            Entry::Occupied(mut entry) => entry.get_mut().1 = bucket,
-            Entry::Vacant(entry) => {
-                entry.insert((key, bucket));
-            }
+        if self.update(hash, &key, |there, _| *there = bucket.clone()).is_none() {
+            let packed = bucket.packed(self.limits.add(bucket.limits));
+            self.buckets.insert_unique(hash, (key, packed), |(k, _)| rehash(k));
         }
     }
 
@@ -131,10 +147,11 @@ impl<K: Hash + Eq> Shard<K> {
             if self
                 .buckets
                 .get_bucket(slot)
-                .is_some_and(|(_, bucket)| bucket.is_idle_for(now_nanos, idle_nanos))
+                .is_some_and(|(_, packed)| packed.is_idle_for(now_nanos, idle_nanos))
                 && let Ok(entry) = self.buckets.get_bucket_entry(slot)
             {
-                entry.remove();
+                let ((_, packed), _) = entry.remove();
+                self.limits.remove(packed.limits);
                 dropped += 1;
             }
         }

@@ -152,7 +152,7 @@ impl<K: Hash + Eq> Shard<K> {
         take: Take,
         fill_nanos: u64,
     ) -> (Trial, Result<(), TakeError>) {
-        let Some(bucket) = self.find(hash, key) else {
+        let Some(mut refused) = self.bucket(hash, key) else {
             let (granted, answer) = match (take.create, take.n) {
                 (false, _) => (None, Err(TakeError::NoSuchBucket)),
                 (true, 0) => (None, Ok(())),
@@ -164,7 +164,6 @@ impl<K: Hash + Eq> Shard<K> {
             };
             return (Trial { hash, refused: None, granted, changed: false }, answer);
         };
-        let mut refused = bucket.clone();
         let changed = refused.adopt(now_nanos, take, fill_nanos);
         let mut granted = refused.clone();
         let ahead = self.line(hash, key).map_or(0, |line| line.tokens());
@@ -174,13 +173,13 @@ impl<K: Hash + Eq> Shard<K> {
 
     /// Writes the bucket of a trial back, if it is there.
     fn write(&mut self, trial: &Trial, key: &K, bucket: Option<&Bucket>, wake: &mut Vec<Waker>) {
-        let (Some(existing), Some(bucket)) = (self.find_mut(trial.hash, key), bucket) else { return };
-        *existing = bucket.clone();
-        if trial.changed
-            && let Some((_, line)) = self.bucket_and_line(trial.hash, key)
-        {
-            wake.extend(line.wake_first());
-        }
+        let Some(bucket) = bucket else { return };
+        self.update(trial.hash, key, |existing, line| {
+            *existing = bucket.clone();
+            if trial.changed {
+                wake.extend(line.and_then(|line| line.wake_first()));
+            }
+        });
     }
 }
 

@@ -165,7 +165,7 @@ impl<K: Hash + Eq + Clone, S: BuildHasher> Waiting<'_, K, S> {
             answer => return Look::Done(answer),
         }
         let ahead = shard.line(hash, key).map_or(0, |line| line.tokens());
-        let Some(bucket) = shard.find(hash, key) else { return Look::Done(Err(TakeError::NoSuchBucket)) };
+        let Some(bucket) = shard.bucket(hash, key) else { return Look::Done(Err(TakeError::NoSuchBucket)) };
         let ready_at_nanos = bucket.holds_at_nanos(now_nanos, ahead.saturating_add(u64::from(take.n)));
         let wait_nanos = ready_at_nanos.saturating_sub(now_nanos);
         if self.wait_max.is_some_and(|wait_max| wait_nanos > wait_max) {
@@ -188,33 +188,32 @@ impl<K: Hash + Eq + Clone, S: BuildHasher> Waiting<'_, K, S> {
     /// Takes, if this is the first and the bucket holds enough.
     fn look_from(&self, place: &Place, now_nanos: u64, waker: &Waker) -> Look {
         let &Place { hash, ticket, deadline_nanos } = place;
-        let own_waker = waker.clone();
-        let mut shard = self.buckets.shard(hash);
-        let Some((bucket, line)) = shard.bucket_and_line(hash, self.key) else {
-            return Look::Done(Err(TakeError::NoSuchBucket));
-        };
-        let mut ready_at_nanos = None;
-        if line.is_first(ticket) {
-            let take = bucket.take_in_force(self.take.n);
-            if let Err(error) = take.fill_nanos() {
-                return Look::Done(Err(error));
+        // Wakers are code of somebody else: cloned before the lock, dropped after it.
+        let (mut own_waker, mut replaced) = (Some(waker.clone()), None);
+        let looked = self.buckets.shard(hash).update(hash, self.key, |bucket, line| {
+            let Some(line) = line else { return Look::Done(Err(TakeError::NoSuchBucket)) };
+            let mut ready_at_nanos = None;
+            if line.is_first(ticket) {
+                let take = bucket.take_in_force(self.take.n);
+                if let Err(error) = take.fill_nanos() {
+                    return Look::Done(Err(error));
+                }
+                match bucket.take(now_nanos, take) {
+                    Err(TakeError::NotEnoughTokens { .. }) => {}
+                    answer => return Look::Done(answer),
+                }
+                ready_at_nanos = Some(bucket.holds_at_nanos(now_nanos, u64::from(take.n)));
             }
-            match bucket.take(now_nanos, take) {
-                Err(TakeError::NotEnoughTokens { .. }) => {}
-                answer => return Look::Done(answer),
+            if deadline_nanos.is_some_and(|deadline_nanos| deadline_nanos <= now_nanos) {
+                let ready_at_nanos = bucket.holds_at_nanos(now_nanos, line.tokens_through(ticket));
+                let wait_nanos = ready_at_nanos.saturating_sub(now_nanos);
+                return Look::Done(Err(not_enough(Duration::from_nanos(wait_nanos))));
             }
-            ready_at_nanos = Some(bucket.holds_at_nanos(now_nanos, u64::from(take.n)));
-        }
-        if deadline_nanos.is_some_and(|deadline_nanos| deadline_nanos <= now_nanos) {
-            let ready_at_nanos = bucket.holds_at_nanos(now_nanos, line.tokens_through(ticket));
-            return Look::Done(Err(not_enough(Duration::from_nanos(
-                ready_at_nanos.saturating_sub(now_nanos),
-            ))));
-        }
-        let replaced = line.set_waker(ticket, own_waker);
-        drop(shard);
-        drop(replaced);
-        Look::At(earlier(ready_at_nanos, deadline_nanos))
+            replaced = own_waker.take().and_then(|own_waker| line.set_waker(ticket, own_waker));
+            Look::At(earlier(ready_at_nanos, deadline_nanos))
+        });
+        drop((own_waker, replaced));
+        looked.unwrap_or(Look::Done(Err(TakeError::NoSuchBucket)))
     }
 
     fn leave(&self, place: &Place) {
