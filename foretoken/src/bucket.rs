@@ -92,6 +92,7 @@ impl Bucket {
     /// Fractions of a token are rounded down to whole nanoseconds of the new rate, so that changing rates to and fro
     /// never makes a token. This is kept even if the take that follows is refused: the wait that it is told counts on
     /// the new rate being in force.
+    #[cold]
     fn settle(&mut self, now_nanos: u64, limits: Limits, fill_nanos: u64) {
         let old_period = self.limits.rate.period_nanos();
         let old_fill = old_period * u64::from(self.limits.capacity);

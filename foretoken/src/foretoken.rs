@@ -257,8 +257,16 @@ impl<K: Hash + Eq + Clone, S: BuildHasher> Foretoken<K, S> {
     }
 
     /// A step of the pass that drops idle buckets, if one is due.
+    #[inline]
     pub(crate) fn sweep_some(&self, now_nanos: u64) {
-        let Some(mut at) = self.sweep.due(now_nanos) else { return };
+        if self.sweep.is_due(now_nanos) {
+            self.sweep_step(now_nanos);
+        }
+    }
+
+    #[cold]
+    fn sweep_step(&self, now_nanos: u64) {
+        let Some(mut at) = self.sweep.begin() else { return };
         let examined = {
             let mut shard = self.shard_at(*at);
             self.examine(&mut shard, SLOTS_PER_TAKE, now_nanos, self.idle_nanos)

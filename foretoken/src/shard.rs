@@ -51,7 +51,7 @@ impl<K: Hash + Eq> Shard<K> {
     }
 
     /// Changes the bucket of `key`, beside its line if somebody waits for it; `None` if there is none.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn update<R>(
         &mut self,
         hash: u64,
