@@ -31,7 +31,8 @@ pub enum RateError {
 pub enum TakeError {
     /// The bucket holds too few tokens now.
     ///
-    /// After `wait`, at the same rate and capacity, it holds enough, unless somebody else took some in between.
+    /// After `wait`, at the same rate and capacity, it holds enough, unless somebody else took some in between. Those
+    /// who wait in line now are counted in.
     #[error("not enough tokens for another {wait:?}")]
     NotEnoughTokens {
         /// How long to wait before trying again: at least 1 ms.
@@ -62,4 +63,64 @@ pub enum TakeError {
         /// The limit.
         limit: usize,
     },
+    /// Waiting would exceed [`Config::waiters_per_bucket_max`](crate::Config::waiters_per_bucket_max) or
+    /// [`Config::waiters_max`](crate::Config::waiters_max).
+    #[error("the limit of {limit} waiting callers is reached")]
+    TooManyWaiters {
+        /// The limit that is reached.
+        limit: usize,
+    },
+}
+
+impl TakeError {
+    /// How long to wait before trying again; `None` if time alone does not help.
+    pub fn wait(&self) -> Option<Duration> {
+        match self {
+            TakeError::NotEnoughTokens { wait } => Some(*wait),
+            _ => None,
+        }
+    }
+}
+
+/// Why [`take_all`](crate::Foretoken::take_all) took no token. All buckets hold as many tokens as before.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum TakeAllError<K> {
+    /// One of the buckets refuses.
+    ///
+    /// If several lack tokens this is the one with the longest wait, the first of them if they are equal; a bucket
+    /// that refuses for another reason comes before all that lack tokens.
+    #[error("bucket {key:?}: {error}")]
+    Refused {
+        /// The bucket.
+        key: K,
+        /// Its place in the list, from zero.
+        index: usize,
+        /// What it lacks. After [`TakeError::wait`] all buckets have enough, unless somebody else took some.
+        error: TakeError,
+    },
+    /// A bucket is in the list twice.
+    #[error("bucket {key:?} is asked for twice")]
+    SameBucketTwice {
+        /// The bucket.
+        key: K,
+    },
+    /// The list is longer than [`Config::take_all_max`](crate::Config::take_all_max).
+    #[error("{buckets} buckets at once are more than the limit of {limit}")]
+    TooManyBuckets {
+        /// The buckets asked for.
+        buckets: usize,
+        /// The limit.
+        limit: usize,
+    },
+}
+
+impl<K> TakeAllError<K> {
+    /// How long to wait before trying again; `None` if time alone does not help.
+    pub fn wait(&self) -> Option<Duration> {
+        match self {
+            TakeAllError::Refused { error, .. } => error.wait(),
+            _ => None,
+        }
+    }
 }

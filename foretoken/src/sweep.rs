@@ -22,10 +22,16 @@ impl Sweep {
         }
     }
 
-    /// The shard to examine next, if a pass is due and nobody else is at it.
-    pub(crate) fn due(&self, now_nanos: u64) -> Option<MutexGuard<'_, usize>> {
+    /// Whether a pass is due or under way.
+    #[inline]
+    pub(crate) fn is_due(&self, now_nanos: u64) -> bool {
         // Relaxed: a stale reading moves a step of the sweep by one take, nothing else.
-        if now_nanos < self.due_nanos.load(Ordering::Relaxed) { None } else { self.shard.try_lock() }
+        now_nanos >= self.due_nanos.load(Ordering::Relaxed)
+    }
+
+    /// The shard to examine next, if nobody else is at it.
+    pub(crate) fn begin(&self) -> Option<MutexGuard<'_, usize>> {
+        self.shard.try_lock()
     }
 
     /// Moves on from a shard whose end was reached.

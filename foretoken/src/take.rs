@@ -1,6 +1,7 @@
 //! What a caller asks of a bucket.
 
 use crate::error::TakeError;
+use crate::limits::Limits;
 use crate::rate::{FILL_MAX_NANOS, Rate};
 
 /// A request for tokens: how many, from a bucket of which rate and capacity, and whether to make the bucket.
@@ -28,6 +29,11 @@ impl Take {
     #[must_use]
     pub const fn existing_only(self) -> Take {
         Take { create: false, ..self }
+    }
+
+    #[inline]
+    pub(crate) const fn limits(self) -> Limits {
+        Limits { rate: self.rate, capacity: self.capacity }
     }
 
     /// The time in which the whole bucket fills, in nanoseconds, if this can ever be granted.

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod echo;
+mod foretoken;
 pub(crate) mod node;
 mod protocol;
 mod report;
