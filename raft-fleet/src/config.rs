@@ -144,13 +144,13 @@ impl FleetConfig {
         if self.seeds.len() > self.addresses_max {
             return Err(format!("{} seeds are over addresses_max {}", self.seeds.len(), self.addresses_max));
         }
-        if self.failure_window < 2 * self.ping_interval {
+        if self.failure_window < self.ping_interval.saturating_mul(2) {
             return Err(format!(
                 "failure_window {:?} is below twice ping_interval {:?}",
                 self.failure_window, self.ping_interval
             ));
         }
-        if self.seen_max < 2 * self.hello_interval {
+        if self.seen_max < self.hello_interval.saturating_mul(2) {
             return Err(format!(
                 "seen_max {:?} is below twice hello_interval {:?}",
                 self.seen_max, self.hello_interval

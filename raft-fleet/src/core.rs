@@ -193,7 +193,7 @@ impl Core {
     pub(crate) fn jittered(&self, interval: Duration) -> MonoTime {
         let half = as_ms(interval) / 2;
         let jitter = self.env.random_u64() % (2 * half + 1);
-        self.env.now() + Duration::from_millis(half + jitter)
+        self.env.now() + Duration::from_millis(half.saturating_add(jitter))
     }
 
     fn cluster(&self) -> Target {

@@ -113,7 +113,7 @@ impl Core {
         let line = self.lines.of(self.env.as_ref(), target.group);
         // The group measures the window by its own clock: leave room for one that is behind ours.
         let allowed = millis(target.retry_window_max_ms / 10 * 9);
-        let window = (options.timeout + options.retry_margin).min(allowed);
+        let window = options.timeout.saturating_add(options.retry_margin).min(allowed);
         let retry_until_ms = self.env.wall_ms().saturating_add(as_ms(window));
         let ticket = loop {
             if let Some(ticket) = line.begin(retry_until_ms, key_hash, payload.clone()) {

@@ -112,7 +112,7 @@ impl Formation {
         // tell; only when no founder is left that knows the record does the node join like any other.
         let founding = self.grant.as_ref().and_then(|grant| {
             let waited = now.since(grant.formed_since?);
-            (waited < 5 * self.config.seen_max).then_some(grant.record.cluster)
+            (waited < self.config.seen_max.saturating_mul(5)).then_some(grant.record.cluster)
         });
         let formed = self.fresh(now).find_map(|peer| Some((peer.formed?, peer.info.node)));
         formed

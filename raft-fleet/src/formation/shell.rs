@@ -193,7 +193,7 @@ async fn join(core: &Core, member: &Member, cluster: ClusterId, node: NodeId) ->
     tracing::info!(node = %core.node, %cluster, through = %node, "joining a cluster");
     let request = FleetRequest::Join { node: member.info.clone(), cluster };
     // Whoever is asked takes two calls at most.
-    let limit = 2 * core.config.call.timeout;
+    let limit = core.config.call.timeout.saturating_mul(2);
     match core.ask(node, &request, limit).await {
         Ok(FleetReply::Join(JoinReply::Joined(state))) if state.cluster() == Some(cluster) => {
             member.formation.lock().joined(cluster);
