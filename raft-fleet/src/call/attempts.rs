@@ -26,18 +26,38 @@ pub(crate) struct Target {
 }
 
 /// Why a name leads to no group.
-pub(crate) enum NoRoute {
-    Unknown,
+enum NoRoute {
+    NoSuchName,
     StillFounding,
+    /// The cluster group did not say whether there is one.
+    Unread,
 }
 
 impl NoRoute {
-    fn reason(&self, name: &GroupName) -> String {
+    fn command_error(&self, name: &GroupName) -> CommandError {
+        let error = match self {
+            NoRoute::NoSuchName => NotApplied::NoSuchName(name.as_str().to_owned()),
+            NoRoute::StillFounding => NotApplied::Unreachable(still_founding(name)),
+            NoRoute::Unread => NotApplied::Unreachable(unread(name)),
+        };
+        error.into()
+    }
+
+    fn query_error(&self, name: &GroupName) -> QueryError {
         match self {
-            NoRoute::Unknown => format!("no group named {name:?} exists"),
-            NoRoute::StillFounding => format!("the group named {name:?} is still being founded"),
+            NoRoute::NoSuchName => QueryError::NoSuchName(name.as_str().to_owned()),
+            NoRoute::StillFounding => QueryError::Unreachable(still_founding(name)),
+            NoRoute::Unread => QueryError::Unreachable(unread(name)),
         }
     }
+}
+
+fn still_founding(name: &GroupName) -> String {
+    format!("the group named {name:?} is still being founded")
+}
+
+fn unread(name: &GroupName) -> String {
+    format!("the cluster group did not say in time whether a group named {name:?} exists")
 }
 
 impl Core {
@@ -52,7 +72,7 @@ impl Core {
         let deadline = self.env.now() + options.timeout;
         match self.route(name, deadline).await {
             Ok(target) => self.command_to(target, key_hash, payload, options, deadline).await,
-            Err(no) => Err(NotApplied::Unreachable(no.reason(name)).into()),
+            Err(no) => Err(no.command_error(name)),
         }
     }
 
@@ -67,7 +87,7 @@ impl Core {
         let deadline = self.env.now() + options.timeout;
         match self.route(name, deadline).await {
             Ok(target) => self.query_to(target, freshness, payload, options, deadline).await,
-            Err(no) => Err(QueryError::Unreachable(no.reason(name))),
+            Err(no) => Err(no.query_error(name)),
         }
     }
 
@@ -82,7 +102,7 @@ impl Core {
             if self.refresh_latest(limit).await.is_ok() {
                 view = self.views.current();
                 if target_of(&view, name).is_none() {
-                    return Err(NoRoute::Unknown);
+                    return Err(NoRoute::NoSuchName);
                 }
             }
         }
@@ -96,7 +116,7 @@ impl Core {
             view = match rafted_value::env::timeout(self.env.as_ref(), limit, newer).await {
                 Some(view) => view,
                 None if target_of(&view, name).is_some() => return Err(NoRoute::StillFounding),
-                None => return Err(NoRoute::Unknown),
+                None => return Err(NoRoute::Unread),
             };
         }
     }
