@@ -197,7 +197,7 @@ impl Core {
     }
 
     fn cluster(&self) -> Target {
-        Target { group: CLUSTER_GROUP, retry_window_max_ms: self.config.cluster_group.retry_window_max_ms }
+        Target::new(CLUSTER_GROUP, &self.config.cluster_group)
     }
 }
 
