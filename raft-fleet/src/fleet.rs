@@ -38,13 +38,15 @@ impl Fleet {
     ///
     /// # Errors
     ///
-    /// When a setting cannot work, or the cluster refuses the node: its name or its address belongs to another.
+    /// When a setting or a data type cannot work, or the cluster refuses the node: its name or its address belongs to
+    /// another.
     pub async fn start(
         env: Arc<dyn Env>,
         config: FleetConfig,
         registry: Registry,
     ) -> Result<Fleet, FleetError> {
         config.validate().map_err(FleetError::InvalidConfig)?;
+        registry.validate().map_err(FleetError::InvalidConfig)?;
         let local = env.transport().local();
         let info = NodeInfo {
             node: local.node,
