@@ -45,9 +45,9 @@ impl Fleet {
         config: FleetConfig,
         registry: Registry,
     ) -> Result<Fleet, FleetError> {
-        config.validate().map_err(FleetError::InvalidConfig)?;
-        registry.validate().map_err(FleetError::InvalidConfig)?;
         let local = env.transport().local();
+        config.validate_for_node(&local.address).map_err(FleetError::InvalidConfig)?;
+        registry.validate().map_err(FleetError::InvalidConfig)?;
         let info = NodeInfo {
             node: local.node,
             name: local.name,
