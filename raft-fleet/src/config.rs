@@ -47,6 +47,12 @@ pub struct FleetConfig {
     pub view_refresh_urgent: Duration,
     /// How long [`add_group`](crate::Fleet::add_group) waits for the group to serve. Default 30 s.
     pub add_group_wait: Duration,
+    /// How long a node tries to become part of a cluster before it gives up with an error that says what it saw. All
+    /// nodes of a first start must come within this time; a node of a cluster that is away for longer is to be started
+    /// again by whoever supervises it. Default 5 min.
+    pub formation_wait: Duration,
+    /// How often a node that is not part of a cluster yet logs a warning that says what it sees. Default 5 s.
+    pub formation_report_interval: Duration,
     /// How long a client looks for a cluster. Default 30 s.
     pub connect_wait: Duration,
     /// How the fleet's own commands and queries are sent.
@@ -87,6 +93,8 @@ impl Default for FleetConfig {
             view_refresh: Duration::from_millis(250),
             view_refresh_urgent: Duration::from_millis(25),
             add_group_wait: Duration::from_secs(30),
+            formation_wait: Duration::from_secs(300),
+            formation_report_interval: Duration::from_secs(5),
             connect_wait: Duration::from_secs(30),
             call: CallOptions::default(),
             sessions: 4,
@@ -133,6 +141,8 @@ impl FleetConfig {
             ("view_refresh_urgent", self.view_refresh_urgent),
             ("hello_interval", self.hello_interval),
             ("hello_timeout", self.hello_timeout),
+            ("formation_wait", self.formation_wait),
+            ("formation_report_interval", self.formation_report_interval),
         ] {
             if duration.is_zero() {
                 return Err(format!("{name} is 0"));

@@ -16,7 +16,7 @@ use crate::cluster_state::{
 };
 use crate::config::{CallOptions, FleetConfig};
 use crate::error::FleetError;
-use crate::formation::Formation;
+use crate::formation::{Formation, Sightings};
 use crate::node_info::NodeInfo;
 use crate::view::Views;
 use crate::wire::{FLEET_SERVICE, FleetReply, FleetRequest, ViewReply};
@@ -44,6 +44,8 @@ pub(crate) struct Member {
     pub(crate) info: NodeInfo,
     pub(crate) registry: Registry,
     pub(crate) formation: Mutex<Formation>,
+    /// What this node has seen while it looked for a cluster.
+    pub(crate) sightings: Mutex<Sightings>,
     /// Woken when the formation may have come to something.
     pub(crate) formed: tokio::sync::Notify,
 }

@@ -24,7 +24,7 @@ impl Caller {
         let mut world = World::formed(seed, 3);
         let fleet = world.fleet(0);
         world.run(async move {
-            fleet.add_group(name(0), Echo::NAME, 3, GroupConfig::default()).await.unwrap();
+            fleet.add_group(name(0), Echo::NAME, 3, GroupConfig::default()).await.expect("a new name");
         });
         let (env, client) = world.client("client");
         Self { world, env, client }
@@ -42,7 +42,7 @@ impl Caller {
             let options = CallOptions::default().with_timeout(timeout);
             let begin = env.now();
             let reply = client.command(&name(0), 0, encode(&(wanted, vec![0_u8; sent])), &options).await;
-            let reply = reply.map(|reply| postcard::from_bytes::<(u64, Vec<u8>)>(&reply).unwrap().0);
+            let reply = reply.map(|reply| postcard::from_bytes::<(u64, Vec<u8>)>(&reply).expect("a reply").0);
             (reply, env.now().since(begin))
         };
         let task = self.world.sim.spawn_on(&self.env, call);
@@ -57,7 +57,8 @@ impl Caller {
             let begin = env.now();
             let payload = encode(&(wanted, vec![0_u8; sent]));
             let answer = client.query(&name(0), Freshness::Latest, payload, &options).await;
-            let answer = answer.map(|answer| postcard::from_bytes::<(u64, Vec<u8>)>(&answer).unwrap().0);
+            let answer =
+                answer.map(|answer| postcard::from_bytes::<(u64, Vec<u8>)>(&answer).expect("an answer").0);
             (answer, env.now().since(begin))
         };
         let task = self.world.sim.spawn_on(&self.env, call);
