@@ -32,7 +32,7 @@ fn a_node_that_lacks_others_gives_up_and_says_who_was_there() {
     world.begin(1);
     let error = gave_up(&mut world, 0);
     says(&error, &["in 20s", "2 of the 3 nodes of bootstrap_expect are seen", "host-1:1 is node \"node-1\""]);
-    says(&error, &["host-2:1 does not let us in: "]);
+    says(&error, &["host-2:1 has nobody for us: "]);
     assert!(world.sim.elapsed() >= 20 * SECOND);
 }
 
@@ -74,5 +74,5 @@ fn a_client_that_finds_no_cluster_says_what_was_at_each_seed() {
     let error = world.sim.run_until(60 * SECOND, connect).flatten().expect("it ends").map(drop).unwrap_err();
     let error = error.to_string();
     let alive = format!("{} is node \"node-0\": it did not tell of a cluster", address(0));
-    says(&error, &["none of 3 seeds answered", "in 30s: ", &alive, "host-1:1 does not let us in: "]);
+    says(&error, &["none of 3 seeds answered", "in 30s: ", &alive, "host-1:1 has nobody for us: "]);
 }

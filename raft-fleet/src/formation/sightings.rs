@@ -86,7 +86,7 @@ impl fmt::Display for Sightings {
 impl fmt::Display for Sight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Sight::Nobody(reason) => write!(f, "does not let us in: {reason}"),
+            Sight::Nobody(reason) => write!(f, "has nobody for us: {reason}"),
             Sight::Myself => f.write_str("is this node"),
             Sight::Strange { name, reason } => write!(f, "is node {name:?}: {reason}"),
             Sight::Unformed { name, sees_us: true } => write!(f, "is node {name:?} without a cluster"),
@@ -112,7 +112,7 @@ mod tests {
         let refused = CallError::NoPeer { address: "c:1".into(), reason: "certificate of another CA".into() };
         sightings.note("c:1", Sight::nobody(refused));
         let line = "a:1 is this node; b:1 is node \"node-2\" without a cluster; \
-                    c:1 does not let us in: certificate of another CA";
+                    c:1 has nobody for us: certificate of another CA";
         assert_eq!(sightings.to_string(), line);
     }
 
