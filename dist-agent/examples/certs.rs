@@ -39,14 +39,54 @@ fn report(error: &dyn Error) {
     eprintln!("certs: {error}");
 }
 
+/// Each name becomes the names of files, beside that of the authority's certificate.
+fn check_names(nodes: &[String]) -> Result<(), String> {
+    for (index, node) in nodes.iter().enumerate() {
+        // Not every file system tells capitals from others.
+        if node.eq_ignore_ascii_case(AUTHORITY) {
+            return Err(format!(
+                "a node cannot be named {node:?}: its certificate would replace the authority's"
+            ));
+        }
+        if nodes[..index].iter().any(|before| before.eq_ignore_ascii_case(node)) {
+            return Err(format!(
+                "two nodes are named {node:?}: the certificate of one would replace the other's"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The name of the authority's files.
+const AUTHORITY: &str = "ca";
+
 fn make(options: &Options) -> Result<(), Box<dyn Error>> {
     let Options { dir, nodes, days } = options;
+    check_names(nodes)?;
     let cannot_write = |error| format!("cannot write {dir:?}: {error}");
     std::fs::create_dir_all(dir).map_err(cannot_write)?;
     let authority = CertificateAuthority::new("dist-agent");
-    std::fs::write(dir.join("ca.pem"), authority.ca_pem()).map_err(cannot_write)?;
+    std::fs::write(dir.join(AUTHORITY).with_extension("pem"), authority.ca_pem()).map_err(cannot_write)?;
     for node in nodes {
         authority.issue(node, *days, &[])?.save(dir, node)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The certificate of a node of that name once replaced the authority's, and nobody got in any more.
+    #[test]
+    fn no_certificate_replaces_another() {
+        let check = |nodes: &[&str]| {
+            let nodes: Vec<String> = nodes.iter().map(|node| (*node).to_owned()).collect();
+            check_names(&nodes)
+        };
+        assert_eq!(check(&["node-1", "node-2", "cafe"]), Ok(()));
+        assert!(check(&["node-1", "ca"]).is_err());
+        assert!(check(&["CA"]).is_err());
+        assert!(check(&["node-1", "Node-1"]).is_err());
+    }
 }

@@ -1,7 +1,9 @@
 //! Drives a cluster of counters from many clients at once, and proves that no acknowledged command was lost or doubled.
 //!
-//! It makes the counters, adds one to random ones for a while, reads every counter and compares it with what the
-//! clients were told. Lines of JSON on stdout say how it goes; the exit code is 1 if anything was lost or doubled.
+//! It makes the counters, or finds those of an earlier run and notes what they say, adds one to random ones for a while,
+//! reads every counter and compares what came to it with what the clients were told. Lines of JSON on stdout say how it
+//! goes; the exit code is 1 if anything was lost or doubled. Two that run at the same time take each other's commands for
+//! doubled.
 
 mod demo;
 #[path = "load/tally.rs"]
@@ -18,6 +20,7 @@ use demo::Membership;
 use demo::counter::{Add, Counter};
 use dist_agent::raft_kv::rafted_value::env::{Env, MonoTime, sleep};
 use dist_agent::{AgentError, AgentHandle, AgentQueryError, DistAgent, DistAgentConfig};
+use futures_util::future::{Either, select};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
 use tally::Tally;
@@ -55,8 +58,12 @@ const TRIES_MAX: u32 = 8;
 async fn main() -> ExitCode {
     let options = Options::parse();
     demo::log_to_stderr();
-    let exit = options.exit_on_stdin_close;
-    demo::run("load", exit, run(options), Err("it was ended before it had compared anything".into())).await
+    let told = demo::told_to_end(options.exit_on_stdin_close);
+    let result = match select(Box::pin(run(options)), Box::pin(told)).await {
+        Either::Left((result, _)) => result,
+        Either::Right(((), _)) => Err("it was ended before it had compared anything".into()),
+    };
+    demo::end("load", result)
 }
 
 async fn run(options: Options) -> Result<(), Box<dyn Error>> {
@@ -64,7 +71,8 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
         return Err("--agents, --clients and --seconds must be above 0".into());
     }
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
-    let env = options.membership.open(any_port, None).await?;
+    // It has no address: nobody needs to dial a client, or to look for one that has gone.
+    let (endpoint, env) = options.membership.open(any_port, Some(String::new()), None).await?;
     let mut config = DistAgentConfig::default();
     config.fleet.seeds = options.membership.seeds;
     config.call.timeout = CALL_TIMEOUT;
@@ -74,34 +82,36 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
         .collect::<Result<Vec<_>, _>>()?;
     let agents: Arc<[_]> = agents.into();
 
-    create(&agents, options.clients).await?;
+    let before = create(&agents, options.clients).await?;
     demo::print(&json!({ "event": "created", "agents": agents.len() }));
     let tally = drive(&env, &agents, options.clients, Duration::from_secs(options.seconds)).await;
-    let values = read(&agents, options.clients).await?;
-    let verdict = tally.compare(&values);
+    let after = read(&agents, options.clients).await?;
+    let verdict = tally.compare(&before, &after);
     demo::print(&verdict.result);
     cluster.shutdown().await;
+    // The nodes are told that this client is gone, and need not look for it.
+    endpoint.close().await;
     match (verdict.lost, verdict.doubled) {
         (0, 0) => Ok(()),
         (lost, doubled) => Err(format!("{lost} commands lost, {doubled} doubled").into()),
     }
 }
 
-/// Activates every counter.
-async fn create(agents: &[AgentHandle<Counter>], at_a_time: usize) -> Result<(), Box<dyn Error>> {
+/// Activates every counter; what each says, which is more than zero after an earlier run.
+async fn create(agents: &[AgentHandle<Counter>], at_a_time: usize) -> Result<Vec<u64>, Box<dyn Error>> {
     let create = |agent: AgentHandle<Counter>| async move {
         let mut tries = 0;
         loop {
             tries += 1;
             match agent.command(Add(0)).await {
-                Ok(_) => return Ok(()),
+                Ok(total) => return Ok(total),
                 // Adding nothing may well happen twice.
                 Err(_) if tries < TRIES_MAX => {}
                 Err(error) => return Err(format!("{} was not created: {error}", agent.id())),
             }
         }
     };
-    Ok(stream::iter(agents.to_vec()).map(create).buffer_unordered(at_a_time).try_collect().await?)
+    Ok(stream::iter(agents.to_vec()).map(create).buffered(at_a_time).try_collect().await?)
 }
 
 /// Lets the clients loose, and prints how it goes until they have ended.
@@ -131,7 +141,7 @@ async fn drive(
         }
     };
     let all_ended = Box::pin(ended.recv());
-    futures_util::future::select(all_ended, Box::pin(progress)).await;
+    select(all_ended, Box::pin(progress)).await;
     tally.finish(env.now());
     tally
 }

@@ -7,6 +7,7 @@ mod demo;
 
 use std::error::Error;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,8 +15,9 @@ use clap::Parser;
 use demo::Membership;
 use demo::counter::Counter;
 use dist_agent::raft_kv::rafted_value::Role;
-use dist_agent::raft_kv::rafted_value::env::sleep;
+use dist_agent::raft_kv::rafted_value::env::{Env, sleep};
 use dist_agent::{AgentTypes, DistAgent, DistAgentConfig};
+use futures_util::future::{Either, select};
 use serde_json::json;
 
 /// A node of a cluster of counters
@@ -24,9 +26,12 @@ struct Options {
     /// The node's name, as its certificate says
     #[arg(long, value_name = "NAME")]
     name: String,
-    /// Where this node listens, and where others reach it
+    /// Where this node listens
     #[arg(long, value_name = "IP:PORT")]
     listen: SocketAddr,
+    /// Where others reach it, if not where it listens
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
     /// How many nodes must see each other before a new cluster is formed
     #[arg(long, value_name = "N")]
     expect: usize,
@@ -47,12 +52,20 @@ struct Options {
 async fn main() -> ExitCode {
     let options = Options::parse();
     demo::log_to_stderr();
-    let exit = options.exit_on_stdin_close;
-    demo::run("node", exit, run(options), Ok(())).await
+    demo::end("node", run(options).await)
 }
 
 async fn run(options: Options) -> Result<(), Box<dyn Error>> {
-    let env = options.membership.open(options.listen, Some(&options.name)).await?;
+    if options.listen.ip().is_unspecified() && options.advertise.is_none() {
+        let listen = options.listen;
+        return Err(format!(
+            "--listen {listen} is no address that others can reach: name one with --advertise"
+        )
+        .into());
+    }
+    let mut told = pin!(demo::told_to_end(options.exit_on_stdin_close));
+    let (endpoint, env) =
+        options.membership.open(options.listen, options.advertise, Some(&options.name)).await?;
     let local = env.transport().local();
     demo::print(&json!({ "event": "listening", "node": local.node.to_string(), "address": local.address }));
 
@@ -61,19 +74,29 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     config.fleet.seeds = options.membership.seeds;
     config.fleet.bootstrap_expect = options.expect;
     config.agents.shards = options.shards;
-    let node = DistAgent::start(env.clone(), config, AgentTypes::new().with::<Counter>()).await?;
+    let start = DistAgent::start(env.clone(), config, AgentTypes::new().with::<Counter>());
+    let Either::Left((node, _)) = select(Box::pin(start), &mut told).await else { return Ok(()) };
+    let node = node?;
+    select(Box::pin(serve(&node, env.as_ref(), options.expect)), told).await;
+    // First the agents' part, then the connections: the other nodes are told that this one is gone.
+    node.shutdown().await;
+    endpoint.close().await;
+    Ok(())
+}
 
+/// Says how the node is, for as long as it runs.
+async fn serve(node: &DistAgent, env: &dyn Env, expect: usize) {
     let mut ready = false;
     loop {
         if !ready {
             let nodes = node.fleet().cluster().nodes().values().filter(|node| node.active).count();
-            ready = nodes >= options.expect;
+            ready = nodes >= expect;
             if ready {
                 demo::print(&json!({ "event": "ready", "nodes": nodes }));
             }
         }
-        report(&node).await;
-        sleep(env.as_ref(), Duration::from_secs(1)).await;
+        report(node).await;
+        sleep(env, Duration::from_secs(1)).await;
     }
 }
 

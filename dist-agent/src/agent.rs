@@ -11,6 +11,13 @@ use crate::context::{AgentContext, QueryContext};
 /// only. Its first command activates it from [`Default`]; it ends when a handler calls
 /// [`AgentContext::deactivate`].
 ///
+/// A state must come back from its encoding (postcard) as it was, or it would change when another node takes over. The
+/// default state is looked at when the type is registered. After each command its state is walked once to make sure that
+/// it encodes, and after some that it decodes; a command that leaves a state that does neither, or gives a reply that
+/// does not encode, changes nothing and is answered with an error. Small states cost next to nothing; one of many
+/// kilobytes pays for the walk at each command. Fields that are not encoded at all (`serde(skip)`) are looked for by
+/// running the first commands of each type on a decoded copy as well; what that finds is logged as an error.
+///
 /// Both handlers are pure: they run on every member of the shard and must give the same everywhere. No clock (there is
 /// [`AgentContext::now_ms`]), no randomness (there is [`AgentContext::rng`]), no iteration over hash maps, no effect on
 /// the world. A handler that panics changes nothing on any member, its caller is told

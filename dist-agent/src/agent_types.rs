@@ -6,11 +6,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use raft_kv::rafted_value::encode;
 
 use crate::agent::Agent;
 use crate::agent_id::{AgentIdError, AgentTypeName};
 use crate::context::{AgentContext, QueryContext};
+use crate::state_watch::{RoundTrip, StateWatch, check_encodes, is_decoded, round_trip, try_encode};
 
 /// The agent types that a node can host.
 ///
@@ -28,7 +28,11 @@ impl AgentTypes {
         Self::default()
     }
 
-    /// Adds an agent type. A name that cannot work or is there already is reported when the node starts.
+    /// Adds an agent type. A name that cannot work or is there already, and a state that does not come back from its
+    /// encoding as it was, are reported when the node starts.
+    ///
+    /// Only the type's default state is looked at here; states that agents come to later are looked at then, see
+    /// [`Agent`].
     #[must_use]
     pub fn with<A: Agent>(mut self) -> Self {
         if let Err(mistake) = self.add::<A>() {
@@ -41,6 +45,7 @@ impl AgentTypes {
         match self.types.entry(AgentTypeName::new(A::TYPE)?) {
             btree_map::Entry::Occupied(_) => Err(AgentTypesError::Twice(A::TYPE)),
             btree_map::Entry::Vacant(place) => {
+                check_default::<A>()?;
                 place.insert(Arc::new(TypeOf::<A>::new()));
                 Ok(())
             }
@@ -51,7 +56,8 @@ impl AgentTypes {
     ///
     /// # Errors
     ///
-    /// When a name is no name of an agent type, or two types share one.
+    /// When a name is no name of an agent type, two types share one, or a type's default state does not come back from
+    /// its encoding as it was.
     pub fn validate(&self) -> Result<(), AgentTypesError> {
         self.mistake.clone().map_or(Ok(()), Err)
     }
@@ -82,6 +88,25 @@ pub enum AgentTypesError {
     /// Two types share a name.
     #[error("two agent types are named {0:?}")]
     Twice(&'static str),
+    /// The default state of a type does not come back from its encoding as it was, so agents would change or be lost at
+    /// a failover.
+    #[error("the default state of agent type {agent_type:?} is lost in its encoding: {reason}")]
+    Encoding {
+        /// The type.
+        agent_type: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+fn check_default<A: Agent>() -> Result<(), AgentTypesError> {
+    let reason = match round_trip(&A::default()) {
+        Ok(()) => return Ok(()),
+        Err(RoundTrip::Broken(reason)) => reason,
+        Err(RoundTrip::Differs) => "it decodes to another state".to_owned(),
+    };
+    let hint = "postcard knows no serde(flatten), untagged, tag or skip_serializing_if";
+    Err(AgentTypesError::Encoding { agent_type: A::TYPE, reason: format!("{reason}; {hint}") })
 }
 
 /// An agent type whose Rust type is forgotten.
@@ -91,25 +116,44 @@ pub(crate) trait AgentType: Send + Sync {
 
     /// The agent that [`LiveAgent::encode`] wrote.
     fn restore(&self, bytes: &[u8]) -> Result<Box<dyn LiveAgent>, String>;
+
+    /// What was seen of the states of this type.
+    fn watch(&self) -> &StateWatch;
 }
 
 /// A live agent whose Rust type is forgotten.
 pub(crate) trait LiveAgent: Send {
-    /// Runs a command; an error says that it does not decode, and nothing has changed.
-    fn command(&mut self, context: &mut AgentContext<'_>, command: &[u8]) -> Result<Bytes, String>;
+    /// Runs a command.
+    fn command(
+        &mut self,
+        context: &mut AgentContext<'_>,
+        command: &[u8],
+        watch: &StateWatch,
+    ) -> Result<Bytes, CommandFailure>;
 
-    /// Runs a query; an error says that it does not decode.
+    /// Runs a query; an error says that it does not decode, or that its answer does not encode.
     fn query(&self, context: &QueryContext<'_>, query: &[u8]) -> Result<Bytes, String>;
 
     /// The state in bytes, without its version head.
     fn encode(&self) -> Bytes;
 }
 
-struct TypeOf<A>(std::marker::PhantomData<fn() -> A>);
+/// Why a command gave no reply; the same on every member.
+pub(crate) enum CommandFailure {
+    /// It does not decode, and nothing has changed.
+    NotRun(String),
+    /// It ran, and left a state or gave a reply that cannot be encoded: it must be undone.
+    Ran(String),
+}
 
-impl<A> TypeOf<A> {
+struct TypeOf<A> {
+    watch: StateWatch,
+    agent: std::marker::PhantomData<fn() -> A>,
+}
+
+impl<A: Agent> TypeOf<A> {
     fn new() -> Self {
-        Self(std::marker::PhantomData)
+        Self { watch: StateWatch::new(A::TYPE), agent: std::marker::PhantomData }
     }
 }
 
@@ -122,22 +166,66 @@ impl<A: Agent> AgentType for TypeOf<A> {
         let agent: A = postcard::from_bytes(bytes).map_err(|error| error.to_string())?;
         Ok(Box::new(Live(agent)))
     }
+
+    fn watch(&self) -> &StateWatch {
+        &self.watch
+    }
 }
 
 struct Live<A>(A);
 
+impl<A: Agent> Live<A> {
+    fn check_state(&self, context: &AgentContext<'_>, watch: &StateWatch) -> Result<(), String> {
+        if context.is_deactivated() {
+            return Ok(());
+        }
+        if !is_decoded(context.revision()) {
+            return check_encodes(&self.0).map_err(|error| format!("it does not encode: {error}"));
+        }
+        match round_trip(&self.0) {
+            Err(RoundTrip::Broken(reason)) => Err(reason),
+            Err(RoundTrip::Differs) => {
+                // Not an error: the order of a hash map, which no handler looks at, does not come back either.
+                watch.report("it encodes to other bytes once it was decoded");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+}
+
 impl<A: Agent> LiveAgent for Live<A> {
-    fn command(&mut self, context: &mut AgentContext<'_>, command: &[u8]) -> Result<Bytes, String> {
-        let command: A::Command = postcard::from_bytes(command).map_err(|error| error.to_string())?;
-        Ok(encode(&self.0.handle_command(context, command)))
+    fn command(
+        &mut self,
+        context: &mut AgentContext<'_>,
+        command: &[u8],
+        watch: &StateWatch,
+    ) -> Result<Bytes, CommandFailure> {
+        let decode = || {
+            postcard::from_bytes::<A::Command>(command)
+                .map_err(|error| CommandFailure::NotRun(format!("the command does not decode: {error}")))
+        };
+        let value = decode()?;
+        let twin = watch.twin(&self.0);
+        let reply = try_encode(&self.0.handle_command(context, value))
+            .map_err(|error| CommandFailure::Ran(format!("its reply does not encode: {error}")))?;
+        self.check_state(context, watch).map_err(|reason| {
+            CommandFailure::Ran(format!("the state that it leaves cannot be kept: {reason}"))
+        })?;
+        if let (Some(twin), Ok(command)) = (twin, decode()) {
+            watch.compare(&self.0, &reply, context, twin, command);
+        }
+        Ok(reply)
     }
 
     fn query(&self, context: &QueryContext<'_>, query: &[u8]) -> Result<Bytes, String> {
-        let query: A::Query = postcard::from_bytes(query).map_err(|error| error.to_string())?;
-        Ok(encode(&self.0.handle_query(context, query)))
+        let query: A::Query =
+            postcard::from_bytes(query).map_err(|error| format!("the query does not decode: {error}"))?;
+        try_encode(&self.0.handle_query(context, query))
+            .map_err(|error| format!("its answer does not encode: {error}"))
     }
 
     fn encode(&self) -> Bytes {
-        encode(&self.0)
+        try_encode(&self.0).expect("that the state encodes was made sure of when a command left it so")
     }
 }

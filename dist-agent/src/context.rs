@@ -51,6 +51,11 @@ impl<'a> AgentContext<'a> {
         self.deactivated = true;
     }
 
+    /// The context as it was before the command ran.
+    pub(crate) fn again(&self) -> Self {
+        Self::new(self.id, self.command, self.revision)
+    }
+
     pub(crate) fn is_deactivated(&self) -> bool {
         self.deactivated
     }

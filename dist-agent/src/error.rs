@@ -24,7 +24,24 @@ pub enum AgentNotApplied {
     /// The nodes that host the agent do not know its type.
     #[error("the nodes that host {0} do not know its type")]
     UnknownAgentType(AgentId),
-    /// The members refused the command: it does not decode as one of the agent's type.
+    /// The command could not be encoded, and was not sent.
+    #[error("the command for {agent} does not encode: {reason}")]
+    Unencodable {
+        /// The agent.
+        agent: AgentId,
+        /// What its `Serialize` said.
+        reason: String,
+    },
+    /// The nodes that host the agent hold a state of it that does not decode as one of its type. They keep the bytes.
+    #[error("the state of {agent} does not decode on the nodes that host it: {reason}")]
+    UnreadableState {
+        /// The agent.
+        agent: AgentId,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The members refused the command: it does not decode as one of the agent's type, or the agent that it would have
+    /// activated has a state or gives a reply that does not encode.
     #[error("{agent} refused the command: {reason}")]
     Refused {
         /// The agent.
@@ -32,7 +49,8 @@ pub enum AgentNotApplied {
         /// What is wrong.
         reason: String,
     },
-    /// The agent's handler panicked; the agent is as it was before.
+    /// The agent's handler panicked, or left a state or gave a reply that does not encode; the agent is as it was
+    /// before.
     #[error("the command handler of {agent} panicked: {message}")]
     Panicked {
         /// The agent.
@@ -72,6 +90,22 @@ pub enum AgentQueryError {
     /// The node that hosts the agent does not know its type.
     #[error("the node that hosts {0} does not know its type")]
     UnknownAgentType(AgentId),
+    /// The query could not be encoded, and was not sent.
+    #[error("the query for {agent} does not encode: {reason}")]
+    Unencodable {
+        /// The agent.
+        agent: AgentId,
+        /// What its `Serialize` said.
+        reason: String,
+    },
+    /// The node that hosts the agent holds a state of it that does not decode as one of its type. It keeps the bytes.
+    #[error("the state of {agent} does not decode on the node that hosts it: {reason}")]
+    UnreadableState {
+        /// The agent.
+        agent: AgentId,
+        /// What is wrong.
+        reason: String,
+    },
     /// The agent's shard did not answer.
     #[error(transparent)]
     Store(KvQueryError),

@@ -49,7 +49,8 @@ impl<A: Agent> AgentHandle<A> {
     ///
     /// Whether the command surely changed nothing, or perhaps something. Errors of the agent's own are in its reply.
     pub async fn command(&self, command: A::Command) -> Result<A::Reply, AgentError> {
-        let payload = join_value(&AgentCommand::User, &command);
+        let payload = join_value(&AgentCommand::User, &command)
+            .map_err(|reason| AgentNotApplied::Unencodable { agent: self.id.clone(), reason })?;
         drop(command);
         let reply = self.kv.command(keyspace(), &self.key, &payload, &self.options).await;
         let reply = reply.map_err(|error| AgentError::of_store(&self.id, error))?;
@@ -60,6 +61,10 @@ impl<A: Agent> AgentHandle<A> {
             (AgentReply::UnknownAgentType, _) => {
                 Err(AgentNotApplied::UnknownAgentType(self.id.clone()).into())
             }
+            (AgentReply::UnreadableState, reason) => {
+                let (agent, reason) = (self.id.clone(), text(reason));
+                Err(AgentNotApplied::UnreadableState { agent, reason }.into())
+            }
         }
     }
 
@@ -69,7 +74,8 @@ impl<A: Agent> AgentHandle<A> {
     ///
     /// [`AgentQueryError::AgentNotFound`] when the agent is not active; anything else says why there is no answer.
     pub async fn query(&self, query: A::Query) -> Result<A::Answer, AgentQueryError> {
-        let payload = join_value(&AgentQuery::User, &query);
+        let payload = join_value(&AgentQuery::User, &query)
+            .map_err(|reason| AgentQueryError::Unencodable { agent: self.id.clone(), reason })?;
         drop(query);
         let answer = self.kv.query(keyspace(), &self.key, Freshness::Latest, &payload, &self.options).await;
         let answer = answer.map_err(|error| AgentQueryError::of_store(&self.id, error))?;
@@ -78,6 +84,9 @@ impl<A: Agent> AgentHandle<A> {
                 postcard::from_bytes(answer).map_err(|error| self.answer_error(error.to_string()))
             }
             (AgentAnswer::UnknownAgentType, _) => Err(AgentQueryError::UnknownAgentType(self.id.clone())),
+            (AgentAnswer::UnreadableState, reason) => {
+                Err(AgentQueryError::UnreadableState { agent: self.id.clone(), reason: text(reason) })
+            }
         }
     }
 
@@ -88,6 +97,11 @@ impl<A: Agent> AgentHandle<A> {
     fn answer_error(&self, reason: String) -> AgentQueryError {
         AgentQueryError::Answer { agent: self.id.clone(), reason }
     }
+}
+
+/// A text of another node's.
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 impl<A: Agent> Clone for AgentHandle<A> {

@@ -10,6 +10,7 @@ mod error;
 mod handle;
 mod node;
 mod single_node;
+mod state_watch;
 mod wire;
 
 pub use raft_kv;

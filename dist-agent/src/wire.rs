@@ -21,6 +21,8 @@ pub(crate) enum AgentReply {
     User,
     /// The type is not known to the members; nothing changed.
     UnknownAgentType,
+    /// The members hold a state that does not decode; nothing changed. What is wrong follows, as text.
+    UnreadableState,
 }
 
 /// What asks an agent.
@@ -37,6 +39,8 @@ pub(crate) enum AgentAnswer {
     User,
     /// The type is not known to the member.
     UnknownAgentType,
+    /// The member holds a state that does not decode. What is wrong follows, as text.
+    UnreadableState,
 }
 
 /// A head and what follows it, in bytes.
@@ -48,10 +52,13 @@ pub(crate) fn join(head: &impl Serialize, rest: &[u8]) -> Bytes {
 }
 
 /// A head followed by a value of the user's, in bytes.
-pub(crate) fn join_value(head: &impl Serialize, value: &impl Serialize) -> Bytes {
+///
+/// # Errors
+///
+/// What the value's `Serialize` says.
+pub(crate) fn join_value(head: &impl Serialize, value: &impl Serialize) -> Result<Bytes, String> {
     let bytes = postcard::to_extend(head, Vec::with_capacity(64)).expect("the head serialises");
-    // As in `rafted_value::encode`: a `Serialize` that fails by itself is a mistake of its author.
-    postcard::to_extend(value, bytes).expect("the type serialises").into()
+    postcard::to_extend(value, bytes).map(Bytes::from).map_err(|error| error.to_string())
 }
 
 /// A head and what follows it; the bytes are a stranger's.
@@ -69,10 +76,12 @@ mod tests {
         assert_eq!(join(&AgentCommand::User, b"x"), &b"\x00x"[..]);
         assert_eq!(join(&AgentReply::User, b"x"), &b"\x00x"[..]);
         assert_eq!(join(&AgentReply::UnknownAgentType, b""), &b"\x01"[..]);
+        assert_eq!(join(&AgentReply::UnreadableState, b"why"), &b"\x02why"[..]);
         assert_eq!(join(&AgentQuery::User, b"x"), &b"\x00x"[..]);
         assert_eq!(join(&AgentAnswer::User, b"x"), &b"\x00x"[..]);
         assert_eq!(join(&AgentAnswer::UnknownAgentType, b""), &b"\x01"[..]);
-        assert_eq!(join_value(&AgentCommand::User, &300_u32), &b"\x00\xac\x02"[..]);
+        assert_eq!(join(&AgentAnswer::UnreadableState, b"why"), &b"\x02why"[..]);
+        assert_eq!(join_value(&AgentCommand::User, &300_u32).unwrap(), &b"\x00\xac\x02"[..]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The settings of a fleet and of one call, with their defaults and limits.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rafted_value::{GroupConfig, HostConfig};
@@ -16,7 +18,8 @@ pub struct FleetConfig {
     /// Addresses of nodes to begin with; the own address may be among them. Default: none.
     pub seeds: Vec<String>,
     /// How many nodes must see each other before they form a cluster: the number of nodes that are started at first,
-    /// the same on each. A node that finds a cluster joins it instead. Default 1.
+    /// the same on each. A node that finds a cluster joins it instead. With 1, a node that finds no cluster at its seeds
+    /// is a cluster by itself: that is for a node alone, and refused where several seeds are named. Default 1.
     pub bootstrap_expect: usize,
     /// The settings of the node's groups.
     pub host: HostConfig,
@@ -44,6 +47,12 @@ pub struct FleetConfig {
     pub view_refresh_urgent: Duration,
     /// How long [`add_group`](crate::Fleet::add_group) waits for the group to serve. Default 30 s.
     pub add_group_wait: Duration,
+    /// How long a node tries to become part of a cluster before it gives up with an error that says what it saw. All
+    /// nodes of a first start must come within this time; a node of a cluster that is away for longer is to be started
+    /// again by whoever supervises it. Default 5 min.
+    pub formation_wait: Duration,
+    /// How often a node that is not part of a cluster yet logs a warning that says what it sees. Default 5 s.
+    pub formation_report_interval: Duration,
     /// How long a client looks for a cluster. Default 30 s.
     pub connect_wait: Duration,
     /// How the fleet's own commands and queries are sent.
@@ -84,6 +93,8 @@ impl Default for FleetConfig {
             view_refresh: Duration::from_millis(250),
             view_refresh_urgent: Duration::from_millis(25),
             add_group_wait: Duration::from_secs(30),
+            formation_wait: Duration::from_secs(300),
+            formation_report_interval: Duration::from_secs(5),
             connect_wait: Duration::from_secs(30),
             call: CallOptions::default(),
             sessions: 4,
@@ -130,6 +141,8 @@ impl FleetConfig {
             ("view_refresh_urgent", self.view_refresh_urgent),
             ("hello_interval", self.hello_interval),
             ("hello_timeout", self.hello_timeout),
+            ("formation_wait", self.formation_wait),
+            ("formation_report_interval", self.formation_report_interval),
         ] {
             if duration.is_zero() {
                 return Err(format!("{name} is 0"));
@@ -144,16 +157,35 @@ impl FleetConfig {
         if self.seeds.len() > self.addresses_max {
             return Err(format!("{} seeds are over addresses_max {}", self.seeds.len(), self.addresses_max));
         }
-        if self.failure_window < 2 * self.ping_interval {
+        if self.failure_window < self.ping_interval.saturating_mul(2) {
             return Err(format!(
                 "failure_window {:?} is below twice ping_interval {:?}",
                 self.failure_window, self.ping_interval
             ));
         }
-        if self.seen_max < 2 * self.hello_interval {
+        if self.seen_max < self.hello_interval.saturating_mul(2) {
             return Err(format!(
                 "seen_max {:?} is below twice hello_interval {:?}",
                 self.seen_max, self.hello_interval
+            ));
+        }
+        Ok(())
+    }
+
+    /// Says what cannot work for a node that others reach at `address`, if anything; a client needs less.
+    pub(crate) fn validate_for_node(&self, address: &str) -> Result<(), String> {
+        self.validate()?;
+        if address.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified()) {
+            return Err(format!(
+                "this node says that others reach it at {address}, which is no address of a machine; name one that is, \
+                 with `advertise` in the settings of its endpoint"
+            ));
+        }
+        let seeds = self.seeds.iter().collect::<BTreeSet<_>>().len();
+        if self.bootstrap_expect == 1 && seeds > 1 {
+            return Err(format!(
+                "bootstrap_expect 1 lets each of {seeds} seeds found a cluster of its own when it does not see the \
+                 others; give every node the number of nodes that are started at first"
             ));
         }
         Ok(())
@@ -251,5 +283,36 @@ mod tests {
             "election_timeout_min_ms 60 is below twice heartbeat_ms 50",
         );
         check(|config| config.call.retry_interval = Duration::ZERO, "retry_interval is 0");
+    }
+
+    /// Three nodes that each expect only themselves were once three clusters when they did not see each other at first.
+    #[test]
+    fn one_expected_node_with_several_seeds_is_refused() {
+        let seeds = |seeds: &[&str], bootstrap_expect: usize| FleetConfig {
+            seeds: seeds.iter().map(|seed| (*seed).to_owned()).collect(),
+            bootstrap_expect,
+            ..FleetConfig::default()
+        };
+        let error = seeds(&["a:1", "b:1", "c:1"], 1).validate_for_node("a:1").unwrap_err();
+        assert!(
+            error.starts_with("bootstrap_expect 1 lets each of 3 seeds found a cluster of its own"),
+            "{error}"
+        );
+        for config in [seeds(&["a:1", "b:1"], 2), seeds(&["a:1", "a:1"], 1), seeds(&[], 1)] {
+            assert_eq!(config.validate_for_node("a:1"), Ok(()));
+        }
+        assert_eq!(seeds(&["a:1", "b:1", "c:1"], 1).validate(), Ok(()), "a client expects nobody");
+    }
+
+    #[test]
+    fn an_address_that_no_machine_has_is_refused() {
+        let config = FleetConfig::default();
+        for address in ["0.0.0.0:7000", "[::]:7000"] {
+            let error = config.validate_for_node(address).unwrap_err();
+            assert!(error.contains(address) && error.contains("advertise"), "{error}");
+        }
+        for address in ["127.0.0.1:7000", "node-1.example.org:7000", "memory:node-1"] {
+            assert_eq!(config.validate_for_node(address), Ok(()));
+        }
     }
 }

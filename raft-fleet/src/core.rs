@@ -16,7 +16,7 @@ use crate::cluster_state::{
 };
 use crate::config::{CallOptions, FleetConfig};
 use crate::error::FleetError;
-use crate::formation::Formation;
+use crate::formation::{Formation, Sightings};
 use crate::node_info::NodeInfo;
 use crate::view::Views;
 use crate::wire::{FLEET_SERVICE, FleetReply, FleetRequest, ViewReply};
@@ -44,6 +44,8 @@ pub(crate) struct Member {
     pub(crate) info: NodeInfo,
     pub(crate) registry: Registry,
     pub(crate) formation: Mutex<Formation>,
+    /// What this node has seen while it looked for a cluster.
+    pub(crate) sightings: Mutex<Sightings>,
     /// Woken when the formation may have come to something.
     pub(crate) formed: tokio::sync::Notify,
 }
@@ -193,11 +195,11 @@ impl Core {
     pub(crate) fn jittered(&self, interval: Duration) -> MonoTime {
         let half = as_ms(interval) / 2;
         let jitter = self.env.random_u64() % (2 * half + 1);
-        self.env.now() + Duration::from_millis(half + jitter)
+        self.env.now() + Duration::from_millis(half.saturating_add(jitter))
     }
 
     fn cluster(&self) -> Target {
-        Target { group: CLUSTER_GROUP, retry_window_max_ms: self.config.cluster_group.retry_window_max_ms }
+        Target::new(CLUSTER_GROUP, &self.config.cluster_group)
     }
 }
 

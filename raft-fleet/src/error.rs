@@ -64,12 +64,14 @@ pub enum FleetError {
     #[error("the cluster group: {0}")]
     Query(#[from] QueryError),
     /// No seed answered as a node of a cluster.
-    #[error("none of {seeds} seeds answered as a node of a cluster in {limit:?}")]
+    #[error("none of {seeds} seeds answered as a node of a cluster in {limit:?}: {seen}")]
     NoCluster {
         /// How many seeds were asked.
         seeds: usize,
         /// For how long.
         limit: Duration,
+        /// What was there instead, for a person to read.
+        seen: String,
     },
     /// A reply did not decode.
     #[error("a reply of the cluster group does not decode: {0}")]
@@ -77,6 +79,14 @@ pub enum FleetError {
     /// The founding of the cluster group failed on this node.
     #[error("the cluster group cannot be founded here: {0}")]
     Founding(String),
+    /// This node neither found a cluster nor formed one with others in time.
+    #[error("this node did not become part of a cluster in {limit:?}: {seen}")]
+    NotPartOfACluster {
+        /// For how long it tried.
+        limit: Duration,
+        /// What it saw, for a person to read.
+        seen: String,
+    },
 }
 
 impl From<ClusterRefusal> for FleetError {

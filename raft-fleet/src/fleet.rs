@@ -14,8 +14,8 @@ use crate::cluster_state::{
 use crate::config::{CallOptions, FleetConfig};
 use crate::core::{Core, Member};
 use crate::error::FleetError;
-use crate::formation::Formation;
 use crate::formation::shell::form_or_join;
+use crate::formation::{Formation, Sightings};
 use crate::group_name::GroupName;
 use crate::node_info::NodeInfo;
 use crate::service::FleetService;
@@ -31,21 +31,24 @@ pub struct Fleet {
 
 impl Fleet {
     /// Makes this node part of a cluster, found through the seeds or formed with other nodes; returns once the node is
-    /// listed in the replicated cluster state. It waits for as long as that takes: progress is told through `tracing`.
+    /// listed in the replicated cluster state. It waits for that at most `formation_wait`, and logs meanwhile what it
+    /// sees.
     ///
     /// The node's name and address are those that the transport gives; `registry` holds the data types that the node
     /// can host, which should be the same on all nodes.
     ///
     /// # Errors
     ///
-    /// When a setting cannot work, or the cluster refuses the node: its name or its address belongs to another.
+    /// When a setting or a data type cannot work, the cluster refuses the node because its name or its address belongs to
+    /// another, or `formation_wait` passes first; that error says what was seen.
     pub async fn start(
         env: Arc<dyn Env>,
         config: FleetConfig,
         registry: Registry,
     ) -> Result<Fleet, FleetError> {
-        config.validate().map_err(FleetError::InvalidConfig)?;
         let local = env.transport().local();
+        config.validate_for_node(&local.address).map_err(FleetError::InvalidConfig)?;
+        registry.validate().map_err(FleetError::InvalidConfig)?;
         let info = NodeInfo {
             node: local.node,
             name: local.name,
@@ -56,7 +59,8 @@ impl Fleet {
         let registry = registry.with::<ClusterState>();
         let host = Host::start(env.clone(), config.host.clone(), registry.clone());
         let formation = Mutex::new(Formation::new(info.clone(), config.formation()));
-        let member = Member { info, registry, formation, formed: tokio::sync::Notify::new() };
+        let sightings = Mutex::default();
+        let member = Member { info, registry, formation, sightings, formed: tokio::sync::Notify::new() };
         let core = Core::new(env, config, Some(host), Some(member));
         core.env.transport().register(FLEET_SERVICE, FleetService::new(&core));
         let fleet = Fleet { core };
@@ -81,9 +85,11 @@ impl Fleet {
         config.validate().map_err(FleetError::InvalidConfig)?;
         let (limit, seeds) = (config.connect_wait, config.seeds.len());
         let core = Core::new(env, config, None, None);
+        let seen = Mutex::new(Sightings::default());
         let find = async {
             loop {
-                background::find_contacts(&core).await;
+                let sightings = background::find_contacts(&core).await;
+                *seen.lock() = sightings;
                 if core.refresh(0).await && core.views.current().state.cluster().is_some() {
                     return;
                 }
@@ -91,7 +97,8 @@ impl Fleet {
             }
         };
         if timeout(core.env.as_ref(), limit, find).await.is_none() {
-            return Err(FleetError::NoCluster { seeds, limit });
+            let seen = seen.lock().to_string();
+            return Err(FleetError::NoCluster { seeds, limit, seen });
         }
         if let Some(cluster) = core.views.current().state.cluster() {
             core.env.transport().set_cluster(cluster);

@@ -238,7 +238,7 @@ impl KeyspaceList {
         let answer = match answer {
             Ok(answer) => answer,
             // The first registration makes the group of the list; before it there are no keyspaces.
-            Err(_) if matches!(self.fleet.group(&self.group).await, Ok(None)) => return Ok(Vec::new()),
+            Err(QueryError::NoSuchName(_)) => return Ok(Vec::new()),
             Err(error) => return Err(Unread::Query(error)),
         };
         postcard::from_bytes(&answer).map_err(|error| Unread::Answer(error.to_string()))

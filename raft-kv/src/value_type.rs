@@ -45,7 +45,8 @@ pub trait ValuePerKey: Send + Sync + 'static {
     /// When the query cannot be answered at all (it does not decode).
     fn query(&self, key: &[u8], value: &Self::Value, query: &Bytes) -> Result<Answer, Refused>;
 
-    /// Appends the value to `out`.
+    /// Appends the value to `out`. It must not panic: there is no command to undo when a snapshot is taken, so the whole
+    /// shard would stop. A value type whose values may fail to encode finds that out in [`command`](Self::command).
     fn encode(&self, key: &[u8], value: &Self::Value, out: &mut Vec<u8>);
 
     /// The value that [`encode`](ValuePerKey::encode) wrote.

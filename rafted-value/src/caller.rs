@@ -11,7 +11,7 @@ use crate::error::{CommandError, NotApplied, QueryError, Unknown};
 use crate::id::{GroupId, NodeId};
 use crate::request::{Command, Freshness};
 use crate::service::{CommandReply, GROUP_SERVICE, GroupRequest, QueryReply};
-use crate::transport::{CallError, Lane};
+use crate::transport::{CallError, Lane, SendError};
 
 /// Asks members of groups on any node through the transport; needs no [`Host`](crate::Host) of its own.
 #[derive(Clone)]
@@ -44,6 +44,11 @@ impl GroupCaller {
                 Err(reason) => Err(Unknown::ConnectionLost(reason).into()),
             },
             Err(CallError::Timeout { limit_ms }) => Err(Unknown::Timeout { limit_ms }.into()),
+            // It would be so at every other node too: to try again, as after other messages that were not sent, is idle.
+            Err(CallError::NotSent(SendError::TooLarge { bytes, limit_bytes })) => {
+                let (bytes, limit_bytes) = (bytes as u64, limit_bytes as u64);
+                Err(NotApplied::TooLarge { bytes, limit_bytes }.into())
+            }
             Err(error) if error.surely_not_handled() => {
                 Err(NotApplied::Unreachable(error.to_string()).into())
             }
@@ -71,6 +76,9 @@ impl GroupCaller {
                 Err(reason) => Err(QueryError::Unreachable(reason)),
             },
             Err(CallError::Timeout { limit_ms }) => Err(QueryError::Timeout { limit_ms }),
+            Err(CallError::NotSent(SendError::TooLarge { bytes, limit_bytes })) => {
+                Err(QueryError::TooLarge { bytes: bytes as u64, limit_bytes: limit_bytes as u64 })
+            }
             Err(error) => Err(QueryError::Unreachable(error.to_string())),
         }
     }

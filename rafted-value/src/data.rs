@@ -15,7 +15,11 @@ use serde::de::DeserializeOwned;
 ///
 /// `command` runs on every member and must give the same state and reply everywhere: no clock, no randomness, no
 /// iteration over hash maps, no floating-point ordering. What a handler needs of those is in its context. A handler
-/// that panics changes nothing on any member, and its caller is told so.
+/// that panics changes nothing on any member, and its caller is told so. So does one whose reply does not encode.
+///
+/// The value itself is encoded for snapshots and must come back as it was: no `serde(skip)`, `flatten`, `untagged`, `tag`
+/// or `skip_serializing_if` anywhere in it. Its default is tried when it is registered; a value that a command brings
+/// into a state that does not encode fences its group at the next snapshot.
 ///
 /// ```
 /// use rafted_value::{CommandContext, Data};
@@ -162,6 +166,17 @@ impl<D: Data> RawData for Typed<D> {
 /// error of that type.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Bytes {
     postcard::to_stdvec(value).expect("the type serialises").into()
+}
+
+/// Encodes, decodes and encodes again, and says what does not come back as it was.
+pub(crate) fn check_round_trip<T: Serialize + DeserializeOwned>(value: &T) -> Result<(), String> {
+    let bytes = postcard::to_stdvec(value).map_err(|error| format!("it does not encode: {error}"))?;
+    let (again, rest) = postcard::take_from_bytes::<T>(&bytes)
+        .map_err(|error| format!("it does not decode from what it was encoded to: {error}"))?;
+    if !rest.is_empty() || postcard::to_stdvec(&again).as_ref() != Ok(&bytes) {
+        return Err("it decodes to another value".into());
+    }
+    Ok(())
 }
 
 fn decode<T: DeserializeOwned>(what: &str, name: &str, payload: &[u8]) -> Result<T, Refused> {

@@ -84,6 +84,9 @@ pub enum NotApplied {
     /// The peer sent something that does not decode.
     #[error("the request does not decode: {0}")]
     Malformed(String),
+    /// No group has this name; told by a layer above, where groups have names.
+    #[error("no group named {0:?} exists")]
+    NoSuchName(String),
 }
 
 /// Why it is not known whether a command was applied.
@@ -114,6 +117,14 @@ pub enum Unknown {
     /// The member was removed or stopped with the command under way.
     #[error("the member of group {0} stopped while the command was under way")]
     Stopped(GroupId),
+    /// The command was applied, and its reply is larger than one message may be. Sending it again gives the same.
+    #[error("the command was applied, but its reply of {bytes} bytes is over the limit of {limit_bytes}")]
+    ReplyTooLarge {
+        /// The size of the reply.
+        bytes: u64,
+        /// The limit.
+        limit_bytes: u64,
+    },
 }
 
 /// Why a query has no answer. A query changes nothing, so it may always be asked again.
@@ -166,6 +177,25 @@ pub enum QueryError {
     /// The peer sent something that does not decode.
     #[error("the request does not decode: {0}")]
     Malformed(String),
+    /// No group has this name; told by a layer above, where groups have names.
+    #[error("no group named {0:?} exists")]
+    NoSuchName(String),
+    /// The payload is larger than one message may be.
+    #[error("a payload of {bytes} bytes is over the limit of {limit_bytes}")]
+    TooLarge {
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// The answer is larger than one message may be. Asking again gives the same.
+    #[error("the answer of {bytes} bytes is over the limit of {limit_bytes}")]
+    AnswerTooLarge {
+        /// The size of the answer.
+        bytes: u64,
+        /// The limit.
+        limit_bytes: u64,
+    },
 }
 
 /// Why an operation on a group's members failed.
@@ -240,5 +270,30 @@ impl From<NotApplied> for CommandError {
 impl From<Unknown> for CommandError {
     fn from(error: Unknown) -> Self {
         CommandError::Unknown(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(value: &impl Serialize, golden: &[u8]) {
+        assert_eq!(crate::data::encode(value)[..], *golden);
+    }
+
+    /// Variants are only ever added at the end: nodes of two versions tell each other what went wrong.
+    #[test]
+    fn the_last_errors_of_each_kind_have_these_golden_bytes() {
+        let (bytes, limit_bytes) = (300, 200);
+        check(&CommandError::NotApplied(NotApplied::Malformed("m".into())), &[0, 11, 1, b'm']);
+        check(&CommandError::NotApplied(NotApplied::NoSuchName("n".into())), &[0, 12, 1, b'n']);
+        check(&CommandError::Unknown(Unknown::Stopped(GroupId(7))), &[1, 5, 7]);
+        let reply = Unknown::ReplyTooLarge { bytes, limit_bytes };
+        check(&CommandError::Unknown(reply), &[1, 6, 0xac, 2, 0xc8, 1]);
+        check(&QueryError::Malformed("m".into()), &[9, 1, b'm']);
+        check(&QueryError::NoSuchName("n".into()), &[10, 1, b'n']);
+        check(&QueryError::TooLarge { bytes, limit_bytes }, &[11, 0xac, 2, 0xc8, 1]);
+        check(&QueryError::AnswerTooLarge { bytes, limit_bytes }, &[12, 0xac, 2, 0xc8, 1]);
     }
 }

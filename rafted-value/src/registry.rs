@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::data::{Data, RawData, Typed};
+use crate::data::{Data, RawData, Typed, check_round_trip};
 
 type Make = Arc<dyn Fn() -> Box<dyn RawData> + Send + Sync>;
 
@@ -13,6 +13,7 @@ type Make = Arc<dyn Fn() -> Box<dyn RawData> + Send + Sync>;
 #[derive(Clone, Default)]
 pub struct Registry {
     types: BTreeMap<String, Make>,
+    mistake: Option<String>,
 }
 
 impl Registry {
@@ -22,9 +23,30 @@ impl Registry {
     }
 
     /// Adds a [`Data`] type under its own name. A later registration replaces an earlier one of the same name.
+    ///
+    /// A type whose default value does not come back from its encoding as it was is left out, so that no group of it can
+    /// be founded here: its groups would change, or end, at the next snapshot. [`validate`](Registry::validate) says so.
     #[must_use]
-    pub fn with<D: Data>(self) -> Self {
+    pub fn with<D: Data>(mut self) -> Self {
+        if let Err(reason) = check_round_trip(&D::default()) {
+            let mistake = format!(
+                "the default value of data type {:?} is lost in its encoding: {reason}; postcard knows no \
+                 serde(flatten), untagged, tag or skip_serializing_if",
+                D::NAME
+            );
+            self.mistake.get_or_insert(mistake);
+            return self;
+        }
         self.with_raw(D::NAME, || Box::new(Typed::<D>::default()))
+    }
+
+    /// Says what cannot work, if anything; to be asked before a [`Host`](crate::Host) is started with it.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that names the data type and what is wrong with it.
+    pub fn validate(&self) -> Result<(), String> {
+        self.mistake.clone().map_or(Ok(()), Err)
     }
 
     /// Adds a type in bytes: `make` gives a new empty value, the same on every node.
@@ -47,5 +69,85 @@ impl Registry {
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.types.keys()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+    use crate::data::CommandContext;
+
+    /// A value that leaves no trace where it is `None`.
+    #[derive(Default, Serialize, Deserialize)]
+    struct Skipping {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        value: Option<u64>,
+    }
+
+    /// A value that encodes, and does not decode.
+    #[derive(Default, Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Untagged {
+        #[default]
+        Nothing,
+    }
+
+    /// A value that encodes to other bytes each time it is decoded.
+    #[derive(Default, Serialize, Deserialize)]
+    #[serde(from = "u64", into = "u64")]
+    #[derive(Clone)]
+    struct Growing(u64);
+
+    impl From<u64> for Growing {
+        fn from(value: u64) -> Self {
+            Self(value + 1)
+        }
+    }
+
+    impl From<Growing> for u64 {
+        fn from(value: Growing) -> Self {
+            value.0
+        }
+    }
+
+    macro_rules! data {
+        ($($name:ident)*) => {$(
+            impl Data for $name {
+                const NAME: &'static str = stringify!($name);
+                type Command = ();
+                type Reply = ();
+                type Query = ();
+                type Answer = ();
+
+                fn command(&mut self, _: &CommandContext, (): ()) {}
+
+                fn query(&self, (): ()) {}
+            }
+        )*};
+    }
+
+    /// A value that is whole.
+    #[derive(Default, Serialize, Deserialize)]
+    struct Whole(Option<u64>, Vec<String>);
+
+    data!(Skipping Untagged Growing Whole);
+
+    /// Such a type once changed its value at a failover, or ended its group at a snapshot.
+    #[test]
+    fn a_type_that_its_encoding_loses_is_left_out_and_named() {
+        let check = |registry: Registry, name: &str, reason: &str| {
+            let mistake = registry.validate().unwrap_err();
+            let start = format!("the default value of data type {name:?} is lost in its encoding: {reason}");
+            assert!(mistake.starts_with(&start), "{mistake}");
+            assert!(registry.make(name).is_none());
+            assert!(registry.make("Whole").is_some());
+        };
+        let whole = || Registry::new().with::<Whole>();
+        assert_eq!(whole().validate(), Ok(()));
+        check(whole().with::<Skipping>(), "Skipping", "it does not decode");
+        check(whole().with::<Untagged>(), "Untagged", "it does not decode");
+        check(whole().with::<Growing>(), "Growing", "it decodes to another value");
     }
 }

@@ -29,12 +29,14 @@ pub(crate) struct Membership {
 }
 
 impl Membership {
-    /// Opens the door to the world: a QUIC endpoint on `listen`, under `name` or else the certificate's own.
+    /// Opens the door to the world: a QUIC endpoint on `listen`, under `name` or else the certificate's own. Others are
+    /// told to reach it at `advertise`, or else where it listens.
     pub(crate) async fn open(
         &self,
         listen: SocketAddr,
+        advertise: Option<String>,
         name: Option<&str>,
-    ) -> Result<Arc<dyn Env>, Box<dyn Error>> {
+    ) -> Result<(Endpoint, Arc<dyn Env>), Box<dyn Error>> {
         let identity = Identity::from_files(&self.ca, &self.cert, &self.key)?;
         let name = match (name, identity.names()) {
             (Some(name), _) => name.to_owned(),
@@ -42,7 +44,9 @@ impl Membership {
             (None, []) => return Err(format!("{:?} names nobody", self.cert).into()),
         };
         let node = NodeId(random_u64_from_os().max(1));
-        let endpoint = Endpoint::bind(EndpointConfig::new(listen, node, name.clone(), identity)).await?;
-        Ok(RealEnv::over_quic(endpoint, name))
+        let config =
+            EndpointConfig { advertise, ..EndpointConfig::new(listen, node, name.clone(), identity) };
+        let endpoint = Endpoint::bind(config).await?;
+        Ok((endpoint.clone(), RealEnv::over_quic(endpoint, name)))
     }
 }

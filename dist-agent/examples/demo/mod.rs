@@ -10,7 +10,7 @@ use std::error::Error;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use futures_util::future::{Either, select};
+use futures_util::future::select;
 use tracing_subscriber::EnvFilter;
 
 pub(crate) use self::membership::Membership;
@@ -30,7 +30,7 @@ pub(crate) fn log_to_stderr() {
 }
 
 /// The program's end: quiet if all went well, else one sentence.
-fn end(name: &str, result: Result<(), Box<dyn Error>>) -> ExitCode {
+pub(crate) fn end(name: &str, result: Result<(), Box<dyn Error>>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -40,22 +40,8 @@ fn end(name: &str, result: Result<(), Box<dyn Error>>) -> ExitCode {
     }
 }
 
-/// Runs a program of the demo until it ends by itself, or is told to; then `told` is its result.
-pub(crate) async fn run(
-    name: &str,
-    exit_on_stdin_close: bool,
-    program: impl Future<Output = Result<(), Box<dyn Error>>>,
-    told: Result<(), Box<dyn Error>>,
-) -> ExitCode {
-    let told_to_end = Box::pin(end_of(exit_on_stdin_close));
-    match select(Box::pin(program), told_to_end).await {
-        Either::Left((result, _)) => end(name, result),
-        Either::Right(((), _)) => end(name, told),
-    }
-}
-
-/// Completes on Ctrl-C, and on the end of standard input where that is wanted.
-async fn end_of(stdin_too: bool) {
+/// Completes on Ctrl-C or SIGTERM, and on the end of standard input where that is wanted.
+pub(crate) async fn told_to_end(stdin_too: bool) {
     let (closed, stdin) = tokio::sync::oneshot::channel();
     if stdin_too {
         watch_stdin(closed);
@@ -63,7 +49,22 @@ async fn end_of(stdin_too: bool) {
         // Nobody closes what nobody watches.
         std::mem::forget(closed);
     }
-    select(Box::pin(tokio::signal::ctrl_c()), stdin).await;
+    select(Box::pin(signalled()), stdin).await;
+}
+
+#[cfg(unix)]
+async fn signalled() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let interrupt = Box::pin(tokio::signal::ctrl_c());
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => drop(select(interrupt, Box::pin(terminate.recv())).await),
+        Err(_) => drop(interrupt.await),
+    }
+}
+
+#[cfg(not(unix))]
+async fn signalled() {
+    drop(tokio::signal::ctrl_c().await);
 }
 
 #[allow(clippy::disallowed_methods, reason = "a blocking read of standard input needs a thread of its own")]

@@ -131,11 +131,20 @@ impl Tally {
         lines
     }
 
-    /// Holds every counter against what the clients were told: acknowledged <= value <= acknowledged + unknown.
-    pub(crate) fn compare(&self, values: &[u64]) -> Verdict {
-        assert_eq!(values.len(), self.agents.len(), "every counter is read");
+    /// Holds what came to every counter against what the clients were told:
+    /// acknowledged <= after - before <= acknowledged + unknown.
+    pub(crate) fn compare(&self, before: &[u64], after: &[u64]) -> Verdict {
+        assert_eq!(
+            (before.len(), after.len()),
+            (self.agents.len(), self.agents.len()),
+            "every counter is read twice"
+        );
         let (mut acknowledged, mut lost, mut doubled) = (0, 0, 0);
-        for (told, &value) in self.agents.iter().zip(values) {
+        for ((told, &before), &after) in self.agents.iter().zip(before).zip(after) {
+            // A counter that says less than it did has lost what it had, and all that was added.
+            let gone = before.saturating_sub(after);
+            let value = after.saturating_sub(before);
+            lost += gone;
             let least = told.acknowledged.load(Ordering::Relaxed);
             let most = least + told.unknown.load(Ordering::Relaxed);
             acknowledged += least;
@@ -171,4 +180,27 @@ fn millis(duration: Duration) -> u64 {
 
 fn rate(count: u64, over: Duration) -> u64 {
     if over.is_zero() { 0 } else { (count as f64 / over.as_secs_f64()) as u64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A second run against the same cluster once took what the first had added for doubled.
+    #[test]
+    fn what_was_there_before_is_neither_lost_nor_doubled() {
+        let tally = Tally::new(2, MonoTime::ZERO);
+        (0..3).for_each(|_| tally.acknowledged(0, MonoTime::ZERO, MonoTime::ZERO));
+        tally.unknown(0);
+        let check = |before: [u64; 2], after: [u64; 2], lost: u64, doubled: u64| {
+            let verdict = tally.compare(&before, &after);
+            assert_eq!((verdict.lost, verdict.doubled), (lost, doubled), "{before:?} {after:?}");
+        };
+        check([0, 0], [3, 0], 0, 0);
+        check([100, 7], [103, 7], 0, 0);
+        check([100, 7], [104, 7], 0, 0);
+        check([100, 7], [102, 7], 1, 0);
+        check([100, 7], [105, 8], 0, 2);
+        check([100, 7], [0, 7], 103, 0);
+    }
 }

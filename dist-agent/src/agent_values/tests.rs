@@ -1,5 +1,7 @@
 //! Agents in a shard of their own, without a cluster.
 
+mod encoding;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -60,7 +62,7 @@ fn values() -> AgentValues {
 
 fn command<A: Agent>(value: &mut Option<Hosted>, command: &A::Command) -> Result<A::Reply, AgentReply> {
     let key = format!("quota\0{}\0key", A::TYPE);
-    let payload = crate::wire::join_value(&AgentCommand::User, command);
+    let payload = crate::wire::join_value(&AgentCommand::User, command).unwrap();
     let done = values().command(&CONTEXT, key.as_bytes(), value, &payload).unwrap();
     match split::<AgentReply>(&done.reply).unwrap() {
         (AgentReply::User, reply) => Ok(postcard::from_bytes(reply).unwrap()),
@@ -69,7 +71,7 @@ fn command<A: Agent>(value: &mut Option<Hosted>, command: &A::Command) -> Result
 }
 
 fn query(value: &Hosted) -> (i64, u64) {
-    let payload = crate::wire::join_value(&AgentQuery::User, &());
+    let payload = crate::wire::join_value(&AgentQuery::User, &()).unwrap();
     let answer = values().query(b"quota\0adder\0key", value, &payload).unwrap().answer;
     let (AgentAnswer::User, answer) = split(&answer).unwrap() else { panic!("no answer of the agent") };
     postcard::from_bytes(answer).unwrap()
@@ -120,7 +122,7 @@ fn no_value_of_a_user_is_taken_for_one_of_ours() {
 #[test]
 fn a_command_for_an_unknown_type_is_answered_and_changes_nothing() {
     let values = AgentValues::new(AgentTypes::new());
-    let payload = crate::wire::join_value(&AgentCommand::User, &5_i64);
+    let payload = crate::wire::join_value(&AgentCommand::User, &5_i64).unwrap();
     let mut value = None;
     let done = values.command(&CONTEXT, b"quota\0adder\0key", &mut value, &payload).unwrap();
     assert_eq!(split::<AgentReply>(&done.reply), Ok((AgentReply::UnknownAgentType, &b""[..])));
@@ -137,10 +139,10 @@ fn a_node_without_the_type_keeps_the_bytes_and_answers_so() {
 
     let without = AgentValues::new(AgentTypes::new());
     let mut kept = Some(without.decode(key, &bytes).unwrap());
-    let payload = crate::wire::join_value(&AgentCommand::User, &5_i64);
+    let payload = crate::wire::join_value(&AgentCommand::User, &5_i64).unwrap();
     let done = without.command(&CONTEXT, key, &mut kept, &payload).unwrap();
     assert_eq!(split::<AgentReply>(&done.reply), Ok((AgentReply::UnknownAgentType, &b""[..])));
-    let payload = crate::wire::join_value(&AgentQuery::User, &());
+    let payload = crate::wire::join_value(&AgentQuery::User, &()).unwrap();
     let answer = without.query(key, kept.as_ref().unwrap(), &payload).unwrap().answer;
     assert_eq!(split::<AgentAnswer>(&answer), Ok((AgentAnswer::UnknownAgentType, &b""[..])));
 

@@ -8,7 +8,7 @@ use dist_agent::raft_kv::rafted_value::env::Env;
 use dist_agent::raft_kv::rafted_value::sim::{NetConfig, Sim, SimEnv};
 use dist_agent::{AgentHandle, AgentTypes, DistAgent, DistAgentConfig, StartError};
 
-use crate::agents::Counter;
+use crate::agents::{Counter, Fragile};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const NODES: usize = 3;
@@ -49,7 +49,7 @@ pub(crate) fn config() -> DistAgentConfig {
 
 /// Starts one node's part on its door.
 pub(crate) async fn start(env: Arc<dyn Env>) -> Result<DistAgent, StartError> {
-    DistAgent::start(env, config(), AgentTypes::new().with::<Counter>()).await
+    DistAgent::start(env, config(), AgentTypes::new().with::<Counter>().with::<Fragile>()).await
 }
 
 impl Cluster {

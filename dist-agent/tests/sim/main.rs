@@ -3,4 +3,5 @@
 mod agents;
 mod calls;
 mod cluster;
+mod encoding;
 mod failover;

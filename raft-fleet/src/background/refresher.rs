@@ -7,6 +7,7 @@ use rafted_value::env::timeout;
 
 use crate::cluster_state::{ClusterCommand, ClusterReply};
 use crate::core::Core;
+use crate::formation::{Sight, Sightings};
 
 /// Refreshes the view now and then, more often while somebody waits for a change, and at once after an error.
 pub(crate) async fn run(core: Arc<Core>) {
@@ -27,19 +28,34 @@ pub(crate) async fn run(core: Arc<Core>) {
     }
 }
 
-/// Dials the seeds of a node or client that reaches none of the nodes it knows.
-pub(crate) async fn find_contacts(core: &Core) {
+/// Dials the seeds of a node or client that reaches none of the nodes it knows; what was seen there.
+pub(crate) async fn find_contacts(core: &Core) -> Sightings {
     let limit = core.config.hello_timeout;
     let me = core.node;
-    let found = join_all(core.config.seeds.iter().map(|seed| async move {
-        let peer = core.env.transport().discover(seed, limit).await.ok()?;
-        core.env.transport().set_address(peer.node, seed);
-        (peer.node != me).then_some(peer.node)
+    let looks = join_all(core.config.seeds.iter().map(|seed| async move {
+        let peer = core.env.transport().discover(seed, limit).await;
+        if let Ok(peer) = &peer {
+            core.env.transport().set_address(peer.node, seed);
+        }
+        (seed, peer)
     }));
-    let found: Vec<_> = found.await.into_iter().flatten().collect();
+    let (mut sightings, mut found) = (Sightings::default(), Vec::new());
+    for (seed, peer) in looks.await {
+        let sight = match peer {
+            Ok(peer) if peer.node == me => Sight::Myself,
+            Ok(peer) => {
+                found.push(peer.node);
+                let reason = "it did not tell of a cluster".to_owned();
+                Sight::Strange { name: peer.name, reason }
+            }
+            Err(error) => Sight::nobody(error),
+        };
+        sightings.note(seed, sight);
+    }
     if !found.is_empty() {
         core.views.set_contacts(found);
     }
+    sightings
 }
 
 /// A node that was purged while it was away is not listed any more: it says so and joins again.

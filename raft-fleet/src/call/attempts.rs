@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rafted_value::env::{MonoTime, sleep};
-use rafted_value::{CommandError, Freshness, GroupId, NodeId, NotApplied, QueryError, Unknown};
+use rafted_value::{CommandError, Freshness, GroupConfig, GroupId, NodeId, NotApplied, QueryError, Unknown};
 
 use super::chase::{Chase, Shown};
 use super::line::Ticket;
@@ -23,21 +23,51 @@ pub(crate) struct Target {
     pub(crate) group: GroupId,
     /// The longest retry window that the group allows.
     pub(crate) retry_window_max_ms: u64,
+    /// The largest payload that the group takes.
+    pub(crate) command_bytes_max: u64,
+}
+
+impl Target {
+    /// A group with these settings.
+    pub(crate) fn new(group: GroupId, config: &GroupConfig) -> Self {
+        let &GroupConfig { retry_window_max_ms, command_bytes_max, .. } = config;
+        Self { group, retry_window_max_ms, command_bytes_max }
+    }
 }
 
 /// Why a name leads to no group.
-pub(crate) enum NoRoute {
-    Unknown,
+enum NoRoute {
+    NoSuchName,
     StillFounding,
+    /// The cluster group did not say whether there is one.
+    Unread,
 }
 
 impl NoRoute {
-    fn reason(&self, name: &GroupName) -> String {
+    fn command_error(&self, name: &GroupName) -> CommandError {
+        let error = match self {
+            NoRoute::NoSuchName => NotApplied::NoSuchName(name.as_str().to_owned()),
+            NoRoute::StillFounding => NotApplied::Unreachable(still_founding(name)),
+            NoRoute::Unread => NotApplied::Unreachable(unread(name)),
+        };
+        error.into()
+    }
+
+    fn query_error(&self, name: &GroupName) -> QueryError {
         match self {
-            NoRoute::Unknown => format!("no group named {name:?} exists"),
-            NoRoute::StillFounding => format!("the group named {name:?} is still being founded"),
+            NoRoute::NoSuchName => QueryError::NoSuchName(name.as_str().to_owned()),
+            NoRoute::StillFounding => QueryError::Unreachable(still_founding(name)),
+            NoRoute::Unread => QueryError::Unreachable(unread(name)),
         }
     }
+}
+
+fn still_founding(name: &GroupName) -> String {
+    format!("the group named {name:?} is still being founded")
+}
+
+fn unread(name: &GroupName) -> String {
+    format!("the cluster group did not say in time whether a group named {name:?} exists")
 }
 
 impl Core {
@@ -52,7 +82,7 @@ impl Core {
         let deadline = self.env.now() + options.timeout;
         match self.route(name, deadline).await {
             Ok(target) => self.command_to(target, key_hash, payload, options, deadline).await,
-            Err(no) => Err(NotApplied::Unreachable(no.reason(name)).into()),
+            Err(no) => Err(no.command_error(name)),
         }
     }
 
@@ -67,7 +97,7 @@ impl Core {
         let deadline = self.env.now() + options.timeout;
         match self.route(name, deadline).await {
             Ok(target) => self.query_to(target, freshness, payload, options, deadline).await,
-            Err(no) => Err(QueryError::Unreachable(no.reason(name))),
+            Err(no) => Err(no.query_error(name)),
         }
     }
 
@@ -82,7 +112,7 @@ impl Core {
             if self.refresh_latest(limit).await.is_ok() {
                 view = self.views.current();
                 if target_of(&view, name).is_none() {
-                    return Err(NoRoute::Unknown);
+                    return Err(NoRoute::NoSuchName);
                 }
             }
         }
@@ -96,7 +126,7 @@ impl Core {
             view = match rafted_value::env::timeout(self.env.as_ref(), limit, newer).await {
                 Some(view) => view,
                 None if target_of(&view, name).is_some() => return Err(NoRoute::StillFounding),
-                None => return Err(NoRoute::Unknown),
+                None => return Err(NoRoute::Unread),
             };
         }
     }
@@ -110,10 +140,15 @@ impl Core {
         options: &CallOptions,
         deadline: MonoTime,
     ) -> Result<Bytes, CommandError> {
+        // The group would refuse it, and what is larger than a message could not even be sent to be refused.
+        let (bytes, limit_bytes) = (payload.len() as u64, target.command_bytes_max);
+        if bytes > limit_bytes {
+            return Err(NotApplied::TooLarge { bytes, limit_bytes }.into());
+        }
         let line = self.lines.of(self.env.as_ref(), target.group);
         // The group measures the window by its own clock: leave room for one that is behind ours.
         let allowed = millis(target.retry_window_max_ms / 10 * 9);
-        let window = (options.timeout + options.retry_margin).min(allowed);
+        let window = options.timeout.saturating_add(options.retry_margin).min(allowed);
         let retry_until_ms = self.env.wall_ms().saturating_add(as_ms(window));
         let ticket = loop {
             if let Some(ticket) = line.begin(retry_until_ms, key_hash, payload.clone()) {
@@ -151,9 +186,12 @@ impl Core {
                 return Err(final_error(error, unknown));
             }
             tracing::debug!(group = %target.group, %node, %error, "an attempt at a command ended without a reply");
+            // An attempt that the deadline cut short says less than one before it.
+            let cut = limit < options.attempt_timeout;
             match error {
-                CommandError::Unknown(error) => unknown = Some(error),
-                CommandError::NotApplied(error) => last = Some(error),
+                CommandError::Unknown(error) if !cut || unknown.is_none() => unknown = Some(error),
+                CommandError::NotApplied(error) if !cut || last.is_none() => last = Some(error),
+                _ => (),
             }
             let pause = self.learn_from(&line, target.group, node, shown, &mut chase);
             match pause {
@@ -209,14 +247,22 @@ impl Core {
                 return Err(error);
             }
             tracing::debug!(%group, %node, %error, "an attempt at a query ended without an answer");
-            last = Some(error);
+            // An attempt that the deadline cut short says less than one before it.
+            if limit == options.attempt_timeout || last.is_none() {
+                last = Some(error);
+            }
             match self.learn_from(&line, group, node, shown, &mut chase) {
                 Some(pause) if pause.is_zero() => (),
                 Some(pause) => sleep(self.env.as_ref(), pause.min(left)).await,
                 None => break,
             }
         }
-        Err(last.unwrap_or(QueryError::Timeout { limit_ms: as_ms(options.timeout) }))
+        let limit_ms = as_ms(options.timeout);
+        Err(match last {
+            // The caller waited for the whole call, not for its last attempt.
+            Some(QueryError::Timeout { .. }) | None => QueryError::Timeout { limit_ms },
+            Some(error) => error,
+        })
     }
 
     /// Notes what an attempt has shown. The pause before the next one, or `None` when the group is gone for good.
@@ -298,6 +344,8 @@ impl Core {
     ) -> CommandError {
         let limit_ms = as_ms(options.timeout);
         let error = match (unknown, last) {
+            // The caller waited for the whole call, not for its last attempt.
+            (Some(Unknown::Timeout { .. }), _) => Unknown::Timeout { limit_ms }.into(),
             (Some(unknown), _) => CommandError::Unknown(unknown),
             (None, Some(last)) => CommandError::NotApplied(last),
             (None, None) => {
@@ -313,15 +361,17 @@ impl Core {
 /// A refusal that is not kept in the group's state speaks of one attempt only: an earlier one may still be applied.
 fn final_error(error: CommandError, earlier: Option<Unknown>) -> CommandError {
     match (error, earlier) {
-        (CommandError::NotApplied(NotApplied::RetryWindowTooLong { .. }), Some(unknown)) => unknown.into(),
+        (
+            CommandError::NotApplied(NotApplied::RetryWindowTooLong { .. } | NotApplied::TooLarge { .. }),
+            Some(unknown),
+        ) => unknown.into(),
         (error, _) => error,
     }
 }
 
 fn target_of(view: &View, name: &GroupName) -> Option<(GroupState, Target)> {
     let entry = view.state.groups().get(name)?;
-    let target = Target { group: entry.id, retry_window_max_ms: entry.config.retry_window_max_ms };
-    Some((entry.state, target))
+    Some((entry.state, Target::new(entry.id, &entry.config)))
 }
 
 pub(crate) fn as_ms(duration: Duration) -> u64 {

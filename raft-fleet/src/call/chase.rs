@@ -22,7 +22,9 @@ pub(super) enum Shown {
 impl Shown {
     pub(super) fn by_command(error: &CommandError) -> Self {
         match error {
-            CommandError::Unknown(Unknown::Expired { .. } | Unknown::AlreadyAcknowledged) => Shown::Final,
+            CommandError::Unknown(
+                Unknown::Expired { .. } | Unknown::AlreadyAcknowledged | Unknown::ReplyTooLarge { .. },
+            ) => Shown::Final,
             CommandError::Unknown(Unknown::LeaderChanged(_)) => Shown::Leaderless,
             CommandError::Unknown(_) => Shown::Absent,
             CommandError::NotApplied(error) => match error {
@@ -47,7 +49,11 @@ impl Shown {
             QueryError::NotLeader { leader: Some(leader), .. } => Shown::Redirect(*leader),
             QueryError::NotLeader { leader: None, .. } => Shown::Leaderless,
             QueryError::Overloaded { retry_after_ms } => Shown::Busy(Duration::from_millis(*retry_after_ms)),
-            QueryError::Refused(_) | QueryError::Panicked(_) | QueryError::Malformed(_) => Shown::Final,
+            QueryError::Refused(_)
+            | QueryError::Panicked(_)
+            | QueryError::Malformed(_)
+            | QueryError::TooLarge { .. }
+            | QueryError::AnswerTooLarge { .. } => Shown::Final,
             _ => Shown::Absent,
         }
     }

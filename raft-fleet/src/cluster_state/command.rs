@@ -113,7 +113,10 @@ pub enum ClusterRefusal {
         asked: ClusterId,
     },
     /// Another node, at another address, has this name.
-    #[error("the node name {name:?} is taken by node {node} at {address}")]
+    #[error(
+        "the node name {name:?} is taken by node {node} at {address}; a node that moved is taken in under its new address \
+         once its former life has been silent for the cluster's failure window"
+    )]
     DuplicateName {
         /// The name.
         name: String,

@@ -30,6 +30,10 @@ pub struct Formation {
     refused: BTreeSet<ClusterId>,
     proposal: Option<Proposal>,
     propose_after: MonoTime,
+    /// A node that proposed a record of another number of nodes than this one expects, and that number.
+    other_number: Option<(String, usize)>,
+    /// The node that last denied a proposal of this one.
+    denied_by: Option<NodeId>,
     founded: Option<FoundingRecord>,
     /// Listed nodes that have not yet said that they have activated our record.
     untold: BTreeSet<NodeId>,
@@ -86,6 +90,8 @@ impl Formation {
             refused: BTreeSet::new(),
             proposal: None,
             propose_after: MonoTime::ZERO,
+            other_number: None,
+            denied_by: None,
             founded: None,
             untold: BTreeSet::new(),
             joining: None,
@@ -103,6 +109,33 @@ impl Formation {
         self.fresh(now).map(|peer| peer.info.clone()).collect()
     }
 
+    /// What stands in the way of a cluster, as far as this node knows, for a log line.
+    pub fn obstacle(&self, now: MonoTime) -> String {
+        let expect = self.config.bootstrap_expect;
+        let seen = self.fresh(now).count() + 1;
+        let seeing: Vec<&Peer> = self.fresh(now).filter(|peer| peer.sees_me).collect();
+        let lowest =
+            seeing.iter().min_by_key(|peer| peer.info.node).filter(|peer| peer.info.node < self.me.node);
+        let counted = format!("{seen} of the {expect} nodes of bootstrap_expect are seen");
+        if let Some((name, number)) = &self.other_number {
+            return format!(
+                "{counted}; node {name:?} expects {number}, and the number must be the same on all"
+            );
+        }
+        match (self.denied_by, lowest) {
+            (Some(node), _) => {
+                format!("{counted}; node {node} denied the founding, and may expect another number of nodes")
+            }
+            (None, Some(peer)) if seeing.len() + 1 >= expect => {
+                let name = &peer.info.name;
+                format!(
+                    "{counted}; node {name:?} is to propose the founding, and may expect another number of nodes"
+                )
+            }
+            _ => counted,
+        }
+    }
+
     /// What has become of this node, once something has.
     pub fn outcome(&self, now: MonoTime) -> Option<FormationOutcome> {
         if let Some(record) = &self.founded {
@@ -112,7 +145,7 @@ impl Formation {
         // tell; only when no founder is left that knows the record does the node join like any other.
         let founding = self.grant.as_ref().and_then(|grant| {
             let waited = now.since(grant.formed_since?);
-            (waited < 5 * self.config.seen_max).then_some(grant.record.cluster)
+            (waited < self.config.seen_max.saturating_mul(5)).then_some(grant.record.cluster)
         });
         let formed = self.fresh(now).find_map(|peer| Some((peer.formed?, peer.info.node)));
         formed
@@ -235,6 +268,11 @@ impl Formation {
             let same = grant.record == record && !self.refused.contains(&record.cluster);
             return if same { ProposeReply::Granted } else { ProposeReply::Denied };
         }
+        if record.nodes.len() != self.config.bootstrap_expect
+            && let Some(proposer) = record.proposer().filter(|proposer| proposer.validate().is_ok())
+        {
+            self.other_number = Some((proposer.name.clone(), record.nodes.len()));
+        }
         let expected = record.nodes.len() == self.config.bootstrap_expect
             && record.nodes.is_sorted_by(|a, b| a.node < b.node)
             && record.nodes.iter().all(|info| info.validate().is_ok())
@@ -263,7 +301,10 @@ impl Formation {
                 proposal.granted.insert(from);
             }
             ProposeReply::Granted => (),
-            ProposeReply::Denied => proposal.denied = true,
+            ProposeReply::Denied => {
+                proposal.denied = true;
+                self.denied_by = Some(from);
+            }
         }
     }
 

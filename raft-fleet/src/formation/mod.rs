@@ -17,7 +17,9 @@
 
 mod machine;
 mod message;
+mod patience;
 pub(crate) mod shell;
+mod sightings;
 
 use std::time::Duration;
 
@@ -27,6 +29,7 @@ pub use self::machine::Formation;
 pub use self::message::{
     ActivateReply, FoundingRecord, Hello, HelloReply, ProposeReply, RenounceReply, Standing,
 };
+pub(crate) use self::sightings::{Sight, Sightings};
 use rafted_value::transport::ClusterId;
 
 /// The settings of [`Formation`].

@@ -1,21 +1,18 @@
 //! Carries out what [`Formation`](super::Formation) wants: hellos, proposals, and in the end the cluster group.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::join_all;
 use rafted_value::env::{sleep, timeout};
 use rafted_value::transport::ClusterId;
 use rafted_value::{Data, Found, GroupError, NodeId};
 
-use super::{FormationAction, FormationOutcome, FoundingRecord};
+use super::patience::Patience;
+use super::{FormationAction, FormationOutcome, FoundingRecord, Sight, Standing};
 use crate::cluster_state::{CLUSTER_GROUP, ClusterCommand, ClusterReply, ClusterState};
 use crate::core::{Core, Member};
 use crate::error::FleetError;
 use crate::wire::{FleetReply, FleetRequest, JoinReply};
-
-/// How often a node that waits for others says so.
-const REPORT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// For how long a proposer pushes the news that its record is activated; who misses it learns it by a hello.
 const ACTIVATION_PUSHES_MAX: u32 = 50;
@@ -25,29 +22,31 @@ const STEPS_MAX: u32 = 8;
 
 /// Makes this node part of a cluster: a founder of a new one, or a member of one that is there.
 pub(crate) async fn form_or_join(core: &Arc<Core>, member: &Member) -> Result<(), FleetError> {
-    let mut reported = None;
+    let (limit, interval) = (core.config.formation_wait, core.config.formation_report_interval);
+    let mut patience = Patience::new(core.env.now(), limit, interval);
+    let expected = core.config.bootstrap_expect;
+    tracing::info!(node = %core.node, expected, "looking for a cluster, or for nodes to form one");
     loop {
         say_hello(core, member).await;
         let mut rounds = 0..STEPS_MAX;
         while rounds.next().is_some() && perform(core, member).await {}
-        let now = core.env.now();
-        let outcome = member.formation.lock().outcome(now);
+        let outcome = member.formation.lock().outcome(core.env.now());
         match outcome {
-            Some(FormationOutcome::Founded(record)) => return found(core, member, &record).await,
-            Some(FormationOutcome::Join { cluster, node }) => {
-                if join(core, member, cluster, node).await? {
-                    return Ok(());
-                }
+            Some(FormationOutcome::Founded(record)) => {
+                return found(core, member, &record, &mut patience).await;
             }
-            None => {
-                if reported.is_none_or(|at| now.since(at) >= REPORT_INTERVAL) {
-                    reported = Some(now);
-                    let seen = member.formation.lock().seen(now).len() + 1;
-                    let expected = core.config.bootstrap_expect;
-                    tracing::info!(node = %core.node, seen, expected, "waiting for nodes to form a cluster");
-                }
+            Some(FormationOutcome::Join { cluster, node })
+                if join(core, member, cluster, node, &mut patience).await? =>
+            {
+                return Ok(());
             }
+            _ => (),
         }
+        let now = core.env.now();
+        patience.look(now).tell(core.node, || {
+            let obstacle = member.formation.lock().obstacle(now);
+            format!("{obstacle}; {}", member.sightings.lock())
+        })?;
         let deadline = core.jittered(core.config.hello_interval);
         let wait = deadline.since(core.env.now());
         // Whether the time is up or an activation has come, the next round is due.
@@ -62,14 +61,24 @@ async fn say_hello(core: &Core, member: &Member) {
 }
 
 async fn greet(core: &Core, member: &Member, address: &str) {
+    let sight = look_at(core, member, address).await;
+    member.sightings.lock().note(address, sight);
+}
+
+/// Says hello at one address, and tells who is there.
+async fn look_at(core: &Core, member: &Member, address: &str) -> Sight {
     let limit = core.config.hello_timeout;
     let transport = core.env.transport();
     let peer = match transport.discover(address, limit).await {
         Ok(peer) if peer.node != core.node => peer,
-        Ok(_) => return member.formation.lock().on_nobody(address),
+        Ok(_) => {
+            member.formation.lock().on_nobody(address);
+            return Sight::Myself;
+        }
         Err(error) => {
             tracing::debug!(address, %error, "nobody answers");
-            return member.formation.lock().on_nobody(address);
+            member.formation.lock().on_nobody(address);
+            return Sight::nobody(error);
         }
     };
     transport.set_address(peer.node, address);
@@ -80,17 +89,26 @@ async fn greet(core: &Core, member: &Member, address: &str) {
     };
     let reply = core.ask(peer.node, &FleetRequest::Hello(hello.clone()), limit).await;
     let mut formation = member.formation.lock();
+    let name = peer.name;
     match reply {
         Ok(FleetReply::Hello(reply)) if reply.info.node == peer.node => {
+            let sight = match &reply.standing {
+                Standing::Unformed => Sight::Unformed { name, sees_us: reply.sees.contains(&core.node) },
+                Standing::Founded(record) => Sight::Formed { name, cluster: record.cluster },
+                Standing::Member(cluster) => Sight::Formed { name, cluster: *cluster },
+            };
             formation.on_hello_reply(core.env.now(), address, &hello, reply);
+            sight
         }
         Ok(other) => {
             tracing::debug!(address, ?other, "a hello was answered strangely");
             formation.on_nobody(address);
+            Sight::Strange { name, reason: "it answers what this version does not understand".into() }
         }
         Err(error) => {
             tracing::debug!(address, %error, "a hello was not answered");
             formation.on_nobody(address);
+            Sight::Strange { name, reason: error.to_string() }
         }
     }
 }
@@ -136,7 +154,12 @@ async fn act(core: &Core, member: &Member, action: FormationAction) -> bool {
 }
 
 /// Founds the cluster group together with the other listed nodes, and has it list them.
-async fn found(core: &Arc<Core>, member: &Member, record: &FoundingRecord) -> Result<(), FleetError> {
+async fn found(
+    core: &Arc<Core>,
+    member: &Member,
+    record: &FoundingRecord,
+    patience: &mut Patience,
+) -> Result<(), FleetError> {
     tracing::info!(node = %core.node, cluster = %record.cluster, nodes = record.nodes.len(), "founding a cluster");
     let transport = core.env.transport();
     transport.set_cluster(record.cluster);
@@ -164,11 +187,17 @@ async fn found(core: &Arc<Core>, member: &Member, record: &FoundingRecord) -> Re
         match core.change_cluster(&form, &core.config.call).await {
             Ok(ClusterReply::Refused(refusal)) => return Err(refusal.into()),
             Ok(_) => break,
-            Err(error) => tracing::info!(node = %core.node, %error, "the cluster group does not work yet"),
+            Err(error) => {
+                tracing::debug!(node = %core.node, %error, "the cluster group does not work yet");
+                patience.look(core.env.now()).tell(core.node, || {
+                    let founders = record.nodes.iter().map(|info| info.name.as_str()).collect::<Vec<_>>();
+                    format!("the cluster that {founders:?} found does not answer: {error}")
+                })?;
+            }
         }
         sleep(core.env.as_ref(), core.config.call.retry_interval).await;
     }
-    be_listed(core, member, record.cluster).await
+    be_listed(core, member, record.cluster, patience).await
 }
 
 /// Tells listed nodes that the record is activated, until all know or are gone.
@@ -186,36 +215,54 @@ async fn push_activation(core: &Core) {
 }
 
 /// Asks a node of a cluster to be taken in; says whether it was.
-async fn join(core: &Core, member: &Member, cluster: ClusterId, node: NodeId) -> Result<bool, FleetError> {
+async fn join(
+    core: &Core,
+    member: &Member,
+    cluster: ClusterId,
+    node: NodeId,
+    patience: &mut Patience,
+) -> Result<bool, FleetError> {
     if !member.formation.lock().begin_join(cluster) {
         return Ok(false);
     }
     tracing::info!(node = %core.node, %cluster, through = %node, "joining a cluster");
     let request = FleetRequest::Join { node: member.info.clone(), cluster };
     // Whoever is asked takes two calls at most.
-    let limit = 2 * core.config.call.timeout;
+    let limit = core.config.call.timeout.saturating_mul(2);
     match core.ask(node, &request, limit).await {
         Ok(FleetReply::Join(JoinReply::Joined(state))) if state.cluster() == Some(cluster) => {
             member.formation.lock().joined(cluster);
             core.env.transport().set_cluster(cluster);
             core.views.set_contacts(vec![node]);
             core.learn(*state);
-            be_listed(core, member, cluster).await?;
+            be_listed(core, member, cluster, patience).await?;
             return Ok(true);
         }
         Ok(FleetReply::Join(JoinReply::Refused(refusal))) => {
+            tracing::warn!(node = %core.node, through = %node, %refusal, "the cluster does not take this node in");
             member.formation.lock().join_failed();
             return Err(refusal.into());
         }
-        Ok(other) => tracing::info!(through = %node, ?other, "not taken in yet"),
-        Err(error) => tracing::info!(through = %node, %error, "not taken in yet"),
+        Ok(FleetReply::Join(JoinReply::Retry(reason))) => not_taken_in(member, node, reason),
+        Ok(other) => not_taken_in(member, node, format!("it answered {other:?}")),
+        Err(error) => not_taken_in(member, node, error.to_string()),
     }
     member.formation.lock().join_failed();
     Ok(false)
 }
 
+fn not_taken_in(member: &Member, node: NodeId, reason: String) {
+    tracing::info!(through = %node, reason, "not taken in yet");
+    member.sightings.lock().note(&format!("node {node}"), Sight::NotTakenIn { reason });
+}
+
 /// Waits until the view lists this node.
-async fn be_listed(core: &Core, member: &Member, cluster: ClusterId) -> Result<(), FleetError> {
+async fn be_listed(
+    core: &Core,
+    member: &Member,
+    cluster: ClusterId,
+    patience: &mut Patience,
+) -> Result<(), FleetError> {
     loop {
         if core.views.current().state.nodes().contains_key(&core.node) {
             return Ok(());
@@ -231,7 +278,11 @@ async fn be_listed(core: &Core, member: &Member, cluster: ClusterId) -> Result<(
                     return Err(refusal.into());
                 }
             }
-            Err(error) => tracing::info!(node = %core.node, %error, "the cluster group does not answer yet"),
+            Err(error) => {
+                tracing::debug!(node = %core.node, %error, "the cluster group does not answer yet");
+                let seen = || format!("cluster {cluster} does not say that it lists this node: {error}");
+                patience.look(core.env.now()).tell(core.node, seen)?;
+            }
         }
         sleep(core.env.as_ref(), core.config.call.retry_interval).await;
     }

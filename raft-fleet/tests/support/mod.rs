@@ -37,6 +37,27 @@ impl Data for Counter {
     }
 }
 
+/// Counts its commands; replies and answers are as long as is asked for.
+#[derive(Default, serde::Serialize, serde::Deserialize)]
+pub struct Echo(u64);
+
+impl Data for Echo {
+    const NAME: &'static str = "echo";
+    type Command = (usize, Vec<u8>);
+    type Reply = (u64, Vec<u8>);
+    type Query = (usize, Vec<u8>);
+    type Answer = (u64, Vec<u8>);
+
+    fn command(&mut self, _: &CommandContext, (length, _): (usize, Vec<u8>)) -> (u64, Vec<u8>) {
+        self.0 += 1;
+        (self.0, vec![0; length])
+    }
+
+    fn query(&self, (length, _): (usize, Vec<u8>)) -> (u64, Vec<u8>) {
+        (self.0, vec![0; length])
+    }
+}
+
 pub fn name(number: usize) -> GroupName {
     GroupName::new(&format!("group-{number}")).unwrap()
 }
@@ -79,7 +100,7 @@ impl World {
     pub fn begin(&mut self, place: usize) {
         let env = self.sim.start_node(&format!("node-{place}"), &address(place));
         let config = FleetConfig { zone: format!("zone-{}", place % 3), ..self.config.clone() };
-        let registry = Registry::new().with::<Counter>();
+        let registry = Registry::new().with::<Counter>().with::<Echo>();
         let door: Arc<SimEnv> = env.clone();
         let start = async move { Fleet::start(door, config, registry).await };
         let starting = Some(self.sim.spawn_on(&env, start));

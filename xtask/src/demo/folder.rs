@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs::{self, DirBuilder};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -65,7 +65,8 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         if self.keep {
-            println!("kept: {}", self.path.display());
+            // Whoever piped the output away may be gone by now.
+            let _ = writeln!(io::stdout(), "kept: {}", self.path.display());
         } else if let Err(error) = fs::remove_dir_all(&self.path) {
             eprintln!("{} is left behind: {error}", self.path.display());
         }

@@ -37,15 +37,15 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let interrupts = events.clone();
     // Nobody listens any more once the demo is over; the interrupt then has nothing left to stop.
     ctrlc::set_handler(move || drop(interrupts.send(Event::Interrupted)))?;
+    let screen = Screen::new(events.clone());
     let inbox = Inbox::new(events, receiver);
-    let screen = Screen::new();
     let folder = Folder::new(options.keep)?;
     let programs = build::build(&inbox, &screen)?;
     let outcome = Play::new(programs, options, Pace::default(), &folder, &inbox, &screen).run();
     match outcome {
         Ok(verdict) => {
             screen.clear();
-            println!("{}", verdict.table());
+            screen.print(&verdict.table().to_string());
             verdict.judge().inspect_err(|_| folder.print_logs())
         }
         Err(error) => {

@@ -1,10 +1,13 @@
 //! What the watcher sees: a progress bar on a terminal, a line now and then elsewhere.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::event::Event;
 
 /// The time between two lines where no bar can be drawn.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
@@ -14,25 +17,39 @@ pub(crate) struct Screen {
     /// On a terminal only.
     bar: Option<ProgressBar>,
     lined: Mutex<Option<Instant>>,
+    /// Where it is told that nobody watches any more.
+    events: Sender<Event>,
 }
 
 impl Screen {
-    /// The screen that standard output is.
-    pub(crate) fn new() -> Screen {
+    /// The screen that standard output is. When its reader goes away (`cargo xtask demo | head`) the demo is interrupted.
+    pub(crate) fn new(events: Sender<Event>) -> Screen {
         let bar = io::stdout().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stdout());
             bar.set_style(style("{spinner} {elapsed} {wide_msg}"));
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });
-        Screen { bar, lined: Mutex::new(None) }
+        Screen { bar, lined: Mutex::new(None), events }
+    }
+
+    /// Prints a line for good, where no bar is.
+    pub(crate) fn print(&self, line: &str) {
+        self.print_to(&mut io::stdout().lock(), line);
+    }
+
+    fn print_to(&self, output: &mut impl Write, line: &str) {
+        if writeln!(output, "{line}").and_then(|()| output.flush()).is_err() {
+            // Nobody listens any more once the demo is over.
+            let _ = self.events.send(Event::Interrupted);
+        }
     }
 
     /// Says something that stays.
     pub(crate) fn say(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.println(line),
-            None => println!("{line}"),
+            None => self.print(line),
         }
     }
 
@@ -40,7 +57,7 @@ impl Screen {
     pub(crate) fn wait_for(&self, what: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(what.to_owned()),
-            None => println!("{what}"),
+            None => self.print(what),
         }
     }
 
@@ -63,7 +80,7 @@ impl Screen {
         let mut lined = self.lined.lock().expect("nobody panics while writing a line");
         if lined.is_none_or(|at| at.elapsed() >= LINE_INTERVAL) {
             *lined = Some(Instant::now());
-            println!("{:>4.0} s  {how}", elapsed.as_secs_f64());
+            self.print(&format!("{:>4.0} s  {how}", elapsed.as_secs_f64()));
         }
     }
 
@@ -116,7 +133,33 @@ pub(crate) fn latency(us: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::channel;
+
     use super::*;
+
+    /// A pipe whose reader has gone.
+    struct Broken;
+
+    impl Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// It once was a panic.
+    #[test]
+    fn a_reader_that_goes_away_interrupts_the_demo() {
+        let (events, receiver) = channel();
+        let screen = Screen::new(events);
+        screen.print_to(&mut Vec::new(), "read");
+        assert!(receiver.try_recv().is_err());
+        screen.print_to(&mut Broken, "not read");
+        assert!(matches!(receiver.try_recv(), Ok(Event::Interrupted)));
+    }
 
     #[test]
     fn numbers_are_printed_for_readers() {

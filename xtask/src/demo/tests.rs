@@ -41,8 +41,9 @@ fn play(scenario: &str, no_kill: bool, with_events: impl FnOnce(Sender<Event>)) 
     fs::write(folder.path().join("scenario"), scenario).expect("the folder is ours");
     let (events, receiver) = channel();
     with_events(events.clone());
+    let screen = Screen::new(events.clone());
     let inbox = Inbox::new(events, receiver);
-    let verdict = Play::new(programs, &options, pace, &folder, &inbox, &Screen::new()).run();
+    let verdict = Play::new(programs, &options, pace, &folder, &inbox, &screen).run();
 
     let certificates =
         fs::read_to_string(folder.path().join("certificates")).expect("certificates were made");

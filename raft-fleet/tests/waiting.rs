@@ -1,0 +1,78 @@
+//! Nodes and clients that find no cluster: they end with an error that says what they saw.
+
+mod support;
+
+use raft_fleet::{Fleet, FleetError};
+use support::{SECOND, World, address};
+
+/// What a node says that gave up.
+fn gave_up(world: &mut World, place: usize) -> String {
+    let result = world.try_finish(place, 60 * SECOND).expect("it ends");
+    let error = result.map(drop).expect_err("there is no cluster");
+    assert!(matches!(error, FleetError::NotPartOfACluster { .. }), "{error}");
+    error.to_string()
+}
+
+#[track_caller]
+fn says(error: &str, parts: &[&str]) {
+    parts.iter().for_each(|part| assert!(error.contains(part), "{part:?} is not in {error:?}"));
+}
+
+fn impatient(seed: u64, count: usize) -> World {
+    let mut world = World::new(seed, count);
+    world.config.formation_wait = 20 * SECOND;
+    world
+}
+
+/// It once waited for ever, and said how many it had seen at a level that nobody looks at.
+#[test]
+fn a_node_that_lacks_others_gives_up_and_says_who_was_there() {
+    let mut world = impatient(51, 3);
+    world.begin(0);
+    world.begin(1);
+    let error = gave_up(&mut world, 0);
+    says(&error, &["in 20s", "2 of the 3 nodes of bootstrap_expect are seen", "host-1:1 is node \"node-1\""]);
+    says(&error, &["host-2:1 has nobody for us: "]);
+    assert!(world.sim.elapsed() >= 20 * SECOND);
+}
+
+#[test]
+fn nodes_that_expect_different_numbers_say_so() {
+    let mut world = impatient(52, 2);
+    world.begin(0);
+    world.config.bootstrap_expect = 3;
+    world.begin(1);
+    let errors = [gave_up(&mut world, 0), gave_up(&mut world, 1)];
+    // The one with the lower id proposes or does not, as the seed has it; each has something to say.
+    assert!(
+        errors.iter().any(|error| error.contains("another number of nodes") || error.contains("expects"))
+    );
+    says(&errors[0], &["2 of the 2 nodes of bootstrap_expect are seen"]);
+    says(&errors[1], &["2 of the 3 nodes of bootstrap_expect are seen"]);
+}
+
+#[test]
+fn founders_whose_others_died_at_the_worst_moment_give_up() {
+    for seed in 60..64 {
+        let mut world = impatient(seed, 3);
+        (0..3).for_each(|place| world.begin(place));
+        world.sim.run_for(SECOND / 4);
+        world.kill(1);
+        world.kill(2);
+        gave_up(&mut world, 0);
+    }
+}
+
+/// It once said only how many seeds there were.
+#[test]
+fn a_client_that_finds_no_cluster_says_what_was_at_each_seed() {
+    let mut world = impatient(53, 3);
+    world.begin(0);
+    let env = world.sim.start_node("client", "client:1");
+    let (door, config) = (env.clone(), world.config.clone());
+    let connect = world.sim.spawn_on(&env, async move { Fleet::connect(door, config).await });
+    let error = world.sim.run_until(60 * SECOND, connect).flatten().expect("it ends").map(drop).unwrap_err();
+    let error = error.to_string();
+    let alive = format!("{} is node \"node-0\": it did not tell of a cluster", address(0));
+    says(&error, &["none of 3 seeds answered", "in 30s: ", &alive, "host-1:1 has nobody for us: "]);
+}
