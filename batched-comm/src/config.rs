@@ -53,6 +53,18 @@ pub struct EndpointConfig {
     pub keep_alive_interval: Duration,
     /// A connection from which nothing came for this time is dead: its calls in flight are lost. Default: 3 s.
     pub idle_timeout: Duration,
+    /// Beats, each a `keep_alive_interval`, in which nothing came from a peer until it is suspected; at least 2.
+    /// Default: 3.
+    pub suspect_after_beats_missed: u32,
+    /// Whether to hold a lifeline to each peer: an idle TCP connection, on the port of the same number, that tells of
+    /// a killed process within a round trip. Default: true. Where that port cannot be listened on or reached,
+    /// connections do without.
+    pub lifeline: bool,
+    /// Events of peers that wait for a slow watch; it misses the oldest ones past that. Default: 1,024.
+    pub peer_events_max: usize,
+    /// How long [`close`](crate::Endpoint::close) waits until what is queued was sent and the peers know.
+    /// Default: 1 s.
+    pub close_timeout: Duration,
     /// A peer that stops in the middle of a message is cut off after this time. Default: 10 s.
     pub stall_timeout: Duration,
     /// Connections, handshakes included; further ones are refused. Default: 1,024.
@@ -94,6 +106,10 @@ impl EndpointConfig {
             reconnect_give_up: Duration::from_secs(60),
             keep_alive_interval: Duration::from_millis(500),
             idle_timeout: Duration::from_secs(3),
+            suspect_after_beats_missed: 3,
+            lifeline: true,
+            peer_events_max: 1024,
+            close_timeout: Duration::from_secs(1),
             stall_timeout: Duration::from_secs(10),
             connections_max: 1024,
             handshakes_max: 128,
@@ -141,6 +157,16 @@ impl EndpointConfig {
                 "{:?} is not below the idle timeout of {:?}",
                 self.keep_alive_interval, self.idle_timeout
             ),
+        )?;
+        require(
+            self.suspect_after_beats_missed >= 2,
+            "suspect_after_beats_missed",
+            format!("{} would suspect healthy peers", self.suspect_after_beats_missed),
+        )?;
+        require(
+            (1..=1 << 20).contains(&self.peer_events_max),
+            "peer_events_max",
+            format!("{} is outside 1 to 1,048,576", self.peer_events_max),
         )?;
         require(
             !self.reconnect_backoff_min.is_zero() && self.reconnect_backoff_min <= self.reconnect_backoff_max,

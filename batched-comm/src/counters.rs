@@ -50,6 +50,12 @@ counters! {
     refused_too_many_connections,
     /// Handshakes with something that is not this protocol.
     refused_malformed,
+    /// TCP connections for lifelines that were refused: too many, too slow, a nonce nobody waits for.
+    lifelines_refused,
+    /// Lifelines that were bound to a connection, from both sides.
+    lifelines_held,
+    /// Connections left without a lifeline, and lifelines that broke without telling anything.
+    lifelines_missing,
     /// Incoming handshakes that ended before they said anything: time out, garbage, a vanished peer.
     handshakes_broken,
     /// Dials that went wrong without a refusal.
@@ -58,6 +64,10 @@ counters! {
     connections_established,
     /// Established connections that ended.
     connections_lost,
+    /// Peers that were suspected for their silence.
+    peers_suspected,
+    /// Peers whose process was seen to end.
+    peers_died,
     /// Connections closed because a frame was oversized, truncated, stalled or malformed.
     frames_refused,
     /// Casts refused or dropped: no connection, no address, a full queue, too large.

@@ -21,6 +21,7 @@ use crate::id::{ClusterId, NodeId, ServiceId};
 use crate::lane::Lane;
 use crate::local::{LocalError, LocalLanes};
 use crate::peer::Peer;
+use crate::peer_event::PeerEvents;
 use crate::peer_info::PeerInfo;
 use crate::queue::{PushError, Pushed};
 use crate::shared::Shared;
@@ -29,8 +30,8 @@ use crate::tls::client_config;
 
 /// A node's door to the others: sends and receives messages over one connection per peer.
 ///
-/// Clones share one endpoint; when the last one is dropped it closes as if by [`close`](Endpoint::close),
-/// without waiting.
+/// Clones share one endpoint; when the last one is dropped it closes as if by [`close`](Endpoint::close), in the
+/// background: a program that ends right after it should wait for `close` instead.
 #[derive(Clone)]
 pub struct Endpoint {
     handle: Arc<Handle>,
@@ -41,11 +42,24 @@ struct Handle {
     shared: Arc<Shared>,
     local: LocalLanes,
     local_addr: SocketAddr,
+    runtime: tokio::runtime::Handle,
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared.close();
+        if !self.shared.is_closed() {
+            let closing = Closing(self.shared.clone());
+            self.runtime.spawn(async move { closing.0.leave().await });
+        }
+    }
+}
+
+/// Closes the endpoint at the latest when it is dropped: a runtime that is gone drops the task unseen.
+struct Closing(Arc<Shared>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
@@ -72,7 +86,7 @@ impl Endpoint {
             return Err(BindError::NameNotCertified { name: config.name, certified });
         }
         let counters = Arc::new(LiveCounters::default());
-        let quinn = open_socket(&config, &counters)?;
+        let (quinn, listener) = open_socket(&config, &counters)?;
         let listen_error = |source| BindError::Listen { listen: config.listen, source };
         let local_addr = quinn.local_addr().map_err(listen_error)?;
         let advertised: Arc<str> = match &config.advertise {
@@ -83,10 +97,12 @@ impl Endpoint {
             .map_err(|source| BindError::Identity { name: config.name.clone(), source })?;
         let shared = Arc::new(Shared::new(config, advertised, quinn, client, counters));
         tokio::spawn(accept_connections(shared.clone()));
+        shared.start_lifelines(listener);
         let config = &shared.config;
         let local = LocalLanes::start(config.node, config.queue_messages_max, &shared.services);
         tracing::info!(node = %config.node, name = config.name, %local_addr, "endpoint bound");
-        Ok(Endpoint { handle: Arc::new(Handle { shared, local, local_addr }) })
+        let runtime = tokio::runtime::Handle::current();
+        Ok(Endpoint { handle: Arc::new(Handle { shared, local, local_addr, runtime }) })
     }
 
     fn shared(&self) -> &Arc<Shared> {
@@ -198,7 +214,7 @@ impl Endpoint {
             bytes,
             bytes_max,
         })?;
-        if self.shared().is_closed() {
+        if self.shared().is_leaving() {
             return Err(SendError::Closed);
         }
         self.handle.local.push(lane, service, payload, None).map_err(|error| match error {
@@ -298,7 +314,7 @@ impl Endpoint {
             bytes,
             bytes_max,
         })?;
-        if self.shared().is_closed() {
+        if self.shared().is_leaving() {
             return Err(CallError::Closed);
         }
         self.handle.local.push(lane, service, payload, Some(waiter)).map_err(|error| match error {
@@ -324,11 +340,10 @@ impl Endpoint {
     }
 
     fn peer(&self, node: NodeId) -> Result<Arc<Peer>, Failure> {
-        match self.shared().peer(node) {
-            Some(peer) => Ok(peer),
-            None if self.shared().is_closed() => Err(Failure::Closed),
-            None => Err(Failure::NoAddress),
+        if self.shared().is_leaving() {
+            return Err(Failure::Closed);
         }
+        self.shared().peer(node).ok_or(Failure::NoAddress)
     }
 
     /// Dials an address and learns who lives there; the connection is kept and used for that node.
@@ -337,7 +352,7 @@ impl Endpoint {
     /// `Unreachable` when nobody answers in time, `Refused` when one of the two does not want the other (this
     /// node's own address included).
     pub async fn discover(&self, address: &str, timeout: Duration) -> Result<PeerInfo, CallError> {
-        if self.shared().is_closed() {
+        if self.shared().is_leaving() {
             return Err(CallError::Closed);
         }
         dial(self.shared(), address, None, Instant::now() + timeout)
@@ -356,10 +371,20 @@ impl Endpoint {
         peers.iter().filter(|peer| peer.link().is_some()).map(|peer| peer.node).collect()
     }
 
-    /// Closes the endpoint: what is queued is dropped, calls in flight are lost, peers are told. Waits until
-    /// they have been, or a second has passed.
+    /// Events of all peers from now on: who is connected, suspected, gone, and why.
+    ///
+    /// To know who is connected already, ask [`connected`](Endpoint::connected) after this. All of it is a hint: a
+    /// peer that is reported down may live behind a broken network.
+    pub fn watch_peers(&self) -> PeerEvents {
+        self.shared().peer_events.watch()
+    }
+
+    /// Closes the endpoint. Nothing more is taken; what is queued is written, waiting for a connection that is being
+    /// made where it must, and each peer gets a goodbye once it has everything. Calls in flight are lost.
+    ///
+    /// That takes at most [`close_timeout`](EndpointConfig::close_timeout); what was not written by then is dropped.
     pub async fn close(&self) {
-        self.shared().close();
+        self.shared().leave().await;
         let idle = self.shared().quinn.wait_idle();
         let _ = timeout_at(Instant::now() + Duration::from_secs(1), idle).await;
     }

@@ -78,7 +78,18 @@ pub(crate) enum Pushed {
     MustFlush,
 }
 
-/// What [`LaneQueue::poll_take`] took.
+/// What a lane's writer has to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Turn {
+    /// Something waits.
+    Write,
+    /// Nothing waits and nothing more will come.
+    Finish,
+    /// The queue belongs to another connection by now.
+    Stop,
+}
+
+/// What [`LaneQueue::take`] took.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Batch {
     pub(crate) messages: usize,
@@ -101,6 +112,8 @@ struct Queue {
     writer: Option<Waker>,
     /// A batch was taken that is not written completely: the writer must go on.
     is_unfinished: bool,
+    /// The endpoint is about to close: the writer ends when nothing waits any more.
+    is_finishing: bool,
     /// Readers that are handing out messages: what that brings about is flushed when they are done.
     corks: u32,
     /// The last batch had several messages: the next ones are worth gathering.
@@ -140,6 +153,7 @@ impl LaneQueue {
             link: 0,
             writer: None,
             is_unfinished: false,
+            is_finishing: false,
             corks: 0,
             is_busy: false,
             flushed: None,
@@ -243,6 +257,7 @@ impl LaneQueue {
         queue.link = link;
         queue.corks = 0;
         queue.is_unfinished = false;
+        queue.is_finishing = false;
         wake(queue);
     }
 
@@ -255,18 +270,35 @@ impl LaneQueue {
         taken
     }
 
-    /// Ready when there is something to write for the writer of connection `link` (true), or when the queue
-    /// belongs to another connection by now (false). One task at a time.
-    pub(crate) fn poll_ready(&self, link: u64, context: &Context<'_>) -> Poll<bool> {
+    /// Lets the writer of connection `link` end when it has written what waits.
+    pub(crate) fn finish(&self, link: u64) {
+        let mut queue = self.queue.lock();
+        if queue.link == link {
+            queue.is_finishing = true;
+            wake(queue);
+        }
+    }
+
+    /// Whether messages wait and a connection may still come for them.
+    pub(crate) fn awaits_connection(&self) -> bool {
+        let queue = self.queue.lock();
+        queue.waiting.messages > 0 && queue.gate == Gate::Open
+    }
+
+    /// Ready when the writer of connection `link` has something to do. One task at a time.
+    pub(crate) fn poll_ready(&self, link: u64, context: &Context<'_>) -> Poll<Turn> {
         let mut queue = self.queue.lock();
         if queue.link != link {
-            return Poll::Ready(false);
+            return Poll::Ready(Turn::Stop);
         }
-        if queue.waiting.messages == 0 && !queue.is_unfinished {
-            queue.writer = Some(context.waker().clone());
-            return Poll::Pending;
+        if queue.waiting.messages > 0 || queue.is_unfinished {
+            return Poll::Ready(Turn::Write);
         }
-        Poll::Ready(true)
+        if queue.is_finishing {
+            return Poll::Ready(Turn::Finish);
+        }
+        queue.writer = Some(context.waker().clone());
+        Poll::Pending
     }
 
     /// Whether the next batch is worth gathering.

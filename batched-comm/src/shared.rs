@@ -4,18 +4,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use quinn::VarInt;
 use ring::rand::{SecureRandom, SystemRandom};
-use tokio::time::Instant;
+use tokio::net::TcpListener;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, timeout};
 
 use crate::config::EndpointConfig;
 use crate::counters::LiveCounters;
 use crate::error::Failure;
-use crate::hello::Hello;
+use crate::hello::{Features, Hello};
 use crate::id::{ClusterId, NodeId};
+use crate::lifeline::{Lifelines, accept_lifelines};
 use crate::log_limit::LogLimit;
 use crate::peer::Peer;
+use crate::peer_event::PeerEventSource;
 use crate::refusal::Refusal;
 use crate::services::Services;
 
@@ -32,6 +36,13 @@ pub(crate) struct Shared {
     pub(crate) counters: Arc<LiveCounters>,
     cluster: RwLock<Option<ClusterId>>,
     peers: RwLock<BTreeMap<NodeId, Arc<Peer>>>,
+    pub(crate) peer_events: PeerEventSource,
+    pub(crate) lifelines: Lifelines,
+    /// Whether the port of lifelines is listened on.
+    takes_lifelines: AtomicBool,
+    lacks_lifeline: AtomicBool,
+    lifeline_task: Mutex<Option<AbortHandle>>,
+    is_leaving: AtomicBool,
     is_closed: AtomicBool,
     log_limit: LogLimit,
 }
@@ -46,6 +57,12 @@ impl Shared {
     ) -> Shared {
         Shared {
             cluster: RwLock::new(config.cluster),
+            peer_events: PeerEventSource::new(config.peer_events_max),
+            lifelines: Lifelines::new(config.connections_max),
+            takes_lifelines: AtomicBool::new(false),
+            lacks_lifeline: AtomicBool::new(false),
+            lifeline_task: Mutex::new(None),
+            is_leaving: AtomicBool::new(false),
             config,
             advertised,
             instance: random_u64(),
@@ -68,6 +85,34 @@ impl Shared {
             name: self.config.name.clone(),
             advertised: self.advertised.to_string(),
         }
+    }
+
+    /// What this node can do.
+    pub(crate) fn features(&self) -> Features {
+        if self.config.lifeline { Features::LIFELINE } else { Features::default() }
+    }
+
+    /// Starts to take lifelines in, if they are wanted.
+    pub(crate) fn start_lifelines(self: &Arc<Shared>, listener: Option<TcpListener>) {
+        if self.config.lifeline {
+            self.takes_lifelines.store(listener.is_some(), Ordering::Release);
+            let task = tokio::spawn(accept_lifelines(self.clone(), listener));
+            *self.lifeline_task.lock() = Some(task.abort_handle());
+        }
+    }
+
+    /// Whether peers can reach the port of lifelines, as far as this node knows.
+    pub(crate) fn takes_lifelines(&self) -> bool {
+        self.takes_lifelines.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_takes_lifelines(&self) {
+        self.takes_lifelines.store(true, Ordering::Release);
+    }
+
+    /// True once: the first time that a connection stays without a lifeline.
+    pub(crate) fn is_first_missing_lifeline(&self) -> bool {
+        !self.lacks_lifeline.swap(true, Ordering::Relaxed)
     }
 
     pub(crate) fn cluster(&self) -> Option<ClusterId> {
@@ -131,15 +176,40 @@ impl Shared {
         self.is_closed.load(Ordering::Acquire)
     }
 
+    /// Whether the endpoint takes nothing more from its user.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.is_leaving.load(Ordering::Acquire)
+    }
+
+    /// Has everything that waits written, says goodbye to all peers at the same time, and closes.
+    pub(crate) async fn leave(self: &Arc<Shared>) {
+        if !self.is_leaving.swap(true, Ordering::AcqRel) {
+            let mut goodbyes = JoinSet::new();
+            for peer in self.peers() {
+                goodbyes.spawn(async move { peer.leave().await });
+            }
+            let all = async { while goodbyes.join_next().await.is_some() {} };
+            if timeout(self.config.close_timeout, all).await.is_err() {
+                tracing::info!(node = %self.config.node, "closed before every peer had everything");
+            }
+        }
+        self.close();
+    }
+
     /// Ends everything: what is queued is dropped, what is in flight is lost, peers are told.
     pub(crate) fn close(&self) {
+        self.is_leaving.store(true, Ordering::Release);
         if self.is_closed.swap(true, Ordering::AcqRel) {
             return;
+        }
+        if let Some(task) = self.lifeline_task.lock().take() {
+            task.abort();
         }
         for peer in self.peers() {
             peer.forget(self, &Failure::Closed);
         }
         self.quinn.close(Refusal::ShuttingDown.code(), b"the endpoint is closed");
+        self.peer_events.close();
     }
 
     /// Counts and logs a connection that this node refuses, and tells the peer.

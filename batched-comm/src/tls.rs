@@ -13,10 +13,9 @@ use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::config::EndpointConfig;
+use crate::hello::WireVersion;
 use crate::identity::IdentityError;
 
-/// Tells this protocol from others on the same port; its version is a matter of the handshake.
-const ALPN: &[u8] = b"batched-comm";
 /// The name asked for in TLS: peers are known by CA and node name, not by where they live.
 pub(crate) const SERVER_NAME: &str = "batched-comm";
 
@@ -33,7 +32,7 @@ pub(crate) fn server_config(config: &EndpointConfig) -> Result<quinn::ServerConf
         .with_client_cert_verifier(verifier)
         .with_single_cert(identity.chain().to_vec(), identity.key().clone_key())
         .map_err(|error| unusable(error.to_string()))?;
-    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.alpn_protocols = protocols();
     // No resumption and no 0-RTT: every connection proves its certificate, and nothing can be replayed.
     tls.send_tls13_tickets = 0;
     tls.max_early_data_size = 0;
@@ -56,13 +55,18 @@ pub(crate) fn client_config(config: &EndpointConfig) -> Result<quinn::ClientConf
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_client_auth_cert(identity.chain().to_vec(), identity.key().clone_key())
         .map_err(|error| unusable(error.to_string()))?;
-    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.alpn_protocols = protocols();
     tls.resumption = rustls::client::Resumption::disabled();
     tls.enable_early_data = false;
     let crypto = QuicClientConfig::try_from(tls).map_err(|error| unusable(error.to_string()))?;
     let mut client = quinn::ClientConfig::new(Arc::new(crypto));
     client.transport_config(transport_config(config));
     Ok(client)
+}
+
+/// The names of the wire versions, the best one first: the accepting side takes the first that both know.
+fn protocols() -> Vec<Vec<u8>> {
+    WireVersion::ALL.map(|version| version.alpn().to_vec()).into()
 }
 
 fn unusable(detail: String) -> IdentityError {

@@ -17,7 +17,7 @@ use tokio::task::yield_now;
 use crate::counters::LiveCounters;
 use crate::lane::Lane;
 use crate::link::Link;
-use crate::queue::{Batch, LaneQueue};
+use crate::queue::{Batch, LaneQueue, Turn};
 
 /// A lane's stream, while nobody writes.
 #[derive(Default)]
@@ -58,14 +58,24 @@ impl LaneStream {
 ///
 /// A batch that cannot be written completely is lost, and its casts are counted as dropped.
 pub(crate) async fn write_lane(link: Arc<Link>, lane: Lane) {
+    write_batches(&link, lane).await;
+    link.lane_written();
+}
+
+async fn write_batches(link: &Link, lane: Lane) {
     let queue = link.peer.lane(lane);
     let counters = &link.shared.counters;
     let parking = link.stream(lane);
     let mut is_open = false;
     loop {
         consume_budget().await;
-        if !poll_fn(|context| queue.poll_ready(link.id, context)).await {
-            return;
+        match poll_fn(|context| queue.poll_ready(link.id, context)).await {
+            Turn::Write => {}
+            Turn::Finish => {
+                let parked = parking.parked.lock().take();
+                return finish(parked).await;
+            }
+            Turn::Stop => return,
         }
         if queue.is_busy() || link.peer.calls.in_flight() > 1 {
             // Whoever woke this task is one of many that are about to send: they go first, for a larger batch.
@@ -76,7 +86,7 @@ pub(crate) async fn write_lane(link: Arc<Link>, lane: Lane) {
         let mut parked = match parked {
             Some(parked) => parked,
             None if is_open => return,
-            None => match open(&link, lane).await {
+            None => match open(link, lane).await {
                 Some(opened) => opened,
                 None => return,
             },
@@ -96,6 +106,16 @@ pub(crate) async fn write_lane(link: Arc<Link>, lane: Lane) {
         let mut parking = parking.parked.lock();
         *parking = Some(parked);
         queue.flushed(link.id, false);
+    }
+}
+
+/// Ends a lane's stream and waits until the peer has all of it. A lane that nothing was sent on has none.
+async fn finish(parked: Option<Parked>) {
+    // What goes wrong here means that the connection is gone.
+    if let Some(Parked { mut stream, .. }) = parked
+        && stream.finish().is_ok()
+    {
+        let _ = stream.stopped().await;
     }
 }
 

@@ -10,8 +10,8 @@ const LINK: u64 = 7;
 fn take(queue: &LaneQueue, link: u64) -> Option<(Batch, Vec<Bytes>)> {
     let mut pieces = Vec::new();
     match queue.poll_ready(link, &Context::from_waker(Waker::noop())) {
-        Poll::Ready(true) => queue.take(link, &mut pieces).map(|batch| (batch, pieces)),
-        Poll::Ready(false) | Poll::Pending => None,
+        Poll::Ready(Turn::Write) => queue.take(link, &mut pieces).map(|batch| (batch, pieces)),
+        Poll::Ready(_) | Poll::Pending => None,
     }
 }
 
@@ -146,7 +146,7 @@ fn a_batch_that_is_not_written_completely_calls_the_writer() {
     assert!(queue.take(LINK, &mut pieces).is_some());
     queue.flushed(LINK, true);
     assert!(queue.queue.lock().writer.is_none(), "the writer was woken");
-    assert_eq!(queue.poll_ready(LINK, &Context::from_waker(Waker::noop())), Poll::Ready(true));
+    assert_eq!(queue.poll_ready(LINK, &Context::from_waker(Waker::noop())), Poll::Ready(Turn::Write));
     queue.flushed(LINK, false);
     assert_eq!(queue.poll_ready(LINK, &Context::from_waker(Waker::noop())), Poll::Pending);
 }
