@@ -8,6 +8,7 @@ use crate::error::BindError;
 use crate::id::{ClusterId, NodeId};
 use crate::identity::Identity;
 use crate::lane::Lane;
+use crate::lane_settings::LaneSettings;
 
 /// The settings of an [`Endpoint`](crate::Endpoint); [`EndpointConfig::new`] fills in the defaults.
 ///
@@ -31,6 +32,13 @@ pub struct EndpointConfig {
     pub message_bytes_max: usize,
     /// Largest payload on the bulk lane. Default: 64 MiB.
     pub bulk_message_bytes_max: usize,
+    /// How each lane is written at first: control, normal, bulk. Default: [`LaneSettings::of`] each.
+    pub lanes: [LaneSettings; 3],
+    /// Bytes that this node sends in a second on its bulk lanes, all peers together; `None` for no cap.
+    /// Default: 64 MiB.
+    pub bulk_bytes_per_second_max: Option<u64>,
+    /// Batches in one collection of sending statistics. Default: 65,536.
+    pub stats_batches_max: usize,
     /// Messages that may wait on one lane to one peer; one more is refused. Default: 65,536.
     pub queue_messages_max: usize,
     /// Bytes that may wait on one lane to one peer; a message that would exceed them is refused, except that an
@@ -97,6 +105,9 @@ impl EndpointConfig {
             identity,
             message_bytes_max: 4 << 20,
             bulk_message_bytes_max: 64 << 20,
+            lanes: Lane::ALL.map(LaneSettings::of),
+            bulk_bytes_per_second_max: Some(64 << 20),
+            stats_batches_max: 65_536,
             queue_messages_max: 65_536,
             queue_bytes_max: 16 << 20,
             calls_in_flight_max: 16_384,
@@ -131,6 +142,9 @@ impl EndpointConfig {
         let require = |holds: bool, setting: &'static str, problem: String| {
             if holds { Ok(()) } else { Err(BindError::Setting { setting, problem }) }
         };
+        for lane in &self.lanes {
+            lane.check()?;
+        }
         let payload_max = self.message_bytes_max.max(self.bulk_message_bytes_max);
         require(
             is_node_name(&self.name),
@@ -144,6 +158,11 @@ impl EndpointConfig {
             format!("{advertise_bytes} bytes are over the limit of 255"),
         )?;
         require(payload_max <= 1 << 30, "message_bytes_max", format!("{payload_max} bytes are over 1 GiB"))?;
+        require(
+            self.bulk_bytes_per_second_max != Some(0),
+            "bulk_bytes_per_second_max",
+            "0 would send nothing".to_owned(),
+        )?;
         require(self.queue_messages_max > 0, "queue_messages_max", "0 would refuse everything".to_owned())?;
         require(
             (1..=1 << 24).contains(&self.calls_in_flight_max),

@@ -90,8 +90,10 @@ counters! {
     messages_sent,
     /// Batches they were sent in.
     batches_sent,
-    /// Bytes in them, frame headers included.
+    /// Bytes in them, frame headers included, after compression.
     bytes_sent,
+    /// The same before compression.
+    bytes_sent_raw,
     /// Messages received.
     messages_received,
 }

@@ -105,7 +105,7 @@ impl Endpoint {
         Ok(Endpoint { handle: Arc::new(Handle { shared, local, local_addr, runtime }) })
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.handle.shared
     }
 
@@ -189,9 +189,35 @@ impl Endpoint {
             return self.cast_locally(lane, service, payload);
         }
         let peer = self.peer(to).map_err(|failure| failure.send_error(to))?;
-        match peer.lane(lane).push_cast(service, &payload) {
+        let pushed = peer.lane(lane).push_cast(service, &payload);
+        self.after_push(&peer, lane, pushed)
+    }
+
+    /// Queues one cast for several services of a node.
+    pub(crate) fn cast_fan_out(
+        &self,
+        to: NodeId,
+        lane: Lane,
+        services: &[ServiceId],
+        payload: &Bytes,
+    ) -> Result<(), SendError> {
+        let result = self.peer(to).map_err(|failure| failure.send_error(to)).and_then(|peer| {
+            let pushed = peer.lane(lane).push_fan_out(services, payload);
+            self.after_push(&peer, lane, pushed)
+        });
+        result.inspect_err(|_| self.shared().counters.casts_dropped.increment())
+    }
+
+    fn after_push(
+        &self,
+        peer: &Arc<Peer>,
+        lane: Lane,
+        pushed: Result<Pushed, PushError>,
+    ) -> Result<(), SendError> {
+        let to = peer.node;
+        match pushed {
             Ok(pushed) => {
-                self.follow_up(&peer, lane, pushed);
+                self.follow_up(peer, lane, pushed);
                 Ok(())
             }
             Err(PushError::TooLarge { bytes, bytes_max }) => {

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::authority::is_node_name;
 use crate::handshake::HandshakeError;
 use crate::id::{ClusterId, NodeId};
+use crate::lane_settings::Compression;
 use crate::refusal::Refusal;
 
 /// Versions of everything this crate puts on the wire.
@@ -62,6 +63,34 @@ pub(crate) struct Features(pub(crate) u64);
 impl Features {
     /// A lifeline beside the connection.
     pub(crate) const LIFELINE: Features = Features(1);
+    /// Packs, by algorithm.
+    pub(crate) const LZ4: Features = Features(1 << 1);
+    pub(crate) const GZIP: Features = Features(1 << 2);
+    pub(crate) const ZSTD: Features = Features(1 << 3);
+    /// Casts to several services at once.
+    pub(crate) const FAN_OUT: Features = Features(1 << 4);
+    /// Everything this node can do.
+    pub(crate) const ALL: Features = Features(0b1_1111);
+
+    /// These without those of `other`.
+    pub(crate) fn without(self, other: Features) -> Features {
+        Features(self.0 & !other.0)
+    }
+
+    /// Whether any pack is taken.
+    pub(crate) fn takes_packs(self) -> bool {
+        [Features::LZ4, Features::GZIP, Features::ZSTD].into_iter().any(|algorithm| self.has(algorithm))
+    }
+
+    /// Whether packs of this compression are taken.
+    pub(crate) fn takes(self, compression: Compression) -> bool {
+        match compression {
+            Compression::None => false,
+            Compression::Lz4 => self.has(Features::LZ4),
+            Compression::Gzip => self.has(Features::GZIP),
+            Compression::Zstd => self.has(Features::ZSTD),
+        }
+    }
 
     /// What both can do.
     pub(crate) fn shared_with(self, other: Features) -> Features {

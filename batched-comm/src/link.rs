@@ -137,7 +137,7 @@ impl Link {
 
     /// Writes what waits on a lane, as far as the connection takes it now.
     pub(crate) fn flush(&self, lane: Lane) {
-        self.stream(lane).flush(self.id, self.peer.lane(lane), &self.shared.counters);
+        self.stream(lane).flush(self, lane);
     }
 
     /// Marks a lane as opened by the peer; false when it was already.

@@ -15,10 +15,12 @@ use crate::error::Failure;
 use crate::hello::Confirm;
 use crate::id::NodeId;
 use crate::lane::Lane;
+use crate::lane_settings::LaneSettings;
 use crate::link::Link;
 use crate::peer_event::{DownReason, PeerChange};
 use crate::queue::{Gate, LaneQueue, QueueLimits};
 use crate::refusal::Refusal;
+use crate::sending_stats::Collectors;
 use crate::shared::{Shared, random_u64};
 
 /// One other node.
@@ -28,6 +30,7 @@ pub(crate) struct Peer {
     pub(crate) node: NodeId,
     pub(crate) calls: CallTable,
     lanes: [LaneQueue; 3],
+    pub(crate) collectors: Collectors,
     state: Mutex<PeerState>,
     /// Told whenever the state changes in a way that somebody may wait for.
     pub(crate) changed: Notify,
@@ -130,19 +133,20 @@ impl Drop for ConfirmGuard<'_> {
 }
 
 impl Peer {
-    pub(crate) fn new(node: NodeId, config: &EndpointConfig) -> Peer {
+    pub(crate) fn new(node: NodeId, config: &EndpointConfig, settings: [LaneSettings; 3]) -> Peer {
         let lane = |lane| {
             let limits = QueueLimits {
                 messages_max: config.queue_messages_max,
                 bytes_max: config.queue_bytes_max,
                 payload_bytes_max: config.message_bytes_max(lane),
             };
-            LaneQueue::new(lane, limits)
+            LaneQueue::new(lane, limits, settings[lane.index()])
         };
         Peer {
             node,
             calls: CallTable::new(config.calls_in_flight_max, random_u64() as u32),
             lanes: Lane::ALL.map(lane),
+            collectors: Collectors::default(),
             state: Mutex::new(PeerState {
                 address: None,
                 is_address_given: false,

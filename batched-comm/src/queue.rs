@@ -15,8 +15,10 @@ use tokio::time::Instant;
 use crate::calls::{Answer, CallTable};
 use crate::error::Failure;
 use crate::frame::Head;
+use crate::hello::Features;
 use crate::id::ServiceId;
 use crate::lane::Lane;
+use crate::lane_settings::LaneSettings;
 
 /// Payloads of at least this size are handed on as they are; smaller ones are copied together.
 const WHOLE_PAYLOAD_BYTES: usize = 16 << 10;
@@ -26,8 +28,6 @@ const BUFFER_BYTES: usize = 64 << 10;
 const FLUSH_INTERVAL_MIN: Duration = Duration::from_micros(50);
 /// The first buffer of a quiet lane.
 const BUFFER_BYTES_MIN: usize = 2 << 10;
-/// A batch takes no further piece once it has this much.
-const BATCH_BYTES: usize = 256 << 10;
 
 /// The limits of a queue.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +83,8 @@ pub(crate) enum Pushed {
 pub(crate) enum Turn {
     /// Something waits.
     Write,
+    /// Something waits for company, until then.
+    Wait(Instant),
     /// Nothing waits and nothing more will come.
     Finish,
     /// The queue belongs to another connection by now.
@@ -95,6 +97,8 @@ pub(crate) struct Batch {
     pub(crate) messages: usize,
     pub(crate) casts: usize,
     pub(crate) bytes: usize,
+    /// How the lane is written now.
+    pub(crate) settings: LaneSettings,
 }
 
 /// The queue of one lane to one peer.
@@ -105,6 +109,7 @@ pub(crate) struct LaneQueue {
 }
 
 struct Queue {
+    settings: LaneSettings,
     gate: Gate,
     /// The connection whose writer may take; 0 for none.
     link: u64,
@@ -126,6 +131,8 @@ struct Queue {
     buffer_bytes_next: usize,
     waiting: Count,
     waiting_bytes: usize,
+    /// Since when the oldest message waits; known where it matters.
+    oldest: Option<Instant>,
     /// Messages ever queued and ever taken.
     pushed: u64,
     taken: u64,
@@ -147,8 +154,9 @@ struct Piece {
 }
 
 impl LaneQueue {
-    pub(crate) fn new(lane: Lane, limits: QueueLimits) -> LaneQueue {
+    pub(crate) fn new(lane: Lane, limits: QueueLimits, settings: LaneSettings) -> LaneQueue {
         let queue = Queue {
+            settings,
             gate: Gate::Idle,
             link: 0,
             writer: None,
@@ -163,17 +171,39 @@ impl LaneQueue {
             buffer_bytes_next: BUFFER_BYTES_MIN,
             waiting: Count::default(),
             waiting_bytes: 0,
+            oldest: None,
             pushed: 0,
             taken: 0,
         };
         LaneQueue { lane, limits, queue: Mutex::new(queue) }
     }
 
+    /// Changes how the lane is written, from the next batch on.
+    pub(crate) fn set_settings(&self, settings: LaneSettings) {
+        let mut queue = self.queue.lock();
+        queue.settings = settings;
+        wake(queue);
+    }
+
+    /// How the lane is written.
+    pub(crate) fn settings(&self) -> LaneSettings {
+        self.queue.lock().settings
+    }
+
+    /// Queues one cast for several services.
+    pub(crate) fn push_fan_out(&self, services: &[ServiceId], payload: &Bytes) -> Result<Pushed, PushError> {
+        let mut queue = self.queue.lock();
+        self.admit(&queue, payload.len())?;
+        let listed: Vec<u8> = services.iter().flat_map(|service| service.0.to_le_bytes()).collect();
+        queue.encode(Head::FanOut { services: services.len() }, &listed, payload, 1);
+        Ok(announce(queue, Pace::Unknown))
+    }
+
     /// Queues a cast.
     pub(crate) fn push_cast(&self, service: ServiceId, payload: &Bytes) -> Result<Pushed, PushError> {
         let mut queue = self.queue.lock();
         self.admit(&queue, payload.len())?;
-        queue.encode(Head::Cast { service }, payload, 1);
+        queue.encode(Head::Cast { service }, &[], payload, 1);
         Ok(announce(queue, Pace::Unknown))
     }
 
@@ -191,7 +221,7 @@ impl LaneQueue {
         let mut queue = self.queue.lock();
         self.admit(&queue, payload.len())?;
         let correlation = calls.insert(self.lane, queue.pushed, waiter).ok_or(PushError::Calls)?;
-        queue.encode(Head::Call { service, correlation }, payload, 0);
+        queue.encode(Head::Call { service, correlation }, &[], payload, 0);
         let pace = if calls.in_flight() == 1 { Pace::Lone } else { Pace::Many };
         Ok((correlation, announce(queue, pace)))
     }
@@ -212,7 +242,7 @@ impl LaneQueue {
             return Err(PushError::Full { messages, bytes });
         }
         let mut queue = queue;
-        queue.encode(head, payload, 0);
+        queue.encode(head, &[], payload, 0);
         Ok(announce(queue, Pace::Unknown))
     }
 
@@ -285,17 +315,31 @@ impl LaneQueue {
         queue.waiting.messages > 0 && queue.gate == Gate::Open
     }
 
-    /// Ready when the writer of connection `link` has something to do. One task at a time.
-    pub(crate) fn poll_ready(&self, link: u64, context: &Context<'_>) -> Poll<Turn> {
+    /// Ready when the writer of connection `link` has something to do; `is_due` when it has waited for company. One
+    /// task at a time.
+    pub(crate) fn poll_ready(&self, link: u64, context: &Context<'_>, is_due: bool) -> Poll<Turn> {
         let mut queue = self.queue.lock();
         if queue.link != link {
             return Poll::Ready(Turn::Stop);
         }
         if queue.waiting.messages > 0 || queue.is_unfinished {
-            return Poll::Ready(Turn::Write);
+            return Poll::Ready(match queue.due() {
+                Some(due) if !is_due => Turn::Wait(due),
+                _ => Turn::Write,
+            });
         }
         if queue.is_finishing {
             return Poll::Ready(Turn::Finish);
+        }
+        queue.writer = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    /// Ready when the writer of connection `link` has to wait for company no longer.
+    pub(crate) fn poll_company(&self, link: u64, context: &Context<'_>) -> Poll<()> {
+        let mut queue = self.queue.lock();
+        if queue.link != link || queue.due().is_none() {
+            return Poll::Ready(());
         }
         queue.writer = Some(context.waker().clone());
         Poll::Pending
@@ -345,7 +389,19 @@ impl LaneQueue {
             return false;
         }
         queue.corks = queue.corks.saturating_sub(1);
-        queue.corks == 0 && queue.waiting.messages > 0
+        let waits = queue.corks == 0 && queue.waiting.messages > 0;
+        if waits && queue.settings.wait_max.is_some() {
+            wake(queue);
+            return false;
+        }
+        waits
+    }
+
+    /// Whether a flush may write what waits now, without packing it.
+    pub(crate) fn may_flush(&self, features: Features) -> bool {
+        let queue = self.queue.lock();
+        !features.takes(queue.settings.compression)
+            || queue.waiting_bytes < queue.settings.compression_bytes_min
     }
 
     /// Wakes the writer.
@@ -381,6 +437,13 @@ fn announce(mut queue: MutexGuard<'_, Queue>, pace: Pace) -> Pushed {
     if queue.corks > 0 || queue.writer.is_none() {
         return Pushed::Done;
     }
+    if queue.settings.wait_max.is_some() {
+        // The first one starts the writer's clock, the last one stops it.
+        if queue.waiting.messages == 1 || queue.is_full_batch() {
+            wake(queue);
+        }
+        return Pushed::Done;
+    }
     let must_flush = match pace {
         Pace::Lone => true,
         Pace::Many => false,
@@ -407,11 +470,36 @@ impl Queue {
         is_quiet
     }
 
-    fn encode(&mut self, head: Head, payload: &Bytes, casts: usize) {
+    /// Whether the next batch is as large as it may be.
+    fn is_full_batch(&self) -> bool {
+        self.waiting.messages >= self.settings.batch_messages_max
+            || self.waiting_bytes >= self.settings.batch_bytes_max
+    }
+
+    /// Until when the oldest message may wait for company; `None` when nothing may wait.
+    fn due(&self) -> Option<Instant> {
+        let wait = self.settings.wait_max?;
+        if self.is_unfinished || self.is_finishing || self.is_full_batch() {
+            return None;
+        }
+        self.oldest.map(|oldest| oldest + wait)
+    }
+
+    /// Appends a message: `prefix` and `payload` after its head.
+    fn encode(&mut self, head: Head, prefix: &[u8], payload: &Bytes, casts: usize) {
         let is_whole = payload.len() >= WHOLE_PAYLOAD_BYTES;
-        let buffered = head.bytes() + if is_whole { 0 } else { payload.len() };
-        self.reserve(buffered);
-        head.encode(payload.len(), &mut self.buffer);
+        let message_bytes = head.bytes() + prefix.len() + payload.len();
+        if self.waiting.messages == 0 && self.settings.wait_max.is_some() {
+            self.oldest = Some(Instant::now());
+        }
+        let is_over = self.buffer_count.messages >= self.settings.batch_messages_max
+            || self.buffer.len() + message_bytes > self.settings.batch_bytes_max;
+        if is_over {
+            self.seal(true);
+        }
+        self.reserve(if is_whole { head.bytes() + prefix.len() } else { message_bytes });
+        head.encode(prefix.len() + payload.len(), &mut self.buffer);
+        self.buffer.extend_from_slice(prefix);
         let count = Count { messages: 1, casts };
         if is_whole {
             self.seal(false);
@@ -421,7 +509,7 @@ impl Queue {
             self.buffer_count.add(count);
         }
         self.waiting.add(count);
-        self.waiting_bytes += head.bytes() + payload.len();
+        self.waiting_bytes += message_bytes;
         self.pushed += 1;
     }
 
@@ -447,23 +535,22 @@ impl Queue {
     }
 
     fn take(&mut self, into: &mut Vec<Bytes>) -> Batch {
-        let mut batch = Batch { messages: 0, casts: 0, bytes: 0 };
-        let mut is_between_messages = true;
-        while let Some(piece) = self.pieces.front() {
-            if batch.bytes >= BATCH_BYTES && is_between_messages {
+        let mut batch = Batch { messages: 0, casts: 0, bytes: 0, settings: self.settings };
+        while let Some((pieces, count, bytes)) = self.front_messages() {
+            if !batch.has_room(count, bytes) {
                 break;
             }
-            batch.add(piece.count, piece.bytes.len());
-            is_between_messages = piece.ends_message;
-            into.extend(self.pieces.pop_front().map(|piece| piece.bytes));
+            batch.add(count, bytes);
+            into.extend(self.pieces.drain(..pieces).map(|piece| piece.bytes));
         }
         if self.pieces.is_empty()
             && !self.buffer.is_empty()
-            && (batch.bytes < BATCH_BYTES || !is_between_messages)
+            && batch.has_room(self.buffer_count, self.buffer.len())
         {
             batch.add(std::mem::take(&mut self.buffer_count), self.buffer.len());
             into.push(self.buffer.split().freeze());
         }
+        self.oldest = None;
         self.waiting.messages -= batch.messages;
         self.waiting.casts -= batch.casts;
         self.waiting_bytes -= batch.bytes;
@@ -472,7 +559,31 @@ impl Queue {
     }
 }
 
+impl Queue {
+    /// The pieces at the front that end together with a message: how many, with what in them.
+    fn front_messages(&self) -> Option<(usize, Count, usize)> {
+        let (mut count, mut bytes) = (Count::default(), 0);
+        for (index, piece) in self.pieces.iter().enumerate() {
+            count.add(piece.count);
+            bytes += piece.bytes.len();
+            if piece.ends_message {
+                return Some((index + 1, count, bytes));
+            }
+        }
+        // A head is never sealed without its payload behind it.
+        debug_assert!(self.pieces.is_empty());
+        None
+    }
+}
+
 impl Batch {
+    /// Whether more fits; the first always does.
+    fn has_room(&self, count: Count, bytes: usize) -> bool {
+        self.messages == 0
+            || (self.messages + count.messages <= self.settings.batch_messages_max
+                && self.bytes + bytes <= self.settings.batch_bytes_max)
+    }
+
     fn add(&mut self, count: Count, bytes: usize) {
         self.messages += count.messages;
         self.casts += count.casts;

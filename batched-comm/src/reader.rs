@@ -7,9 +7,10 @@ use tokio::task::coop::consume_budget;
 use tokio::time::timeout;
 
 use crate::calls::Answer;
-use crate::frame::{Decoder, Frame, FrameError};
+use crate::frame::{Frame, FrameError};
 use crate::handler::{Reply, Route};
 use crate::lane::Lane;
+use crate::lane_decoder::LaneDecoder;
 use crate::link::Link;
 use crate::writer::Cork;
 
@@ -33,7 +34,7 @@ async fn read_frames(link: &Arc<Link>, mut stream: quinn::RecvStream) -> Result<
         Err(_) => return Err(FrameError::Stalled),
     }
     let lane = Lane::from_tag(tag[0]).filter(|lane| link.open_lane(*lane)).ok_or(FrameError::Lane(tag[0]))?;
-    let mut decoder = Decoder::new(link.shared.config.message_bytes_max(lane));
+    let mut decoder = LaneDecoder::new(link.shared.config.message_bytes_max(lane), link.features);
     let mut chunks: [Bytes; CHUNKS] = std::array::from_fn(|_| Bytes::new());
     loop {
         consume_budget().await;
@@ -81,5 +82,12 @@ fn deliver(link: &Arc<Link>, lane: Lane, frame: Frame) {
             }
         }
         Frame::Cluster(id) => link.learn_cluster(id),
+        Frame::FanOut { services, payload } => {
+            for service in services {
+                shared.services.deliver_cast(from, service, payload.clone());
+            }
+        }
+        // The decoder has taken it apart.
+        Frame::Pack { .. } => {}
     }
 }

@@ -9,19 +9,22 @@ use quinn::VarInt;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::EndpointConfig;
 use crate::counters::LiveCounters;
 use crate::error::Failure;
 use crate::hello::{Features, Hello};
 use crate::id::{ClusterId, NodeId};
+use crate::lane::Lane;
+use crate::lane_settings::LaneSettings;
 use crate::lifeline::{Lifelines, accept_lifelines};
 use crate::log_limit::LogLimit;
 use crate::peer::Peer;
 use crate::peer_event::PeerEventSource;
 use crate::refusal::Refusal;
 use crate::services::Services;
+use crate::token_bucket::TokenBucket;
 
 /// The inside of an [`Endpoint`](crate::Endpoint).
 pub(crate) struct Shared {
@@ -36,6 +39,9 @@ pub(crate) struct Shared {
     pub(crate) counters: Arc<LiveCounters>,
     cluster: RwLock<Option<ClusterId>>,
     peers: RwLock<BTreeMap<NodeId, Arc<Peer>>>,
+    /// Locked inside the lock of the peers or alone.
+    lane_settings: RwLock<[LaneSettings; 3]>,
+    pub(crate) bulk_rate: Mutex<TokenBucket>,
     pub(crate) peer_events: PeerEventSource,
     pub(crate) lifelines: Lifelines,
     /// Whether the port of lifelines is listened on.
@@ -55,6 +61,8 @@ impl Shared {
         client_config: quinn::ClientConfig,
         counters: Arc<LiveCounters>,
     ) -> Shared {
+        let lane_settings = config.lanes;
+        let bulk_rate = TokenBucket::new(config.bulk_bytes_per_second_max, Instant::now());
         Shared {
             cluster: RwLock::new(config.cluster),
             peer_events: PeerEventSource::new(config.peer_events_max),
@@ -71,6 +79,8 @@ impl Shared {
             services: Arc::new(Services::new(counters.clone())),
             counters,
             peers: RwLock::default(),
+            lane_settings: RwLock::new(lane_settings),
+            bulk_rate: Mutex::new(bulk_rate),
             is_closed: AtomicBool::new(false),
             log_limit: LogLimit::new(Instant::now()),
         }
@@ -89,7 +99,7 @@ impl Shared {
 
     /// What this node can do.
     pub(crate) fn features(&self) -> Features {
-        if self.config.lifeline { Features::LIFELINE } else { Features::default() }
+        if self.config.lifeline { Features::ALL } else { Features::ALL.without(Features::LIFELINE) }
     }
 
     /// Starts to take lifelines in, if they are wanted.
@@ -140,7 +150,31 @@ impl Shared {
             return peer;
         }
         let mut peers = self.peers.write();
-        peers.entry(node).or_insert_with(|| Arc::new(Peer::new(node, &self.config))).clone()
+        peers
+            .entry(node)
+            .or_insert_with(|| Arc::new(Peer::new(node, &self.config, *self.lane_settings.read())))
+            .clone()
+    }
+
+    /// Changes how a lane to every peer is written, those to come included.
+    pub(crate) fn set_lane_settings(&self, lane: Lane, settings: LaneSettings) {
+        self.lane_settings.write()[lane.index()] = settings;
+        for peer in self.peers() {
+            peer.lane(lane).set_settings(settings);
+        }
+    }
+
+    /// How a lane to peers that have no settings of their own is written.
+    pub(crate) fn lane_settings(&self, lane: Lane) -> LaneSettings {
+        self.lane_settings.read()[lane.index()]
+    }
+
+    /// Waits until so many bytes may be sent on bulk lanes.
+    pub(crate) async fn await_bulk_tokens(&self, bytes: usize) {
+        let wait = self.bulk_rate.lock().take(bytes, Instant::now());
+        if !wait.is_zero() {
+            sleep(wait).await;
+        }
     }
 
     /// Every peer.

@@ -1,6 +1,7 @@
 //! Who is told what when a peer dies, leaves, stops or falls silent.
 #![allow(
     clippy::disallowed_methods,
+    clippy::print_stdout,
     clippy::unwrap_used,
     reason = "tests of real sockets run on real time; a panic is a failed test"
 )]

@@ -288,6 +288,7 @@ async fn a_call_that_takes_too_long_times_out_and_its_late_answer_is_counted() {
 async fn a_full_bulk_lane_does_not_hold_up_the_control_lane() {
     let mut config_a = config(1);
     config_a.queue_bytes_max = 1 << 30;
+    config_a.bulk_bytes_per_second_max = None;
     let (a, mut b) = (node_with(config_a).await, node(2).await);
     a.knows(&b);
     let bulk = Bytes::from(vec![0; 32 << 20]);
