@@ -1,6 +1,7 @@
 //! Every setting and every limit of an endpoint.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::authority::is_node_name;
@@ -9,6 +10,9 @@ use crate::id::{ClusterId, NodeId};
 use crate::identity::Identity;
 use crate::lane::Lane;
 use crate::lane_settings::LaneSettings;
+use crate::pack::PACK_BYTES_MAX;
+use crate::resolver::{Resolver, SystemResolver};
+use crate::tls::CONNECTION_WINDOW_BYTES;
 
 /// The settings of an [`Endpoint`](crate::Endpoint); [`EndpointConfig::new`] fills in the defaults.
 ///
@@ -26,8 +30,16 @@ pub struct EndpointConfig {
     pub name: String,
     /// The cluster this node belongs to, when it knows. Default: none yet.
     pub cluster: Option<ClusterId>,
-    /// What this node proves itself with.
+    /// What this node proves itself with at first; see [`reload_identity`](crate::Endpoint::reload_identity).
     pub identity: Identity,
+    /// How long before the certificate expires a warning is logged, once a day from then on; never before two thirds
+    /// of its time have passed. Default: 7 days.
+    pub identity_expiry_warning: Duration,
+    /// Looks names up, at each dial. Default: the system's way.
+    pub resolver: Arc<dyn Resolver>,
+    /// Whether a peer that dialled may go on from another address, as when a router gives it another port, without a
+    /// new connection. Its lifeline does not move along: a death there then shows by missed beats. Default: true.
+    pub migration: bool,
     /// Largest payload on the control and normal lanes. Default: 4 MiB.
     pub message_bytes_max: usize,
     /// Largest payload on the bulk lane. Default: 64 MiB.
@@ -103,6 +115,9 @@ impl EndpointConfig {
             name: name.into(),
             cluster: None,
             identity,
+            identity_expiry_warning: Duration::from_secs(7 * 24 * 3600),
+            resolver: Arc::new(SystemResolver),
+            migration: true,
             message_bytes_max: 4 << 20,
             bulk_message_bytes_max: 64 << 20,
             lanes: Lane::ALL.map(LaneSettings::of),
@@ -135,6 +150,21 @@ impl EndpointConfig {
             Lane::Control | Lane::Normal => self.message_bytes_max,
             Lane::Bulk => self.bulk_message_bytes_max,
         }
+    }
+
+    /// The most memory that one peer can make this node hold: what waits for it, what it has sent half of, and the
+    /// windows of its connection. Handlers' own memory is not in it.
+    pub fn memory_bytes_per_peer_max(&self) -> usize {
+        let lanes: usize = Lane::ALL
+            .into_iter()
+            .map(|lane| {
+                let message_bytes = self.message_bytes_max(lane);
+                // Answers may use a queue to twice its limit, and a message over it if it is alone; of a message that
+                // is arriving there are the old and the new buffer while it grows.
+                2 * self.queue_bytes_max + message_bytes + 3 * message_bytes + 2 * PACK_BYTES_MAX
+            })
+            .sum();
+        lanes + 2 * CONNECTION_WINDOW_BYTES
     }
 
     /// Settings that contradict each other are told before a socket is opened.

@@ -15,6 +15,13 @@ macro_rules! counters {
             $($(#[doc = $doc])+ pub $name: u64,)+
         }
 
+        impl Counters {
+            /// Every counter with its name, for whatever draws or exports them.
+            pub fn each(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+                [$((stringify!($name), self.$name),)+].into_iter()
+            }
+        }
+
         /// The live counters behind [`Counters`].
         #[derive(Default)]
         pub(crate) struct LiveCounters {

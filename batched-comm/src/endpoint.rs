@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -15,9 +15,11 @@ use crate::config::EndpointConfig;
 use crate::counters::{Counters, LiveCounters};
 use crate::dial::dial;
 use crate::error::{BindError, CallError, Destination, Failure, SendError};
+use crate::expiry::watch_expiry;
 use crate::frame::Outcome;
 use crate::handler::Handler;
 use crate::id::{ClusterId, NodeId, ServiceId};
+use crate::identity::Identity;
 use crate::lane::Lane;
 use crate::local::{LocalError, LocalLanes};
 use crate::peer::Peer;
@@ -26,7 +28,7 @@ use crate::peer_info::PeerInfo;
 use crate::queue::{PushError, Pushed};
 use crate::shared::Shared;
 use crate::socket::open_socket;
-use crate::tls::client_config;
+use crate::tls::{client_config, server_config};
 
 /// A node's door to the others: sends and receives messages over one connection per peer.
 ///
@@ -81,10 +83,7 @@ impl Endpoint {
     /// the address cannot be listened on; each names the thing.
     pub async fn bind(config: EndpointConfig) -> Result<Endpoint, BindError> {
         config.check()?;
-        if !config.identity.names().contains(&config.name) {
-            let certified = config.identity.names().to_vec();
-            return Err(BindError::NameNotCertified { name: config.name, certified });
-        }
+        check_name(&config, &config.identity)?;
         let counters = Arc::new(LiveCounters::default());
         let (quinn, listener) = open_socket(&config, &counters)?;
         let listen_error = |source| BindError::Listen { listen: config.listen, source };
@@ -93,11 +92,12 @@ impl Endpoint {
             Some(advertise) => Arc::from(advertise.as_str()),
             None => Arc::from(local_addr.to_string()),
         };
-        let client = client_config(&config)
+        let client = client_config(&config, &config.identity)
             .map_err(|source| BindError::Identity { name: config.name.clone(), source })?;
         let shared = Arc::new(Shared::new(config, advertised, quinn, client, counters));
         tokio::spawn(accept_connections(shared.clone()));
         shared.start_lifelines(listener);
+        tokio::spawn(watch_expiry(Arc::downgrade(&shared)));
         let config = &shared.config;
         let local = LocalLanes::start(config.node, config.queue_messages_max, &shared.services);
         tracing::info!(node = %config.node, name = config.name, %local_addr, "endpoint bound");
@@ -127,6 +127,29 @@ impl Endpoint {
     /// The cluster this node belongs to, if it knows.
     pub fn cluster(&self) -> Option<ClusterId> {
         self.shared().cluster()
+    }
+
+    /// Proves itself with another identity from now on: a renewed certificate, or one of another CA.
+    ///
+    /// Connections that stand keep the identity they were made with. To change the CA, first give every node an
+    /// identity that trusts both, then certificates of the new one, and last identities that trust the new one only.
+    ///
+    /// # Errors
+    /// When the identity is unusable or not for this node's name; the old one stays.
+    pub fn reload_identity(&self, identity: &Identity) -> Result<(), BindError> {
+        let config = &self.shared().config;
+        check_name(config, identity)?;
+        let unusable = |source| BindError::Identity { name: config.name.clone(), source };
+        let server = server_config(config, identity).map_err(unusable)?;
+        let client = client_config(config, identity).map_err(unusable)?;
+        self.shared().replace_identity(server, client, identity.validity());
+        tracing::info!(node = %config.node, name = config.name, "identity replaced");
+        Ok(())
+    }
+
+    /// When the certificate of this node expires; [`Identity::expires_at`] of the current identity.
+    pub fn identity_expires_at(&self) -> SystemTime {
+        self.shared().identity_validity().until
     }
 
     /// Fixes the cluster this node belongs to.
@@ -419,6 +442,14 @@ impl Endpoint {
     pub fn counters(&self) -> Counters {
         self.shared().counters.snapshot()
     }
+}
+
+/// Every peer would refuse a node whose name is not in its certificate.
+fn check_name(config: &EndpointConfig, identity: &Identity) -> Result<(), BindError> {
+    if identity.names().contains(&config.name) {
+        return Ok(());
+    }
+    Err(BindError::NameNotCertified { name: config.name.clone(), certified: identity.names().to_vec() })
 }
 
 /// Takes its call out of the table when nobody waits for the answer any more.

@@ -8,12 +8,14 @@ use parking_lot::{Mutex, RwLock};
 use quinn::VarInt;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::EndpointConfig;
 use crate::counters::LiveCounters;
 use crate::error::Failure;
+use crate::expiry::Validity;
 use crate::hello::{Features, Hello};
 use crate::id::{ClusterId, NodeId};
 use crate::lane::Lane;
@@ -34,7 +36,10 @@ pub(crate) struct Shared {
     /// Drawn at bind: tells peers a restarted endpoint from the same one.
     pub(crate) instance: u64,
     pub(crate) quinn: quinn::Endpoint,
-    pub(crate) client_config: quinn::ClientConfig,
+    client_config: RwLock<quinn::ClientConfig>,
+    identity_validity: Mutex<Validity>,
+    /// Told when the identity was replaced.
+    pub(crate) identity_replaced: Arc<Notify>,
     pub(crate) services: Arc<Services>,
     pub(crate) counters: Arc<LiveCounters>,
     cluster: RwLock<Option<ClusterId>>,
@@ -62,6 +67,7 @@ impl Shared {
         counters: Arc<LiveCounters>,
     ) -> Shared {
         let lane_settings = config.lanes;
+        let identity_validity = config.identity.validity();
         let bulk_rate = TokenBucket::new(config.bulk_bytes_per_second_max, Instant::now());
         Shared {
             cluster: RwLock::new(config.cluster),
@@ -75,7 +81,9 @@ impl Shared {
             advertised,
             instance: random_u64(),
             quinn,
-            client_config,
+            client_config: RwLock::new(client_config),
+            identity_validity: Mutex::new(identity_validity),
+            identity_replaced: Arc::default(),
             services: Arc::new(Services::new(counters.clone())),
             counters,
             peers: RwLock::default(),
@@ -137,6 +145,28 @@ impl Shared {
                 link.announce_cluster(id);
             }
         }
+    }
+
+    /// What this node proves itself with when it dials.
+    pub(crate) fn client_config(&self) -> quinn::ClientConfig {
+        self.client_config.read().clone()
+    }
+
+    pub(crate) fn identity_validity(&self) -> Validity {
+        *self.identity_validity.lock()
+    }
+
+    /// From now on connections are made with another identity.
+    pub(crate) fn replace_identity(
+        &self,
+        server: quinn::ServerConfig,
+        client: quinn::ClientConfig,
+        validity: Validity,
+    ) {
+        self.quinn.set_server_config(Some(server));
+        *self.client_config.write() = client;
+        *self.identity_validity.lock() = validity;
+        self.identity_replaced.notify_one();
     }
 
     /// The peer of that id, if there is one.
@@ -244,6 +274,7 @@ impl Shared {
         }
         self.quinn.close(Refusal::ShuttingDown.code(), b"the endpoint is closed");
         self.peer_events.close();
+        self.identity_replaced.notify_one();
     }
 
     /// Counts and logs a connection that this node refuses, and tells the peer.

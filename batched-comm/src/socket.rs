@@ -25,8 +25,8 @@ pub(crate) fn open_socket(
     if tokio::runtime::Handle::try_current().is_err() {
         return Err(BindError::NoRuntime);
     }
-    let server =
-        server_config(config).map_err(|source| BindError::Identity { name: config.name.clone(), source })?;
+    let server = server_config(config, &config.identity)
+        .map_err(|source| BindError::Identity { name: config.name.clone(), source })?;
     let listen_error = |source| BindError::Listen { listen: config.listen, source };
     let (socket, listener) = bind(config).map_err(listen_error)?;
     size_buffers(&socket, config.socket_buffer_bytes);

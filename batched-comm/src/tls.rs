@@ -14,15 +14,21 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::config::EndpointConfig;
 use crate::hello::WireVersion;
-use crate::identity::IdentityError;
+use crate::identity::{Identity, IdentityError};
 
+const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+/// Room for every lane's window and more, in each direction: a lane that is full, because nobody reads it or because a
+/// snapshot goes through it, never takes the room of another.
+pub(crate) const CONNECTION_WINDOW_BYTES: usize = 4 * STREAM_WINDOW_BYTES as usize;
 /// The name asked for in TLS: peers are known by CA and node name, not by where they live.
 pub(crate) const SERVER_NAME: &str = "batched-comm";
 
 /// The QUIC configuration of the accepting side.
-pub(crate) fn server_config(config: &EndpointConfig) -> Result<quinn::ServerConfig, IdentityError> {
+pub(crate) fn server_config(
+    config: &EndpointConfig,
+    identity: &Identity,
+) -> Result<quinn::ServerConfig, IdentityError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let identity = &config.identity;
     let verifier = WebPkiClientVerifier::builder_with_provider(identity.roots().clone(), provider.clone())
         .build()
         .map_err(|error| unusable(error.to_string()))?;
@@ -39,14 +45,17 @@ pub(crate) fn server_config(config: &EndpointConfig) -> Result<quinn::ServerConf
     let crypto = QuicServerConfig::try_from(tls).map_err(|error| unusable(error.to_string()))?;
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     server.transport_config(transport_config(config));
+    server.migration(config.migration);
     server.max_incoming(config.handshakes_max);
     Ok(server)
 }
 
 /// The QUIC configuration of the dialling side.
-pub(crate) fn client_config(config: &EndpointConfig) -> Result<quinn::ClientConfig, IdentityError> {
+pub(crate) fn client_config(
+    config: &EndpointConfig,
+    identity: &Identity,
+) -> Result<quinn::ClientConfig, IdentityError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let identity = &config.identity;
     let verifier = AuthorityVerifier { roots: identity.roots().clone(), provider: provider.clone() };
     let mut tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -75,7 +84,6 @@ fn unusable(detail: String) -> IdentityError {
 
 /// How QUIC itself behaves: tuned for few, busy connections inside a data centre.
 fn transport_config(config: &EndpointConfig) -> Arc<TransportConfig> {
-    const STREAM_WINDOW_BYTES: u32 = 8 << 20;
     let idle_millis = u32::try_from(config.idle_timeout.as_millis()).unwrap_or(u32::MAX);
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(config.datagram_bytes_max);
@@ -85,10 +93,8 @@ fn transport_config(config: &EndpointConfig) -> Arc<TransportConfig> {
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .max_concurrent_uni_streams(VarInt::from_u32(3))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
-        // Room for every lane's window and more, in both directions: a lane that is full, because nobody reads it
-        // or because a snapshot goes through it, never takes the room of another.
-        .receive_window(VarInt::from_u32(4 * STREAM_WINDOW_BYTES))
-        .send_window(u64::from(4 * STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES as u32))
+        .send_window(CONNECTION_WINDOW_BYTES as u64)
         .datagram_receive_buffer_size(None)
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle_millis))))
         .keep_alive_interval(Some(config.keep_alive_interval))
