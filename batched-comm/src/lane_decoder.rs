@@ -12,13 +12,20 @@ pub(crate) struct LaneDecoder {
     /// What packs hold: one stream of its own.
     inner: Decoder,
     features: Features,
+    /// What has been done since the last turn ended.
+    work: usize,
 }
+
+/// Messages taken out before other tasks have their turn: a packet of packs may hold a hundred thousand.
+const TURN_WORK: usize = 2048;
+/// What unpacking costs, in messages.
+const PACK_WORK: usize = 64;
 
 impl LaneDecoder {
     /// `features` are those that both sides have: the others' frames are refused.
     pub(crate) fn new(payload_bytes_max: usize, features: Features) -> LaneDecoder {
         let decoder = || Decoder::new(payload_bytes_max);
-        LaneDecoder { outer: decoder(), inner: decoder(), features }
+        LaneDecoder { outer: decoder(), inner: decoder(), features, work: 0 }
     }
 
     /// Gives the decoder the next chunk; the previous one has been drained through [`next`](LaneDecoder::next).
@@ -45,6 +52,7 @@ impl LaneDecoder {
                         return Err(FrameError::UnknownKind(crate::frame::PACK));
                     }
                     self.inner.push(unpack(algorithm, body)?);
+                    self.work += PACK_WORK;
                 }
                 Some(_) if self.inner.is_inside_frame() => return Err(FrameError::Interleaved),
                 Some(frame) => return self.check(frame).map(Some),
@@ -53,7 +61,17 @@ impl LaneDecoder {
         }
     }
 
-    fn check(&self, frame: Frame) -> Result<Frame, FrameError> {
+    /// Whether it is time for other tasks to have their turn; after that a new one begins.
+    pub(crate) fn ends_turn(&mut self) -> bool {
+        let ends = self.work >= TURN_WORK;
+        if ends {
+            self.work = 0;
+        }
+        ends
+    }
+
+    fn check(&mut self, frame: Frame) -> Result<Frame, FrameError> {
+        self.work += if let Frame::FanOut { services, .. } = &frame { services.len() } else { 1 };
         match frame {
             Frame::FanOut { .. } if !self.features.has(Features::FAN_OUT) => {
                 Err(FrameError::UnknownKind(crate::frame::FAN_OUT))
@@ -144,6 +162,20 @@ mod tests {
         assert_eq!(decode(Features::LZ4, &pack, 99), Ok(vec![Bytes::from_static(b"x")]));
         let fan_out = b"\x03\0\0\0\x08\0\x01\0\x02\0x";
         assert_eq!(decode(Features::LZ4, fan_out, 99), Err(FrameError::UnknownKind(8)));
+    }
+
+    #[test]
+    fn a_turn_ends_after_some_messages_or_packs() {
+        let mut decoder = LaneDecoder::new(BYTES_MAX, Features::ALL);
+        let pack = packed(Algorithm::Lz4, &cast(b"").repeat(3000));
+        let mut turns = 0;
+        for _ in 0..40 {
+            decoder.push(Bytes::from(pack.clone()));
+            while decoder.next().unwrap().is_some() {
+                turns += u32::from(decoder.ends_turn());
+            }
+        }
+        assert_eq!(turns, 40 * (3000 + 64) / 2048);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::task::coop::consume_budget;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use crate::calls::Answer;
@@ -52,12 +53,17 @@ async fn read_frames(link: &Arc<Link>, mut stream: quinn::RecvStream) -> Result<
             Err(_) => return Ok(()),
         };
         let mut messages = 0;
-        let cork = Cork::new(link, lane);
+        let mut cork = Cork::new(link, lane);
         for chunk in &mut chunks[..count] {
             decoder.push(std::mem::take(chunk));
             while let Some(frame) = decoder.next()? {
-                messages += 1;
                 deliver(link, lane, frame);
+                messages += 1;
+                if decoder.ends_turn() {
+                    drop(cork);
+                    yield_now().await;
+                    cork = Cork::new(link, lane);
+                }
             }
         }
         drop(cork);
