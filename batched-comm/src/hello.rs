@@ -223,7 +223,7 @@ impl ControlMessage {
 }
 
 /// Judges the bytes in front of a body and returns its length.
-fn body_bytes(prefix: [u8; PREFIX_BYTES], agreed: WireVersion) -> Result<usize, HandshakeError> {
+pub(crate) fn body_bytes(prefix: [u8; PREFIX_BYTES], agreed: WireVersion) -> Result<usize, HandshakeError> {
     let [m0, m1, m2, m3, v0, v1, l0, l1] = prefix;
     let (magic, version) = ([m0, m1, m2, m3], u16::from_le_bytes([v0, v1]));
     let body_bytes = usize::from(u16::from_le_bytes([l0, l1]));

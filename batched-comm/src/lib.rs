@@ -16,6 +16,9 @@ mod endpoint;
 mod error;
 mod expiry;
 mod frame;
+#[cfg(any(feature = "fuzzing", test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod garbage;
 mod handler;
 mod handshake;

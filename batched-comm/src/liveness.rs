@@ -7,7 +7,7 @@ use std::future::pending;
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, oneshot};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::handshake::{Control, ControlReceiver, ControlSender, HandshakeError};
 use crate::hello::{ControlMessage, Features, Nonce};
@@ -89,9 +89,10 @@ async fn hear(link: &Arc<Link>, mut receive: ControlReceiver, mut promises: Prom
                 promises.held.take().map(|promise| promise.send(()));
             }
             Ok(ControlMessage::Goodbye) => {
-                // What it has sent before may still be read; it closes the connection itself.
+                // What it has sent before may still be read; it closes the connection itself, or is made to.
                 link.peer.lost(link, &Ending::Left);
-                return pending().await;
+                sleep(link.shared.config.stall_timeout).await;
+                return link.shared.close_superseded(&link.connection);
             }
             Ok(other) => {
                 let detail = format!("control message out of turn: {other:?}");

@@ -237,6 +237,19 @@ async fn a_flood_of_handshakes_that_never_end_does_not_keep_peers_out_for_long()
     held.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
+/// Connections of those who left would add up to the limit.
+#[tokio::test]
+async fn a_peer_that_says_goodbye_and_stays_is_cut_off() {
+    let mut config = config(1);
+    config.stall_timeout = Duration::from_millis(200);
+    let (victim, friend) = pair(config).await;
+    let mut insider = Insider::connect(victim.endpoint.local_addr(), FEATURES).await;
+    insider.send.write_all(&control_message(2, &[8])).await.unwrap();
+    eventually("it has left", || !victim.endpoint.is_connected(NodeId(9))).await;
+    assert_eq!(insider.closed().await.0, 7);
+    check(&friend).await;
+}
+
 #[tokio::test]
 async fn a_control_message_that_stalls_or_lies_about_its_length_costs_its_sender_only() {
     let (victim, friend) = pair(config(1)).await;

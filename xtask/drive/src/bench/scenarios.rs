@@ -22,6 +22,7 @@ pub(crate) const ALL: &[(&str, Scenario)] = &[
     ("many-groups", many_groups),
     ("lease-queries", lease_queries),
     ("idle-groups", idle_groups),
+    ("batched-comm", super::transport::batched_comm),
 ];
 
 fn load_order(groups: u64, clients: usize, seconds: f64, kind: Kind) -> Order {
