@@ -44,14 +44,13 @@ struct Handle {
     shared: Arc<Shared>,
     local: LocalLanes,
     local_addr: SocketAddr,
-    runtime: tokio::runtime::Handle,
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
         if !self.shared.is_closed() {
             let closing = Closing(self.shared.clone());
-            self.runtime.spawn(async move { closing.0.leave().await });
+            self.shared.runtime.spawn(async move { closing.0.leave().await });
         }
     }
 }
@@ -101,8 +100,7 @@ impl Endpoint {
         let config = &shared.config;
         let local = LocalLanes::start(config.node, config.queue_messages_max, &shared.services);
         tracing::info!(node = %config.node, name = config.name, %local_addr, "endpoint bound");
-        let runtime = tokio::runtime::Handle::current();
-        Ok(Endpoint { handle: Arc::new(Handle { shared, local, local_addr, runtime }) })
+        Ok(Endpoint { handle: Arc::new(Handle { shared, local, local_addr }) })
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

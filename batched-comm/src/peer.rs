@@ -229,7 +229,8 @@ impl Peer {
             return;
         }
         if !std::mem::replace(&mut state.is_dialling, true) {
-            tokio::spawn(dial_until_connected(shared.clone(), self.clone()));
+            // Whoever sends need not be on the runtime.
+            shared.runtime.spawn(dial_until_connected(shared.clone(), self.clone()));
         }
         if state.failures == 0 {
             self.set_gates(&Gate::Open);

@@ -8,6 +8,7 @@ use parking_lot::{Mutex, RwLock};
 use quinn::VarInt;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
@@ -41,6 +42,8 @@ pub(crate) struct Shared {
     /// Told when the identity was replaced.
     pub(crate) identity_replaced: Arc<Notify>,
     pub(crate) services: Arc<Services>,
+    /// The runtime that the endpoint was bound on.
+    pub(crate) runtime: Handle,
     pub(crate) counters: Arc<LiveCounters>,
     cluster: RwLock<Option<ClusterId>>,
     peers: RwLock<BTreeMap<NodeId, Arc<Peer>>>,
@@ -84,6 +87,7 @@ impl Shared {
             client_config: RwLock::new(client_config),
             identity_validity: Mutex::new(identity_validity),
             identity_replaced: Arc::default(),
+            runtime: Handle::current(),
             services: Arc::new(Services::new(counters.clone())),
             counters,
             peers: RwLock::default(),

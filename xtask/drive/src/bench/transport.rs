@@ -24,6 +24,8 @@ const PAYLOAD_BYTES: usize = 100;
 const SERVICE: ServiceId = ServiceId(100);
 const SERVER: NodeId = NodeId(2);
 const LIMIT: Duration = Duration::from_secs(10);
+/// Different payloads of casts: more than a pack holds, so that none repeats inside one.
+const PAYLOADS: u64 = 20_000;
 /// How often bare and ours take turns.
 const SLICES: u32 = 4;
 
@@ -55,8 +57,8 @@ pub(crate) fn batched_comm(arguments: &Arguments) -> Result<Vec<Row>, BoxError> 
     for in_flight in [1, 64] {
         let (mut bare, mut ours) = (Vec::new(), Vec::new());
         for _ in 0..SLICES {
-            bare.push(pair.clients.block_on(bare_round_trips(&pair.bare, in_flight, slice))?);
-            ours.push(pair.clients.block_on(calls(&pair.client, in_flight, slice))?);
+            bare.push(run(&pair.clients, bare_round_trips(pair.bare.clone(), in_flight, slice))?);
+            ours.push(run(&pair.clients, calls(pair.client.clone(), in_flight, slice))?);
         }
         let row = Row::new(format!("batched-comm calls, {in_flight} in flight"), median(&mut ours), "1/s");
         rows.push(row.against("bare quinn echo", median(&mut bare)));
@@ -64,9 +66,9 @@ pub(crate) fn batched_comm(arguments: &Arguments) -> Result<Vec<Row>, BoxError> 
     let (mut bare, mut ours) = (Vec::new(), Vec::new());
     let (mut cpu_seconds, mut casts) = (0.0, 0.0);
     for _ in 0..SLICES {
-        bare.push(pair.clients.block_on(bare_one_way(&pair.bare, slice))?);
+        bare.push(run(&pair.clients, bare_one_way(pair.bare.clone(), slice))?);
         let before = usage::of_this_process()?.cpu_seconds;
-        let sent = pair.clients.block_on(cast_for(&pair.client, slice))?;
+        let sent = run(&pair.clients, cast_for(pair.client.clone(), slice))?;
         cpu_seconds += usage::of_this_process()?.cpu_seconds - before;
         casts += sent.count;
         ours.push(sent.count / sent.seconds);
@@ -85,7 +87,7 @@ fn compressed(pair: &Pair, compression: Compression, time: Duration) -> Result<R
     let settings = LaneSettings { compression, ..LaneSettings::of(Lane::Normal) };
     pair.client.set_lane_settings(Lane::Normal, settings)?;
     let (counted, used) = (pair.client.counters(), usage::of_this_process()?);
-    let sent = pair.clients.block_on(cast_for(&pair.client, time))?;
+    let sent = run(&pair.clients, cast_for(pair.client.clone(), time))?;
     let (after, used_after) = (pair.client.counters(), usage::of_this_process()?);
     let bytes = (after.bytes_sent - counted.bytes_sent) as f64;
     let raw = (after.bytes_sent_raw - counted.bytes_sent_raw) as f64;
@@ -95,10 +97,14 @@ fn compressed(pair: &Pair, compression: Compression, time: Duration) -> Result<R
     Ok(row.against("before compression", raw / sent.count).detail(detail))
 }
 
-/// A payload like a small command: a few fields, most of which repeat.
+/// A payload like a small command: fields that repeat around a key and a number that do not.
 fn payload(number: u64) -> Bytes {
-    let mut text =
-        format!("agent counter/{:08} adds {} at the request of client 4711", number % 10_000, number);
+    let number = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut text = format!(
+        "agent counter/{:08} adds {} at the request of client 4711",
+        number % 100_000_000,
+        number >> 32
+    );
     text.extend(std::iter::repeat_n('.', PAYLOAD_BYTES.saturating_sub(text.len())));
     text.into()
 }
@@ -112,6 +118,14 @@ fn runtime() -> Result<Runtime, BoxError> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?)
 }
 
+/// Runs a load on the runtime's own thread: this one would be a second, and each message would wake the other.
+fn run<T: Send + 'static>(
+    runtime: &Runtime,
+    load: impl Future<Output = Result<T, BoxError>> + Send + 'static,
+) -> Result<T, BoxError> {
+    runtime.block_on(runtime.spawn(load))?
+}
+
 fn start() -> Result<Pair, BoxError> {
     let authority = CertificateAuthority::new("bench");
     let (clients, servers) = (runtime()?, runtime()?);
@@ -122,14 +136,14 @@ fn start() -> Result<Pair, BoxError> {
     server.register(SERVICE, Arc::new(Echo));
     let client = clients.block_on(Endpoint::bind(config(NodeId(1), "client")))?;
     client.set_address(SERVER, server.advertised());
-    clients.block_on(client.call(SERVER, Lane::Normal, SERVICE, Bytes::new(), LIMIT))?;
+    clients.block_on(async { client.call(SERVER, Lane::Normal, SERVICE, Bytes::new(), LIMIT).await })?;
     let address = servers.block_on(async { serve_bare(&authority) })?;
     let bare = clients.block_on(dial_bare(&authority, address))?;
     Ok(Pair { client, bare, clients, _server: server, _servers: servers })
 }
 
 /// Calls per second.
-async fn calls(client: &Endpoint, in_flight: usize, time: Duration) -> Result<f64, BoxError> {
+async fn calls(client: Endpoint, in_flight: usize, time: Duration) -> Result<f64, BoxError> {
     let answered = Arc::new(AtomicU64::new(0));
     let start = Instant::now();
     let callers: Vec<_> = (0..in_flight)
@@ -158,12 +172,15 @@ struct Sent {
 }
 
 /// Casts as fast as the queue takes them; a call at the end tells when all have arrived.
-async fn cast_for(client: &Endpoint, time: Duration) -> Result<Sent, BoxError> {
-    let payloads: Vec<Bytes> = (0..1000).map(payload).collect();
-    let mut count = 0;
+async fn cast_for(client: Endpoint, time: Duration) -> Result<Sent, BoxError> {
+    let payloads: Vec<Bytes> = (0..PAYLOADS).map(payload).collect();
+    let mut count = 0_u32;
     let start = Instant::now();
-    while start.elapsed() < time {
-        for payload in &payloads[..100] {
+    for some in payloads.chunks(100).cycle() {
+        if start.elapsed() >= time {
+            break;
+        }
+        for payload in some {
             match client.cast(SERVER, Lane::Normal, SERVICE, payload.clone()) {
                 Ok(()) => count += 1,
                 Err(_) => tokio::time::sleep(Duration::from_micros(100)).await,
@@ -233,7 +250,7 @@ async fn dial_bare(authority: &CertificateAuthority, to: SocketAddr) -> Result<q
 
 /// Keeps `in_flight` messages under way: whatever comes back is sent again in one write.
 async fn bare_round_trips(
-    connection: &quinn::Connection,
+    connection: quinn::Connection,
     in_flight: usize,
     time: Duration,
 ) -> Result<f64, BoxError> {
@@ -256,7 +273,7 @@ async fn bare_round_trips(
 }
 
 /// Messages per second of one stream in writes of 64 KiB.
-async fn bare_one_way(connection: &quinn::Connection, time: Duration) -> Result<f64, BoxError> {
+async fn bare_one_way(connection: quinn::Connection, time: Duration) -> Result<f64, BoxError> {
     let mut send = connection.open_uni().await?;
     let buffer = vec![1; 64 << 10];
     let mut bytes = 0;
