@@ -1,6 +1,7 @@
 //! Every setting and every limit of an endpoint.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::authority::is_node_name;
@@ -8,6 +9,10 @@ use crate::error::BindError;
 use crate::id::{ClusterId, NodeId};
 use crate::identity::Identity;
 use crate::lane::Lane;
+use crate::lane_settings::LaneSettings;
+use crate::pack::PACK_BYTES_MAX;
+use crate::resolver::{Resolver, SystemResolver};
+use crate::tls::CONNECTION_WINDOW_BYTES;
 
 /// The settings of an [`Endpoint`](crate::Endpoint); [`EndpointConfig::new`] fills in the defaults.
 ///
@@ -25,12 +30,27 @@ pub struct EndpointConfig {
     pub name: String,
     /// The cluster this node belongs to, when it knows. Default: none yet.
     pub cluster: Option<ClusterId>,
-    /// What this node proves itself with.
+    /// What this node proves itself with at first; see [`reload_identity`](crate::Endpoint::reload_identity).
     pub identity: Identity,
+    /// How long before the certificate expires a warning is logged, once a day from then on; never before two thirds
+    /// of its time have passed. Default: 7 days.
+    pub identity_expiry_warning: Duration,
+    /// Looks names up, at each dial. Default: the system's way.
+    pub resolver: Arc<dyn Resolver>,
+    /// Whether a peer that dialled may go on from another address, as when a router gives it another port, without a
+    /// new connection. Its lifeline does not move along: a death there then shows by missed beats. Default: true.
+    pub migration: bool,
     /// Largest payload on the control and normal lanes. Default: 4 MiB.
     pub message_bytes_max: usize,
     /// Largest payload on the bulk lane. Default: 64 MiB.
     pub bulk_message_bytes_max: usize,
+    /// How each lane is written at first: control, normal, bulk. Default: [`LaneSettings::of`] each.
+    pub lanes: [LaneSettings; 3],
+    /// Bytes that this node sends in a second on its bulk lanes, all peers together; `None` for no cap.
+    /// Default: 64 MiB.
+    pub bulk_bytes_per_second_max: Option<u64>,
+    /// Batches in one collection of sending statistics. Default: 65,536.
+    pub stats_batches_max: usize,
     /// Messages that may wait on one lane to one peer; one more is refused. Default: 65,536.
     pub queue_messages_max: usize,
     /// Bytes that may wait on one lane to one peer; a message that would exceed them is refused, except that an
@@ -53,6 +73,18 @@ pub struct EndpointConfig {
     pub keep_alive_interval: Duration,
     /// A connection from which nothing came for this time is dead: its calls in flight are lost. Default: 3 s.
     pub idle_timeout: Duration,
+    /// Beats, each a `keep_alive_interval`, in which nothing came from a peer until it is suspected; at least 2.
+    /// Default: 3.
+    pub suspect_after_beats_missed: u32,
+    /// Whether to hold a lifeline to each peer: an idle TCP connection, on the port of the same number, that tells of
+    /// a killed process within a round trip. Default: true. Where that port cannot be listened on or reached,
+    /// connections do without.
+    pub lifeline: bool,
+    /// Events of peers that wait for a slow watch; it misses the oldest ones past that. Default: 1,024.
+    pub peer_events_max: usize,
+    /// How long [`close`](crate::Endpoint::close) waits until what is queued was sent and the peers know.
+    /// Default: 1 s.
+    pub close_timeout: Duration,
     /// A peer that stops in the middle of a message is cut off after this time. Default: 10 s.
     pub stall_timeout: Duration,
     /// Connections, handshakes included; further ones are refused. Default: 1,024.
@@ -83,8 +115,14 @@ impl EndpointConfig {
             name: name.into(),
             cluster: None,
             identity,
+            identity_expiry_warning: Duration::from_secs(7 * 24 * 3600),
+            resolver: Arc::new(SystemResolver),
+            migration: true,
             message_bytes_max: 4 << 20,
             bulk_message_bytes_max: 64 << 20,
+            lanes: Lane::ALL.map(LaneSettings::of),
+            bulk_bytes_per_second_max: Some(64 << 20),
+            stats_batches_max: 65_536,
             queue_messages_max: 65_536,
             queue_bytes_max: 16 << 20,
             calls_in_flight_max: 16_384,
@@ -94,6 +132,10 @@ impl EndpointConfig {
             reconnect_give_up: Duration::from_secs(60),
             keep_alive_interval: Duration::from_millis(500),
             idle_timeout: Duration::from_secs(3),
+            suspect_after_beats_missed: 3,
+            lifeline: true,
+            peer_events_max: 1024,
+            close_timeout: Duration::from_secs(1),
             stall_timeout: Duration::from_secs(10),
             connections_max: 1024,
             handshakes_max: 128,
@@ -110,11 +152,29 @@ impl EndpointConfig {
         }
     }
 
+    /// The most memory that one peer can make this node hold: what waits for it, what it has sent half of, and the
+    /// windows of its connection. Handlers' own memory is not in it.
+    pub fn memory_bytes_per_peer_max(&self) -> usize {
+        let lanes: usize = Lane::ALL
+            .into_iter()
+            .map(|lane| {
+                let message_bytes = self.message_bytes_max(lane);
+                // Answers may use a queue to twice its limit, and a message over it if it is alone; of a message that
+                // is arriving there are the old and the new buffer while it grows.
+                2 * self.queue_bytes_max + message_bytes + 3 * message_bytes + 2 * PACK_BYTES_MAX
+            })
+            .sum();
+        lanes + 2 * CONNECTION_WINDOW_BYTES
+    }
+
     /// Settings that contradict each other are told before a socket is opened.
     pub(crate) fn check(&self) -> Result<(), BindError> {
         let require = |holds: bool, setting: &'static str, problem: String| {
             if holds { Ok(()) } else { Err(BindError::Setting { setting, problem }) }
         };
+        for lane in &self.lanes {
+            lane.check()?;
+        }
         let payload_max = self.message_bytes_max.max(self.bulk_message_bytes_max);
         require(
             is_node_name(&self.name),
@@ -128,6 +188,11 @@ impl EndpointConfig {
             format!("{advertise_bytes} bytes are over the limit of 255"),
         )?;
         require(payload_max <= 1 << 30, "message_bytes_max", format!("{payload_max} bytes are over 1 GiB"))?;
+        require(
+            self.bulk_bytes_per_second_max != Some(0),
+            "bulk_bytes_per_second_max",
+            "0 would send nothing".to_owned(),
+        )?;
         require(self.queue_messages_max > 0, "queue_messages_max", "0 would refuse everything".to_owned())?;
         require(
             (1..=1 << 24).contains(&self.calls_in_flight_max),
@@ -141,6 +206,16 @@ impl EndpointConfig {
                 "{:?} is not below the idle timeout of {:?}",
                 self.keep_alive_interval, self.idle_timeout
             ),
+        )?;
+        require(
+            self.suspect_after_beats_missed >= 2,
+            "suspect_after_beats_missed",
+            format!("{} would suspect healthy peers", self.suspect_after_beats_missed),
+        )?;
+        require(
+            (1..=1 << 20).contains(&self.peer_events_max),
+            "peer_events_max",
+            format!("{} is outside 1 to 1,048,576", self.peer_events_max),
         )?;
         require(
             !self.reconnect_backoff_min.is_zero() && self.reconnect_backoff_min <= self.reconnect_backoff_max,

@@ -15,6 +15,13 @@ macro_rules! counters {
             $($(#[doc = $doc])+ pub $name: u64,)+
         }
 
+        impl Counters {
+            /// Every counter with its name, for whatever draws or exports them.
+            pub fn each(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+                [$((stringify!($name), self.$name),)+].into_iter()
+            }
+        }
+
         /// The live counters behind [`Counters`].
         #[derive(Default)]
         pub(crate) struct LiveCounters {
@@ -50,6 +57,12 @@ counters! {
     refused_too_many_connections,
     /// Handshakes with something that is not this protocol.
     refused_malformed,
+    /// TCP connections for lifelines that were refused: too many, too slow, a nonce nobody waits for.
+    lifelines_refused,
+    /// Lifelines that were bound to a connection, from both sides.
+    lifelines_held,
+    /// Connections left without a lifeline, and lifelines that broke without telling anything.
+    lifelines_missing,
     /// Incoming handshakes that ended before they said anything: time out, garbage, a vanished peer.
     handshakes_broken,
     /// Dials that went wrong without a refusal.
@@ -58,6 +71,10 @@ counters! {
     connections_established,
     /// Established connections that ended.
     connections_lost,
+    /// Peers that were suspected for their silence.
+    peers_suspected,
+    /// Peers whose process was seen to end.
+    peers_died,
     /// Connections closed because a frame was oversized, truncated, stalled or malformed.
     frames_refused,
     /// Casts refused or dropped: no connection, no address, a full queue, too large.
@@ -80,8 +97,10 @@ counters! {
     messages_sent,
     /// Batches they were sent in.
     batches_sent,
-    /// Bytes in them, frame headers included.
+    /// Bytes in them, frame headers included, after compression.
     bytes_sent,
+    /// The same before compression.
+    bytes_sent_raw,
     /// Messages received.
     messages_received,
 }

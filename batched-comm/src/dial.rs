@@ -85,12 +85,17 @@ async fn dial_all(
 /// Looks the name up, anew at each dial; keeps the addresses that this socket can reach.
 async fn resolve(shared: &Shared, address: &str) -> Result<Vec<SocketAddr>, Failure> {
     let unreachable = |reason: String| Failure::Unreachable(Arc::from(reason));
-    let resolved = tokio::net::lookup_host(address)
+    let resolver = &shared.config.resolver;
+    let resolved = resolver
+        .resolve(address)
         .await
         .map_err(|error| unreachable(format!("cannot resolve {address}: {error}")))?;
     let is_v6_socket = shared.config.listen.is_ipv6();
-    let addresses: Vec<_> =
-        resolved.filter(|address| is_v6_socket || address.is_ipv4()).take(ADDRESSES_MAX).collect();
+    let addresses: Vec<_> = resolved
+        .into_iter()
+        .filter(|address| is_v6_socket || address.is_ipv4())
+        .take(ADDRESSES_MAX)
+        .collect();
     if addresses.is_empty() {
         return Err(unreachable(format!("{address} has no address this socket can reach")));
     }
@@ -106,7 +111,7 @@ async fn dial_one(
     let attempt = async {
         let connecting = shared
             .quinn
-            .connect_with(shared.client_config.clone(), address, SERVER_NAME)
+            .connect_with(shared.client_config(), address, SERVER_NAME)
             .map_err(|error| HandshakeError::Broken(error.to_string()))?;
         let connection = connecting.await.map_err(|error| HandshakeError::of_connection(&error))?;
         let result = greet(shared, &connection, target).await;

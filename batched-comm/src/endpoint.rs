@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -15,22 +15,25 @@ use crate::config::EndpointConfig;
 use crate::counters::{Counters, LiveCounters};
 use crate::dial::dial;
 use crate::error::{BindError, CallError, Destination, Failure, SendError};
+use crate::expiry::watch_expiry;
 use crate::frame::Outcome;
 use crate::handler::Handler;
 use crate::id::{ClusterId, NodeId, ServiceId};
+use crate::identity::Identity;
 use crate::lane::Lane;
 use crate::local::{LocalError, LocalLanes};
 use crate::peer::Peer;
+use crate::peer_event::PeerEvents;
 use crate::peer_info::PeerInfo;
 use crate::queue::{PushError, Pushed};
 use crate::shared::Shared;
 use crate::socket::open_socket;
-use crate::tls::client_config;
+use crate::tls::{client_config, server_config};
 
 /// A node's door to the others: sends and receives messages over one connection per peer.
 ///
-/// Clones share one endpoint; when the last one is dropped it closes as if by [`close`](Endpoint::close),
-/// without waiting.
+/// Clones share one endpoint; when the last one is dropped it closes as if by [`close`](Endpoint::close), in the
+/// background: a program that ends right after it should wait for `close` instead.
 #[derive(Clone)]
 pub struct Endpoint {
     handle: Arc<Handle>,
@@ -45,7 +48,19 @@ struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared.close();
+        if !self.shared.is_closed() {
+            let closing = Closing(self.shared.clone());
+            self.shared.runtime.spawn(async move { closing.0.leave().await });
+        }
+    }
+}
+
+/// Closes the endpoint at the latest when it is dropped: a runtime that is gone drops the task unseen.
+struct Closing(Arc<Shared>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
@@ -67,29 +82,28 @@ impl Endpoint {
     /// the address cannot be listened on; each names the thing.
     pub async fn bind(config: EndpointConfig) -> Result<Endpoint, BindError> {
         config.check()?;
-        if !config.identity.names().contains(&config.name) {
-            let certified = config.identity.names().to_vec();
-            return Err(BindError::NameNotCertified { name: config.name, certified });
-        }
+        check_name(&config, &config.identity)?;
         let counters = Arc::new(LiveCounters::default());
-        let quinn = open_socket(&config, &counters)?;
+        let (quinn, listener) = open_socket(&config, &counters)?;
         let listen_error = |source| BindError::Listen { listen: config.listen, source };
         let local_addr = quinn.local_addr().map_err(listen_error)?;
         let advertised: Arc<str> = match &config.advertise {
             Some(advertise) => Arc::from(advertise.as_str()),
             None => Arc::from(local_addr.to_string()),
         };
-        let client = client_config(&config)
+        let client = client_config(&config, &config.identity)
             .map_err(|source| BindError::Identity { name: config.name.clone(), source })?;
         let shared = Arc::new(Shared::new(config, advertised, quinn, client, counters));
         tokio::spawn(accept_connections(shared.clone()));
+        shared.start_lifelines(listener);
+        tokio::spawn(watch_expiry(Arc::downgrade(&shared)));
         let config = &shared.config;
         let local = LocalLanes::start(config.node, config.queue_messages_max, &shared.services);
         tracing::info!(node = %config.node, name = config.name, %local_addr, "endpoint bound");
         Ok(Endpoint { handle: Arc::new(Handle { shared, local, local_addr }) })
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.handle.shared
     }
 
@@ -111,6 +125,29 @@ impl Endpoint {
     /// The cluster this node belongs to, if it knows.
     pub fn cluster(&self) -> Option<ClusterId> {
         self.shared().cluster()
+    }
+
+    /// Proves itself with another identity from now on: a renewed certificate, or one of another CA.
+    ///
+    /// Connections that stand keep the identity they were made with. To change the CA, first give every node an
+    /// identity that trusts both, then certificates of the new one, and last identities that trust the new one only.
+    ///
+    /// # Errors
+    /// When the identity is unusable or not for this node's name; the old one stays.
+    pub fn reload_identity(&self, identity: &Identity) -> Result<(), BindError> {
+        let config = &self.shared().config;
+        check_name(config, identity)?;
+        let unusable = |source| BindError::Identity { name: config.name.clone(), source };
+        let server = server_config(config, identity).map_err(unusable)?;
+        let client = client_config(config, identity).map_err(unusable)?;
+        self.shared().replace_identity(server, client, identity.validity());
+        tracing::info!(node = %config.node, name = config.name, "identity replaced");
+        Ok(())
+    }
+
+    /// When the certificate of this node expires; [`Identity::expires_at`] of the current identity.
+    pub fn identity_expires_at(&self) -> SystemTime {
+        self.shared().identity_validity().until
     }
 
     /// Fixes the cluster this node belongs to.
@@ -173,9 +210,35 @@ impl Endpoint {
             return self.cast_locally(lane, service, payload);
         }
         let peer = self.peer(to).map_err(|failure| failure.send_error(to))?;
-        match peer.lane(lane).push_cast(service, &payload) {
+        let pushed = peer.lane(lane).push_cast(service, &payload);
+        self.after_push(&peer, lane, pushed)
+    }
+
+    /// Queues one cast for several services of a node.
+    pub(crate) fn cast_fan_out(
+        &self,
+        to: NodeId,
+        lane: Lane,
+        services: &[ServiceId],
+        payload: &Bytes,
+    ) -> Result<(), SendError> {
+        let result = self.peer(to).map_err(|failure| failure.send_error(to)).and_then(|peer| {
+            let pushed = peer.lane(lane).push_fan_out(services, payload);
+            self.after_push(&peer, lane, pushed)
+        });
+        result.inspect_err(|_| self.shared().counters.casts_dropped.increment())
+    }
+
+    fn after_push(
+        &self,
+        peer: &Arc<Peer>,
+        lane: Lane,
+        pushed: Result<Pushed, PushError>,
+    ) -> Result<(), SendError> {
+        let to = peer.node;
+        match pushed {
             Ok(pushed) => {
-                self.follow_up(&peer, lane, pushed);
+                self.follow_up(peer, lane, pushed);
                 Ok(())
             }
             Err(PushError::TooLarge { bytes, bytes_max }) => {
@@ -198,7 +261,7 @@ impl Endpoint {
             bytes,
             bytes_max,
         })?;
-        if self.shared().is_closed() {
+        if self.shared().is_leaving() {
             return Err(SendError::Closed);
         }
         self.handle.local.push(lane, service, payload, None).map_err(|error| match error {
@@ -298,7 +361,7 @@ impl Endpoint {
             bytes,
             bytes_max,
         })?;
-        if self.shared().is_closed() {
+        if self.shared().is_leaving() {
             return Err(CallError::Closed);
         }
         self.handle.local.push(lane, service, payload, Some(waiter)).map_err(|error| match error {
@@ -324,11 +387,10 @@ impl Endpoint {
     }
 
     fn peer(&self, node: NodeId) -> Result<Arc<Peer>, Failure> {
-        match self.shared().peer(node) {
-            Some(peer) => Ok(peer),
-            None if self.shared().is_closed() => Err(Failure::Closed),
-            None => Err(Failure::NoAddress),
+        if self.shared().is_leaving() {
+            return Err(Failure::Closed);
         }
+        self.shared().peer(node).ok_or(Failure::NoAddress)
     }
 
     /// Dials an address and learns who lives there; the connection is kept and used for that node.
@@ -337,7 +399,7 @@ impl Endpoint {
     /// `Unreachable` when nobody answers in time, `Refused` when one of the two does not want the other (this
     /// node's own address included).
     pub async fn discover(&self, address: &str, timeout: Duration) -> Result<PeerInfo, CallError> {
-        if self.shared().is_closed() {
+        if self.shared().is_leaving() {
             return Err(CallError::Closed);
         }
         dial(self.shared(), address, None, Instant::now() + timeout)
@@ -356,10 +418,20 @@ impl Endpoint {
         peers.iter().filter(|peer| peer.link().is_some()).map(|peer| peer.node).collect()
     }
 
-    /// Closes the endpoint: what is queued is dropped, calls in flight are lost, peers are told. Waits until
-    /// they have been, or a second has passed.
+    /// Events of all peers from now on: who is connected, suspected, gone, and why.
+    ///
+    /// To know who is connected already, ask [`connected`](Endpoint::connected) after this. All of it is a hint: a
+    /// peer that is reported down may live behind a broken network.
+    pub fn watch_peers(&self) -> PeerEvents {
+        self.shared().peer_events.watch()
+    }
+
+    /// Closes the endpoint. Nothing more is taken; what is queued is written, waiting for a connection that is being
+    /// made where it must, and each peer gets a goodbye once it has everything. Calls in flight are lost.
+    ///
+    /// That takes at most [`close_timeout`](EndpointConfig::close_timeout); what was not written by then is dropped.
     pub async fn close(&self) {
-        self.shared().close();
+        self.shared().leave().await;
         let idle = self.shared().quinn.wait_idle();
         let _ = timeout_at(Instant::now() + Duration::from_secs(1), idle).await;
     }
@@ -368,6 +440,14 @@ impl Endpoint {
     pub fn counters(&self) -> Counters {
         self.shared().counters.snapshot()
     }
+}
+
+/// Every peer would refuse a node whose name is not in its certificate.
+fn check_name(config: &EndpointConfig, identity: &Identity) -> Result<(), BindError> {
+    if identity.names().contains(&config.name) {
+        return Ok(());
+    }
+    Err(BindError::NameNotCertified { name: config.name.clone(), certified: identity.names().to_vec() })
 }
 
 /// Takes its call out of the table when nobody waits for the answer any more.

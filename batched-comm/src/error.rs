@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::id::{NodeId, ServiceId};
 use crate::identity::IdentityError;
 use crate::lane::Lane;
+use crate::lane_settings::SettingError;
 use crate::refusal::Refusal;
 
 /// Why an endpoint could not be opened.
@@ -50,6 +51,17 @@ pub enum BindError {
     /// There is no tokio runtime with IO and time here.
     #[error("no tokio runtime is running here")]
     NoRuntime,
+}
+
+impl From<SettingError> for BindError {
+    fn from(error: SettingError) -> BindError {
+        match error {
+            SettingError::OutOfRange { setting, problem } => BindError::Setting { setting, problem },
+            SettingError::UnknownNode(_) => {
+                BindError::Setting { setting: "lanes", problem: error.to_string() }
+            }
+        }
+    }
 }
 
 /// Why a cast was not taken. The message has surely not been sent.

@@ -5,10 +5,13 @@
 //!      0      4  length of what follows the first 8 bytes, little endian
 //!      4      1  kind
 //!      5      1  flags, 0
-//!      6      2  service, little endian; 0 where the kind has none
+//!      6      2  service, little endian; 0 where the kind has none. In a pack: the algorithm; in a fan-out: how many
+//!                services, 2 bytes each, precede the payload
 //!      8      8  correlation, little endian; absent in casts and cluster announcements
 //!      …      …  payload
 //! ```
+//!
+//! Packs and fan-outs are sent only to peers that have said that they take them.
 //!
 //! The fields have fixed places rather than variable-length integers: encoding and decoding them is a handful
 //! of loads and stores, and a frame costs 8 bytes more than its payload (16 in calls).
@@ -16,6 +19,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::id::{ClusterId, ServiceId};
+use crate::pack::{Algorithm, LENGTH_BYTES, PACK_BYTES_MAX};
 
 /// Bytes in front of every frame's body.
 pub(crate) const HEADER_BYTES: usize = 8;
@@ -31,6 +35,10 @@ const NO_HANDLER: u8 = 3;
 const NO_REPLY: u8 = 4;
 const OVERLOADED: u8 = 5;
 const CLUSTER: u8 = 6;
+pub(crate) const PACK: u8 = 7;
+pub(crate) const FAN_OUT: u8 = 8;
+/// Services in one fan-out.
+pub(crate) const FAN_OUT_MAX: usize = 256;
 
 /// How a call ended at the receiver.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -59,6 +67,16 @@ pub(crate) enum Frame {
     },
     /// The sender has learned which cluster it belongs to since the handshake.
     Cluster(ClusterId),
+    /// Frames, or parts of them, compressed.
+    Pack {
+        algorithm: u16,
+        body: Bytes,
+    },
+    /// One payload for several services.
+    FanOut {
+        services: Vec<ServiceId>,
+        payload: Bytes,
+    },
 }
 
 /// Everything of a frame but its payload.
@@ -71,13 +89,15 @@ pub(crate) enum Head {
     NoReply { correlation: u64 },
     Overloaded { correlation: u64 },
     Cluster,
+    Pack { algorithm: Algorithm },
+    FanOut { services: usize },
 }
 
 impl Head {
     /// Bytes in front of the payload.
     pub(crate) fn bytes(self) -> usize {
         match self {
-            Head::Cast { .. } | Head::Cluster => HEADER_BYTES,
+            Head::Cast { .. } | Head::Cluster | Head::Pack { .. } | Head::FanOut { .. } => HEADER_BYTES,
             _ => HEADER_BYTES + CORRELATION_BYTES,
         }
     }
@@ -92,6 +112,10 @@ impl Head {
             Head::NoReply { correlation } => (NO_REPLY, 0, Some(correlation)),
             Head::Overloaded { correlation } => (OVERLOADED, 0, Some(correlation)),
             Head::Cluster => (CLUSTER, 0, None),
+            Head::Pack { algorithm } => (PACK, algorithm as u16, None),
+            Head::FanOut { services } => {
+                (FAN_OUT, u16::try_from(services).expect("a fan-out is at most 256 wide"), None)
+            }
         };
         let body_bytes = payload_bytes + if correlation.is_some() { CORRELATION_BYTES } else { 0 };
         let body_bytes =
@@ -115,6 +139,18 @@ pub(crate) enum FrameError {
     UnknownFlags(u8),
     #[error("a frame of kind {kind} cannot be {bytes} bytes long")]
     Length { kind: u8, bytes: usize },
+    #[error("{0} services in one fan-out are over the limit, or none")]
+    FanOut(usize),
+    #[error("compression algorithm {0} is unknown")]
+    UnknownAlgorithm(u16),
+    #[error("a pack of {bytes} bytes is empty or over the limit of {bytes_max}")]
+    PackLength { bytes: usize, bytes_max: usize },
+    #[error("a pack of algorithm {algorithm} does not hold the {bytes} bytes it claims")]
+    Unpack { algorithm: u16, bytes: usize },
+    #[error("a pack inside a pack")]
+    Nested,
+    #[error("a frame between the packs of another")]
+    Interleaved,
     #[error("the stream ended inside a frame")]
     Truncated,
     #[error("the stream stalled inside a frame")]
@@ -147,6 +183,14 @@ impl Prefix {
             CALL | REPLY => (CORRELATION_BYTES, CORRELATION_BYTES + payload_bytes_max),
             NO_HANDLER | NO_REPLY | OVERLOADED => (CORRELATION_BYTES, CORRELATION_BYTES),
             CLUSTER => (16, 16),
+            PACK => (LENGTH_BYTES + 1, LENGTH_BYTES + PACK_BYTES_MAX),
+            FAN_OUT => {
+                let services = usize::from(service.0);
+                if !(1..=FAN_OUT_MAX).contains(&services) {
+                    return Err(FrameError::FanOut(services));
+                }
+                (2 * services, 2 * services + payload_bytes_max)
+            }
             _ => return Err(FrameError::UnknownKind(kind)),
         };
         if body_bytes > most && most >= payload_bytes_max {
@@ -165,6 +209,13 @@ impl Prefix {
         }
         if self.kind == CLUSTER {
             return Frame::Cluster(ClusterId(body.get_u128_le()));
+        }
+        if self.kind == PACK {
+            return Frame::Pack { algorithm: service.0, body };
+        }
+        if self.kind == FAN_OUT {
+            let services = (0..service.0).map(|_| ServiceId(body.get_u16_le())).collect();
+            return Frame::FanOut { services, payload: body };
         }
         let correlation = body.get_u64_le();
         let outcome = match self.kind {
@@ -273,6 +324,13 @@ mod tests {
                 Outcome::Overloaded => (Head::Overloaded { correlation }, Bytes::new()),
             },
             Frame::Cluster(id) => (Head::Cluster, Bytes::copy_from_slice(&id.0.to_le_bytes())),
+            Frame::Pack { algorithm, body } => {
+                (Head::Pack { algorithm: Algorithm::from_number(algorithm).unwrap() }, body)
+            }
+            Frame::FanOut { services, payload } => {
+                let listed = services.iter().flat_map(|service| service.0.to_le_bytes());
+                (Head::FanOut { services: services.len() }, listed.chain(payload).collect())
+            }
         };
         head.encode(payload.len(), &mut bytes);
         assert_eq!(bytes.len(), head.bytes());
@@ -315,6 +373,10 @@ mod tests {
             any::<u64>().prop_map(|correlation| Frame::Outcome { correlation, outcome: Outcome::NoReply }),
             any::<u64>().prop_map(|correlation| Frame::Outcome { correlation, outcome: Outcome::Overloaded }),
             any::<u128>().prop_map(|id| Frame::Cluster(ClusterId(id))),
+            (0u16..4, proptest::collection::vec(any::<u8>(), 5..PAYLOAD_BYTES_MAX))
+                .prop_map(|(algorithm, body)| Frame::Pack { algorithm, body: body.into() }),
+            (proptest::collection::vec(service(), 1..9), payload())
+                .prop_map(|(services, payload)| Frame::FanOut { services, payload }),
         ]
     }
 
@@ -372,6 +434,37 @@ mod tests {
         for (frame, bytes) in golden {
             assert_eq!(encode(&frame), bytes, "{frame:?}");
             assert_eq!(decode(bytes, &[3]), Ok(vec![frame]));
+        }
+    }
+
+    /// The bytes of the frames that are agreed on one by one: they may never change.
+    #[test]
+    fn the_bytes_of_packs_and_fan_outs_do_not_change() {
+        let golden: [(Frame, &[u8]); 2] = [
+            (
+                Frame::Pack { algorithm: 3, body: Bytes::from_static(b"\x09\0\0\0zzz") },
+                b"\x07\0\0\0\x07\0\x03\0\x09\0\0\0zzz",
+            ),
+            (
+                Frame::FanOut {
+                    services: vec![ServiceId(5), ServiceId(0x0102)],
+                    payload: Bytes::from_static(b"hi"),
+                },
+                b"\x06\0\0\0\x08\0\x02\0\x05\0\x02\x01hi",
+            ),
+        ];
+        for (frame, bytes) in golden {
+            assert_eq!(encode(&frame), bytes, "{frame:?}");
+            assert_eq!(decode(bytes, &[3]), Ok(vec![frame]));
+        }
+    }
+
+    #[test]
+    fn a_fan_out_to_nobody_or_to_too_many_is_refused_by_its_header_alone() {
+        for services in [0u16, 257, 65_535] {
+            let mut header = b"\x06\0\0\0\x08\0".to_vec();
+            header.extend_from_slice(&services.to_le_bytes());
+            assert_eq!(decode(&header, &[8]), Err(FrameError::FanOut(usize::from(services))));
         }
     }
 

@@ -90,7 +90,7 @@ impl AsyncUdpSocket for FilteredSocket {
 
 /// Whether a datagram cannot come from a peer: QUIC packets have the fixed bit (peers here never grease it) and
 /// a minimal length, and those with a long header are of version 1 or negotiate the version.
-fn is_garbage(datagram: &[u8]) -> bool {
+pub(crate) fn is_garbage(datagram: &[u8]) -> bool {
     let Some(&first) = datagram.first() else { return true };
     if first & LONG_HEADER == 0 {
         return first & FIXED_BIT == 0 || datagram.len() < PACKET_BYTES_MIN;

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use quinn::{ConnectionError, ReadError, ReadExactError, WriteError};
 use rustls_pki_types::CertificateDer;
 
-use crate::hello::{Confirm, ControlMessage, Hello, Verdict};
+use crate::hello::{Confirm, ControlMessage, Features, Hello, Verdict, WireVersion};
 use crate::id::{ClusterId, NodeId};
 use crate::identity::certificate_names;
 use crate::link::Link;
+use crate::liveness::watch_link;
 use crate::peer::{Confirmation, Peer};
 use crate::peer_info::PeerInfo;
 use crate::refusal::Refusal;
@@ -50,20 +51,70 @@ impl HandshakeError {
     }
 }
 
-/// The stream of the handshake.
-struct Control {
-    send: quinn::SendStream,
-    receive: quinn::RecvStream,
+/// The stream of the handshake, and from version 2 on of what concerns the connection as a whole.
+pub(crate) struct Control {
+    send: ControlSender,
+    receive: ControlReceiver,
+}
+
+/// Its sending half.
+pub(crate) struct ControlSender {
+    stream: quinn::SendStream,
+    version: WireVersion,
+}
+
+/// Its receiving half.
+pub(crate) struct ControlReceiver {
+    stream: quinn::RecvStream,
+    version: WireVersion,
+}
+
+impl ControlSender {
+    pub(crate) async fn write(&mut self, message: &ControlMessage) -> Result<(), HandshakeError> {
+        self.stream.write_all(&message.encode(self.version)).await.map_err(HandshakeError::of_write)
+    }
+
+    /// The last word; returns when the peer has acknowledged it, or the connection has ended.
+    pub(crate) async fn say_goodbye(&mut self) {
+        // Whatever goes wrong here, the connection is about to be closed.
+        if self.write(&ControlMessage::Goodbye).await.is_ok() && self.stream.finish().is_ok() {
+            let _ = self.stream.stopped().await;
+        }
+    }
+}
+
+impl ControlReceiver {
+    pub(crate) async fn read(&mut self) -> Result<ControlMessage, HandshakeError> {
+        ControlMessage::read(&mut self.stream, self.version).await
+    }
 }
 
 impl Control {
+    fn new((send, receive): (quinn::SendStream, quinn::RecvStream), version: WireVersion) -> Control {
+        let send = ControlSender { stream: send, version };
+        Control { send, receive: ControlReceiver { stream: receive, version } }
+    }
+
     async fn write(&mut self, message: ControlMessage) -> Result<(), HandshakeError> {
-        self.send.write_all(&message.encode()).await.map_err(HandshakeError::of_write)
+        self.send.write(&message).await
     }
 
     async fn read(&mut self) -> Result<ControlMessage, HandshakeError> {
-        ControlMessage::read(&mut self.receive).await
+        self.receive.read().await
     }
+
+    pub(crate) fn split(self) -> (ControlSender, ControlReceiver) {
+        (self.send, self.receive)
+    }
+}
+
+/// What the two sides have said of themselves.
+pub(crate) struct Introduction {
+    /// The cluster this side named.
+    pub(crate) announced: Option<ClusterId>,
+    pub(crate) hello: Hello,
+    /// What both can do.
+    pub(crate) features: Features,
 }
 
 fn out_of_turn(message: &ControlMessage) -> HandshakeError {
@@ -76,21 +127,28 @@ pub(crate) async fn greet(
     connection: &quinn::Connection,
     target: Option<NodeId>,
 ) -> Result<PeerInfo, HandshakeError> {
-    let (send, receive) =
-        connection.open_bi().await.map_err(|error| HandshakeError::of_connection(&error))?;
-    let mut control = Control { send, receive };
-    let own_hello = shared.hello();
+    let streams = connection.open_bi().await.map_err(|error| HandshakeError::of_connection(&error))?;
+    let version = WireVersion::of(connection);
+    let mut control = Control::new(streams, version);
+    let (own_hello, own_features) = (shared.hello(), shared.features());
     let announced = own_hello.cluster;
-    control.write(ControlMessage::Hello(own_hello)).await?;
-    let hello = match control.read().await? {
-        ControlMessage::Welcome(hello) => hello,
-        other => return Err(out_of_turn(&other)),
+    control
+        .write(match version {
+            WireVersion::V1 => ControlMessage::Hello(own_hello),
+            WireVersion::V2 => ControlMessage::HelloWith(own_hello, own_features),
+        })
+        .await?;
+    let (hello, features) = match (version, control.read().await?) {
+        (WireVersion::V1, ControlMessage::Welcome(hello)) => (hello, Features::default()),
+        (WireVersion::V2, ControlMessage::WelcomeWith(hello, features)) => (hello, features),
+        (_, other) => return Err(out_of_turn(&other)),
     };
     check_hello(shared, connection, &hello, target)?;
     let info = PeerInfo::of_hello(&hello);
     let peer = shared.peer_or_new(hello.node);
     peer.learn_address(&hello.advertised);
-    let result = settle(shared, connection, &mut control, &peer, (announced, hello)).await;
+    let said = Introduction { announced, hello, features: own_features.shared_with(features) };
+    let result = settle(shared, connection, control, &peer, said).await;
     if result.is_err() {
         peer.drop_if_unused(shared);
     }
@@ -101,11 +159,11 @@ pub(crate) async fn greet(
 async fn settle(
     shared: &Arc<Shared>,
     connection: &quinn::Connection,
-    control: &mut Control,
+    mut control: Control,
     peer: &Arc<Peer>,
-    (announced, hello): (Option<ClusterId>, Hello),
+    said: Introduction,
 ) -> Result<(), HandshakeError> {
-    let Confirmation::Ask { previous, guard } = peer.confirm(hello.instance).await else {
+    let Confirmation::Ask { previous, guard } = peer.confirm(said.hello.instance).await else {
         shared.close_superseded(connection);
         return Ok(());
     };
@@ -113,10 +171,11 @@ async fn settle(
     control.write(ControlMessage::Confirm(Confirm { link: id, previous })).await?;
     match control.read().await? {
         ControlMessage::Verdict(Verdict::Accepted) => {
-            shared.retire_predecessors(&hello);
-            let said = (announced, hello);
+            shared.retire_predecessors(&said.hello);
             let link = Link::new(id, shared.clone(), peer.clone(), connection.clone(), true, said);
-            peer.accepted(Arc::new(link));
+            let link = Arc::new(link);
+            peer.accepted(link.clone());
+            start_watch(link, control);
         }
         ControlMessage::Verdict(Verdict::Superseded) => {
             drop(guard);
@@ -126,6 +185,12 @@ async fn settle(
         other => return Err(out_of_turn(&other)),
     }
     Ok(())
+}
+
+/// Watches the connection as a whole; the stream ended with the handshake in version 1.
+fn start_watch(link: Arc<Link>, control: Control) {
+    let control = (control.send.version >= WireVersion::V2).then_some(control);
+    tokio::spawn(watch_link(link, control));
 }
 
 /// The other connection is being made right now; the dial's own timeout bounds the wait.
@@ -146,17 +211,23 @@ pub(crate) async fn answer(
     shared: &Arc<Shared>,
     connection: &quinn::Connection,
 ) -> Result<(), HandshakeError> {
-    let (send, receive) =
-        connection.accept_bi().await.map_err(|error| HandshakeError::of_connection(&error))?;
-    let mut control = Control { send, receive };
-    let hello = match control.read().await? {
-        ControlMessage::Hello(hello) => hello,
-        other => return Err(out_of_turn(&other)),
+    let streams = connection.accept_bi().await.map_err(|error| HandshakeError::of_connection(&error))?;
+    let version = WireVersion::of(connection);
+    let mut control = Control::new(streams, version);
+    let (hello, features) = match (version, control.read().await?) {
+        (WireVersion::V1, ControlMessage::Hello(hello)) => (hello, Features::default()),
+        (WireVersion::V2, ControlMessage::HelloWith(hello, features)) => (hello, features),
+        (_, other) => return Err(out_of_turn(&other)),
     };
     check_hello(shared, connection, &hello, None)?;
-    let own_hello = shared.hello();
+    let (own_hello, own_features) = (shared.hello(), shared.features());
     let announced = own_hello.cluster;
-    control.write(ControlMessage::Welcome(own_hello)).await?;
+    control
+        .write(match version {
+            WireVersion::V1 => ControlMessage::Welcome(own_hello),
+            WireVersion::V2 => ControlMessage::WelcomeWith(own_hello, own_features),
+        })
+        .await?;
     let confirm = match control.read().await? {
         ControlMessage::Confirm(confirm) if confirm.link != 0 => confirm,
         other => return Err(out_of_turn(&other)),
@@ -164,10 +235,13 @@ pub(crate) async fn answer(
     let peer = shared.peer_or_new(hello.node);
     peer.learn_address(&hello.advertised);
     shared.retire_predecessors(&hello);
-    let said = (announced, hello);
+    let said = Introduction { announced, hello, features: own_features.shared_with(features) };
     let link = Link::new(confirm.link, shared.clone(), peer.clone(), connection.clone(), false, said);
-    if peer.admit(Arc::new(link), confirm) {
-        return control.write(ControlMessage::Verdict(Verdict::Accepted)).await;
+    let link = Arc::new(link);
+    if peer.admit(link.clone(), confirm) {
+        control.write(ControlMessage::Verdict(Verdict::Accepted)).await?;
+        start_watch(link, control);
+        return Ok(());
     }
     control.write(ControlMessage::Verdict(Verdict::Superseded)).await?;
     // The dialling side closes when it has read the verdict; the caller's timeout bounds the wait.

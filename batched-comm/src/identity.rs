@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rustls::RootCertStore;
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
@@ -11,6 +12,8 @@ use rustls::server::ParsedCertificate;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use x509_parser::extensions::GeneralName;
+
+use crate::expiry::Validity;
 
 /// What is wrong with an identity; it names the file, or the part when there is no file.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +75,7 @@ pub struct Identity {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     names: Vec<String>,
+    validity: Validity,
 }
 
 impl Identity {
@@ -115,7 +119,8 @@ impl Identity {
         let names = certificate_names(&chain[0]).map_err(|detail| unusable(cert.0, detail))?;
         let key_der = PrivateKeyDer::from_pem_slice(key.1)
             .map_err(|error| IdentityError::Key { origin: key.0.to_owned(), detail: error.to_string() })?;
-        let identity = Identity { roots: Arc::new(roots), chain, key: key_der, names };
+        let validity = chain_validity(&chain).map_err(|detail| unusable(cert.0, detail))?;
+        let identity = Identity { roots: Arc::new(roots), chain, key: key_der, names, validity };
         identity.check(cert.0, key.0)?;
         Ok(identity)
     }
@@ -146,6 +151,15 @@ impl Identity {
         &self.names
     }
 
+    /// When the node's certificate, or the first of its intermediates, expires.
+    pub fn expires_at(&self) -> SystemTime {
+        self.validity.until
+    }
+
+    pub(crate) fn validity(&self) -> Validity {
+        self.validity
+    }
+
     pub(crate) fn roots(&self) -> &Arc<RootCertStore> {
         &self.roots
     }
@@ -166,6 +180,7 @@ impl Clone for Identity {
             chain: self.chain.clone(),
             key: self.key.clone_key(),
             names: self.names.clone(),
+            validity: self.validity,
         }
     }
 }
@@ -189,6 +204,23 @@ pub(crate) fn certificate_names(certificate: &CertificateDer<'_>) -> Result<Vec<
             _ => None,
         })
         .collect())
+}
+
+/// The time in which every certificate of a chain is valid.
+fn chain_validity(chain: &[CertificateDer<'_>]) -> Result<Validity, String> {
+    let mut validity: Option<Validity> = None;
+    for certificate in chain {
+        let (_, parsed) =
+            x509_parser::parse_x509_certificate(certificate.as_ref()).map_err(|error| error.to_string())?;
+        let time = |time: x509_parser::time::ASN1Time| {
+            let seconds = u64::try_from(time.timestamp()).unwrap_or(0);
+            SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+        };
+        let (from, until) = (time(parsed.validity().not_before), time(parsed.validity().not_after));
+        let so_far = validity.unwrap_or(Validity { from, until });
+        validity = Some(Validity { from: so_far.from.max(from), until: so_far.until.min(until) });
+    }
+    validity.ok_or_else(|| "an empty chain".to_owned())
 }
 
 fn unusable(origin: &str, detail: String) -> IdentityError {

@@ -2,11 +2,13 @@
 
 use std::fmt;
 
+use serde::Serialize;
+
 /// One of the ordered streams between two nodes.
 ///
 /// Messages of one lane keep their order while the connection lives; lanes do not wait for each other, and
-/// when the connection is the bottleneck a lower number goes first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+/// when the connection is the bottleneck a higher [priority](crate::LaneSettings::priority) goes first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 #[repr(u8)]
 pub enum Lane {
     /// Small and urgent: heartbeats, votes, replication.
@@ -34,11 +36,6 @@ impl Lane {
     /// The byte that opens the lane's stream.
     pub(crate) fn tag(self) -> u8 {
         self as u8
-    }
-
-    /// The priority of the lane's stream in QUIC: a higher one is sent first.
-    pub(crate) fn stream_priority(self) -> i32 {
-        2 - i32::from(self.tag())
     }
 }
 

@@ -5,14 +5,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::admission::CurrentLink;
 use crate::frame::{FrameError, Head, Outcome};
-use crate::hello::Hello;
+use crate::handshake::Introduction;
+use crate::hello::{Features, Hello};
 use crate::id::ClusterId;
 use crate::lane::Lane;
-use crate::peer::Peer;
+use crate::peer::{Ending, Peer};
 use crate::queue::{PushError, Pushed};
 use crate::reader::read_lane;
 use crate::refusal::Refusal;
@@ -29,6 +31,14 @@ pub(crate) struct Link {
     pub(crate) established: Instant,
     /// What the peer said of itself.
     pub(crate) hello: Hello,
+    /// What both sides can do.
+    pub(crate) features: Features,
+    /// Told when the endpoint is about to close and everything was written.
+    pub(crate) leaving: Notify,
+    /// Told when the peer has acknowledged the goodbye.
+    pub(crate) left: Notify,
+    /// Lanes whose writer has not ended.
+    lanes_written: watch::Sender<usize>,
     dialled_here: bool,
     /// The cluster this node named in the handshake.
     announced: Option<ClusterId>,
@@ -48,14 +58,19 @@ impl Link {
         peer: Arc<Peer>,
         connection: quinn::Connection,
         dialled_here: bool,
-        (announced, hello): (Option<ClusterId>, Hello),
+        said: Introduction,
     ) -> Link {
+        let Introduction { announced, hello, features } = said;
         Link {
             id,
             shared,
             peer,
             connection,
             established: Instant::now(),
+            features,
+            leaving: Notify::new(),
+            left: Notify::new(),
+            lanes_written: watch::Sender::new(Lane::ALL.len()),
             dialled_here,
             announced,
             peer_cluster: Mutex::new(hello.cluster),
@@ -64,6 +79,37 @@ impl Link {
             calls_handled: AtomicUsize::new(0),
             streams: Default::default(),
         }
+    }
+
+    pub(crate) fn is_dialled_here(&self) -> bool {
+        self.dialled_here
+    }
+
+    /// Datagrams of the peer that have arrived on this connection.
+    pub(crate) fn datagrams_heard(&self) -> u64 {
+        self.connection.stats().udp_rx.datagrams
+    }
+
+    /// Writes what waits, says goodbye, and returns when the peer has all of it or the connection has ended.
+    pub(crate) async fn leave(&self) {
+        let leaving = async {
+            for lane in Lane::ALL {
+                self.peer.lane(lane).finish(self.id);
+            }
+            // The sender lives as long as the link.
+            let _ = self.lanes_written.subscribe().wait_for(|writers| *writers == 0).await;
+            self.leaving.notify_one();
+            self.left.notified().await;
+        };
+        tokio::select! {
+            () = leaving => {}
+            _ = self.connection.closed() => {}
+        }
+    }
+
+    /// A lane's writer has ended.
+    pub(crate) fn lane_written(&self) {
+        self.lanes_written.send_modify(|writers| *writers -= 1);
     }
 
     /// What the decision about another connection needs to know of this one.
@@ -91,7 +137,7 @@ impl Link {
 
     /// Writes what waits on a lane, as far as the connection takes it now.
     pub(crate) fn flush(&self, lane: Lane) {
-        self.stream(lane).flush(self.id, self.peer.lane(lane), &self.shared.counters);
+        self.stream(lane).flush(self, lane);
     }
 
     /// Marks a lane as opened by the peer; false when it was already.
@@ -190,5 +236,5 @@ async fn accept_lanes(link: Arc<Link>) {
             Err(error) => break error,
         }
     };
-    link.peer.lost(&link, &error);
+    link.peer.lost(&link, &Ending::Closed(&error));
 }

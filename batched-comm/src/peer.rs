@@ -15,9 +15,12 @@ use crate::error::Failure;
 use crate::hello::Confirm;
 use crate::id::NodeId;
 use crate::lane::Lane;
+use crate::lane_settings::LaneSettings;
 use crate::link::Link;
+use crate::peer_event::{DownReason, PeerChange};
 use crate::queue::{Gate, LaneQueue, QueueLimits};
 use crate::refusal::Refusal;
+use crate::sending_stats::Collectors;
 use crate::shared::{Shared, random_u64};
 
 /// One other node.
@@ -27,6 +30,7 @@ pub(crate) struct Peer {
     pub(crate) node: NodeId,
     pub(crate) calls: CallTable,
     lanes: [LaneQueue; 3],
+    pub(crate) collectors: Collectors,
     state: Mutex<PeerState>,
     /// Told whenever the state changes in a way that somebody may wait for.
     pub(crate) changed: Notify,
@@ -48,8 +52,66 @@ pub(crate) struct PeerState {
     is_forgotten: bool,
     /// Dials that went wrong, and connections that broke right away, since the last good one.
     failures: u32,
+    /// What watchers have been told.
+    told: Told,
     /// When something was last sent without a connection.
     wanted: Instant,
+}
+
+/// What watchers have been told of a peer last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Told {
+    Up,
+    Suspect,
+    Down,
+}
+
+/// How a connection ended, as its own tasks see it.
+pub(crate) enum Ending<'a> {
+    /// QUIC says so.
+    Closed(&'a quinn::ConnectionError),
+    /// The peer's system has ended the lifeline.
+    Died,
+    /// The peer has said goodbye.
+    Left,
+}
+
+impl Ending<'_> {
+    fn reason(&self) -> DownReason {
+        let error = match self {
+            Ending::Died => return DownReason::Died,
+            Ending::Left => return DownReason::Left,
+            Ending::Closed(error) => error,
+        };
+        match (error, Refusal::of_connection(error)) {
+            (_, Some(Refusal::ShuttingDown)) => DownReason::Left,
+            (_, Some(Refusal::Superseded)) => DownReason::Broken,
+            (_, Some(refusal)) => DownReason::Refused(refusal),
+            (quinn::ConnectionError::TimedOut, None) => DownReason::Silent,
+            // The reset comes from another process with this one's key.
+            (quinn::ConnectionError::Reset, None) => DownReason::Replaced,
+            (_, None) => DownReason::Broken,
+        }
+    }
+
+    /// What whoever waits for the peer is told, if it must not wait on.
+    fn failure(&self, is_short: bool) -> Option<Failure> {
+        let unreachable = |reason: &str| Some(Failure::Unreachable(Arc::from(reason)));
+        match (self, self.reason()) {
+            (Ending::Died, _) => unreachable("its process has ended"),
+            (Ending::Left, _) => {
+                Some(Failure::Refused(Refusal::ShuttingDown, Arc::from("it has said goodbye")))
+            }
+            (Ending::Closed(error), DownReason::Refused(refusal)) => {
+                Some(Failure::Refused(refusal, Arc::from(error.to_string())))
+            }
+            (Ending::Closed(error), DownReason::Left) => {
+                Some(Failure::Refused(Refusal::ShuttingDown, Arc::from(error.to_string())))
+            }
+            (Ending::Closed(error), _) if is_short => unreachable(&error.to_string()),
+            (Ending::Closed(_), _) => None,
+        }
+    }
 }
 
 /// The end of a dial's own handshake: whether to go on with the new connection.
@@ -71,19 +133,20 @@ impl Drop for ConfirmGuard<'_> {
 }
 
 impl Peer {
-    pub(crate) fn new(node: NodeId, config: &EndpointConfig) -> Peer {
+    pub(crate) fn new(node: NodeId, config: &EndpointConfig, settings: [LaneSettings; 3]) -> Peer {
         let lane = |lane| {
             let limits = QueueLimits {
                 messages_max: config.queue_messages_max,
                 bytes_max: config.queue_bytes_max,
                 payload_bytes_max: config.message_bytes_max(lane),
             };
-            LaneQueue::new(lane, limits)
+            LaneQueue::new(lane, limits, settings[lane.index()])
         };
         Peer {
             node,
             calls: CallTable::new(config.calls_in_flight_max, random_u64() as u32),
             lanes: Lane::ALL.map(lane),
+            collectors: Collectors::default(),
             state: Mutex::new(PeerState {
                 address: None,
                 is_address_given: false,
@@ -93,6 +156,7 @@ impl Peer {
                 is_dialling: false,
                 is_forgotten: false,
                 failures: 0,
+                told: Told::Down,
                 wanted: Instant::now(),
             }),
             changed: Notify::new(),
@@ -165,7 +229,8 @@ impl Peer {
             return;
         }
         if !std::mem::replace(&mut state.is_dialling, true) {
-            tokio::spawn(dial_until_connected(shared.clone(), self.clone()));
+            // Whoever sends need not be on the runtime.
+            shared.runtime.spawn(dial_until_connected(shared.clone(), self.clone()));
         }
         if state.failures == 0 {
             self.set_gates(&Gate::Open);
@@ -233,6 +298,9 @@ impl Peer {
             return;
         }
         if let Some(old) = state.link.take() {
+            if old.hello.instance != link.hello.instance {
+                self.tell(&shared, state, PeerChange::Down(DownReason::Replaced));
+            }
             self.detach(&shared);
             shared.close_superseded(&old.connection);
             shared.counters.connections_lost.increment();
@@ -244,12 +312,15 @@ impl Peer {
         shared.counters.connections_established.increment();
         let address = link.connection.remote_address();
         tracing::info!(node = %shared.config.node, peer = %self.node, %address, "connected");
+        self.tell(&shared, state, PeerChange::Up);
         link.start();
         self.changed.notify_waiters();
     }
 
     /// A connection has ended. If it was the current one its calls are lost and a new one is sought.
-    pub(crate) fn lost(self: &Arc<Peer>, link: &Link, error: &quinn::ConnectionError) {
+    ///
+    /// A peer that has left is dialled again when something is sent to it, any other at once.
+    pub(crate) fn lost(self: &Arc<Peer>, link: &Link, ending: &Ending<'_>) {
         let shared = &link.shared;
         let mut state = self.state.lock();
         if state.link.as_ref().is_none_or(|current| current.id != link.id) {
@@ -260,25 +331,75 @@ impl Peer {
         state.wanted = Instant::now();
         self.detach(shared);
         shared.counters.connections_lost.increment();
-        tracing::info!(node = %shared.config.node, peer = %self.node, reason = %error, "connection lost");
+        let reason = ending.reason();
+        match ending {
+            Ending::Closed(error) => {
+                tracing::info!(node = %shared.config.node, peer = %self.node, ?reason, %error, "peer down");
+            }
+            _ => tracing::info!(node = %shared.config.node, peer = %self.node, ?reason, "peer down"),
+        }
+        if reason == DownReason::Died {
+            shared.counters.peers_died.increment();
+        }
+        self.tell(shared, &mut state, PeerChange::Down(reason));
         // A connection that broke right away counts as a dial that went wrong: no tight loop of reconnects.
         let is_short = link.established.elapsed() < shared.config.reconnect_backoff_max;
-        state.failures = if is_short { state.failures.saturating_add(1) } else { 0 };
-        match Refusal::of_connection(error) {
-            Some(Refusal::Superseded) => state.failures = 0,
-            Some(refusal) => {
-                state.failures = state.failures.max(1);
-                self.refuse_all(shared, &Failure::Refused(refusal, Arc::from(error.to_string())));
-            }
-            None if state.failures > 0 => {
-                self.refuse_all(shared, &Failure::Unreachable(Arc::from(error.to_string())));
-            }
-            None => {}
+        let is_superseded = matches!(
+            ending,
+            Ending::Closed(error) if Refusal::of_connection(error) == Some(Refusal::Superseded)
+        );
+        state.failures = if is_short && !is_superseded { state.failures.saturating_add(1) } else { 0 };
+        if let Some(failure) = ending.failure(state.failures > 0) {
+            state.failures = state.failures.max(1);
+            self.refuse_all(shared, &failure);
         }
-        self.start_dialling(shared, &mut state);
+        if reason != DownReason::Left {
+            self.start_dialling(shared, &mut state);
+        }
         drop(state);
         self.drop_if_unused(shared);
         self.changed.notify_waiters();
+    }
+
+    /// Whether this connection's beats are missed, or heard again.
+    pub(crate) fn suspected(&self, link: &Link, change: PeerChange) {
+        let mut state = self.state.lock();
+        if state.link.as_ref().is_some_and(|current| current.id == link.id) {
+            let node = link.shared.config.node;
+            tracing::info!(%node, peer = %self.node, ?change, "the peer's silence has changed");
+            if change == PeerChange::Suspect {
+                link.shared.counters.peers_suspected.increment();
+            }
+            self.tell(&link.shared, &mut state, change);
+        }
+    }
+
+    /// Tells watchers what is new to them. Under the lock of the state, so that events keep their order.
+    fn tell(&self, shared: &Shared, state: &mut PeerState, change: PeerChange) {
+        let told = match change {
+            PeerChange::Up => Told::Up,
+            PeerChange::Suspect => Told::Suspect,
+            PeerChange::Down(_) => Told::Down,
+        };
+        if std::mem::replace(&mut state.told, told) != told {
+            shared.peer_events.tell(self.node, change);
+        }
+    }
+
+    /// Has everything that waits for this peer written and says goodbye; the caller bounds the time.
+    pub(crate) async fn leave(&self) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(link) = self.link() {
+                return link.leave().await;
+            }
+            if !self.lanes.iter().any(LaneQueue::awaits_connection) {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// How long to wait before the next dial; `None` when there is a connection, or nobody wants one any more:
@@ -337,6 +458,8 @@ impl Peer {
         }
         state.failures = state.failures.saturating_add(1);
         self.refuse_all(shared, failure);
+        drop(state);
+        self.changed.notify_waiters();
     }
 
     /// Another node has taken this one's place: its connection is dead even if nobody has noticed yet.
@@ -345,6 +468,7 @@ impl Peer {
         let Some(link) = state.link.take() else { return };
         tracing::info!(node = %shared.config.node, peer = %self.node, %successor, "peer was replaced");
         state.previous = Some(link.id);
+        self.tell(shared, &mut state, PeerChange::Down(DownReason::Replaced));
         self.detach(shared);
         shared.counters.connections_lost.increment();
         let detail = format!("node {successor} has taken its place");
@@ -360,6 +484,7 @@ impl Peer {
         state.is_forgotten = true;
         let link = state.link.take();
         if let Some(link) = link {
+            self.tell(shared, &mut state, PeerChange::Down(DownReason::Forgotten));
             self.detach(shared);
             shared.counters.connections_lost.increment();
             link.connection.close(Refusal::ShuttingDown.code(), b"the peer is not wanted any more");

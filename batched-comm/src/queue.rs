@@ -3,6 +3,8 @@
 //! Batching is natural: whatever queued up while the last write was under way is taken as one batch. The queue
 //! outlives connections, so that what was not taken when a connection broke goes through the next one.
 
+mod batch;
+
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -12,22 +14,18 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+pub(crate) use self::batch::Batch;
+use self::batch::{BUFFER_BYTES_MIN, Count, Piece};
 use crate::calls::{Answer, CallTable};
 use crate::error::Failure;
 use crate::frame::Head;
+use crate::hello::Features;
 use crate::id::ServiceId;
 use crate::lane::Lane;
+use crate::lane_settings::LaneSettings;
 
-/// Payloads of at least this size are handed on as they are; smaller ones are copied together.
-const WHOLE_PAYLOAD_BYTES: usize = 16 << 10;
-/// Small messages are collected in buffers of about this size.
-const BUFFER_BYTES: usize = 64 << 10;
 /// A lane is flushed by the senders of casts and answers at most so often.
 const FLUSH_INTERVAL_MIN: Duration = Duration::from_micros(50);
-/// The first buffer of a quiet lane.
-const BUFFER_BYTES_MIN: usize = 2 << 10;
-/// A batch takes no further piece once it has this much.
-const BATCH_BYTES: usize = 256 << 10;
 
 /// The limits of a queue.
 #[derive(Clone, Copy, Debug)]
@@ -78,12 +76,17 @@ pub(crate) enum Pushed {
     MustFlush,
 }
 
-/// What [`LaneQueue::poll_take`] took.
+/// What a lane's writer has to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Batch {
-    pub(crate) messages: usize,
-    pub(crate) casts: usize,
-    pub(crate) bytes: usize,
+pub(crate) enum Turn {
+    /// Something waits.
+    Write,
+    /// Something waits for company, until then.
+    Wait(Instant),
+    /// Nothing waits and nothing more will come.
+    Finish,
+    /// The queue belongs to another connection by now.
+    Stop,
 }
 
 /// The queue of one lane to one peer.
@@ -94,6 +97,7 @@ pub(crate) struct LaneQueue {
 }
 
 struct Queue {
+    settings: LaneSettings,
     gate: Gate,
     /// The connection whose writer may take; 0 for none.
     link: u64,
@@ -101,6 +105,8 @@ struct Queue {
     writer: Option<Waker>,
     /// A batch was taken that is not written completely: the writer must go on.
     is_unfinished: bool,
+    /// The endpoint is about to close: the writer ends when nothing waits any more.
+    is_finishing: bool,
     /// Readers that are handing out messages: what that brings about is flushed when they are done.
     corks: u32,
     /// The last batch had several messages: the next ones are worth gathering.
@@ -113,33 +119,22 @@ struct Queue {
     buffer_bytes_next: usize,
     waiting: Count,
     waiting_bytes: usize,
+    /// Since when the oldest message waits; known where it matters.
+    oldest: Option<Instant>,
     /// Messages ever queued and ever taken.
     pushed: u64,
     taken: u64,
 }
 
-/// How many messages, and how many of them are casts.
-#[derive(Clone, Copy, Default)]
-struct Count {
-    messages: usize,
-    casts: usize,
-}
-
-struct Piece {
-    bytes: Bytes,
-    /// Messages that end in this piece.
-    count: Count,
-    /// Whether the next piece starts with a header.
-    ends_message: bool,
-}
-
 impl LaneQueue {
-    pub(crate) fn new(lane: Lane, limits: QueueLimits) -> LaneQueue {
+    pub(crate) fn new(lane: Lane, limits: QueueLimits, settings: LaneSettings) -> LaneQueue {
         let queue = Queue {
+            settings,
             gate: Gate::Idle,
             link: 0,
             writer: None,
             is_unfinished: false,
+            is_finishing: false,
             corks: 0,
             is_busy: false,
             flushed: None,
@@ -149,17 +144,39 @@ impl LaneQueue {
             buffer_bytes_next: BUFFER_BYTES_MIN,
             waiting: Count::default(),
             waiting_bytes: 0,
+            oldest: None,
             pushed: 0,
             taken: 0,
         };
         LaneQueue { lane, limits, queue: Mutex::new(queue) }
     }
 
+    /// Changes how the lane is written, from the next batch on.
+    pub(crate) fn set_settings(&self, settings: LaneSettings) {
+        let mut queue = self.queue.lock();
+        queue.settings = settings;
+        wake(queue);
+    }
+
+    /// How the lane is written.
+    pub(crate) fn settings(&self) -> LaneSettings {
+        self.queue.lock().settings
+    }
+
+    /// Queues one cast for several services.
+    pub(crate) fn push_fan_out(&self, services: &[ServiceId], payload: &Bytes) -> Result<Pushed, PushError> {
+        let mut queue = self.queue.lock();
+        self.admit(&queue, payload.len())?;
+        let listed: Vec<u8> = services.iter().flat_map(|service| service.0.to_le_bytes()).collect();
+        queue.encode(Head::FanOut { services: services.len() }, &listed, payload, 1);
+        Ok(announce(queue, Pace::Unknown))
+    }
+
     /// Queues a cast.
     pub(crate) fn push_cast(&self, service: ServiceId, payload: &Bytes) -> Result<Pushed, PushError> {
         let mut queue = self.queue.lock();
         self.admit(&queue, payload.len())?;
-        queue.encode(Head::Cast { service }, payload, 1);
+        queue.encode(Head::Cast { service }, &[], payload, 1);
         Ok(announce(queue, Pace::Unknown))
     }
 
@@ -177,7 +194,7 @@ impl LaneQueue {
         let mut queue = self.queue.lock();
         self.admit(&queue, payload.len())?;
         let correlation = calls.insert(self.lane, queue.pushed, waiter).ok_or(PushError::Calls)?;
-        queue.encode(Head::Call { service, correlation }, payload, 0);
+        queue.encode(Head::Call { service, correlation }, &[], payload, 0);
         let pace = if calls.in_flight() == 1 { Pace::Lone } else { Pace::Many };
         Ok((correlation, announce(queue, pace)))
     }
@@ -198,7 +215,7 @@ impl LaneQueue {
             return Err(PushError::Full { messages, bytes });
         }
         let mut queue = queue;
-        queue.encode(head, payload, 0);
+        queue.encode(head, &[], payload, 0);
         Ok(announce(queue, Pace::Unknown))
     }
 
@@ -243,6 +260,7 @@ impl LaneQueue {
         queue.link = link;
         queue.corks = 0;
         queue.is_unfinished = false;
+        queue.is_finishing = false;
         wake(queue);
     }
 
@@ -255,18 +273,49 @@ impl LaneQueue {
         taken
     }
 
-    /// Ready when there is something to write for the writer of connection `link` (true), or when the queue
-    /// belongs to another connection by now (false). One task at a time.
-    pub(crate) fn poll_ready(&self, link: u64, context: &Context<'_>) -> Poll<bool> {
+    /// Lets the writer of connection `link` end when it has written what waits.
+    pub(crate) fn finish(&self, link: u64) {
+        let mut queue = self.queue.lock();
+        if queue.link == link {
+            queue.is_finishing = true;
+            wake(queue);
+        }
+    }
+
+    /// Whether messages wait and a connection may still come for them.
+    pub(crate) fn awaits_connection(&self) -> bool {
+        let queue = self.queue.lock();
+        queue.waiting.messages > 0 && queue.gate == Gate::Open
+    }
+
+    /// Ready when the writer of connection `link` has something to do; `is_due` when it has waited for company. One
+    /// task at a time.
+    pub(crate) fn poll_ready(&self, link: u64, context: &Context<'_>, is_due: bool) -> Poll<Turn> {
         let mut queue = self.queue.lock();
         if queue.link != link {
-            return Poll::Ready(false);
+            return Poll::Ready(Turn::Stop);
         }
-        if queue.waiting.messages == 0 && !queue.is_unfinished {
-            queue.writer = Some(context.waker().clone());
-            return Poll::Pending;
+        if queue.waiting.messages > 0 || queue.is_unfinished {
+            return Poll::Ready(match queue.due() {
+                Some(due) if !is_due => Turn::Wait(due),
+                _ => Turn::Write,
+            });
         }
-        Poll::Ready(true)
+        if queue.is_finishing {
+            return Poll::Ready(Turn::Finish);
+        }
+        queue.writer = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    /// Ready when the writer of connection `link` has to wait for company no longer.
+    pub(crate) fn poll_company(&self, link: u64, context: &Context<'_>) -> Poll<()> {
+        let mut queue = self.queue.lock();
+        if queue.link != link || queue.due().is_none() {
+            return Poll::Ready(());
+        }
+        queue.writer = Some(context.waker().clone());
+        Poll::Pending
     }
 
     /// Whether the next batch is worth gathering.
@@ -313,7 +362,19 @@ impl LaneQueue {
             return false;
         }
         queue.corks = queue.corks.saturating_sub(1);
-        queue.corks == 0 && queue.waiting.messages > 0
+        let waits = queue.corks == 0 && queue.waiting.messages > 0;
+        if waits && queue.settings.wait_max.is_some() {
+            wake(queue);
+            return false;
+        }
+        waits
+    }
+
+    /// Whether a flush may write what waits now, without packing it.
+    pub(crate) fn may_flush(&self, features: Features) -> bool {
+        let queue = self.queue.lock();
+        !features.takes(queue.settings.compression)
+            || queue.waiting_bytes < queue.settings.compression_bytes_min
     }
 
     /// Wakes the writer.
@@ -349,6 +410,13 @@ fn announce(mut queue: MutexGuard<'_, Queue>, pace: Pace) -> Pushed {
     if queue.corks > 0 || queue.writer.is_none() {
         return Pushed::Done;
     }
+    if queue.settings.wait_max.is_some() {
+        // The first one starts the writer's clock, the last one stops it.
+        if queue.waiting.messages == 1 || queue.is_full_batch() {
+            wake(queue);
+        }
+        return Pushed::Done;
+    }
     let must_flush = match pace {
         Pace::Lone => true,
         Pace::Many => false,
@@ -375,83 +443,19 @@ impl Queue {
         is_quiet
     }
 
-    fn encode(&mut self, head: Head, payload: &Bytes, casts: usize) {
-        let is_whole = payload.len() >= WHOLE_PAYLOAD_BYTES;
-        let buffered = head.bytes() + if is_whole { 0 } else { payload.len() };
-        self.reserve(buffered);
-        head.encode(payload.len(), &mut self.buffer);
-        let count = Count { messages: 1, casts };
-        if is_whole {
-            self.seal(false);
-            self.pieces.push_back(Piece { bytes: payload.clone(), count, ends_message: true });
-        } else {
-            self.buffer.extend_from_slice(payload);
-            self.buffer_count.add(count);
-        }
-        self.waiting.add(count);
-        self.waiting_bytes += head.bytes() + payload.len();
-        self.pushed += 1;
+    /// Whether the next batch is as large as it may be.
+    fn is_full_batch(&self) -> bool {
+        self.waiting.messages >= self.settings.batch_messages_max
+            || self.waiting_bytes >= self.settings.batch_bytes_max
     }
 
-    /// Makes room in the buffer; a full one becomes a piece.
-    fn reserve(&mut self, bytes: usize) {
-        if self.buffer.capacity() - self.buffer.len() >= bytes {
-            return;
+    /// Until when the oldest message may wait for company; `None` when nothing may wait.
+    fn due(&self) -> Option<Instant> {
+        let wait = self.settings.wait_max?;
+        if self.is_unfinished || self.is_finishing || self.is_full_batch() {
+            return None;
         }
-        if self.buffer.len() + bytes > BUFFER_BYTES {
-            self.seal(true);
-        }
-        // Buffers grow with the traffic, so that a quiet lane holds little.
-        self.buffer.reserve(bytes.max(self.buffer_bytes_next));
-        self.buffer_bytes_next = (self.buffer_bytes_next * 2).min(BUFFER_BYTES);
-    }
-
-    /// Turns the buffer into a piece.
-    fn seal(&mut self, ends_message: bool) {
-        if !self.buffer.is_empty() {
-            let count = std::mem::take(&mut self.buffer_count);
-            self.pieces.push_back(Piece { bytes: self.buffer.split().freeze(), count, ends_message });
-        }
-    }
-
-    fn take(&mut self, into: &mut Vec<Bytes>) -> Batch {
-        let mut batch = Batch { messages: 0, casts: 0, bytes: 0 };
-        let mut is_between_messages = true;
-        while let Some(piece) = self.pieces.front() {
-            if batch.bytes >= BATCH_BYTES && is_between_messages {
-                break;
-            }
-            batch.add(piece.count, piece.bytes.len());
-            is_between_messages = piece.ends_message;
-            into.extend(self.pieces.pop_front().map(|piece| piece.bytes));
-        }
-        if self.pieces.is_empty()
-            && !self.buffer.is_empty()
-            && (batch.bytes < BATCH_BYTES || !is_between_messages)
-        {
-            batch.add(std::mem::take(&mut self.buffer_count), self.buffer.len());
-            into.push(self.buffer.split().freeze());
-        }
-        self.waiting.messages -= batch.messages;
-        self.waiting.casts -= batch.casts;
-        self.waiting_bytes -= batch.bytes;
-        self.taken += batch.messages as u64;
-        batch
-    }
-}
-
-impl Batch {
-    fn add(&mut self, count: Count, bytes: usize) {
-        self.messages += count.messages;
-        self.casts += count.casts;
-        self.bytes += bytes;
-    }
-}
-
-impl Count {
-    fn add(&mut self, other: Count) {
-        self.messages += other.messages;
-        self.casts += other.casts;
+        self.oldest.map(|oldest| oldest + wait)
     }
 }
 

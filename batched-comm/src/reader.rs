@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::task::coop::consume_budget;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use crate::calls::Answer;
-use crate::frame::{Decoder, Frame, FrameError};
+use crate::frame::{Frame, FrameError};
 use crate::handler::{Reply, Route};
 use crate::lane::Lane;
+use crate::lane_decoder::LaneDecoder;
 use crate::link::Link;
 use crate::writer::Cork;
 
@@ -33,7 +35,7 @@ async fn read_frames(link: &Arc<Link>, mut stream: quinn::RecvStream) -> Result<
         Err(_) => return Err(FrameError::Stalled),
     }
     let lane = Lane::from_tag(tag[0]).filter(|lane| link.open_lane(*lane)).ok_or(FrameError::Lane(tag[0]))?;
-    let mut decoder = Decoder::new(link.shared.config.message_bytes_max(lane));
+    let mut decoder = LaneDecoder::new(link.shared.config.message_bytes_max(lane), link.features);
     let mut chunks: [Bytes; CHUNKS] = std::array::from_fn(|_| Bytes::new());
     loop {
         consume_budget().await;
@@ -51,12 +53,17 @@ async fn read_frames(link: &Arc<Link>, mut stream: quinn::RecvStream) -> Result<
             Err(_) => return Ok(()),
         };
         let mut messages = 0;
-        let cork = Cork::new(link, lane);
+        let mut cork = Cork::new(link, lane);
         for chunk in &mut chunks[..count] {
             decoder.push(std::mem::take(chunk));
             while let Some(frame) = decoder.next()? {
-                messages += 1;
                 deliver(link, lane, frame);
+                messages += 1;
+                if decoder.ends_turn() {
+                    drop(cork);
+                    yield_now().await;
+                    cork = Cork::new(link, lane);
+                }
             }
         }
         drop(cork);
@@ -81,5 +88,12 @@ fn deliver(link: &Arc<Link>, lane: Lane, frame: Frame) {
             }
         }
         Frame::Cluster(id) => link.learn_cluster(id),
+        Frame::FanOut { services, payload } => {
+            for service in services {
+                shared.services.deliver_cast(from, service, payload.clone());
+            }
+        }
+        // The decoder has taken it apart.
+        Frame::Pack { .. } => {}
     }
 }

@@ -3,12 +3,13 @@
 use std::fmt;
 
 use quinn::{ConnectionError, VarInt};
+use serde::Serialize;
 
 /// Why one of two nodes did not want the connection.
 ///
 /// The side that refuses logs it and sends it as the code of the connection's close, so that the other side's
 /// error says it too.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 #[non_exhaustive]
 pub enum Refusal {
     /// The certificate was not issued by the cluster's CA.

@@ -1,6 +1,10 @@
 //! The UDP socket with QUIC on it.
 
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
+
+use tokio::net::TcpListener;
 
 use crate::config::EndpointConfig;
 use crate::counters::LiveCounters;
@@ -8,19 +12,23 @@ use crate::error::BindError;
 use crate::garbage::{CountingIdGenerator, FilteredSocket};
 use crate::tls::server_config;
 
-/// Opens the socket; QUIC runs on the current tokio runtime from here on.
+/// A free port must be free for both protocols: so many are tried.
+const FREE_PORTS_TRIED: usize = 16;
+
+/// Opens the sockets; QUIC runs on the current tokio runtime from here on. The TCP socket of the same port is for
+/// lifelines, and absent where it cannot be had.
 pub(crate) fn open_socket(
     config: &EndpointConfig,
     counters: &Arc<LiveCounters>,
-) -> Result<quinn::Endpoint, BindError> {
+) -> Result<(quinn::Endpoint, Option<TcpListener>), BindError> {
     let runtime: Arc<dyn quinn::Runtime> = Arc::new(quinn::TokioRuntime);
     if tokio::runtime::Handle::try_current().is_err() {
         return Err(BindError::NoRuntime);
     }
-    let server =
-        server_config(config).map_err(|source| BindError::Identity { name: config.name.clone(), source })?;
+    let server = server_config(config, &config.identity)
+        .map_err(|source| BindError::Identity { name: config.name.clone(), source })?;
     let listen_error = |source| BindError::Listen { listen: config.listen, source };
-    let socket = std::net::UdpSocket::bind(config.listen).map_err(listen_error)?;
+    let (socket, listener) = bind(config).map_err(listen_error)?;
     size_buffers(&socket, config.socket_buffer_bytes);
     let socket = runtime.wrap_udp_socket(socket).map_err(listen_error)?;
     let socket = Arc::new(FilteredSocket::new(socket, config.datagram_bytes_max, counters.clone()));
@@ -32,11 +40,40 @@ pub(crate) fn open_socket(
     quic.grease_quic_bit(false);
     quic.max_udp_payload_size(config.datagram_bytes_max)
         .map_err(|error| BindError::Setting { setting: "datagram_bytes_max", problem: error.to_string() })?;
-    quinn::Endpoint::new_with_abstract_socket(quic, Some(server), socket, runtime).map_err(listen_error)
+    let endpoint = quinn::Endpoint::new_with_abstract_socket(quic, Some(server), socket, runtime)
+        .map_err(listen_error)?;
+    Ok((endpoint, listener))
+}
+
+fn bind(config: &EndpointConfig) -> io::Result<(UdpSocket, Option<TcpListener>)> {
+    let mut tries = if config.lifeline && config.listen.port() == 0 { FREE_PORTS_TRIED } else { 1 };
+    loop {
+        let socket = UdpSocket::bind(config.listen)?;
+        if !config.lifeline {
+            return Ok((socket, None));
+        }
+        tries -= 1;
+        match listen_for_lifelines(socket.local_addr()?) {
+            Ok(listener) => return Ok((socket, Some(listener))),
+            Err(error) if tries == 0 => {
+                let node = config.node;
+                tracing::info!(%node, %error, "no TCP port for lifelines: dead peers show by missed beats");
+                return Ok((socket, None));
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Opens the TCP port of lifelines.
+pub(crate) fn listen_for_lifelines(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
 }
 
 /// Asks for buffers of that size; the system grants what its own limit allows.
-fn size_buffers(socket: &std::net::UdpSocket, bytes: usize) {
+fn size_buffers(socket: &UdpSocket, bytes: usize) {
     let socket = socket2::SockRef::from(socket);
     for result in [socket.set_recv_buffer_size(bytes), socket.set_send_buffer_size(bytes)] {
         if let Err(error) = result {

@@ -13,17 +13,22 @@ use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::config::EndpointConfig;
-use crate::identity::IdentityError;
+use crate::hello::WireVersion;
+use crate::identity::{Identity, IdentityError};
 
-/// Tells this protocol from others on the same port; its version is a matter of the handshake.
-const ALPN: &[u8] = b"batched-comm";
+const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+/// Room for every lane's window and more, in each direction: a lane that is full, because nobody reads it or because a
+/// snapshot goes through it, never takes the room of another.
+pub(crate) const CONNECTION_WINDOW_BYTES: usize = 4 * STREAM_WINDOW_BYTES as usize;
 /// The name asked for in TLS: peers are known by CA and node name, not by where they live.
 pub(crate) const SERVER_NAME: &str = "batched-comm";
 
 /// The QUIC configuration of the accepting side.
-pub(crate) fn server_config(config: &EndpointConfig) -> Result<quinn::ServerConfig, IdentityError> {
+pub(crate) fn server_config(
+    config: &EndpointConfig,
+    identity: &Identity,
+) -> Result<quinn::ServerConfig, IdentityError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let identity = &config.identity;
     let verifier = WebPkiClientVerifier::builder_with_provider(identity.roots().clone(), provider.clone())
         .build()
         .map_err(|error| unusable(error.to_string()))?;
@@ -33,21 +38,24 @@ pub(crate) fn server_config(config: &EndpointConfig) -> Result<quinn::ServerConf
         .with_client_cert_verifier(verifier)
         .with_single_cert(identity.chain().to_vec(), identity.key().clone_key())
         .map_err(|error| unusable(error.to_string()))?;
-    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.alpn_protocols = protocols();
     // No resumption and no 0-RTT: every connection proves its certificate, and nothing can be replayed.
     tls.send_tls13_tickets = 0;
     tls.max_early_data_size = 0;
     let crypto = QuicServerConfig::try_from(tls).map_err(|error| unusable(error.to_string()))?;
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     server.transport_config(transport_config(config));
+    server.migration(config.migration);
     server.max_incoming(config.handshakes_max);
     Ok(server)
 }
 
 /// The QUIC configuration of the dialling side.
-pub(crate) fn client_config(config: &EndpointConfig) -> Result<quinn::ClientConfig, IdentityError> {
+pub(crate) fn client_config(
+    config: &EndpointConfig,
+    identity: &Identity,
+) -> Result<quinn::ClientConfig, IdentityError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let identity = &config.identity;
     let verifier = AuthorityVerifier { roots: identity.roots().clone(), provider: provider.clone() };
     let mut tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -56,7 +64,7 @@ pub(crate) fn client_config(config: &EndpointConfig) -> Result<quinn::ClientConf
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_client_auth_cert(identity.chain().to_vec(), identity.key().clone_key())
         .map_err(|error| unusable(error.to_string()))?;
-    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.alpn_protocols = protocols();
     tls.resumption = rustls::client::Resumption::disabled();
     tls.enable_early_data = false;
     let crypto = QuicClientConfig::try_from(tls).map_err(|error| unusable(error.to_string()))?;
@@ -65,13 +73,17 @@ pub(crate) fn client_config(config: &EndpointConfig) -> Result<quinn::ClientConf
     Ok(client)
 }
 
+/// The names of the wire versions, the best one first: the accepting side takes the first that both know.
+fn protocols() -> Vec<Vec<u8>> {
+    WireVersion::ALL.map(|version| version.alpn().to_vec()).into()
+}
+
 fn unusable(detail: String) -> IdentityError {
     IdentityError::Certificate { origin: "node certificate".to_owned(), detail }
 }
 
 /// How QUIC itself behaves: tuned for few, busy connections inside a data centre.
 fn transport_config(config: &EndpointConfig) -> Arc<TransportConfig> {
-    const STREAM_WINDOW_BYTES: u32 = 8 << 20;
     let idle_millis = u32::try_from(config.idle_timeout.as_millis()).unwrap_or(u32::MAX);
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(config.datagram_bytes_max);
@@ -81,10 +93,8 @@ fn transport_config(config: &EndpointConfig) -> Arc<TransportConfig> {
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .max_concurrent_uni_streams(VarInt::from_u32(3))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
-        // Room for every lane's window and more, in both directions: a lane that is full, because nobody reads it
-        // or because a snapshot goes through it, never takes the room of another.
-        .receive_window(VarInt::from_u32(4 * STREAM_WINDOW_BYTES))
-        .send_window(u64::from(4 * STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES as u32))
+        .send_window(CONNECTION_WINDOW_BYTES as u64)
         .datagram_receive_buffer_size(None)
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle_millis))))
         .keep_alive_interval(Some(config.keep_alive_interval))

@@ -288,6 +288,7 @@ async fn a_call_that_takes_too_long_times_out_and_its_late_answer_is_counted() {
 async fn a_full_bulk_lane_does_not_hold_up_the_control_lane() {
     let mut config_a = config(1);
     config_a.queue_bytes_max = 1 << 30;
+    config_a.bulk_bytes_per_second_max = None;
     let (a, mut b) = (node_with(config_a).await, node(2).await);
     a.knows(&b);
     let bulk = Bytes::from(vec![0; 32 << 20]);
@@ -327,4 +328,16 @@ async fn nodes_talk_over_ipv6() {
     a.knows(&b);
     let answer = a.endpoint.call(NodeId(2), Lane::Normal, ECHO, Bytes::new(), LONG).await;
     assert_eq!(answer, Ok(Bytes::new()));
+}
+
+/// The first message to a peer starts a dial, which once panicked when its sender was no task.
+#[test]
+fn messages_may_be_sent_from_outside_the_runtime() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (a, mut b) = runtime.block_on(async { (node(1).await, node(2).await) });
+    a.knows(&b);
+    a.endpoint.cast(NodeId(2), Lane::Normal, ECHO, Bytes::from_static(b"from outside")).unwrap();
+    assert_eq!(runtime.block_on(b.next_cast()).1, "from outside");
+    let call = a.endpoint.call(NodeId(2), Lane::Normal, ECHO, Bytes::from_static(b"again"), LONG);
+    assert_eq!(runtime.block_on(call).unwrap(), "again");
 }

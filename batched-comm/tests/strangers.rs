@@ -15,11 +15,15 @@ use batched_comm::{
     CallError, CertificateAuthority, ClusterId, Counters, EndpointConfig, Lane, NodeId, Refusal,
 };
 use bytes::Bytes;
-use quinn::{Connection, ConnectionError};
+use quinn::Connection;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use support::insider::{closed, control_message, hello, stranger};
 use support::{ECHO, LONG, Node, authority, config, eventually, loopback, node, node_with};
 use tokio::time::timeout;
+
+/// What peers of wire version 1 say in TLS; what this file does is the same in every version.
+const V1: &[u8] = b"batched-comm";
 
 /// A healthy pair, whose connection must survive whatever a stranger does to `victim`.
 struct Pair {
@@ -57,63 +61,9 @@ impl Pair {
     }
 }
 
-/// A QUIC client of its own making with a certificate of `authority`, which trusts the CA `trusted`.
-async fn stranger(
-    authority: &CertificateAuthority,
-    trusted: &CertificateAuthority,
-    name: &str,
-    to: SocketAddr,
-) -> Result<(quinn::Endpoint, Connection), ConnectionError> {
-    let node = authority.issue(name, 1, &[]).unwrap();
-    let chain = vec![CertificateDer::from_pem_slice(node.cert_pem.as_bytes()).unwrap()];
-    let key = PrivateKeyDer::from_pem_slice(node.key_pem.as_bytes()).unwrap();
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(trusted.ca_pem().as_bytes()).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)
-        .unwrap();
-    tls.alpn_protocols = vec![b"batched-comm".to_vec()];
-    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
-    let endpoint = quinn::Endpoint::client(loopback()).unwrap();
-    let config = quinn::ClientConfig::new(Arc::new(crypto));
-    let connection = endpoint.connect_with(config, to, "node-1").unwrap().await?;
-    Ok((endpoint, connection))
-}
-
-/// A handshake message as the wire has it.
-fn control_message(version: u16, body: &[u8]) -> Vec<u8> {
-    let mut bytes = b"BCOM".to_vec();
-    bytes.extend_from_slice(&version.to_le_bytes());
-    bytes.extend_from_slice(&(body.len() as u16).to_le_bytes());
-    bytes.extend_from_slice(body);
-    bytes
-}
-
-/// The body of a `Hello` without cluster and address; ids below 128 are one byte.
-fn hello(node: u8, name: &str) -> Vec<u8> {
-    let mut body = vec![0, node, 77, 0, name.len() as u8];
-    body.extend_from_slice(name.as_bytes());
-    body.push(0);
-    body
-}
-
-/// Ends with the code and the reason of the victim's close.
-async fn closed(connection: &Connection) -> (u64, String) {
-    match timeout(LONG, connection.closed()).await.expect("the connection is closed in time") {
-        ConnectionError::ApplicationClosed(close) => {
-            (close.error_code.into_inner(), String::from_utf8_lossy(&close.reason).into_owned())
-        }
-        other => panic!("{other}"),
-    }
-}
-
 /// Says `bytes` on the handshake stream and returns how the victim closes.
 async fn close_after_saying(pair: &Pair, name: &str, bytes: &[u8]) -> (u64, String) {
-    let (_endpoint, connection) = stranger(authority(), authority(), name, pair.address()).await.unwrap();
+    let (_endpoint, connection) = stranger(authority(), authority(), name, V1, pair.address()).await.unwrap();
     let (mut send, _receive) = connection.open_bi().await.unwrap();
     send.write_all(bytes).await.unwrap();
     closed(&connection).await
@@ -121,7 +71,8 @@ async fn close_after_saying(pair: &Pair, name: &str, bytes: &[u8]) -> (u64, Stri
 
 /// A stranger that has passed the handshake as node 9.
 async fn insider(pair: &Pair) -> (quinn::Endpoint, Connection) {
-    let (endpoint, connection) = stranger(authority(), authority(), "node-9", pair.address()).await.unwrap();
+    let (endpoint, connection) =
+        stranger(authority(), authority(), "node-9", V1, pair.address()).await.unwrap();
     let (mut send, mut receive) = connection.open_bi().await.unwrap();
     send.write_all(&control_message(1, &hello(9, "node-9"))).await.unwrap();
     let mut prefix = [0; 8];
@@ -177,7 +128,7 @@ async fn a_node_of_another_ca_is_refused_whichever_side_dials() {
 async fn a_certificate_of_another_ca_is_refused_by_the_accepting_side() {
     let pair = Pair::new().await;
     let other = CertificateAuthority::new("other");
-    if let Ok((_endpoint, connection)) = stranger(&other, authority(), "node-3", pair.address()).await {
+    if let Ok((_endpoint, connection)) = stranger(&other, authority(), "node-3", V1, pair.address()).await {
         // In TLS 1.3 the client is done before the server has seen its certificate.
         timeout(LONG, connection.closed()).await.unwrap();
     }

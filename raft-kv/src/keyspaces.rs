@@ -202,6 +202,7 @@ mod tests {
             command_bytes_max: 8,
             log_expansion_factor: 9,
             log_bytes_min: 10,
+            durability: rafted_value::Durability::Fsync,
         };
         KeyspacePolicy { value_type: "v".into(), shards: 11, replicas: 12, group }
     }
@@ -209,7 +210,7 @@ mod tests {
     /// Old logs and snapshots are read again.
     #[test]
     fn the_bytes_of_the_list_and_its_commands_never_change() {
-        let policy_bytes = [1, b'v', 11, 12, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
+        let policy_bytes = [1, b'v', 11, 12, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 2];
         let command = KeyspacesCommand::Register { name: name("n"), policy: policy() };
         let register_bytes = [&[0, 1, b'n'][..], &policy_bytes].concat();
         assert_eq!(postcard::to_stdvec(&command).unwrap(), register_bytes);

@@ -9,9 +9,9 @@ const LINK: u64 = 7;
 
 fn take(queue: &LaneQueue, link: u64) -> Option<(Batch, Vec<Bytes>)> {
     let mut pieces = Vec::new();
-    match queue.poll_ready(link, &Context::from_waker(Waker::noop())) {
-        Poll::Ready(true) => queue.take(link, &mut pieces).map(|batch| (batch, pieces)),
-        Poll::Ready(false) | Poll::Pending => None,
+    match queue.poll_ready(link, &Context::from_waker(Waker::noop()), false) {
+        Poll::Ready(Turn::Write) => queue.take(link, &mut pieces).map(|batch| (batch, pieces)),
+        Poll::Ready(_) | Poll::Pending => None,
     }
 }
 
@@ -35,7 +35,7 @@ proptest! {
         sizes in proptest::collection::vec(prop_oneof![0usize..200, 16_000usize..17_000, 100_000usize..200_000], 1..40),
         takes in proptest::collection::vec(any::<bool>(), 40),
     ) {
-        let queue = LaneQueue::new(Lane::Normal, QueueLimits { bytes_max: 1 << 30, ..LIMITS });
+        let queue = LaneQueue::new(Lane::Normal, QueueLimits { bytes_max: 1 << 30, ..LIMITS }, LaneSettings::of(Lane::Normal));
         queue.attach(LINK);
         let mut received = Vec::new();
         let mut sent = Vec::new();
@@ -59,7 +59,7 @@ proptest! {
 
 #[test]
 fn a_full_queue_refuses_and_tells_its_fill() {
-    let queue = LaneQueue::new(Lane::Normal, LIMITS);
+    let queue = LaneQueue::new(Lane::Normal, LIMITS, LaneSettings::of(Lane::Normal));
     let payload = Bytes::from_static(&[0; 92]);
     for _ in 0..100 {
         let _ = queue.push_cast(ServiceId(0), &payload).unwrap();
@@ -70,7 +70,8 @@ fn a_full_queue_refuses_and_tells_its_fill() {
 
 #[test]
 fn an_empty_queue_takes_one_message_over_its_byte_limit() {
-    let queue = LaneQueue::new(Lane::Normal, QueueLimits { bytes_max: 10, ..LIMITS });
+    let queue =
+        LaneQueue::new(Lane::Normal, QueueLimits { bytes_max: 10, ..LIMITS }, LaneSettings::of(Lane::Normal));
     let payload = Bytes::from_static(&[0; 92]);
     assert!(queue.push_cast(ServiceId(0), &payload).is_ok());
     assert!(matches!(queue.push_cast(ServiceId(0), &payload), Err(PushError::Full { messages: 1, .. })));
@@ -78,7 +79,7 @@ fn an_empty_queue_takes_one_message_over_its_byte_limit() {
 
 #[test]
 fn only_the_writer_of_the_current_connection_takes() {
-    let queue = LaneQueue::new(Lane::Normal, LIMITS);
+    let queue = LaneQueue::new(Lane::Normal, LIMITS, LaneSettings::of(Lane::Normal));
     assert_eq!(queue.push_cast(ServiceId(0), &Bytes::new()), Ok(Pushed::MustDial));
     queue.attach(LINK);
     assert_eq!(queue.push_cast(ServiceId(0), &Bytes::new()), Ok(Pushed::Done));
@@ -90,7 +91,7 @@ fn only_the_writer_of_the_current_connection_takes() {
 
 #[test]
 fn an_answer_goes_through_its_own_connection_only() {
-    let queue = LaneQueue::new(Lane::Normal, LIMITS);
+    let queue = LaneQueue::new(Lane::Normal, LIMITS, LaneSettings::of(Lane::Normal));
     queue.attach(LINK);
     let head = Head::Reply { correlation: 1 };
     assert_eq!(queue.push_answer(LINK - 1, head, &Bytes::new()), Err(PushError::OtherLink));
@@ -99,7 +100,7 @@ fn an_answer_goes_through_its_own_connection_only() {
 
 #[test]
 fn a_refusing_queue_drops_what_waits_and_says_why() {
-    let queue = LaneQueue::new(Lane::Normal, LIMITS);
+    let queue = LaneQueue::new(Lane::Normal, LIMITS, LaneSettings::of(Lane::Normal));
     let _ = queue.push_cast(ServiceId(0), &Bytes::new()).unwrap();
     assert_eq!(queue.refuse(&Failure::NoAddress), 1);
     assert_eq!(queue.push_cast(ServiceId(0), &Bytes::new()), Err(PushError::Gate(Failure::NoAddress)));
@@ -109,7 +110,7 @@ fn a_refusing_queue_drops_what_waits_and_says_why() {
 
 #[test]
 fn a_quiet_lane_is_flushed_by_its_sender_and_a_busy_one_by_its_writer() {
-    let queue = LaneQueue::new(Lane::Normal, LIMITS);
+    let queue = LaneQueue::new(Lane::Normal, LIMITS, LaneSettings::of(Lane::Normal));
     queue.attach(LINK);
     let push = || queue.push_cast(ServiceId(0), &Bytes::new()).unwrap();
     assert!(take(&queue, LINK).is_none(), "the writer waits");
@@ -124,7 +125,7 @@ fn a_quiet_lane_is_flushed_by_its_sender_and_a_busy_one_by_its_writer() {
 
 #[test]
 fn what_is_pushed_while_corked_waits_for_the_last_reader() {
-    let queue = LaneQueue::new(Lane::Normal, LIMITS);
+    let queue = LaneQueue::new(Lane::Normal, LIMITS, LaneSettings::of(Lane::Normal));
     queue.attach(LINK);
     assert!(take(&queue, LINK).is_none(), "the writer waits");
     queue.cork(LINK);
@@ -138,7 +139,7 @@ fn what_is_pushed_while_corked_waits_for_the_last_reader() {
 
 #[test]
 fn a_batch_that_is_not_written_completely_calls_the_writer() {
-    let queue = LaneQueue::new(Lane::Normal, LIMITS);
+    let queue = LaneQueue::new(Lane::Normal, LIMITS, LaneSettings::of(Lane::Normal));
     queue.attach(LINK);
     assert!(take(&queue, LINK).is_none(), "the writer waits");
     let _ = queue.push_cast(ServiceId(0), &Bytes::new()).unwrap();
@@ -146,16 +147,16 @@ fn a_batch_that_is_not_written_completely_calls_the_writer() {
     assert!(queue.take(LINK, &mut pieces).is_some());
     queue.flushed(LINK, true);
     assert!(queue.queue.lock().writer.is_none(), "the writer was woken");
-    assert_eq!(queue.poll_ready(LINK, &Context::from_waker(Waker::noop())), Poll::Ready(true));
+    assert_eq!(queue.poll_ready(LINK, &Context::from_waker(Waker::noop()), false), Poll::Ready(Turn::Write));
     queue.flushed(LINK, false);
-    assert_eq!(queue.poll_ready(LINK, &Context::from_waker(Waker::noop())), Poll::Pending);
+    assert_eq!(queue.poll_ready(LINK, &Context::from_waker(Waker::noop()), false), Poll::Pending);
 }
 
 /// Each of 1,024 calls in flight was once flushed on its own, answered on its own and replaced on its own: a
 /// state that kept itself up, at an eighth of the throughput.
 #[test]
 fn a_lone_call_is_flushed_at_once_and_one_of_several_is_gathered() {
-    let queue = LaneQueue::new(Lane::Normal, LIMITS);
+    let queue = LaneQueue::new(Lane::Normal, LIMITS, LaneSettings::of(Lane::Normal));
     let calls = CallTable::new(10, 0);
     queue.attach(LINK);
     let push = || queue.push_call(ServiceId(0), &Bytes::new(), &calls, oneshot::channel().0).unwrap().1;
@@ -165,4 +166,65 @@ fn a_lone_call_is_flushed_at_once_and_one_of_several_is_gathered() {
     assert!(take(&queue, LINK).is_none(), "the writer waits");
     assert_eq!(push(), Pushed::Done);
     assert!(queue.queue.lock().writer.is_none(), "the writer was woken");
+}
+
+#[test]
+fn a_batch_holds_no_more_than_its_settings_allow_unless_a_message_does() {
+    let settings =
+        LaneSettings { batch_messages_max: 3, batch_bytes_max: 20_000, ..LaneSettings::of(Lane::Normal) };
+    let queue = LaneQueue::new(Lane::Normal, LIMITS, settings);
+    queue.attach(LINK);
+    for size in [10, 10, 10, 10, 19_000, 19_000, 10, 30_000, 10, 10] {
+        let _ = queue.push_cast(ServiceId(0), &Bytes::from(vec![0; size])).unwrap();
+    }
+    let mut batches = Vec::new();
+    while let Some((batch, pieces)) = take(&queue, LINK) {
+        batches.push((batch.messages, batch.bytes));
+        assert_eq!(decode(pieces).len(), batch.messages);
+    }
+    assert_eq!(batches, [(3, 54), (2, 19_026), (2, 19_026), (1, 30_008), (2, 36)]);
+}
+
+#[test]
+fn what_may_wait_waits_for_company_or_its_time_and_a_full_batch_goes_at_once() {
+    let wait = Duration::from_secs(60);
+    let settings =
+        LaneSettings { wait_max: Some(wait), batch_messages_max: 3, ..LaneSettings::of(Lane::Normal) };
+    let queue = LaneQueue::new(Lane::Normal, LIMITS, settings);
+    queue.attach(LINK);
+    let poll = |is_due| queue.poll_ready(LINK, &Context::from_waker(Waker::noop()), is_due);
+    let push = || queue.push_cast(ServiceId(0), &Bytes::new()).unwrap();
+    assert_eq!(poll(false), Poll::Pending);
+    let start = Instant::now();
+    assert_eq!(push(), Pushed::Done);
+    let Poll::Ready(Turn::Wait(due)) = poll(false) else { panic!("it waits") };
+    assert!((start + wait..=Instant::now() + wait).contains(&due));
+    assert!(queue.queue.lock().writer.is_none(), "the first one wakes the writer to start its clock");
+    assert_eq!(push(), Pushed::Done);
+    assert_eq!(poll(false), Poll::Ready(Turn::Wait(due)), "the oldest one counts");
+    assert_eq!(poll(true), Poll::Ready(Turn::Write));
+    let company = || queue.poll_company(LINK, &Context::from_waker(Waker::noop()));
+    assert_eq!(company(), Poll::Pending);
+    assert_eq!(push(), Pushed::Done);
+    assert!(queue.queue.lock().writer.is_none(), "a full batch wakes the writer");
+    assert_eq!((company(), poll(false)), (Poll::Ready(()), Poll::Ready(Turn::Write)));
+    assert_eq!(take(&queue, LINK).unwrap().0.messages, 3);
+    assert_eq!(push(), Pushed::Done);
+    queue.set_settings(LaneSettings { wait_max: None, ..settings });
+    assert_eq!(poll(false), Poll::Ready(Turn::Write), "settings change at once");
+}
+
+#[test]
+fn a_lane_that_is_finishing_writes_what_waits_first() {
+    let settings = LaneSettings { wait_max: Some(Duration::from_secs(1)), ..LaneSettings::of(Lane::Normal) };
+    let queue = LaneQueue::new(Lane::Normal, LIMITS, settings);
+    queue.attach(LINK);
+    let poll = || queue.poll_ready(LINK, &Context::from_waker(Waker::noop()), false);
+    let _ = queue.push_cast(ServiceId(0), &Bytes::new()).unwrap();
+    queue.finish(LINK + 1);
+    assert!(matches!(poll(), Poll::Ready(Turn::Wait(_))), "that was another connection");
+    queue.finish(LINK);
+    assert_eq!(poll(), Poll::Ready(Turn::Write), "and waits for nobody");
+    assert_eq!(take(&queue, LINK).unwrap().0.messages, 1);
+    assert_eq!(poll(), Poll::Ready(Turn::Finish));
 }

@@ -6,6 +6,8 @@
     reason = "tests of real sockets run on real time; a panic is a failed test"
 )]
 
+pub(crate) mod insider;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

@@ -176,6 +176,7 @@ mod tests {
             log_bytes: 0,
             session_replies: 0,
             config: GroupConfig::default(),
+            durability: rafted_value::Durability::Memory,
             fenced: None,
         }
     }

@@ -9,8 +9,9 @@ use std::time::Duration;
 /// `loss`, `duplication` and `reordering` break that, for code that must not lean on it.
 ///
 /// A connection lives until its peer has been silent (killed, paused or cut off) for a time between `silence_min` and
-/// `silence_max`: a killed process says no goodbye. Until then casts to it are taken and calls wait; if it is heard
-/// again, what waited arrives late and in order, else it is lost and calls end with `Lost`. The next message dials.
+/// `silence_max`. Until then casts to it are taken and calls wait; if it is heard again, what waited arrives late and in
+/// order, else it is lost and calls end with `Lost`. The next message dials. A peer that is not cut off learns of a kill
+/// after one `delay`, from the killed node's system, with the probability `death_notice`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct NetConfig {
     /// The shortest time a message is under way: 100 us.
@@ -32,6 +33,8 @@ pub struct NetConfig {
     pub silence_min: Duration,
     /// How long a peer is silent before its connection is given up, at most: 1 s.
     pub silence_max: Duration,
+    /// The probability that a peer is told of a kill at once: 1. Otherwise it notices the silence.
+    pub death_notice: f64,
     /// How long a dial that nobody answers goes on: 1 s. It tries again every 100 ms.
     pub dial_timeout: Duration,
     /// How long after a dial that failed messages are refused without another: 100 ms.
@@ -56,6 +59,7 @@ impl Default for NetConfig {
             straggling_max: Duration::from_millis(50),
             silence_min: Duration::from_millis(500),
             silence_max: Duration::from_secs(1),
+            death_notice: 1.0,
             dial_timeout: Duration::from_secs(1),
             redial_wait: Duration::from_millis(100),
             queue_messages_max: 65_536,
@@ -68,9 +72,12 @@ impl Default for NetConfig {
 impl NetConfig {
     /// A setting that means nothing is a mistake in the test.
     pub(super) fn check(&self) {
-        for (name, probability) in
-            [("loss", self.loss), ("duplication", self.duplication), ("reordering", self.reordering)]
-        {
+        for (name, probability) in [
+            ("loss", self.loss),
+            ("duplication", self.duplication),
+            ("reordering", self.reordering),
+            ("death_notice", self.death_notice),
+        ] {
             assert!((0.0..=1.0).contains(&probability), "{name} is {probability}, not a probability");
         }
         assert!(self.delay_min <= self.delay_max, "delay_min is above delay_max");

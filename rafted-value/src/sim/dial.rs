@@ -6,7 +6,7 @@ use super::link::{Body, CallId, Link, LinkKey, Message};
 use super::network::{NetEvent, NetState};
 use super::random::after;
 use crate::id::NodeId;
-use crate::transport::{CallError, PeerInfo, SendError};
+use crate::transport::{CallError, PeerChange, PeerInfo, SendError};
 
 /// A dial that nobody answers is repeated this often.
 const REPEAT: Duration = Duration::from_millis(100);
@@ -163,6 +163,7 @@ impl NetState {
         self.executor.record(b'u', [key.0.0, key.1.0], &[]);
         self.executor.count(|stats| stats.connected += 1);
         for (from, to) in [(a, b), (b, a)] {
+            self.tell_watchers(from, to, PeerChange::Up);
             let dial = self.stations.get_mut(&from).and_then(|station| station.dials.remove(&to));
             let Some(Dial::UnderWay { waiting }) = dial else { continue };
             for message in waiting {

@@ -17,7 +17,8 @@ use super::sleep::Sleep;
 use crate::env::BoxFuture;
 use crate::id::NodeId;
 use crate::transport::{
-    CallError, ClusterId, Handler, Lane, PeerInfo, Reply, SendError, ServiceId, Transport,
+    CallError, ClusterId, DownReason, Handler, Lane, PeerInfo, PeerWatch, Reply, SendError, ServiceId,
+    Transport,
 };
 
 /// The [`Transport`] of a simulated node.
@@ -76,7 +77,7 @@ impl Transport for Endpoint {
             state.stations.values().filter(|other| other.cluster.is_some_and(|theirs| theirs != cluster));
         let links: Vec<_> = strangers.map(|other| LinkKey::new(self.info.node, other.info.node)).collect();
         for link in links {
-            state.disconnect(link);
+            state.disconnect(link, DownReason::Disconnected);
         }
     }
 
@@ -147,6 +148,14 @@ impl Transport for Endpoint {
         let state = self.network.state();
         state.stations.contains_key(&self.info.node)
             && state.links.contains_key(&LinkKey::new(self.info.node, node))
+    }
+
+    /// It ends when the node is killed.
+    fn watch_peers(&self) -> PeerWatch {
+        match self.network.state().stations.get(&self.info.node) {
+            Some(station) => PeerWatch::of_broadcast(station.events.subscribe()),
+            None => PeerWatch::never(),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{broadcast, oneshot};
 
 use super::config::NetConfig;
 use super::dial::{Dial, DialAttempt};
@@ -18,7 +18,9 @@ use super::faults::Cuts;
 use super::link::{Body, CallId, Link, LinkKey, Message};
 use super::random::{SimRng, Stream, after};
 use crate::id::NodeId;
-use crate::transport::{CallError, ClusterId, Handler, Lane, PeerInfo, SendError, ServiceId};
+use crate::transport::{
+    CallError, ClusterId, DownReason, EVENTS_MAX, Handler, Lane, PeerEvent, PeerInfo, SendError, ServiceId,
+};
 
 /// The outcome of a call.
 pub(super) type CallResult = Result<Bytes, CallError>;
@@ -33,6 +35,8 @@ pub(super) enum NetEvent {
     Dial(DialAttempt),
     /// A connection is given up if the same silence still lasts.
     Silence { link: LinkKey, silence: u64 },
+    /// A peer is told that the other end of the connection was killed.
+    Death(LinkKey),
 }
 
 /// The network of one simulation.
@@ -51,6 +55,7 @@ pub(super) struct NetState {
     /// One source for each direction between two nodes, so that one message more disturbs no other pair.
     sources: BTreeMap<(NodeId, NodeId), SimRng>,
     pub(super) silences: SimRng,
+    pub(super) deaths: SimRng,
     next_id: u64,
 }
 
@@ -67,6 +72,8 @@ pub(super) struct Station {
     pub(super) handlers: BTreeMap<ServiceId, Arc<dyn Handler>>,
     /// Calls of this node that have no reply yet.
     pub(super) calls: BTreeMap<CallId, PendingCall>,
+    /// What becomes of this node's peers.
+    pub(super) events: broadcast::Sender<PeerEvent>,
 }
 
 /// A call that waits for its reply.
@@ -90,6 +97,7 @@ impl Network {
             seed,
             sources: BTreeMap::new(),
             silences: SimRng::new(seed, Stream::Silence),
+            deaths: SimRng::new(seed, Stream::Deaths),
             next_id: 0,
         })))
     }
@@ -117,6 +125,7 @@ impl Network {
             }
             NetEvent::Dial(attempt) => self.state().answer_dial(attempt),
             NetEvent::Silence { link, silence } => self.state().end_silence(link, silence),
+            NetEvent::Death(link) => self.state().tell_death(link),
         }
     }
 
@@ -193,7 +202,7 @@ impl NetState {
         assert!(!self.stations.contains_key(&node), "node {node} is alive");
         let former: Vec<LinkKey> =
             self.links.keys().filter(|key| key.0 == node || key.1 == node).copied().collect();
-        former.into_iter().for_each(|key| self.disconnect(key));
+        former.into_iter().for_each(|key| self.disconnect(key, DownReason::Died));
         assert!(!self.listeners.contains_key(&info.address), "another node listens at {}", info.address);
         self.listeners.insert(info.address.clone(), node);
         let here = (info.address.clone(), info.address.clone());
@@ -208,6 +217,7 @@ impl NetState {
             dial_rng: SimRng::new(self.seed, Stream::Dials(node)),
             handlers: BTreeMap::new(),
             calls: BTreeMap::new(),
+            events: broadcast::channel(EVENTS_MAX).0,
         };
         self.stations.insert(node, station);
     }
@@ -217,6 +227,7 @@ impl NetState {
         let station = self.stations.remove(&node)?;
         self.listeners.remove(&station.info.address);
         self.links.remove(&LinkKey::new(node, node));
+        self.announce_death(node);
         self.review_links();
         Some(station)
     }

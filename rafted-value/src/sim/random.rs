@@ -23,6 +23,8 @@ pub(super) enum Stream {
     Link(NodeId, NodeId),
     /// How long it takes until a silent link is given up.
     Silence,
+    /// Which deaths are told at once, and when.
+    Deaths,
 }
 
 impl Stream {
@@ -34,6 +36,7 @@ impl Stream {
             Stream::Dials(node) => (3, node.0, 0),
             Stream::Link(from, to) => (4, from.0, to.0),
             Stream::Silence => (5, 0, 0),
+            Stream::Deaths => (6, 0, 0),
         };
         let mut name = [0; 16];
         name[..8].copy_from_slice(&u64::to_le_bytes(first));

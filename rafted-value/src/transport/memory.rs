@@ -8,16 +8,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use tokio::sync::oneshot;
+use tokio::sync::{broadcast, oneshot};
 
-use super::{CallError, ClusterId, Handler, Lane, PeerInfo, Reply, SendError, ServiceId, Transport};
+use super::{
+    CallError, ClusterId, DownReason, EVENTS_MAX, Handler, Lane, PeerChange, PeerEvent, PeerInfo, PeerWatch,
+    Reply, SendError, ServiceId, Transport,
+};
 use crate::env::BoxFuture;
 use crate::id::NodeId;
 
 /// Where the nodes of one process find each other.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct MemoryNetwork {
     nodes: Arc<RwLock<BTreeMap<NodeId, Weak<MemoryTransport>>>>,
+    events: broadcast::Sender<PeerEvent>,
 }
 
 /// One node's place on a [`MemoryNetwork`]; dropped, it is gone from there.
@@ -27,10 +31,22 @@ pub struct MemoryTransport {
     handlers: RwLock<BTreeMap<ServiceId, Arc<dyn Handler>>>,
 }
 
+impl Default for MemoryNetwork {
+    fn default() -> Self {
+        Self { nodes: Arc::default(), events: broadcast::channel(EVENTS_MAX).0 }
+    }
+}
+
 impl MemoryNetwork {
     /// A network without nodes.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Tells the watchers of all nodes.
+    fn tell(&self, node: NodeId, change: PeerChange) {
+        // Nobody may be watching.
+        let _ = self.events.send(PeerEvent { node, change });
     }
 
     /// Adds a node. Its address is `memory:` and its name; names should differ.
@@ -40,6 +56,7 @@ impl MemoryNetwork {
         let transport =
             Arc::new(MemoryTransport { network: self.clone(), local, handlers: RwLock::default() });
         self.nodes.write().insert(node, Arc::downgrade(&transport));
+        self.tell(node, PeerChange::Up);
         transport
     }
 
@@ -61,6 +78,8 @@ impl Drop for MemoryTransport {
         // A later node of the same id is none of ours.
         if nodes.get(&self.local.node).is_some_and(|node| node.strong_count() == 0) {
             nodes.remove(&self.local.node);
+            drop(nodes);
+            self.network.tell(self.local.node, PeerChange::Down(DownReason::Left));
         }
     }
 }
@@ -130,5 +149,10 @@ impl Transport for MemoryTransport {
 
     fn is_connected(&self, node: NodeId) -> bool {
         self.network.find(node).is_ok()
+    }
+
+    /// All nodes are connected as long as they are there; the own one is told of as well.
+    fn watch_peers(&self) -> PeerWatch {
+        PeerWatch::of_broadcast(self.network.events.subscribe())
     }
 }

@@ -6,6 +6,7 @@
 pub mod memory;
 #[cfg(feature = "quic")]
 pub mod quic;
+mod watch;
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,6 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::env::BoxFuture;
 use crate::id::NodeId;
+
+pub(crate) use watch::EVENTS_MAX;
+pub use watch::{DownReason, Missed, PeerChange, PeerEvent, PeerWatch};
 
 /// One of the lanes between two nodes; messages on one lane keep their order while the connection lives.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -101,6 +105,14 @@ pub trait Transport: Send + Sync + 'static {
 
     /// Whether a connection to `node` stands now. A hint: it may break at any moment, and safety never leans on it.
     fn is_connected(&self, node: NodeId) -> bool;
+
+    /// What becomes of the peers from now on: connections that stand, fall silent and end, with the reason. Peers that
+    /// are connected already are not repeated.
+    ///
+    /// Events wait in a bounded queue; a slow watcher is told how many it missed. The default never yields.
+    fn watch_peers(&self) -> PeerWatch {
+        PeerWatch::never()
+    }
 }
 
 /// Receives the messages to one service. It is called on the transport's own task and must not block.

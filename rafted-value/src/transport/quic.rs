@@ -8,8 +8,12 @@ pub use batched_comm;
 
 use batched_comm::Endpoint;
 use bytes::Bytes;
+use futures_util::stream;
 
-use super::{CallError, ClusterId, Handler, Lane, PeerInfo, Reply, SendError, ServiceId, Transport};
+use super::{
+    CallError, ClusterId, DownReason, Handler, Lane, Missed, PeerChange, PeerEvent, PeerInfo, PeerWatch,
+    Reply, SendError, ServiceId, Transport,
+};
 use crate::env::{BoxFuture, RealEnv};
 use crate::id::NodeId;
 
@@ -104,6 +108,14 @@ impl Transport for QuicTransport {
     fn is_connected(&self, node: NodeId) -> bool {
         self.endpoint.is_connected(to_quic(node))
     }
+
+    fn watch_peers(&self) -> PeerWatch {
+        PeerWatch::new(stream::unfold(self.endpoint.watch_peers(), |mut events| async move {
+            let event = events.next().await?;
+            let event = event.map(peer_event).map_err(|missed| Missed { events: missed.events });
+            Some((event, events))
+        }))
+    }
 }
 
 /// A handler of ours as batched-comm's.
@@ -129,6 +141,21 @@ fn lane_to_quic(lane: Lane) -> batched_comm::Lane {
         Lane::Normal => batched_comm::Lane::Normal,
         Lane::Bulk => batched_comm::Lane::Bulk,
     }
+}
+
+fn peer_event(event: batched_comm::PeerEvent) -> PeerEvent {
+    let change = match event.change {
+        batched_comm::PeerChange::Up => PeerChange::Up,
+        batched_comm::PeerChange::Down(reason) => PeerChange::Down(match reason {
+            batched_comm::DownReason::Died | batched_comm::DownReason::Replaced => DownReason::Died,
+            batched_comm::DownReason::Left => DownReason::Left,
+            batched_comm::DownReason::Silent => DownReason::Silent,
+            _ => DownReason::Disconnected,
+        }),
+        // Whatever else there may be one day, it is no reason to act.
+        _ => PeerChange::Suspect,
+    };
+    PeerEvent { node: NodeId(event.node.0), change }
 }
 
 fn send_error(node: NodeId, error: batched_comm::SendError) -> SendError {

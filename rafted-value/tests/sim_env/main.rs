@@ -13,7 +13,9 @@ use parking_lot::Mutex;
 use rafted_value::NodeId;
 use rafted_value::env::{Env, sleep, timeout};
 use rafted_value::sim::{ClockConfig, NetConfig, Sim, SimEnv};
-use rafted_value::transport::{CallError, ClusterId, Handler, Lane, Reply, SendError, ServiceId};
+use rafted_value::transport::{
+    CallError, ClusterId, DownReason, Handler, Lane, PeerChange, PeerWatch, Reply, SendError, ServiceId,
+};
 
 use self::pair::*;
 
@@ -163,7 +165,7 @@ fn a_node_can_be_killed_by_its_own_task() {
 
 #[test]
 fn a_call_in_flight_to_a_killed_node_is_lost_after_a_silence() {
-    let pair = pair(1);
+    let pair = pair_with(1, NetConfig { death_notice: 0.0, ..NetConfig::default() });
     let call = pair.a.transport().call(pair.b.node(), Lane::Normal, ECHO, "keep".into(), LIMIT);
     let task = pair.sim.spawn_on(&pair.a, call);
     pair.sim.run_for(ms(100));
@@ -540,4 +542,53 @@ fn a_simulation_does_not_run_itself() {
     let sim = Sim::new(1, NetConfig::default());
     let inner = sim.clone();
     sim.run_until(LIMIT, async move { inner.run_for(LIMIT) });
+}
+
+/// What the watch has to say by now.
+fn told(pair: &Pair, watch: &mut PeerWatch) -> Vec<PeerChange> {
+    let mut told = Vec::new();
+    while let Some(Some(Ok(event))) = pair.sim.run_until(Duration::ZERO, watch.next()) {
+        assert_eq!(event.node, pair.b.node());
+        told.push(event.change);
+    }
+    told
+}
+
+/// A pair that is connected, and the first node's watch, after `fault`; what the watch told within `time`.
+fn told_after(config: NetConfig, time: Duration, fault: impl FnOnce(&Pair)) -> Vec<PeerChange> {
+    let pair = pair_with(1, config);
+    let mut watch = pair.a.transport().watch_peers();
+    pair.call(b"connect", LIMIT).0.expect("connected");
+    assert_eq!(told(&pair, &mut watch), [PeerChange::Up]);
+    fault(&pair);
+    pair.sim.run_for(time);
+    told(&pair, &mut watch)
+}
+
+#[test]
+fn a_kill_is_told_to_the_peers_at_once_and_ends_their_calls() {
+    let told = told_after(NetConfig::default(), ms(2), |pair| pair.sim.kill(&pair.b));
+    assert_eq!(told, [PeerChange::Down(DownReason::Died)]);
+    let pair = pair(1);
+    pair.call(b"connect", LIMIT).0.expect("connected");
+    pair.sim.kill(&pair.b);
+    let (reply, took) = pair.call(b"hello", LIMIT);
+    assert_eq!(reply, Err(CallError::Lost { node: pair.b.node() }));
+    assert!(took < ms(2), "{took:?}");
+    let (reply, took) = pair.call(b"hello", LIMIT);
+    assert!(matches!(reply, Err(CallError::NotSent(_))) && took == Duration::ZERO, "{reply:?} {took:?}");
+}
+
+#[test]
+fn a_kill_that_is_not_told_and_a_cut_are_noticed_by_their_silence() {
+    let untold = NetConfig { death_notice: 0.0, ..NetConfig::default() };
+    let silent = [PeerChange::Down(DownReason::Silent)];
+    assert_eq!(told_after(untold.clone(), ms(499), |pair| pair.sim.kill(&pair.b)), []);
+    assert_eq!(told_after(untold, ms(1001), |pair| pair.sim.kill(&pair.b)), silent);
+    let cut = |pair: &Pair| {
+        pair.sim.partition(&[&pair.a], &[&pair.b]);
+        pair.sim.kill(&pair.b);
+    };
+    assert_eq!(told_after(NetConfig::default(), ms(499), cut), []);
+    assert_eq!(told_after(NetConfig::default(), ms(1001), cut), silent);
 }

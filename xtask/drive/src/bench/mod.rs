@@ -7,6 +7,7 @@ pub(crate) mod node;
 mod protocol;
 mod report;
 mod scenarios;
+mod transport;
 mod usage;
 
 use indicatif::{ProgressBar, ProgressStyle};

@@ -23,6 +23,7 @@ pub(crate) const ALL: &[(&str, Scenario)] = &[
     ("lease-queries", lease_queries),
     ("idle-groups", idle_groups),
     ("foretoken", super::foretoken::scenario),
+    ("batched-comm", super::transport::batched_comm),
 ];
 
 fn load_order(groups: u64, clients: usize, seconds: f64, kind: Kind) -> Order {

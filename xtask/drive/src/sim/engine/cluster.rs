@@ -92,7 +92,8 @@ impl Cluster {
             life.env.transport().set_address(env.node(), &address);
         }
         let open = Host::open(env.clone(), self.host_config.clone(), self.registry.clone());
-        let host = self.sim.run_until(OPEN_MAX, open).ok_or(format!("{name} does not start in {OPEN_MAX:?}"))?;
+        let host =
+            self.sim.run_until(OPEN_MAX, open).ok_or(format!("{name} does not start in {OPEN_MAX:?}"))?;
         let host = host.map_err(|error| format!("{name} does not start: {error}"))?;
         self.places[place].life = Some(Life { env, host, paused: false });
         self.asleep.retain(|(of, _), _| *of != place);

@@ -86,8 +86,7 @@ impl Run<'_> {
         match end {
             End::Politely if !life.paused => {
                 let host = life.host.clone();
-                let _: Option<()> =
-                    self.cluster.sim.run_until(ms(50), async move { host.shutdown().await });
+                let _: Option<()> = self.cluster.sim.run_until(ms(50), async move { host.shutdown().await });
                 self.count("stops");
             }
             End::Process | End::Politely => self.count("kills"),

@@ -10,8 +10,8 @@ use rafted_value::{GroupError, GroupId, Host, MemberId, MemberStatus, NodeId};
 use super::cluster::{Cluster, voters_of};
 use super::invariants::Sighting;
 use super::plan::GroupPlan;
-use super::storage::End;
 use super::quorum::{Memberships, VoterChange, has_majority};
+use super::storage::End;
 use crate::sim::tally::Tally;
 
 /// One step of a group's membership.

@@ -141,9 +141,10 @@ impl Plan {
         for group in &mut groups {
             group.config.durability = match disks {
                 None => Durability::Memory,
-                Some(_) => {
-                    one_of(rng, &[Durability::Fsync, Durability::Fsync, Durability::Async, Durability::Memory])
-                }
+                Some(_) => one_of(
+                    rng,
+                    &[Durability::Fsync, Durability::Fsync, Durability::Async, Durability::Memory],
+                ),
             };
         }
         let drift_ppm_max = groups.iter().map(|group| drift_covered_ppm(&group.config)).min().unwrap_or(0);

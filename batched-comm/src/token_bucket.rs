@@ -1,0 +1,83 @@
+//! A token bucket for the bytes of the bulk lanes: what is sent in a burst is waited for afterwards.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The bucket holds what may be sent in this time.
+const BURST: Duration = Duration::from_millis(20);
+
+/// Bytes a second, as a debt that is paid off by waiting.
+#[derive(Debug)]
+pub(crate) struct TokenBucket {
+    bytes_per_second: Option<u64>,
+    /// When the bucket is full again.
+    full_at: Instant,
+}
+
+impl TokenBucket {
+    /// A full bucket; without a rate nobody waits.
+    pub(crate) fn new(bytes_per_second: Option<u64>, now: Instant) -> TokenBucket {
+        TokenBucket { bytes_per_second, full_at: now }
+    }
+
+    pub(crate) fn bytes_per_second(&self) -> Option<u64> {
+        self.bytes_per_second
+    }
+
+    /// Changes the rate; what has been sent already is paid off at the old one.
+    pub(crate) fn set_bytes_per_second(&mut self, bytes_per_second: Option<u64>) {
+        self.bytes_per_second = bytes_per_second;
+    }
+
+    /// Takes the tokens of `bytes` that are about to be sent, and says how long to wait before that.
+    pub(crate) fn take(&mut self, bytes: usize, now: Instant) -> Duration {
+        let Some(bytes_per_second) = self.bytes_per_second else { return Duration::ZERO };
+        let nanos = u128::from(bytes as u64) * 1_000_000_000 / u128::from(bytes_per_second.max(1));
+        let cost = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        let wait = self.full_at.saturating_duration_since(now).saturating_sub(BURST);
+        let since = self.full_at.max(now);
+        self.full_at = since.checked_add(cost).unwrap_or(since);
+        wait
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn over_time_no_more_than_the_rate_is_sent() {
+        let start = Instant::now();
+        let mut now = start;
+        let mut bucket = TokenBucket::new(Some(1_000_000), now);
+        let mut sent = 0;
+        while sent < 2_000_000 {
+            now += bucket.take(10_000, now);
+            sent += 10_000;
+        }
+        let took = now - start;
+        assert!((Duration::from_millis(1950)..=Duration::from_millis(2000)).contains(&took), "{took:?}");
+    }
+
+    #[test]
+    fn a_pause_is_not_saved_up() {
+        let start = Instant::now();
+        let mut bucket = TokenBucket::new(Some(1000), start);
+        let later = start + Duration::from_secs(100);
+        assert_eq!(bucket.take(1000, later), Duration::ZERO, "the bucket is full");
+        assert_eq!(bucket.take(1000, later), Duration::from_millis(980));
+    }
+
+    #[test]
+    fn without_a_rate_nobody_waits_and_a_new_rate_holds_at_once() {
+        let now = Instant::now();
+        let mut bucket = TokenBucket::new(None, now);
+        assert_eq!(bucket.take(usize::MAX, now), Duration::ZERO);
+        assert_eq!(bucket.take(usize::MAX, now), Duration::ZERO);
+        bucket.set_bytes_per_second(Some(1000));
+        assert_eq!(bucket.take(2000, now), Duration::ZERO);
+        assert_eq!(bucket.take(1, now), Duration::from_millis(1980));
+        assert_eq!(bucket.bytes_per_second(), Some(1000));
+    }
+}
