@@ -41,6 +41,7 @@ pub(crate) enum Input {
     Peer { from: NodeId, messages: Vec<GroupMessage> },
     Found { found: Found, waiter: Waiter<Result<MemberId, GroupError>> },
     Change { group: GroupId, request: ChangeRequest, waiter: Waiter<Result<MemberId, GroupError>> },
+    Transfer { group: GroupId, target: Option<MemberId>, waiter: Waiter<Result<MemberId, GroupError>> },
     Drop { group: GroupId, waiter: Waiter<Result<MemberId, GroupError>> },
     Statuses { group: Option<GroupId>, waiter: Waiter<Vec<GroupStatus>> },
     Stop { waiter: Waiter<Result<MemberId, GroupError>> },
@@ -137,6 +138,14 @@ impl Engine {
                 Ok(()) => {
                     self.with(group, clocks, out, |group, turn| {
                         group.request_change(turn, request, waiter);
+                    });
+                }
+                Err(missing) => out.member(waiter, Err(missing.group_error())),
+            },
+            Input::Transfer { group, target, waiter } => match self.group(group) {
+                Ok(()) => {
+                    self.with(group, clocks, out, |group, turn| {
+                        group.request_transfer(turn, target, waiter);
                     });
                 }
                 Err(missing) => out.member(waiter, Err(missing.group_error())),

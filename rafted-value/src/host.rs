@@ -94,6 +94,7 @@ impl Refusal {
             Input::Query { waiter, .. } => waiter.answer(Err(query_error)),
             Input::Found { waiter, .. }
             | Input::Change { waiter, .. }
+            | Input::Transfer { waiter, .. }
             | Input::Drop { waiter, .. }
             | Input::Stop { waiter } => waiter.answer(Err(GroupError::Unavailable)),
             Input::Statuses { waiter, .. } => waiter.answer(Vec::new()),
@@ -169,6 +170,21 @@ impl Host {
     /// When the member is the leader itself, when this node does not lead the group, or another change is under way.
     pub async fn remove_member(&self, group: GroupId, member: MemberId) -> Result<(), GroupError> {
         self.change(group, ChangeRequest::Remove(member)).await.map(drop)
+    }
+
+    /// Hands the leadership of a group that this node leads over to `target`, and waits until that is done. A later call
+    /// overrides an earlier one; `None` cancels what is under way, and the leader stays.
+    ///
+    /// Commands that come meanwhile wait: they are put into the log if the transfer is given up, and are refused with
+    /// `NotLeader`, which names the successor, if it succeeds. Queries are not answered under a lease meanwhile. Where
+    /// the leadership has not moved within an election timeout, the transfer is given up.
+    ///
+    /// # Errors
+    ///
+    /// When `target` is no voter of the group or has not been heard of for an election timeout, when this node does not
+    /// lead the group, while another change is under way, and when the leadership went elsewhere or nowhere.
+    pub async fn replace_leader(&self, group: GroupId, target: Option<MemberId>) -> Result<(), GroupError> {
+        self.ask_member(group, |waiter| Input::Transfer { group, target, waiter }).await.map(drop)
     }
 
     /// Ends this node's member of a group that exists no more; no later member of it will live on this node.

@@ -88,10 +88,18 @@ impl Group {
         };
         // A leader may change the membership only once it has applied an entry of its term; see Ongaro's message of
         // 10 July 2015 to raft-dev about single-server changes.
-        if self.raw.raft.has_pending_conf() || self.change.is_some() {
+        if self.change_under_way() {
             return Err(GroupError::ChangeInProgress(self.id));
         }
+        if let Some(to) = self.successor() {
+            return Err(GroupError::TransferInProgress { group: self.id, to });
+        }
         Ok(Planned::Propose(change))
+    }
+
+    /// Whether a change was proposed and is not applied yet.
+    pub(super) fn change_under_way(&self) -> bool {
+        self.raw.raft.has_pending_conf() || self.change.is_some()
     }
 
     /// A learner that has caught up and is heard of: one that died since would cost the group its quorum.

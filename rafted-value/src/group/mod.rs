@@ -8,14 +8,16 @@ mod apply;
 pub(crate) mod change;
 mod election;
 mod machine;
+mod propose;
 mod quick;
 mod reads;
 mod status;
+mod transfer;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use raft::eraftpb::{Entry, Message, MessageType, Snapshot};
+use raft::eraftpb::{Message, MessageType, Snapshot};
 use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
 use rand_chacha::ChaCha12Rng;
 
@@ -24,11 +26,10 @@ use self::machine::{Machine, MachineError};
 use self::reads::Read;
 use crate::config::{GroupConfig, HostConfig};
 use crate::engine::Found;
-use crate::entry::{Commands, EntryBody};
 use crate::env::MonoTime;
 use crate::error::{CommandError, GroupError, NotApplied, QueryError, Unknown};
 use crate::id::{FOUNDER, GroupId, MemberId, NodeId};
-use crate::lease::{Promise, Rounds};
+use crate::lease::{Exemption, Promise, Rounds};
 use crate::message::{Body, GroupMessage, WireSnapshot};
 use crate::outputs::Outputs;
 use crate::raft::convert::{self, LeaseFields};
@@ -90,6 +91,12 @@ pub(crate) struct Group {
     waiting: usize,
     reads: VecDeque<Read>,
     change: Option<change::PendingChange>,
+    /// The transfer of its leadership that this leader has begun.
+    transfer: Option<transfer::Transfer>,
+    /// What became of such a transfer is not known yet.
+    succession: Option<transfer::Succession>,
+    /// What lets this member campaign at the wish of the leader that it followed.
+    exemption: Option<Exemption>,
     /// When the snapshot on its way to a member was sent.
     snapshots_sent: BTreeMap<MemberId, MonoTime>,
     removed: bool,
@@ -169,6 +176,9 @@ impl Group {
             waiting: 0,
             reads: VecDeque::new(),
             change: None,
+            transfer: None,
+            succession: None,
+            exemption: None,
             snapshots_sent: BTreeMap::new(),
             removed: false,
             config_is_new: false,
@@ -225,11 +235,13 @@ impl Group {
                 tracing::info!(group = %self.id, member = %self.member, "this member was removed while it was away");
                 self.removed = true;
             }
-            Body::Vote { .. } if self.promise.runs(turn.now) => {
+            // Without its state a member may have forgotten a vote or a promise.
+            Body::Vote { .. } | Body::TransferVote { .. } if self.machine.is_none() => {}
+            Body::Vote { .. } if self.promise.withholds(turn.now, None, self.accepted) => {
                 tracing::debug!(group = %self.id, candidate = %message.from, "a vote is withheld: a promise runs");
             }
-            // Without its state a member may have forgotten a vote or a promise.
-            Body::Vote { .. } if self.machine.is_none() => {}
+            Body::TransferVote { .. } => self.receive_transfer_vote(turn, message),
+            Body::TransferNow { round } => self.receive_transfer(turn, message, round),
             Body::Vote { pre, .. } => self.receive_vote(turn, message, pre),
             Body::Beat { round, promise_ms, .. } => self.receive_beat(turn, message, round, promise_ms),
             Body::Append { .. } | Body::Snapshot { .. } => {
@@ -307,52 +319,15 @@ impl Group {
         }
     }
 
-    /// Takes in a command; it is proposed when the turn ends.
-    pub(crate) fn command(&mut self, turn: &mut Turn<'_>, command: Command, waiter: Waiter<CommandResult>) {
-        if let Err(refusal) = self.admit(turn, &command) {
-            turn.out.command(waiter, Err(refusal));
-            return;
-        }
-        self.waiting += 1;
-        self.incoming_bytes += command.payload.len();
-        self.incoming.push((command, waiter));
-    }
-
-    fn admit(&self, turn: &Turn<'_>, command: &Command) -> Result<(), CommandError> {
-        if self.leading.is_none() {
-            return Err(NotApplied::NotLeader { group: self.id, leader: self.leader_node() }.into());
-        }
-        if self.waiting >= turn.limits.group_waiting_max {
-            return Err(NotApplied::Overloaded { retry_after_ms: RETRY_AFTER_MS }.into());
-        }
-        let (bytes, limit_bytes) = (command.payload.len() as u64, self.config.command_bytes_max);
-        if bytes > limit_bytes {
-            return Err(NotApplied::TooLarge { bytes, limit_bytes }.into());
-        }
-        self.admit_window(turn, command)?;
-        if command.acknowledged > command.sequence {
-            let text = format!("command {} acknowledges {}", command.sequence, command.acknowledged);
-            return Err(NotApplied::Malformed(text).into());
-        }
-        Ok(())
-    }
-
-    /// A command outside its window would be refused when it is applied. It is refused before it is proposed, so that
-    /// a leader whose clock is far ahead puts its stamp on nothing: stamped time never goes back.
-    fn admit_window(&self, turn: &Turn<'_>, command: &Command) -> Result<(), CommandError> {
-        let stamp_ms = self.machine.as_ref().map_or(0, Machine::stamp_ms).max(turn.wall_ms);
-        if command.retry_until_ms < stamp_ms {
-            return Err(Unknown::Expired { late_ms: stamp_ms - command.retry_until_ms }.into());
-        }
-        Ok(())
-    }
-
     /// The clock has reached [`next_tick`](Self::next_tick).
     pub(crate) fn tick(&mut self, turn: &mut Turn<'_>) {
         if turn.now >= self.next_tick {
             self.plan_tick(turn.now);
-            self.raw.tick();
+            if !self.spares_heartbeat(turn.now) {
+                self.raw.tick();
+            }
             self.retry_snapshots(turn);
+            self.watch_transfer(turn);
         }
         self.campaign_if_due(turn);
     }
@@ -389,50 +364,11 @@ impl Group {
             }
             self.note_role(turn);
         }
+        self.watch_transfer(turn);
+        self.watch_succession(turn);
         self.adopt_config(turn);
         self.serve_reads(turn);
         self.compact()
-    }
-
-    fn propose(&mut self, turn: &mut Turn<'_>) {
-        if self.incoming.is_empty() {
-            return;
-        }
-        let incoming = std::mem::take(&mut self.incoming);
-        let bytes = std::mem::take(&mut self.incoming_bytes);
-        let Some(term) = self.leading else {
-            let leader = self.leader_node();
-            self.waiting -= incoming.len();
-            for (_, waiter) in incoming {
-                let refusal = NotApplied::NotLeader { group: self.id, leader };
-                turn.out.command(waiter, Err(refusal.into()));
-            }
-            return;
-        };
-        let mut message = Message { from: self.member.0, ..Message::default() };
-        message.set_msg_type(MessageType::MsgPropose);
-        let mut waiters = Vec::new();
-        for (commands, group_waiters) in split_into_entries(incoming, bytes, turn) {
-            let body = EntryBody::Commands(Commands { stamp_ms: turn.wall_ms, commands });
-            message.mut_entries().push(Entry { data: crate::data::encode(&body), ..Entry::default() });
-            waiters.push(group_waiters);
-        }
-        let first = self.raw.raft.raft_log.last_index() + 1;
-        match self.raw.raft.step(message) {
-            Ok(()) => {
-                for (index, waiters) in (first..).zip(waiters) {
-                    self.proposals.push_back(Proposal { term, index, waiters });
-                }
-            }
-            Err(error) => {
-                tracing::debug!(group = %self.id, %error, "raft did not take a proposal");
-                for waiter in waiters.into_iter().flatten() {
-                    self.waiting -= 1;
-                    let refusal = NotApplied::Overloaded { retry_after_ms: RETRY_AFTER_MS };
-                    turn.out.command(waiter, Err(refusal.into()));
-                }
-            }
-        }
     }
 
     /// A member that joined knew no settings until its first snapshot came; raft has no setter for its timeouts.
@@ -457,11 +393,18 @@ impl Group {
                 MessageType::MsgSnapshot => {
                     self.snapshots_sent.insert(MemberId(message.to), turn.now);
                 }
+                MessageType::MsgTimeoutNow if !self.may_send_transfer(turn.now, message.to, message.term) => {
+                    continue;
+                }
                 _ => {}
             }
             let accepted_round = if self.accepted.0 == message.term { self.accepted.1 } else { 0 };
-            let lease =
-                LeaseFields { round: turn.now.nanos(), promise_ms: self.config.promise_ms, accepted_round };
+            let lease = LeaseFields {
+                round: turn.now.nanos(),
+                promise_ms: self.config.promise_ms,
+                accepted_round,
+                exemption: self.exemption,
+            };
             if let Some(message) = convert::to_wire(self.id, message, lease)
                 && let Some(node) = self.node_of(message.to)
             {
@@ -490,8 +433,9 @@ impl Group {
         if leading == self.leading {
             return;
         }
-        if self.leading.is_some() {
+        if let Some(term) = self.leading {
             self.give_up(turn, &Unknown::LeaderChanged(self.id));
+            self.await_successor(term);
         }
         self.leading = leading;
         self.serving = false;
@@ -513,7 +457,8 @@ impl Group {
                 turn.out.command(waiter, Err(why.clone().into()));
             }
         }
-        let leader = self.leader_node().filter(|_| self.raw.raft.state != StateRole::Leader);
+        let successor = self.successor().and_then(|member| self.node_of(member));
+        let leader = self.leader_node().filter(|_| self.raw.raft.state != StateRole::Leader).or(successor);
         let refusal = NotApplied::NotLeader { group: self.id, leader };
         for (_, waiter) in self.incoming.drain(..) {
             turn.out.command(waiter, Err(CommandError::NotApplied(refusal.clone())));
@@ -531,32 +476,6 @@ impl Group {
     /// Ends the member; whoever waits is told.
     pub(crate) fn stop(mut self, turn: &mut Turn<'_>) {
         self.give_up(turn, &Unknown::Stopped(self.id));
+        self.drop_transfer(turn);
     }
-}
-
-/// Cuts what came in into entries of bounded size.
-fn split_into_entries(
-    incoming: Vec<(Command, Waiter<CommandResult>)>,
-    bytes: usize,
-    turn: &Turn<'_>,
-) -> Vec<(Vec<Command>, Vec<Waiter<CommandResult>>)> {
-    let (commands_max, bytes_max) = (turn.limits.entry_commands_max, turn.limits.entry_bytes_max);
-    if incoming.len() <= commands_max && bytes <= bytes_max {
-        return vec![incoming.into_iter().unzip()];
-    }
-    let mut entries = Vec::new();
-    let mut current = (Vec::new(), Vec::new());
-    let mut current_bytes = 0;
-    for (command, waiter) in incoming {
-        let size = command.payload.len();
-        if !current.0.is_empty() && (current.0.len() >= commands_max || current_bytes + size > bytes_max) {
-            entries.push(std::mem::take(&mut current));
-            current_bytes = 0;
-        }
-        current_bytes += size;
-        current.0.push(command);
-        current.1.push(waiter);
-    }
-    entries.push(current);
-    entries
 }

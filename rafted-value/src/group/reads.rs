@@ -62,13 +62,19 @@ impl Group {
     pub(super) fn leased(&self, now: MonoTime) -> bool {
         let promise = Duration::from_millis(self.config.promise_ms.into());
         let margin = Duration::from_millis(self.config.clock_drift_margin_ms.into());
-        self.confirmed(now).is_some_and(|confirmed| now < lease_end(confirmed, promise, margin))
+        let confirmed = self.confirmed(now).filter(|round| self.rounds.gives_lease(*round));
+        self.transfer.is_none() && confirmed.is_some_and(|round| now < lease_end(round, promise, margin))
     }
 
     /// Sends a round of heartbeats if queries wait that neither the lease nor a round on its way will confirm.
     pub(super) fn ask_for_confirmation(&mut self, turn: &Turn<'_>) {
         let Some(newest) = self.reads.back().map(|read| read.arrived) else { return };
-        if self.serving && !self.leased(turn.now) && self.rounds.newest() < Some(newest) {
+        // A round of its own would end the exemption of a transfer under way; the next heartbeat will do.
+        if self.serving
+            && self.transfer.is_none()
+            && !self.leased(turn.now)
+            && self.rounds.newest() < Some(newest)
+        {
             self.raw.ping();
         }
     }

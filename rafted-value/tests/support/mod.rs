@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rafted_value::env::{Env, sleep};
-use rafted_value::sim::{NetConfig, Sim, SimEnv};
+use rafted_value::sim::{NetConfig, Sim, SimEnv, SimTask};
 use rafted_value::{
     ClientSession, CommandContext, CommandError, Data, Found, Freshness, GroupCaller, GroupConfig,
     GroupError, GroupId, GroupStatus, Host, HostConfig, MemberId, NodeId, NotApplied, QueryError, Registry,
@@ -161,6 +161,11 @@ impl World {
         self.sim.run_until(limit, future).expect("it ends in time")
     }
 
+    /// What a task of ours ends with, soon.
+    pub fn end<T: Send + 'static>(&self, task: SimTask<T>) -> T {
+        self.run(5 * SECOND, task).expect("nobody aborts it")
+    }
+
     pub fn kill(&mut self, node: usize) {
         self.sim.kill(&self.nodes[node].env);
         self.nodes[node].alive = false;
@@ -190,6 +195,27 @@ impl World {
             self.sim.run_for(50 * MS);
         }
         panic!("no leader in five seconds");
+    }
+
+    /// The member of the group on a node.
+    pub fn member(&self, node: usize) -> MemberId {
+        self.status(node).member
+    }
+
+    /// Asks the leader's host to hand the leadership over to another node's member, or to keep it.
+    pub fn replace_leader(&self, leader: usize, to: Option<usize>) -> SimTask<Result<(), GroupError>> {
+        self.replace_leader_to(leader, to.map(|node| self.member(node)))
+    }
+
+    pub fn replace_leader_to(&self, leader: usize, to: Option<MemberId>) -> SimTask<Result<(), GroupError>> {
+        let host = self.nodes[leader].host.clone();
+        self.sim.spawn(async move { host.replace_leader(GROUP, to).await })
+    }
+
+    /// The member on a node as the member on another says, for a node that cannot speak.
+    pub fn member_on(&self, asked: usize, node: usize) -> Option<MemberId> {
+        let members = self.status(asked).members;
+        members.iter().find(|member| member.node == self.nodes[node].id()).map(|member| member.member)
     }
 
     pub fn has_member(&self, node: usize) -> bool {
