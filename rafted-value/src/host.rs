@@ -7,11 +7,11 @@ use bytes::Bytes;
 use futures_util::future::{Either, select};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::HostConfig;
+use crate::config::{GroupConfig, HostConfig};
 use crate::engine::{Clocks, Engine, Found, Input};
 use crate::env::{Env, TaskHandle, timeout};
 use crate::error::{CommandError, GroupError, NotApplied, QueryError, Unknown};
-use crate::group::change::ChangeRequest;
+use crate::group::change::{ChangeRequest, Removal};
 use crate::id::{GroupId, MemberId, NodeId};
 use crate::outputs::Outputs;
 use crate::registry::Registry;
@@ -163,13 +163,45 @@ impl Host {
         self.change(group, ChangeRequest::Promote(member)).await.map(drop)
     }
 
-    /// Removes a member for ever; does nothing if it is gone.
+    /// Removes a member for ever, and says whether it was there.
     ///
     /// # Errors
     ///
-    /// When the member is the leader itself, when this node does not lead the group, or another change is under way.
-    pub async fn remove_member(&self, group: GroupId, member: MemberId) -> Result<(), GroupError> {
-        self.change(group, ChangeRequest::Remove(member)).await.map(drop)
+    /// When the member is the leader itself or never was a member, when too few voters that the leader has heard of
+    /// would be left, while another change or a transfer of the leadership is under way, and when this node does not
+    /// lead the group.
+    pub async fn remove_member(&self, group: GroupId, member: MemberId) -> Result<Removal, GroupError> {
+        match self.change(group, ChangeRequest::Remove(member)).await {
+            Ok(_) => Ok(Removal::Removed),
+            Err(GroupError::NotMember { removed: true, .. }) => Ok(Removal::GoneBefore),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes a member from the membership as this node's member knows it, with no regard to what others know.
+    ///
+    /// **Unsafe by design.** For a group that has lost the majority of its members for good, and for nothing else: call
+    /// it on every survivor, for every member that is lost; then the survivors elect a leader among themselves. What
+    /// only the lost members held is lost. Where a member that was removed in this way lives on with enough others to
+    /// lead, there are two groups of the same name from then on, and both answer. No log entry is written, and a member
+    /// whose node was not told goes on waiting for the lost ones.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such member, when it is this node's own, or when no voter would be left.
+    pub async fn force_remove_member(&self, group: GroupId, member: MemberId) -> Result<(), GroupError> {
+        self.change(group, ChangeRequest::ForceRemove(member)).await.map(drop)
+    }
+
+    /// Gives the group new settings. They are in force on each member when it applies the change, without a restart;
+    /// what followers have promised to a leader, and replies that are kept, stay what they are.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError::InvalidConfig`] names what cannot work; when this node does not lead the group, and while another
+    /// change or a transfer of the leadership is under way.
+    pub async fn change_config(&self, group: GroupId, config: GroupConfig) -> Result<(), GroupError> {
+        self.change(group, ChangeRequest::Configure(Box::new(config))).await.map(drop)
     }
 
     /// Hands the leadership of a group that this node leads over to `target`, and waits until that is done. A later call
@@ -330,6 +362,9 @@ async fn run_loop(
 }
 
 fn perform(env: &dyn Env, out: &mut Outputs) {
+    for membership in out.memberships.drain(..) {
+        tracing::warn!(?membership, "a membership beside the log; groups live in memory, and so does this");
+    }
     for ((node, lane), mut writer) in std::mem::take(&mut out.messages) {
         for batch in writer.take() {
             if let Err(error) = env.transport().cast(node, lane, PEER_SERVICE, batch) {

@@ -31,6 +31,7 @@ pub use self::config::{GroupConfig, HostConfig};
 pub use self::data::{CommandContext, Data, RawData, Refused, RestoreError, Typed, encode};
 pub use self::engine::Found;
 pub use self::error::{CommandError, GroupError, NotApplied, QueryError, Unknown};
+pub use self::group::change::Removal;
 pub use self::host::Host;
 pub use self::id::{FOUNDER, GroupId, MemberId, NodeId, SessionId};
 pub use self::registry::Registry;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::error::{GroupError, QueryError};
 use crate::group::CommandResult;
-use crate::id::{MemberId, NodeId};
+use crate::id::{GroupId, MemberId, NodeId};
 use crate::message::{BatchWriter, Body, GroupMessage};
 use crate::status::GroupStatus;
 use crate::transport::Lane;
@@ -20,9 +20,25 @@ pub(crate) enum Answer {
     Statuses(Waiter<Vec<GroupStatus>>, Vec<GroupStatus>),
 }
 
+/// A membership that one member acts by from now on, though no entry of the log says so.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct ForcedMembership {
+    pub(crate) group: GroupId,
+    /// The member that acts by it.
+    pub(crate) member: MemberId,
+    /// Who was removed.
+    pub(crate) removed: MemberId,
+    /// What that member had applied then.
+    pub(crate) index: u64,
+    pub(crate) voters: Vec<MemberId>,
+    pub(crate) learners: Vec<MemberId>,
+}
+
 /// What a turn wants done.
 #[derive(Default)]
 pub(crate) struct Outputs {
+    /// To be kept, where groups are kept, before anything of this turn is sent or answered.
+    pub(crate) memberships: Vec<ForcedMembership>,
     pub(crate) messages: BTreeMap<(NodeId, Lane), BatchWriter>,
     pub(crate) answers: Vec<Answer>,
 }

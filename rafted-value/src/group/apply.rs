@@ -4,6 +4,7 @@ use raft::eraftpb::{Entry, EntryType};
 
 use super::machine::{Machine, MachineError};
 use super::{Group, Turn};
+use crate::entry::EntryBody;
 use crate::error::Unknown;
 use crate::id::MemberId;
 use crate::message::WireSnapshot;
@@ -44,9 +45,8 @@ impl Group {
     fn restore(&mut self, snapshot: raft::eraftpb::Snapshot) -> Result<(), MachineError> {
         let index = snapshot.get_metadata().index;
         let machine = Machine::restore(self.id, &self.registry, index, &snapshot.data)?;
-        if self.machine.is_none() {
-            self.config = machine.config().clone();
-            self.config_is_new = true;
+        if self.machine.is_none() || *machine.config() != self.config {
+            self.take_settings(machine.config().clone());
         }
         self.machine = Some(machine);
         self.raw.mut_store().restore(snapshot);
@@ -63,6 +63,9 @@ impl Group {
             }
             match entry.get_entry_type() {
                 EntryType::EntryNormal if entry.data.is_empty() => {}
+                EntryType::EntryNormal if EntryBody::is_config(&entry.data) => {
+                    self.apply_settings(turn, &entry)?;
+                }
                 EntryType::EntryNormal => self.apply_commands(turn, &entry)?,
                 EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
                     let change = read_change(&entry).ok_or_else(|| MachineError::Entry {
@@ -110,9 +113,10 @@ impl Group {
         let applied = self.raw.raft.raft_log.applied;
         let due = log.bytes_since_snapshot() > limit || log.take_wanted();
         let Some(machine) = self.machine.as_mut() else { return Ok(()) };
-        if !due || applied <= log.snapshot_index() {
+        if !self.membership_forced && (!due || applied <= log.snapshot_index()) {
             return Ok(());
         }
+        self.membership_forced = false;
         let state = machine.snapshot()?;
         machine.forget_poisoned(applied);
         let conf = self.raw.raft.prs().conf().to_conf_state();

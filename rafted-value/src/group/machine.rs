@@ -242,6 +242,15 @@ impl Machine {
         }
     }
 
+    /// Applies committed settings.
+    pub(crate) fn apply_config(&mut self, entry: &Entry) -> Result<(), MachineError> {
+        let EntryBody::Config(config) = read_body(entry)? else {
+            return Err(MachineError::Entry { index: entry.index, reason: "it holds no settings".into() });
+        };
+        self.config = config;
+        Ok(())
+    }
+
     fn stamp(&mut self, commands: &Commands) {
         self.stamp_ms = self.stamp_ms.max(commands.stamp_ms);
         self.sessions.expire(self.stamp_ms);
@@ -295,6 +304,9 @@ impl Machine {
         if entry.data.is_empty() {
             return Ok(());
         }
+        if EntryBody::is_config(&entry.data) {
+            return self.apply_config(entry);
+        }
         let commands = read_commands(entry)?;
         self.stamp(&commands);
         let commands = commands.commands.iter().enumerate();
@@ -309,9 +321,17 @@ impl Machine {
 }
 
 fn read_commands(entry: &Entry) -> Result<Commands, MachineError> {
-    let EntryBody::Commands(commands) = postcard::from_bytes(&entry.data)
-        .map_err(|error| MachineError::Entry { index: entry.index, reason: error.to_string() })?;
-    Ok(commands)
+    match read_body(entry)? {
+        EntryBody::Commands(commands) => Ok(commands),
+        EntryBody::Config(_) => {
+            Err(MachineError::Entry { index: entry.index, reason: "it holds no commands".into() })
+        }
+    }
+}
+
+fn read_body(entry: &Entry) -> Result<EntryBody, MachineError> {
+    postcard::from_bytes(&entry.data)
+        .map_err(|error| MachineError::Entry { index: entry.index, reason: error.to_string() })
 }
 
 fn catch<T>(run: impl FnOnce() -> T) -> Result<T, Panicked> {

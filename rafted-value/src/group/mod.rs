@@ -11,6 +11,8 @@ mod machine;
 mod propose;
 mod quick;
 mod reads;
+mod repair;
+mod settings;
 mod status;
 mod transfer;
 
@@ -34,7 +36,7 @@ use crate::message::{Body, GroupMessage, WireSnapshot};
 use crate::outputs::Outputs;
 use crate::raft::convert::{self, LeaseFields};
 use crate::raft::log::MemberLog;
-use crate::raft::{bridge, raft_config};
+use crate::raft::{bridge, parts_a_heartbeat, raft_config};
 use crate::registry::Registry;
 use crate::request::Command;
 use crate::waiter::Waiter;
@@ -100,8 +102,10 @@ pub(crate) struct Group {
     /// When the snapshot on its way to a member was sent.
     snapshots_sent: BTreeMap<MemberId, MonoTime>,
     removed: bool,
-    /// Whether raft must be built anew with the settings that a first snapshot brought.
+    /// Whether the timers must be started anew because the settings have changed.
     config_is_new: bool,
+    /// Whether the membership was changed beside the log since the last snapshot.
+    membership_forced: bool,
     /// Whether its turn must be finished.
     touched: bool,
 }
@@ -151,7 +155,7 @@ impl Group {
         applied: u64,
         turn: &mut Turn<'_>,
     ) -> Self {
-        let raft_config = raft_config(member, &config, applied);
+        let raft_config = raft_config(member, applied);
         let raw = RawNode::new(&raft_config, log, &bridge()).expect("the configuration is validated before");
         let mut group = Self {
             id,
@@ -182,6 +186,7 @@ impl Group {
             snapshots_sent: BTreeMap::new(),
             removed: false,
             config_is_new: false,
+            membership_forced: false,
             touched: false,
         };
         group.plan_tick(turn.now);
@@ -324,6 +329,7 @@ impl Group {
         if turn.now >= self.next_tick {
             self.plan_tick(turn.now);
             if !self.spares_heartbeat(turn.now) {
+                self.raw.raft.election_elapsed += parts_a_heartbeat(&self.config) - 1;
                 self.raw.tick();
             }
             self.retry_snapshots(turn);
@@ -363,26 +369,12 @@ impl Group {
                 return Ok(());
             }
             self.note_role(turn);
+            self.adopt_config(turn);
         }
         self.watch_transfer(turn);
         self.watch_succession(turn);
-        self.adopt_config(turn);
         self.serve_reads(turn);
         self.compact()
-    }
-
-    /// A member that joined knew no settings until its first snapshot came; raft has no setter for its timeouts.
-    fn adopt_config(&mut self, turn: &mut Turn<'_>) {
-        if !std::mem::take(&mut self.config_is_new) {
-            return;
-        }
-        let applied = self.raw.raft.raft_log.applied;
-        let raft_config = raft_config(self.member, &self.config, applied);
-        let log = std::mem::take(self.raw.mut_store());
-        self.raw =
-            RawNode::new(&raft_config, log, &bridge()).expect("the founder validated the configuration");
-        self.plan_tick(turn.now);
-        self.draw_election_deadline(turn);
     }
 
     /// Sends raft's messages, with what the lease adds to them.
