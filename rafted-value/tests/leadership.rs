@@ -66,6 +66,7 @@ fn commands_that_run_into_a_transfer_are_answered_once_and_in_order() {
 #[test]
 fn a_command_that_comes_during_a_transfer_waits_and_is_applied_after_the_cancel() {
     let mut world = World::with_group(41, 3);
+    world.sim.run_for(SECOND);
     let leader = world.leader();
     let slow = (leader + 1) % 3;
     world.sim.pause(&world.nodes[slow].env);
@@ -134,6 +135,7 @@ fn leadership_is_given_to_nobody_who_could_not_take_it() {
 #[test]
 fn a_later_call_overrides_an_earlier_one() {
     let world = World::with_group(44, 3);
+    world.sim.run_for(SECOND);
     let leader = world.leader();
     let (slow, quick) = ((leader + 1) % 3, (leader + 2) % 3);
     let to_slow = world.member_on(leader, slow);
@@ -159,6 +161,7 @@ fn a_later_call_overrides_an_earlier_one() {
 #[test]
 fn a_transfer_that_does_not_finish_is_given_up_within_an_election_timeout() {
     let mut world = World::with_group(45, 3);
+    world.sim.run_for(SECOND);
     let leader = world.leader();
     let slow = (leader + 1) % 3;
     let member = world.member_on(leader, slow).unwrap();
@@ -178,6 +181,7 @@ fn a_transfer_that_does_not_finish_is_given_up_within_an_election_timeout() {
 #[test]
 fn a_leader_has_no_lease_from_its_call_until_a_round_that_it_sent_after_the_cancel() {
     let world = World::with_group(46, 3);
+    world.sim.run_for(SECOND);
     let leader = world.leader();
     let slow = (leader + 1) % 3;
     assert!(world.status(leader).leased);
@@ -203,6 +207,8 @@ fn a_leader_has_no_lease_from_its_call_until_a_round_that_it_sent_after_the_canc
 fn a_transfer_message_that_comes_after_the_cancel_deposes_no_leader_with_a_lease() {
     for seed in 50..80 {
         let mut world = World::with_group(seed, 5);
+        // The target holds everything, so that the message to it leaves at once.
+        world.sim.run_for(SECOND);
         let leader = world.leader();
         let to = (leader + 1) % 5;
         let member = world.member_on(leader, to);
