@@ -9,6 +9,7 @@ mod entry;
 pub mod env;
 mod error;
 mod group;
+mod hooks;
 mod host;
 mod id;
 mod lease;
@@ -32,6 +33,7 @@ pub use self::data::{CommandContext, Data, RawData, Refused, RestoreError, Typed
 pub use self::engine::Found;
 pub use self::error::{CommandError, GroupError, NotApplied, QueryError, Unknown};
 pub use self::group::change::Removal;
+pub use self::hooks::{LeaderHook, RawLeaderHook};
 pub use self::host::Host;
 pub use self::id::{FOUNDER, GroupId, MemberId, NodeId, SessionId};
 pub use self::registry::Registry;

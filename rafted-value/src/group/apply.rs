@@ -60,6 +60,9 @@ impl Group {
             if self.leading == Some(entry.term) && !self.serving {
                 // Everything committed in earlier terms is applied as well by now.
                 self.serving = true;
+                if let Some(machine) = &mut self.machine {
+                    machine.tell_elected();
+                }
             }
             match entry.get_entry_type() {
                 EntryType::EntryNormal if entry.data.is_empty() => {}

@@ -205,6 +205,17 @@ impl Group {
             return self.settle_change(turn, entry);
         }
         machine.apply_change(change);
+        let (member, node) = (change.member, change.node);
+        let voted = self.raw.raft.prs().conf().voters().contains(member.0);
+        match change.kind {
+            ChangeKind::Promote if !voted => {
+                machine.tell(|hook, group, value| hook.follower_added(group, value, member, node));
+            }
+            ChangeKind::Remove if voted => {
+                machine.tell(|hook, group, value| hook.follower_removed(group, value, member, node));
+            }
+            _ => {}
+        }
         self.raw.apply_conf_change(&change_to_raft(change)).expect("a single simple change always applies");
         tracing::info!(group = %self.id, kind = ?change.kind, member = %change.member, node = %change.node, "membership changed");
         if change.kind == ChangeKind::Remove {

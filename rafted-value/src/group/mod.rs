@@ -431,6 +431,9 @@ impl Group {
         }
         self.leading = leading;
         self.serving = false;
+        if let Some(machine) = &mut self.machine {
+            machine.set_leads(leading.is_some());
+        }
         self.rounds.reset();
         self.snapshots_sent.clear();
         match leading {

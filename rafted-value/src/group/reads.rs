@@ -93,7 +93,7 @@ impl Group {
             if (!leased && read.arrived > confirmed) || read.index > applied {
                 break;
             }
-            let answer = machine.query(&read.payload);
+            let answer = machine.answer(&read.payload);
             let read = self.reads.pop_front().expect("there is a front");
             self.waiting -= 1;
             answered += 1;

@@ -89,13 +89,20 @@ pub struct World {
     pub nodes: Vec<Node>,
     pub config: GroupConfig,
     pub host_config: HostConfig,
+    pub registry: Registry,
 }
 
 impl World {
     pub fn new(seed: u64, nodes: usize) -> Self {
+        Self::with_registry(seed, nodes, Registry::new().with::<Counters>())
+    }
+
+    /// Nodes that know these data types and hooks.
+    pub fn with_registry(seed: u64, nodes: usize, registry: Registry) -> Self {
         let sim = Sim::new(seed, NetConfig::default());
         let host_config = HostConfig { loops: 2, ..HostConfig::default() };
-        let mut world = Self { sim, nodes: Vec::new(), config: GroupConfig::default(), host_config };
+        let config = GroupConfig::default();
+        let mut world = Self { sim, nodes: Vec::new(), config, host_config, registry };
         for _ in 0..nodes {
             world.start_node();
         }
@@ -105,11 +112,16 @@ impl World {
     /// One group over all nodes, founded on the first.
     pub fn with_group(seed: u64, nodes: usize) -> Self {
         let world = Self::new(seed, nodes);
-        world.found(0);
-        for node in 1..nodes {
-            world.add_voter(0, node);
-        }
+        world.found_on_all();
         world
+    }
+
+    /// The group, founded on the first node and grown over all others.
+    pub fn found_on_all(&self) {
+        self.found(0);
+        for node in 1..self.nodes.len() {
+            self.add_voter(0, node);
+        }
     }
 
     pub fn start_node(&mut self) -> usize {
@@ -119,7 +131,7 @@ impl World {
             env.transport().set_address(other.id(), &other.address());
             other.env.transport().set_address(env.transport().local().node, &format!("sim:{index}"));
         }
-        let host = Host::start(env.clone(), self.host_config.clone(), Registry::new().with::<Counters>());
+        let host = Host::start(env.clone(), self.host_config.clone(), self.registry.clone());
         self.nodes.push(Node { env, host, alive: true });
         index
     }
