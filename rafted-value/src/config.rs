@@ -110,6 +110,9 @@ pub struct HostConfig {
     pub uninitialised_max: Duration,
     /// A snapshot that is not acknowledged is sent again after this long. Default 10 s.
     pub snapshot_retry: Duration,
+    /// For how long a host that shuts down hands the leadership of its groups over before it stops; zero for not at
+    /// all. Default 1 s.
+    pub handover_max: Duration,
 }
 
 impl Default for HostConfig {
@@ -123,6 +126,7 @@ impl Default for HostConfig {
             group_waiting_max: 65_536,
             uninitialised_max: Duration::from_secs(60),
             snapshot_retry: Duration::from_secs(10),
+            handover_max: Duration::from_secs(1),
         }
     }
 }

@@ -38,6 +38,7 @@ struct Shared {
     node: NodeId,
     inboxes: Inboxes,
     loops: Vec<TaskHandle>,
+    handover_max: Duration,
 }
 
 /// The inboxes of a node's loops; a group belongs to one of them for ever.
@@ -119,7 +120,8 @@ impl Host {
         let inboxes = Inboxes(senders.into());
         env.transport().register(PEER_SERVICE, Arc::new(PeerService::new(inboxes.clone())));
         env.transport().register(GROUP_SERVICE, Arc::new(GroupService::new(inboxes.clone())));
-        Host { shared: Arc::new(Shared { env, node, inboxes, loops }) }
+        let handover_max = config.handover_max;
+        Host { shared: Arc::new(Shared { env, node, inboxes, loops, handover_max }) }
     }
 
     /// This node.
@@ -287,8 +289,10 @@ impl Host {
         statuses
     }
 
-    /// Ends all members and loops; whoever waits is answered.
+    /// Hands the leadership of all groups over, within [`HostConfig::handover_max`], then ends all members and loops;
+    /// whoever waits is answered.
     pub async fn shutdown(&self) {
+        self.hand_over_all(self.shared.handover_max).await;
         for position in 0..self.shared.inboxes.len() {
             let (waiter, answer) = Waiter::local();
             if self.shared.inboxes.put(position, Input::Stop { waiter }).is_ok() {

@@ -9,6 +9,7 @@ mod entry;
 pub mod env;
 mod error;
 mod group;
+mod handover;
 mod hooks;
 mod host;
 mod id;

@@ -60,9 +60,10 @@ impl Run<'_> {
         let node = life.env.node();
         if politely && !life.paused {
             let host = life.host.clone();
-            let _: Option<()> =
-                self.cluster.sim.run_until(Duration::ZERO, async move { host.shutdown().await });
-            self.count("stops");
+            // It hands its leaderships over first.
+            let limit = self.plan.host.handover_max + ms(10);
+            let stopped = self.cluster.sim.run_until(limit, async move { host.shutdown().await });
+            self.count(if stopped.is_some() { "stops" } else { "stops that took too long" });
         } else {
             self.count("kills");
         }

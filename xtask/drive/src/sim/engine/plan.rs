@@ -202,6 +202,7 @@ fn draw_host(rng: &mut SimRng) -> HostConfig {
         group_waiting_max: one_of(rng, &[4, 65_536, 65_536]),
         uninitialised_max: ms(one_of(rng, &[2_000, 60_000])),
         snapshot_retry: ms(one_of(rng, &[300, 2_000, 10_000])),
+        handover_max: ms(one_of(rng, &[0, 50, 1_000])),
     }
 }
 
