@@ -17,7 +17,7 @@ use crate::message::{Body, GroupMessage};
 use crate::outputs::{Answer, Outputs};
 use crate::registry::Registry;
 use crate::request::{Command, Freshness};
-use crate::status::{GroupStatus, Role};
+use crate::status::GroupStatus;
 use crate::waiter::Waiter;
 
 /// A group to be founded, the same on each of its first nodes.
@@ -36,15 +36,48 @@ pub struct Found {
 
 /// What happens to an engine.
 pub(crate) enum Input {
-    Command { group: GroupId, command: Command, waiter: Waiter<CommandResult> },
-    Query { group: GroupId, freshness: Freshness, payload: Bytes, waiter: Waiter<Result<Bytes, QueryError>> },
-    Peer { from: NodeId, messages: Vec<GroupMessage> },
-    Found { found: Found, waiter: Waiter<Result<MemberId, GroupError>> },
-    Change { group: GroupId, request: ChangeRequest, waiter: Waiter<Result<MemberId, GroupError>> },
-    Transfer { group: GroupId, target: Option<MemberId>, waiter: Waiter<Result<MemberId, GroupError>> },
-    Drop { group: GroupId, waiter: Waiter<Result<MemberId, GroupError>> },
-    Statuses { group: Option<GroupId>, waiter: Waiter<Vec<GroupStatus>> },
-    Stop { waiter: Waiter<Result<MemberId, GroupError>> },
+    Command {
+        group: GroupId,
+        command: Command,
+        waiter: Waiter<CommandResult>,
+    },
+    Query {
+        group: GroupId,
+        freshness: Freshness,
+        payload: Bytes,
+        waiter: Waiter<Result<Bytes, QueryError>>,
+    },
+    Peer {
+        from: NodeId,
+        messages: Vec<GroupMessage>,
+    },
+    Found {
+        found: Found,
+        waiter: Waiter<Result<MemberId, GroupError>>,
+    },
+    Change {
+        group: GroupId,
+        request: ChangeRequest,
+        waiter: Waiter<Result<MemberId, GroupError>>,
+    },
+    Transfer {
+        group: GroupId,
+        target: Option<MemberId>,
+        waiter: Waiter<Result<MemberId, GroupError>>,
+    },
+    /// Ends this node's member of a group, and any up to `newest`, for ever.
+    Drop {
+        group: GroupId,
+        newest: MemberId,
+        waiter: Waiter<Result<MemberId, GroupError>>,
+    },
+    Statuses {
+        group: Option<GroupId>,
+        waiter: Waiter<Vec<GroupStatus>>,
+    },
+    Stop {
+        waiter: Waiter<Result<MemberId, GroupError>>,
+    },
 }
 
 /// The clocks as they read once the inputs of a turn were taken in.
@@ -159,9 +192,9 @@ impl Engine {
                 let result = self.found(&found, clocks, out);
                 out.member(waiter, result);
             }
-            Input::Drop { group, waiter } => {
-                self.bury(group, MemberId(u64::MAX), clocks, out);
-                out.member(waiter, Ok(MemberId(u64::MAX)));
+            Input::Drop { group, newest, waiter } => {
+                self.bury(group, newest, clocks, out);
+                out.member(waiter, Ok(newest));
             }
             Input::Statuses { group, waiter } => {
                 let statuses = self.statuses(group, clocks.now);
@@ -377,25 +410,7 @@ impl Engine {
 
     fn fenced_status(&self, group: GroupId) -> Option<GroupStatus> {
         let (member, reason) = self.fenced.get(&group)?;
-        Some(GroupStatus {
-            group,
-            data: String::new(),
-            member: *member,
-            role: Role::Follower,
-            term: 0,
-            leader: None,
-            ready: false,
-            leased: false,
-            members: Vec::new(),
-            commit_index: 0,
-            applied_index: 0,
-            last_index: 0,
-            snapshot_index: 0,
-            log_bytes: 0,
-            session_replies: 0,
-            config: GroupConfig::default(),
-            fenced: Some(reason.clone()),
-        })
+        Some(GroupStatus::fenced(group, *member, reason.clone()))
     }
 }
 

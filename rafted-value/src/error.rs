@@ -309,6 +309,34 @@ pub enum GroupError {
         /// The member that does.
         leader: MemberId,
     },
+    /// No leader was found in time.
+    #[error("no leader of group {group} was found in {limit_ms} ms")]
+    NoLeader {
+        /// The group.
+        group: GroupId,
+        /// How long it was looked for.
+        limit_ms: u64,
+    },
+    /// This node's member did not become a voter in time.
+    #[error(
+        "no voter of group {group} after {limit_ms} ms: {reason}; a learner may be left over: {leftover}"
+    )]
+    JoinTimedOut {
+        /// The group.
+        group: GroupId,
+        /// How long it was tried.
+        limit_ms: u64,
+        /// What stood in the way last.
+        reason: String,
+        /// Whether the learner may still be a member.
+        leftover: bool,
+    },
+    /// The node could not be reached: nothing was changed.
+    #[error("unreachable: {0}")]
+    Unreachable(String),
+    /// The peer sent something that does not decode.
+    #[error("the request does not decode: {0}")]
+    Malformed(String),
 }
 
 impl From<NotApplied> for CommandError {

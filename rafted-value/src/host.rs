@@ -227,7 +227,12 @@ impl Host {
     ///
     /// [`GroupError::Unavailable`] when the host is overloaded or shuts down.
     pub async fn drop_member(&self, group: GroupId) -> Result<(), GroupError> {
-        self.ask_member(group, |waiter| Input::Drop { group, waiter }).await.map(drop)
+        self.bury(group, MemberId(u64::MAX)).await
+    }
+
+    /// Ends this node's member of a group, and any up to `newest`, for ever.
+    pub(crate) async fn bury(&self, group: GroupId, newest: MemberId) -> Result<(), GroupError> {
+        self.ask_member(group, |waiter| Input::Drop { group, newest, waiter }).await.map(drop)
     }
 
     /// Sends a command to this node's member of a group, which must lead it.

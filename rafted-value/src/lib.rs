@@ -13,6 +13,7 @@ mod handover;
 mod hooks;
 mod host;
 mod id;
+mod join;
 mod lease;
 mod message;
 mod outputs;

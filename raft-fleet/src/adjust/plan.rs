@@ -177,6 +177,12 @@ mod tests {
             session_replies: 0,
             config: GroupConfig::default(),
             fenced: None,
+            lease_left_ms: None,
+            promise_left_ms: 0,
+            unresponsive: Vec::new(),
+            transfer_to: None,
+            change_under_way: false,
+            waiting: 0,
         }
     }
 

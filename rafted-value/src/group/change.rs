@@ -32,6 +32,8 @@ pub(crate) enum ChangeRequest {
     AddLearner(NodeId),
     Promote(MemberId),
     Remove(MemberId),
+    /// Removes the learner on a node, if there is one.
+    RemoveLearnerOn(NodeId),
     ForceRemove(MemberId),
     Configure(Box<GroupConfig>),
 }
@@ -97,6 +99,16 @@ impl Group {
                     return Err(GroupError::Leads { group: self.id, member });
                 }
                 self.check_quorum_without(now, member)?;
+                MemberChange { kind: ChangeKind::Remove, member, node }
+            }
+            ChangeRequest::RemoveLearnerOn(node) => {
+                let learner = machine
+                    .nodes()
+                    .iter()
+                    .find(|(member, of)| **of == node && !conf.voters().contains(member.0));
+                // Whoever was there has an id below the next one.
+                let last = MemberId(machine.next_member().0 - 1);
+                let Some((&member, _)) = learner else { return Ok(Planned::Already(last)) };
                 MemberChange { kind: ChangeKind::Remove, member, node }
             }
             ChangeRequest::ForceRemove(_) | ChangeRequest::Configure(_) => {

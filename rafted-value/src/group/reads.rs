@@ -58,12 +58,17 @@ impl Group {
         self.rounds.confirmed(self.member, voters.iter().map(MemberId), now)
     }
 
-    /// Whether this leader may answer alone at `now`.
-    pub(super) fn leased(&self, now: MonoTime) -> bool {
+    /// When the lease of this leader ends, or has ended; `None` where it has none to rest on.
+    pub(super) fn lease_end(&self, now: MonoTime) -> Option<MonoTime> {
         let promise = Duration::from_millis(self.config.promise_ms.into());
         let margin = Duration::from_millis(self.config.clock_drift_margin_ms.into());
-        let confirmed = self.confirmed(now).filter(|round| self.rounds.gives_lease(*round));
-        self.transfer.is_none() && confirmed.is_some_and(|round| now < lease_end(round, promise, margin))
+        let confirmed = self.confirmed(now).filter(|round| self.rounds.gives_lease(*round))?;
+        self.transfer.is_none().then(|| lease_end(confirmed, promise, margin))
+    }
+
+    /// Whether this leader may answer alone at `now`.
+    pub(super) fn leased(&self, now: MonoTime) -> bool {
+        self.lease_end(now).is_some_and(|end| now < end)
     }
 
     /// Sends a round of heartbeats if queries wait that neither the lease nor a round on its way will confirm.

@@ -75,6 +75,12 @@ pub(super) fn sighting(node: u64, member: u64) -> Sighting {
         session_replies: 0,
         config: GroupConfig::default(),
         fenced: None,
+        lease_left_ms: None,
+        promise_left_ms: 0,
+        unresponsive: Vec::new(),
+        transfer_to: None,
+        change_under_way: false,
+        waiting: 0,
     };
     Sighting { node: NodeId(node), status }
 }
