@@ -25,6 +25,8 @@ impl Run<'_> {
             Kind::Drift => self.drift(),
             Kind::Wall => self.move_wall_clock(),
             Kind::Churn => self.churn(),
+            Kind::Transfer => self.transfer(),
+            Kind::Configure => self.configure(),
         }
         Ok(())
     }
@@ -40,7 +42,7 @@ impl Run<'_> {
         self.rng.below(self.cluster.places.len() as u64) as usize
     }
 
-    fn length(&mut self) -> Duration {
+    pub(super) fn length(&mut self) -> Duration {
         let length_max = self.plan.faults.length_max;
         self.rng.duration(ms(1), length_max)
     }
@@ -127,7 +129,7 @@ impl Run<'_> {
         self.partition(left, right, length);
     }
 
-    fn partition(&mut self, left: Vec<String>, right: Vec<String>, length: Duration) {
+    pub(super) fn partition(&mut self, left: Vec<String>, right: Vec<String>, length: Duration) {
         self.note(&format!("cut {left:?} off {right:?} for {length:?}"));
         self.cluster.sim.partition(&left, &right);
         self.after(length, Event::Mend(left, right));
@@ -151,7 +153,7 @@ impl Run<'_> {
     }
 
     /// The addresses of all places, and of the clients where asked.
-    fn addresses(&self, with_clients: bool) -> Vec<String> {
+    pub(super) fn addresses(&self, with_clients: bool) -> Vec<String> {
         let places = self.cluster.places.iter().map(|place| place.address.clone());
         let clients = self.clients.iter().map(|client| client.env.address().to_owned());
         places.chain(clients.filter(|_| with_clients)).collect()

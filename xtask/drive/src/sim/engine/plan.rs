@@ -97,9 +97,11 @@ pub(super) enum Kind {
     Drift,
     Wall,
     Churn,
+    Transfer,
+    Configure,
 }
 
-const KINDS: [Kind; 11] = [
+const KINDS: [Kind; 13] = [
     Kind::Kill,
     Kind::Stop,
     Kind::Pause,
@@ -111,6 +113,8 @@ const KINDS: [Kind; 11] = [
     Kind::Drift,
     Kind::Wall,
     Kind::Churn,
+    Kind::Transfer,
+    Kind::Configure,
 ];
 
 /// One of `items`, all equally likely.
@@ -157,7 +161,7 @@ impl Plan {
 
 /// How far off true time each of two clocks may run so that a promise on one outlasts a lease on the other, in parts
 /// per million: `(promise - margin) / (1 - d) <= promise / (1 + d)`.
-fn drift_covered_ppm(config: &GroupConfig) -> u32 {
+pub(super) fn drift_covered_ppm(config: &GroupConfig) -> u32 {
     let (promise, margin) = (u64::from(config.promise_ms), u64::from(config.clock_drift_margin_ms));
     if margin >= promise {
         return 100_000;
@@ -172,7 +176,8 @@ impl GroupPlan {
     }
 }
 
-fn draw_group_config(rng: &mut SimRng) -> GroupConfig {
+/// The settings of a group.
+pub(super) fn draw_group_config(rng: &mut SimRng) -> GroupConfig {
     let heartbeat_ms = one_of(rng, &[10, 20, 50]);
     let promise_ms = heartbeat_ms * one_of(rng, &[1, 2, 4, 8]);
     let clock_drift_margin_ms = one_of(rng, &[promise_ms / 20, promise_ms / 10, promise_ms / 2, promise_ms]);
