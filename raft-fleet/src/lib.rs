@@ -20,8 +20,8 @@ mod wire;
 
 pub use rafted_value;
 pub use rafted_value::{
-    Command, CommandContext, CommandError, Data, Freshness, GroupConfig, GroupId, GroupStatus, HostConfig,
-    NodeId, NotApplied, QueryError, RawData, Refused, Registry, RestoreError, Unknown, encode,
+    Command, CommandContext, CommandError, Data, Durability, Freshness, GroupConfig, GroupId, GroupStatus,
+    HostConfig, NodeId, NotApplied, QueryError, RawData, Refused, Registry, RestoreError, Unknown, encode,
 };
 
 pub use self::adjust::{Step, plan};

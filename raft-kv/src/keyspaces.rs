@@ -202,7 +202,7 @@ mod tests {
             command_bytes_max: 8,
             log_expansion_factor: 9,
             log_bytes_min: 10,
-            durability: rafted_value::Durability::Fsync,
+            durability: raft_fleet::Durability::Fsync,
         };
         KeyspacePolicy { value_type: "v".into(), shards: 11, replicas: 12, group }
     }

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use crate::env::Env;
-use crate::error::{CommandError, NotApplied, QueryError, Unknown};
-use crate::id::{GroupId, NodeId};
+use crate::error::{CommandError, GroupError, NotApplied, QueryError, Unknown};
+use crate::id::{GroupId, MemberId, NodeId};
 use crate::request::{Command, Freshness};
-use crate::service::{CommandReply, GROUP_SERVICE, GroupRequest, QueryReply};
+use crate::service::{CommandReply, GROUP_SERVICE, GroupRequest, MemberReply, QueryReply};
 use crate::transport::{CallError, Lane, SendError};
 
 /// Asks members of groups on any node through the transport; needs no [`Host`](crate::Host) of its own.
@@ -80,6 +80,23 @@ impl GroupCaller {
                 Err(QueryError::TooLarge { bytes: bytes as u64, limit_bytes: limit_bytes as u64 })
             }
             Err(error) => Err(QueryError::Unreachable(error.to_string())),
+        }
+    }
+
+    /// Asks the member on `node` for a change of its group's membership, once.
+    pub(crate) async fn change_at(
+        &self,
+        node: NodeId,
+        request: &GroupRequest,
+        limit: Duration,
+    ) -> Result<MemberId, GroupError> {
+        match self.call(node, request, limit).await {
+            Ok(reply) => match decode::<MemberReply>(&reply) {
+                Ok(result) => result,
+                Err(reason) => Err(GroupError::Malformed(reason)),
+            },
+            Err(error) if error.surely_not_handled() => Err(GroupError::Unreachable(error.to_string())),
+            Err(_) => Err(GroupError::Unknown(request.group())),
         }
     }
 

@@ -46,7 +46,7 @@ pub struct GroupConfig {
     pub log_expansion_factor: u32,
     /// No snapshot is taken before the log has this many bytes. Default 1 MiB.
     pub log_bytes_min: u64,
-    /// What members on hosts with a disk keep there. Default [`Durability::Fsync`].
+    /// What members on hosts with a disk keep there; fixed when the group is founded. Default [`Durability::Fsync`].
     pub durability: Durability,
 }
 
@@ -136,6 +136,9 @@ pub struct HostConfig {
     pub snapshot_bytes_max: u64,
     /// The storage of a host that keeps its groups on a disk.
     pub store: StoreConfig,
+    /// For how long a host that shuts down hands the leadership of its groups over before it stops; zero for not at
+    /// all. Default 1 s.
+    pub handover_max: Duration,
 }
 
 impl Default for HostConfig {
@@ -151,6 +154,7 @@ impl Default for HostConfig {
             snapshot_retry: Duration::from_secs(10),
             snapshot_bytes_max: 4 << 30,
             store: StoreConfig::default(),
+            handover_max: Duration::from_secs(1),
         }
     }
 }

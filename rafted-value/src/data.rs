@@ -3,6 +3,7 @@
 //! [`Data`] is what users write, with their own types. [`RawData`] is the same in bytes, which the host drives and
 //! which layers above implement when their types are known only at run time.
 
+use std::any::Any;
 use std::marker::PhantomData;
 
 use bytes::Bytes;
@@ -98,7 +99,7 @@ pub struct RestoreError {
 }
 
 /// A replicated value in bytes; see [`Data`] for what handlers must hold.
-pub trait RawData: Send + 'static {
+pub trait RawData: Any + Send {
     /// Changes the value.
     ///
     /// # Errors
@@ -133,6 +134,13 @@ pub struct Typed<D: Data> {
 impl<D: Data> Default for Typed<D> {
     fn default() -> Self {
         Self { value: D::default(), data: PhantomData }
+    }
+}
+
+impl<D: Data> Typed<D> {
+    /// The value itself.
+    pub(crate) fn value(&self) -> &D {
+        &self.value
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rand_chacha::ChaCha12Rng;
 use rand_core::SeedableRng;
 
-use crate::config::{Durability, GroupConfig, HostConfig};
+use crate::config::{GroupConfig, HostConfig};
 use crate::env::MonoTime;
 use crate::error::{GroupError, NotApplied, QueryError};
 use crate::group::change::ChangeRequest;
@@ -18,7 +18,7 @@ use crate::message::{Body, GroupMessage};
 use crate::outputs::{Ack, Answer, Outputs};
 use crate::registry::Registry;
 use crate::request::{Command, Freshness};
-use crate::status::{GroupStatus, Role};
+use crate::status::GroupStatus;
 use crate::store::{Record, SnapshotMeta};
 use crate::waiter::Waiter;
 
@@ -38,15 +38,53 @@ pub struct Found {
 
 /// What happens to an engine.
 pub(crate) enum Input {
-    Command { group: GroupId, command: Command, waiter: Waiter<CommandResult> },
-    Query { group: GroupId, freshness: Freshness, payload: Bytes, waiter: Waiter<Result<Bytes, QueryError>> },
-    Peer { from: NodeId, messages: Vec<GroupMessage> },
-    Found { found: Found, waiter: Waiter<Result<MemberId, GroupError>> },
-    Change { group: GroupId, request: ChangeRequest, waiter: Waiter<Result<MemberId, GroupError>> },
-    Drop { group: GroupId, waiter: Waiter<Result<MemberId, GroupError>> },
-    Statuses { group: Option<GroupId>, waiter: Waiter<Vec<GroupStatus>> },
-    Stop { waiter: Waiter<Result<MemberId, GroupError>> },
+    Command {
+        group: GroupId,
+        command: Command,
+        waiter: Waiter<CommandResult>,
+    },
+    Query {
+        group: GroupId,
+        freshness: Freshness,
+        payload: Bytes,
+        waiter: Waiter<Result<Bytes, QueryError>>,
+    },
+    Peer {
+        from: NodeId,
+        messages: Vec<GroupMessage>,
+    },
+    Found {
+        found: Found,
+        waiter: Waiter<Result<MemberId, GroupError>>,
+    },
+    Change {
+        group: GroupId,
+        request: ChangeRequest,
+        waiter: Waiter<Result<MemberId, GroupError>>,
+    },
+    Transfer {
+        group: GroupId,
+        target: Option<MemberId>,
+        waiter: Waiter<Result<MemberId, GroupError>>,
+    },
+    /// Ends this node's member of a group, and any up to `newest`, for ever.
+    Drop {
+        group: GroupId,
+        newest: MemberId,
+        waiter: Waiter<Result<MemberId, GroupError>>,
+    },
+    Statuses {
+        group: Option<GroupId>,
+        waiter: Waiter<Vec<GroupStatus>>,
+    },
+    Stop {
+        waiter: Waiter<Result<MemberId, GroupError>>,
+    },
     Disk(DiskEvent),
+    /// The process of another node has ended.
+    Death {
+        node: NodeId,
+    },
 }
 
 /// What the disk says to an engine.
@@ -195,6 +233,14 @@ impl Engine {
                 }
                 Err(missing) => out.member(waiter, Err(missing.group_error())),
             },
+            Input::Transfer { group, target, waiter } => match self.group(group) {
+                Ok(()) => {
+                    self.with(group, clocks, out, |group, turn| {
+                        group.request_transfer(turn, target, waiter);
+                    });
+                }
+                Err(missing) => out.member(waiter, Err(missing.group_error())),
+            },
             Input::Peer { from, messages } => {
                 for message in messages {
                     self.receive(from, message, clocks, out);
@@ -206,15 +252,21 @@ impl Engine {
                 }
                 Err(error) => out.member(waiter, Err(error)),
             },
-            Input::Drop { group, waiter } => {
-                self.bury(group, MemberId(u64::MAX), clocks, out);
-                out.member(waiter, Ok(MemberId(u64::MAX)));
+            Input::Drop { group, newest, waiter } => {
+                self.bury(group, newest, clocks, out);
+                out.member(waiter, Ok(newest));
             }
             Input::Statuses { group, waiter } => {
                 let statuses = self.statuses(group, clocks.now);
                 out.answers.push(Answer::Statuses(waiter, statuses));
             }
             Input::Disk(event) => self.hear_of_disk(event, clocks, out),
+            Input::Death { node } => {
+                for id in self.groups.keys().copied().collect::<Vec<_>>() {
+                    self.with(id, clocks, out, |group, turn| group.hear_of_death(turn, node));
+                }
+                self.next_tick = self.groups.values().map(Group::next_tick).min().unwrap_or(clocks.now);
+            }
             Input::Stop { waiter } => {
                 self.stopped = true;
                 for (_, group) in std::mem::take(&mut self.groups) {
@@ -473,26 +525,7 @@ impl Engine {
 
     fn fenced_status(&self, group: GroupId) -> Option<GroupStatus> {
         let (member, reason) = self.fenced.get(&group)?;
-        Some(GroupStatus {
-            group,
-            data: String::new(),
-            member: *member,
-            role: Role::Follower,
-            term: 0,
-            leader: None,
-            ready: false,
-            leased: false,
-            members: Vec::new(),
-            commit_index: 0,
-            applied_index: 0,
-            last_index: 0,
-            snapshot_index: 0,
-            log_bytes: 0,
-            session_replies: 0,
-            config: GroupConfig::default(),
-            durability: Durability::Memory,
-            fenced: Some(reason.clone()),
-        })
+        Some(GroupStatus::fenced(group, *member, reason.clone()))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::GroupConfig;
 use crate::request::Command;
 
 /// The payload of a log entry; append-only.
@@ -9,6 +10,15 @@ use crate::request::Command;
 pub(crate) enum EntryBody {
     /// Commands, to run in this order.
     Commands(Commands),
+    /// New settings, in force from here on.
+    Config(GroupConfig),
+}
+
+impl EntryBody {
+    /// Whether this is the payload of new settings, told by the number of their variant alone.
+    pub(crate) fn is_config(data: &[u8]) -> bool {
+        data.first() == Some(&1)
+    }
 }
 
 /// Commands that the leader took in together.
@@ -53,6 +63,17 @@ mod tests {
             [0, 200, 1, 1, 2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 3, 2, 172, 2, 5, 2, 120, 121];
         assert_eq!(postcard::to_stdvec(&body).unwrap(), golden);
         assert_eq!(postcard::from_bytes::<EntryBody>(&golden).unwrap(), body);
+    }
+
+    #[test]
+    fn an_entry_of_settings_has_these_golden_bytes() {
+        let body = EntryBody::Config(GroupConfig::default());
+        let golden =
+            [1, 50, 200, 1, 20, 216, 4, 176, 9, 160, 141, 6, 192, 207, 36, 128, 128, 64, 10, 128, 128, 64, 2];
+        let bytes = postcard::to_stdvec(&body).unwrap();
+        assert_eq!(bytes, golden);
+        assert_eq!(postcard::from_bytes::<EntryBody>(&golden).unwrap(), body);
+        assert!(EntryBody::is_config(&bytes));
     }
 
     #[test]

@@ -259,6 +259,114 @@ pub enum GroupError {
         /// What happened.
         reason: String,
     },
+    /// The group has no such member.
+    #[error("group {group} has no member {member}; removed before: {removed}")]
+    NotMember {
+        /// The group.
+        group: GroupId,
+        /// The member.
+        member: MemberId,
+        /// Whether it was one once; ids are never used again.
+        removed: bool,
+    },
+    /// The operation needs another member than the leader.
+    #[error("member {member} leads group {group}; its leadership must be handed over first")]
+    Leads {
+        /// The group.
+        group: GroupId,
+        /// The member that leads.
+        member: MemberId,
+    },
+    /// Without the member the group could not go on.
+    #[error(
+        "without member {member} group {group} would have {healthy} healthy voters, and needs {needed} of {voters}"
+    )]
+    WouldBreakQuorum {
+        /// The group.
+        group: GroupId,
+        /// The member that was to be removed.
+        member: MemberId,
+        /// How many voters would be left.
+        voters: u64,
+        /// How many of those the leader has heard of within an election timeout, itself included.
+        healthy: u64,
+        /// How many a majority needs.
+        needed: u64,
+    },
+    /// The leader has not heard of the member within an election timeout.
+    #[error("member {member} of group {group} has not been heard of for {limit_ms} ms")]
+    Unresponsive {
+        /// The group.
+        group: GroupId,
+        /// The member.
+        member: MemberId,
+        /// The election timeout.
+        limit_ms: u64,
+    },
+    /// The leader is about to hand its leadership over.
+    #[error("the leadership of group {group} is on its way to member {to}")]
+    TransferInProgress {
+        /// The group.
+        group: GroupId,
+        /// The member that is to lead.
+        to: MemberId,
+    },
+    /// A later call cancelled the transfer of the leadership, or replaced it by one of its own.
+    #[error("the transfer of the leadership of group {group} to member {to} was cancelled")]
+    TransferCancelled {
+        /// The group.
+        group: GroupId,
+        /// The member that was to lead.
+        to: MemberId,
+    },
+    /// The leadership did not reach the member in time.
+    #[error("the leadership of group {group} did not get to member {to} in {limit_ms} ms")]
+    TransferTimedOut {
+        /// The group.
+        group: GroupId,
+        /// The member that was to lead.
+        to: MemberId,
+        /// The election timeout.
+        limit_ms: u64,
+    },
+    /// Another member was elected.
+    #[error("member {leader} of group {group} was elected instead of member {to}")]
+    TransferLost {
+        /// The group.
+        group: GroupId,
+        /// The member that was to lead.
+        to: MemberId,
+        /// The member that does.
+        leader: MemberId,
+    },
+    /// No leader was found in time.
+    #[error("no leader of group {group} was found in {limit_ms} ms")]
+    NoLeader {
+        /// The group.
+        group: GroupId,
+        /// How long it was looked for.
+        limit_ms: u64,
+    },
+    /// This node's member did not become a voter in time.
+    #[error(
+        "no voter of group {group} after {limit_ms} ms: {reason}; a learner may be left over: {leftover}"
+    )]
+    JoinTimedOut {
+        /// The group.
+        group: GroupId,
+        /// How long it was tried.
+        limit_ms: u64,
+        /// What stood in the way last.
+        reason: String,
+        /// Whether the learner may still be a member.
+        leftover: bool,
+    },
+    /// The node could not be reached: nothing was changed.
+    #[error("unreachable: {0}")]
+    Unreachable(String),
+    /// The peer sent something that does not decode.
+    #[error("the request does not decode: {0}")]
+    Malformed(String),
 }
 
 impl From<NotApplied> for CommandError {

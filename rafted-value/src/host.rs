@@ -6,12 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::HostConfig;
+use crate::config::{GroupConfig, HostConfig};
 use crate::driver::{Driver, clocks};
 use crate::engine::{Engine, Found, Input};
 use crate::env::{Env, TaskHandle, timeout};
 use crate::error::{CommandError, GroupError, NotApplied, QueryError, Unknown};
-use crate::group::change::ChangeRequest;
+use crate::group::change::{ChangeRequest, Removal};
 use crate::id::{GroupId, MemberId, NodeId};
 use crate::open::{OpenStore, Part};
 use crate::outputs::Outputs;
@@ -20,6 +20,7 @@ use crate::request::{Command, Freshness};
 use crate::service::{GROUP_SERVICE, GroupService, PEER_SERVICE, PeerService};
 use crate::status::GroupStatus;
 use crate::store::StoreError;
+use crate::transport::{PeerChange, PeerEvent};
 use crate::waiter::Waiter;
 use crate::writer::Writer;
 
@@ -42,6 +43,7 @@ struct Shared {
     loops: Vec<TaskHandle>,
     /// The tasks that write, on a host that keeps anything.
     writer: Option<Writer>,
+    handover_max: Duration,
 }
 
 /// The inboxes of a node's loops; a group belongs to one of them for ever.
@@ -103,10 +105,13 @@ impl Refusal {
             Input::Query { waiter, .. } => waiter.answer(Err(query_error)),
             Input::Found { waiter, .. }
             | Input::Change { waiter, .. }
+            | Input::Transfer { waiter, .. }
             | Input::Drop { waiter, .. }
             | Input::Stop { waiter } => waiter.answer(Err(GroupError::Unavailable)),
             Input::Statuses { waiter, .. } => waiter.answer(Vec::new()),
             Input::Peer { .. } => metrics::counter!("rafted_value_peer_batches_dropped_total").increment(1),
+            // Then its silence will tell.
+            Input::Death { .. } => metrics::counter!("rafted_value_deaths_missed_total").increment(1),
             Input::Disk(_) => debug_assert!(false, "what the disk says has its own way to a loop"),
         }
     }
@@ -164,7 +169,9 @@ impl Host {
         let inboxes = Inboxes(senders.into());
         env.transport().register(PEER_SERVICE, Arc::new(PeerService::new(inboxes.clone())));
         env.transport().register(GROUP_SERVICE, Arc::new(GroupService::new(inboxes.clone())));
-        Host { shared: Arc::new(Shared { env, node, inboxes, loops, writer }) }
+        loops.push(env.spawn("rafted-value deaths", Box::pin(watch_deaths(env.clone(), inboxes.clone()))));
+        let handover_max = config.handover_max;
+        Host { shared: Arc::new(Shared { env, node, inboxes, loops, writer, handover_max }) }
     }
 
     /// This node.
@@ -208,13 +215,60 @@ impl Host {
         self.change(group, ChangeRequest::Promote(member)).await.map(drop)
     }
 
-    /// Removes a member for ever; does nothing if it is gone.
+    /// Removes a member for ever, and says whether it was there.
     ///
     /// # Errors
     ///
-    /// When the member is the leader itself, when this node does not lead the group, or another change is under way.
-    pub async fn remove_member(&self, group: GroupId, member: MemberId) -> Result<(), GroupError> {
-        self.change(group, ChangeRequest::Remove(member)).await.map(drop)
+    /// When the member is the leader itself or never was a member, when too few voters that the leader has heard of
+    /// would be left, while another change or a transfer of the leadership is under way, and when this node does not
+    /// lead the group.
+    pub async fn remove_member(&self, group: GroupId, member: MemberId) -> Result<Removal, GroupError> {
+        match self.change(group, ChangeRequest::Remove(member)).await {
+            Ok(_) => Ok(Removal::Removed),
+            Err(GroupError::NotMember { removed: true, .. }) => Ok(Removal::GoneBefore),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes a member from the membership as this node's member knows it, with no regard to what others know.
+    ///
+    /// **Unsafe by design.** For a group that has lost the majority of its members for good, and for nothing else: call
+    /// it on every survivor, for every member that is lost; then the survivors elect a leader among themselves. What
+    /// only the lost members held is lost. Where a member that was removed in this way lives on with enough others to
+    /// lead, there are two groups of the same name from then on, and both answer. No log entry is written, and a member
+    /// whose node was not told goes on waiting for the lost ones.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such member, when it is this node's own, or when no voter would be left.
+    pub async fn force_remove_member(&self, group: GroupId, member: MemberId) -> Result<(), GroupError> {
+        self.change(group, ChangeRequest::ForceRemove(member)).await.map(drop)
+    }
+
+    /// Gives the group new settings. They are in force on each member when it applies the change, without a restart;
+    /// what followers have promised to a leader, and replies that are kept, stay what they are.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError::InvalidConfig`] names what cannot work; when this node does not lead the group, and while another
+    /// change or a transfer of the leadership is under way.
+    pub async fn change_config(&self, group: GroupId, config: GroupConfig) -> Result<(), GroupError> {
+        self.change(group, ChangeRequest::Configure(Box::new(config))).await.map(drop)
+    }
+
+    /// Hands the leadership of a group that this node leads over to `target`, and waits until that is done. A later call
+    /// overrides an earlier one; `None` cancels what is under way, and the leader stays.
+    ///
+    /// Commands that come meanwhile wait: they are put into the log if the transfer is given up, and are refused with
+    /// `NotLeader`, which names the successor, if it succeeds. Queries are not answered under a lease meanwhile. Where
+    /// the leadership has not moved within an election timeout, the transfer is given up.
+    ///
+    /// # Errors
+    ///
+    /// When `target` is no voter of the group or has not been heard of for an election timeout, when this node does not
+    /// lead the group, while another change is under way, and when the leadership went elsewhere or nowhere.
+    pub async fn replace_leader(&self, group: GroupId, target: Option<MemberId>) -> Result<(), GroupError> {
+        self.ask_member(group, |waiter| Input::Transfer { group, target, waiter }).await.map(drop)
     }
 
     /// Ends this node's member of a group that exists no more; no later member of it will live on this node.
@@ -223,7 +277,12 @@ impl Host {
     ///
     /// [`GroupError::Unavailable`] when the host is overloaded or shuts down.
     pub async fn drop_member(&self, group: GroupId) -> Result<(), GroupError> {
-        self.ask_member(group, |waiter| Input::Drop { group, waiter }).await.map(drop)
+        self.bury(group, MemberId(u64::MAX)).await
+    }
+
+    /// Ends this node's member of a group, and any up to `newest`, for ever.
+    pub(crate) async fn bury(&self, group: GroupId, newest: MemberId) -> Result<(), GroupError> {
+        self.ask_member(group, |waiter| Input::Drop { group, newest, waiter }).await.map(drop)
     }
 
     /// Sends a command to this node's member of a group, which must lead it.
@@ -285,8 +344,10 @@ impl Host {
         statuses
     }
 
-    /// Ends all members and loops; whoever waits is answered.
+    /// Hands the leadership of all groups over, within [`HostConfig::handover_max`], then ends all members and loops;
+    /// whoever waits is answered.
     pub async fn shutdown(&self) {
+        self.hand_over_all(self.shared.handover_max).await;
         for position in 0..self.shared.inboxes.len() {
             let (waiter, answer) = Waiter::local();
             if self.shared.inboxes.put(position, Input::Stop { waiter }).is_ok() {
@@ -326,6 +387,23 @@ impl Host {
     fn put(&self, group: GroupId, input: Input) {
         if let Err(refusal) = self.shared.inboxes.put(self.shared.inboxes.of(group), input) {
             refusal.answer();
+        }
+    }
+}
+
+/// Tells all loops of nodes whose process has ended, as far as the transport says so.
+async fn watch_deaths(env: Arc<dyn Env>, inboxes: Inboxes) {
+    let mut peers = env.transport().watch_peers();
+    while let Some(event) = peers.next().await {
+        // What was missed is told by silence, later.
+        let Ok(PeerEvent { node, change: PeerChange::Down(reason) }) = event else { continue };
+        if !reason.is_final() {
+            continue;
+        }
+        for position in 0..inboxes.len() {
+            if let Err(refusal) = inboxes.put(position, Input::Death { node }) {
+                refusal.answer();
+            }
         }
     }
 }

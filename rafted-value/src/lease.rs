@@ -22,13 +22,26 @@ const PROMISE_MAX: Duration = Duration::from_millis(PROMISE_MAX_MS as u64);
 pub(crate) struct Rounds {
     sent: Option<MonoTime>,
     acknowledged: BTreeMap<MemberId, MonoTime>,
+    /// Rounds up to this time give no lease.
+    disowned: Option<MonoTime>,
 }
 
 impl Rounds {
     /// Forgets everything: a new term begins, or leadership ended.
     pub(crate) fn reset(&mut self) {
-        self.sent = None;
-        self.acknowledged.clear();
+        *self = Self::default();
+    }
+
+    /// Rounds sent up to `time` give no lease any more: followers were told that they need not keep what those asked
+    /// for, or promised less than is asked for now. They still confirm queries, which rest on no promise.
+    pub(crate) fn disown(&mut self, time: MonoTime) {
+        self.disowned = self.disowned.max(Some(time));
+    }
+
+    /// Whether a lease may rest on a confirmed round. One sent at the very instant up to which rounds are disowned may
+    /// have gone out before, and does not count.
+    pub(crate) fn gives_lease(&self, confirmed: MonoTime) -> bool {
+        self.disowned < Some(confirmed)
     }
 
     /// A round of heartbeats goes out at `now`.
@@ -78,16 +91,57 @@ pub(crate) fn lease_end(confirmed: MonoTime, promise: Duration, drift_margin: Du
     confirmed + promise.min(PROMISE_MAX).saturating_sub(drift_margin)
 }
 
+/// What lifts a promise: the leader of `term` hands its leadership over, and has given up its lease beforehand for every
+/// round that it sent up to `round`.
+///
+/// Nothing that was sent can be recalled. After an abort the leader counts later rounds only, and whoever has
+/// acknowledged one of those knows by that that the exemption is over. So a quorum for a lease and a quorum of exempted
+/// votes never come about together: they share a member, which keeps to whichever it did first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Exemption {
+    pub(crate) term: u64,
+    pub(crate) round: u64,
+}
+
+impl Exemption {
+    /// Whether it speaks of all that a member has promised, which accepted the round `accepted.1` of term `accepted.0`
+    /// last. What earlier leaders were promised is void once a later one was elected, and there was an election of
+    /// `term`.
+    pub(crate) fn covers(self, accepted: (u64, u64)) -> bool {
+        accepted.0 < self.term || (accepted.0 == self.term && accepted.1 <= self.round)
+    }
+}
+
 /// A follower's promise to help nobody else to be elected.
 #[derive(Debug, Default)]
 pub(crate) struct Promise {
     until: MonoTime,
+    /// Up to here it is not known any more to whom, and for which round, the promise was made.
+    blind_until: MonoTime,
 }
 
 impl Promise {
     /// A heartbeat was accepted at `now`; a promise is never shortened by a later one.
     pub(crate) fn make(&mut self, now: MonoTime, asked: Duration) {
         self.until = self.until.max(now + asked.min(PROMISE_MAX));
+    }
+
+    /// A member that has lost what it knew of its promises keeps the longest there may be, and no exemption lifts it.
+    pub(crate) fn make_blind(&mut self, now: MonoTime, longest: Duration) {
+        self.make(now, longest);
+        self.blind_until = self.until;
+    }
+
+    /// Whether a vote must be withheld at `now`, from a candidate with this exemption, by a member that accepted the
+    /// round `accepted.1` of term `accepted.0` last.
+    pub(crate) fn withholds(
+        &self,
+        now: MonoTime,
+        exemption: Option<Exemption>,
+        accepted: (u64, u64),
+    ) -> bool {
+        let exempt = exemption.is_some_and(|exemption| exemption.covers(accepted));
+        self.runs(now) && (now < self.blind_until || !exempt)
     }
 
     /// When the promise ends.
@@ -103,6 +157,8 @@ impl Promise {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
@@ -155,6 +211,91 @@ mod tests {
     fn a_margin_as_long_as_the_promise_switches_the_lease_off() {
         assert_eq!(lease_end(at(100), 200 * MS, 20 * MS), at(280));
         assert_eq!(lease_end(at(100), 200 * MS, 300 * MS), at(100));
+    }
+
+    #[test]
+    fn a_disowned_round_gives_no_lease_and_a_later_one_does() {
+        let mut rounds = Rounds::default();
+        assert!(rounds.gives_lease(at(0)));
+        rounds.disown(at(20));
+        rounds.disown(at(10));
+        assert!(!rounds.gives_lease(at(20)), "sent at the same instant, perhaps before");
+        assert!(rounds.gives_lease(at(21)));
+        rounds.reset();
+        assert!(rounds.gives_lease(at(5)));
+    }
+
+    #[test]
+    fn an_exemption_lifts_no_promise_of_a_later_round_or_term() {
+        let exemption = Exemption { term: 5, round: 100 };
+        let mut promise = Promise::default();
+        promise.make(at(100), 200 * MS);
+        let withheld = |accepted| promise.withholds(at(150), Some(exemption), accepted);
+        assert!(!withheld((5, 100)));
+        assert!(withheld((5, 101)), "a later round was acknowledged: the transfer is over");
+        assert!(!withheld((4, 900)), "the leader of an earlier term has no lease once another was elected");
+        assert!(withheld((6, 1)), "the exemption is of a leader that was replaced");
+        assert!(promise.withholds(at(150), None, (5, 100)));
+        assert!(!promise.withholds(at(300), None, (5, 101)), "no promise runs");
+    }
+
+    #[test]
+    fn no_exemption_lifts_what_a_restarted_member_may_have_promised() {
+        let exemption = Some(Exemption { term: 5, round: u64::MAX });
+        let mut promise = Promise::default();
+        promise.make_blind(at(100), 200 * MS);
+        assert!(promise.withholds(at(299), exemption, (0, 0)));
+        promise.make(at(250), 200 * MS);
+        assert!(!promise.withholds(at(300), exemption, (5, 7)), "what was promised since then is known");
+    }
+
+    proptest! {
+        /// Rounds, acknowledgements, transfers and cancels in any order and however late: while a leader holds a lease,
+        /// those who might vote by an exemption that was ever given are no majority.
+        #[test]
+        fn no_quorum_both_gives_a_lease_and_votes_by_an_exemption(
+            followers in 1u64..6,
+            steps in proptest::collection::vec((0u8..6, 1u64..6, 0u64..4), 1..80),
+        ) {
+            let (mut rounds, mut now, mut transfer) = (Rounds::default(), 1, false);
+            let mut sent: Vec<u64> = Vec::new();
+            let mut exemptions: Vec<Exemption> = Vec::new();
+            let mut accepted = BTreeMap::<u64, u64>::new();
+            for (kind, who, late) in steps {
+                now += late;
+                match kind {
+                    0 => {
+                        rounds.send(at(now));
+                        sent.push(at(now).nanos());
+                    }
+                    1..=3 if who <= followers => {
+                        let round = sent.iter().rev().nth(late as usize).copied().unwrap_or(0);
+                        let newest = accepted.entry(who).or_default();
+                        *newest = round.max(*newest);
+                        rounds.acknowledge(MemberId(who), MonoTime::from_nanos(*newest));
+                    }
+                    4 => {
+                        transfer = true;
+                        exemptions.push(Exemption { term: 1, round: at(now).nanos() });
+                    }
+                    5 if transfer => {
+                        transfer = false;
+                        rounds.disown(at(now));
+                    }
+                    _ => {}
+                }
+                let own = MemberId(followers + 1);
+                let confirmed = rounds.confirmed(own, voters(followers + 1), at(now));
+                let leased = !transfer && confirmed.is_some_and(|round| rounds.gives_lease(round));
+                let might_vote = |who: &u64| {
+                    let newest = accepted.get(who).copied().unwrap_or(0);
+                    exemptions.iter().any(|exemption| exemption.covers((1, newest)))
+                };
+                // The leader itself votes by an exemption only while it transfers.
+                let votes = (1..=followers).filter(might_vote).count() as u64;
+                prop_assert!(!leased || 2 * votes <= followers + 1, "{votes} votes of {followers} followers");
+            }
+        }
     }
 
     #[test]

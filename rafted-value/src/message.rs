@@ -49,6 +49,10 @@ pub(crate) enum Body {
     Snapshot { snapshot: WireSnapshot },
     /// The receiver was removed from the group for ever.
     Removed,
+    /// The leader hands its leadership over to the receiver, and has given up its lease for all rounds up to `round`.
+    TransferNow { round: u64 },
+    /// A vote asked for at the wish of the leader of the term before, whose exemption holds up to `round`.
+    TransferVote { log_term: u64, index: u64, commit: u64, commit_term: u64, round: u64 },
     /// A leader has a snapshot for the receiver, who pulls its `bytes` in pieces; the state in it is empty. `offer` tells
     /// it from every other of this leader.
     Offer { offer: u64, snapshot: WireSnapshot, bytes: u64 },
@@ -191,6 +195,15 @@ mod tests {
         ];
         assert_eq!(batches[0][..], golden);
         assert_eq!(read_batch(&batches[0]).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn the_messages_of_a_transfer_have_these_golden_bytes() {
+        let mut writer = BatchWriter::default();
+        writer.push(&GroupMessage { body: Body::TransferNow { round: 300 }, ..beat(5) });
+        let body = Body::TransferVote { log_term: 6, index: 3, commit: 2, commit_term: 6, round: 300 };
+        writer.push(&GroupMessage { body, ..beat(5) });
+        assert_eq!(writer.take()[0][..], [1, 5, 1, 2, 7, 8, 172, 2, 5, 1, 2, 7, 9, 6, 3, 2, 6, 172, 2]);
     }
 
     #[test]

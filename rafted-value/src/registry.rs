@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::data::{Data, RawData, Typed, check_round_trip};
+use crate::hooks::{LeaderHook, RawLeaderHook, TypedHook};
 
 type Make = Arc<dyn Fn() -> Box<dyn RawData> + Send + Sync>;
 
@@ -14,6 +15,7 @@ type Make = Arc<dyn Fn() -> Box<dyn RawData> + Send + Sync>;
 pub struct Registry {
     types: BTreeMap<String, Make>,
     mistake: Option<String>,
+    hooks: BTreeMap<String, Arc<dyn RawLeaderHook>>,
 }
 
 impl Registry {
@@ -58,6 +60,23 @@ impl Registry {
     ) -> Self {
         self.types.insert(name.into(), Arc::new(make));
         self
+    }
+
+    /// Adds what the leaders of groups of `D` do beside their values. A later hook replaces an earlier one.
+    #[must_use]
+    pub fn with_hook<D: Data>(self, hook: impl LeaderHook<D>) -> Self {
+        self.with_raw_hook(D::NAME, TypedHook::<D, _>::new(hook))
+    }
+
+    /// The same for the type in bytes with this name.
+    #[must_use]
+    pub fn with_raw_hook(mut self, name: impl Into<String>, hook: impl RawLeaderHook) -> Self {
+        self.hooks.insert(name.into(), Arc::new(hook));
+        self
+    }
+
+    pub(crate) fn hook(&self, name: &str) -> Option<Arc<dyn RawLeaderHook>> {
+        self.hooks.get(name).map(Arc::clone)
     }
 
     /// A new empty value of the type with this name.

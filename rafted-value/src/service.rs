@@ -4,9 +4,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Input;
-use crate::error::{CommandError, NotApplied, QueryError};
+use crate::error::{CommandError, GroupError, NotApplied, QueryError};
+use crate::group::change::ChangeRequest;
 use crate::host::Inboxes;
-use crate::id::{GroupId, NodeId};
+use crate::id::{GroupId, MemberId, NodeId};
 use crate::message::read_batch;
 use crate::request::{Command, Freshness};
 use crate::transport::{Handler, Reply, ServiceId};
@@ -20,8 +21,41 @@ pub(crate) const GROUP_SERVICE: ServiceId = ServiceId(2);
 /// What a client on another node asks; append-only. The reply is a `Result` of the kind's own error, in postcard.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum GroupRequest {
-    Command { group: GroupId, command: Command },
-    Query { group: GroupId, freshness: Freshness, payload: Bytes },
+    Command {
+        group: GroupId,
+        command: Command,
+    },
+    Query {
+        group: GroupId,
+        freshness: Freshness,
+        payload: Bytes,
+    },
+    /// Adds a learner on the asker's own node.
+    Join {
+        group: GroupId,
+    },
+    /// Makes a learner a voter.
+    Promote {
+        group: GroupId,
+        member: MemberId,
+    },
+    /// Removes the learner on the asker's own node, if there is one.
+    Leave {
+        group: GroupId,
+    },
+}
+
+impl GroupRequest {
+    /// The group that is asked.
+    pub(crate) fn group(&self) -> GroupId {
+        match *self {
+            GroupRequest::Command { group, .. }
+            | GroupRequest::Query { group, .. }
+            | GroupRequest::Join { group }
+            | GroupRequest::Promote { group, .. }
+            | GroupRequest::Leave { group } => group,
+        }
+    }
 }
 
 /// Receives the messages of other nodes' members.
@@ -96,6 +130,9 @@ impl Handler for GroupService {
             GroupRequest::Query { group, freshness, payload } => {
                 (group, Input::Query { group, freshness, payload, waiter: Waiter::Remote(reply) })
             }
+            GroupRequest::Join { group } => change(group, ChangeRequest::AddLearner(from), reply),
+            GroupRequest::Promote { group, member } => change(group, ChangeRequest::Promote(member), reply),
+            GroupRequest::Leave { group } => change(group, ChangeRequest::RemoveLearnerOn(from), reply),
         };
         if let Err(refusal) = self.inboxes.put(self.inboxes.of(group), input) {
             refusal.answer();
@@ -103,10 +140,15 @@ impl Handler for GroupService {
     }
 }
 
+fn change(group: GroupId, request: ChangeRequest, reply: Reply) -> (GroupId, Input) {
+    (group, Input::Change { group, request, waiter: Waiter::Remote(reply) })
+}
+
 /// The refusal that the caller of a request that does not decode can read: its first byte still tells the kind.
 fn refuse_malformed(payload: &[u8], reason: String) -> Bytes {
     match payload.first() {
         Some(1) => crate::data::encode(&QueryReply::Err(QueryError::Malformed(reason))),
+        Some(2..=4) => crate::data::encode(&MemberReply::Err(GroupError::Malformed(reason))),
         _ => crate::data::encode(&CommandReply::Err(NotApplied::Malformed(reason).into())),
     }
 }
@@ -115,6 +157,8 @@ fn refuse_malformed(payload: &[u8], reason: String) -> Bytes {
 pub(crate) type CommandReply = Result<Bytes, CommandError>;
 /// The reply to a query as it travels.
 pub(crate) type QueryReply = Result<Bytes, QueryError>;
+/// The reply to a change of the membership as it travels.
+pub(crate) type MemberReply = Result<MemberId, GroupError>;
 
 #[cfg(test)]
 mod tests {
@@ -137,6 +181,11 @@ mod tests {
         let request =
             GroupRequest::Query { group: GroupId(7), freshness: Freshness::Stale, payload: Bytes::new() };
         assert_eq!(crate::data::encode(&request)[..], [1, 7, 1, 0]);
+        let group = GroupId(7);
+        assert_eq!(crate::data::encode(&GroupRequest::Join { group })[..], [2, 7]);
+        let request = GroupRequest::Promote { group, member: MemberId(300) };
+        assert_eq!(crate::data::encode(&request)[..], [3, 7, 172, 2]);
+        assert_eq!(crate::data::encode(&GroupRequest::Leave { group })[..], [4, 7]);
     }
 
     #[test]
@@ -146,5 +195,7 @@ mod tests {
         assert_eq!(crate::data::encode(&refusal)[..], [1, 0, 0, 7, 1, 172, 2]);
         let answer: QueryReply = Ok(Bytes::from_static(b"z"));
         assert_eq!(crate::data::encode(&answer)[..], [0, 1, 122]);
+        let change: MemberReply = Err(GroupError::NoLeader { group: GroupId(7), limit_ms: 300 });
+        assert_eq!(crate::data::encode(&change)[..], [1, 19, 7, 172, 2]);
     }
 }

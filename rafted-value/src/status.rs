@@ -70,4 +70,49 @@ pub struct GroupStatus {
     pub durability: Durability,
     /// Why the group does not work on this node, if it does not.
     pub fenced: Option<String>,
+    /// For how long the lease would last if no further round were acknowledged, in ms; `None` without a lease.
+    pub lease_left_ms: Option<u64>,
+    /// For how long this member helps nobody to be elected, in ms; 0 if it has promised nothing.
+    pub promise_left_ms: u64,
+    /// The nodes of other members that the leader has not heard of within an election timeout; empty where it does not
+    /// lead.
+    pub unresponsive: Vec<NodeId>,
+    /// To whom the leadership is on its way, if this member is about to hand it over.
+    pub transfer_to: Option<MemberId>,
+    /// Whether this member leads, and a change of the members or the settings is under way.
+    pub change_under_way: bool,
+    /// Commands and queries that wait for this member.
+    pub waiting: u64,
+}
+
+impl GroupStatus {
+    /// What can be said of a member that failed.
+    pub(crate) fn fenced(group: GroupId, member: MemberId, reason: String) -> Self {
+        Self {
+            group,
+            data: String::new(),
+            member,
+            role: Role::Follower,
+            term: 0,
+            leader: None,
+            ready: false,
+            leased: false,
+            members: Vec::new(),
+            commit_index: 0,
+            applied_index: 0,
+            last_index: 0,
+            snapshot_index: 0,
+            log_bytes: 0,
+            session_replies: 0,
+            config: GroupConfig::default(),
+            durability: Durability::Memory,
+            fenced: Some(reason),
+            lease_left_ms: None,
+            promise_left_ms: 0,
+            unresponsive: Vec::new(),
+            transfer_to: None,
+            change_under_way: false,
+            waiting: 0,
+        }
+    }
 }

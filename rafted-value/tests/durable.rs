@@ -10,7 +10,7 @@ fn durable(seed: u64, nodes: usize, durability: Durability) -> World {
     let mut world = World::empty(seed);
     world.config = GroupConfig { durability, ..GroupConfig::default() };
     world.start_durable_nodes(nodes);
-    world.grow();
+    world.found_on_all();
     world
 }
 
@@ -129,7 +129,7 @@ fn large_snapshots_are_files_and_come_back() {
     let mut world = World::empty(8);
     world.config = GroupConfig { log_bytes_min: 10_000, ..GroupConfig::default() };
     world.start_durable_nodes(3);
-    world.grow();
+    world.found_on_all();
     let mut client = world.client();
     world.run(60 * SECOND, async move {
         client.change(&Change::Fill(300_000)).await.unwrap();

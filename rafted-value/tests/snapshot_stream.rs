@@ -7,7 +7,7 @@ use rafted_value::env::{Env, sleep};
 use rafted_value::sim::NetConfig;
 use support::{Change, GROUP, MS, SECOND, World, stale};
 
-const STATE_BYTES: usize = 4 << 20;
+const STATE_BYTES: usize = 3 << 20;
 
 /// A group of two with a state of some MiB, and a third node that has no member yet.
 fn world(seed: u64) -> World {
@@ -52,7 +52,7 @@ fn a_large_snapshot_comes_whole() {
 fn commands_and_the_lease_go_on_beside_a_slow_transfer() {
     let mut world = world(2);
     // The snapshot takes five seconds on the wire.
-    world.sim.set_net_config(NetConfig { bandwidth_bytes_per_second: 800_000, ..NetConfig::default() });
+    world.sim.set_net_config(NetConfig { bandwidth_bytes_per_second: 600_000, ..NetConfig::default() });
     let mut client = world.client();
     let task = add_third(&world);
     let term = world.status(0).term;
@@ -70,7 +70,7 @@ fn commands_and_the_lease_go_on_beside_a_slow_transfer() {
 #[test]
 fn a_transfer_goes_on_where_it_was_when_the_network_was_cut() {
     let world = world(3);
-    world.sim.set_net_config(NetConfig { bandwidth_bytes_per_second: 1_000_000, ..NetConfig::default() });
+    world.sim.set_net_config(NetConfig { bandwidth_bytes_per_second: 750_000, ..NetConfig::default() });
     let task = add_third(&world);
     let start = world.nodes[0].env.now();
     world.sim.run_for(3 * SECOND);

@@ -168,7 +168,7 @@ async fn perform(core: &Core, host: &Host, group: GroupId, step: Step) -> bool {
         match step {
             Step::AddLearner { node } => host.add_learner(group, node).await.map(drop),
             Step::Promote { member, .. } => host.promote(group, member).await,
-            Step::Remove { member, .. } => host.remove_member(group, member).await,
+            Step::Remove { member, .. } => host.remove_member(group, member).await.map(drop),
         }
     };
     match timeout(core.env.as_ref(), limit, change).await {

@@ -178,6 +178,12 @@ mod tests {
             config: GroupConfig::default(),
             durability: rafted_value::Durability::Memory,
             fenced: None,
+            lease_left_ms: None,
+            promise_left_ms: 0,
+            unresponsive: Vec::new(),
+            transfer_to: None,
+            change_under_way: false,
+            waiting: 0,
         }
     }
 

@@ -6,6 +6,7 @@ use raft::eraftpb::{Entry, EntryType, Snapshot};
 use super::keep::Brought;
 use super::machine::{Machine, MachineError};
 use super::{Group, Turn};
+use crate::entry::EntryBody;
 use crate::error::Unknown;
 use crate::id::MemberId;
 use crate::message::WireSnapshot;
@@ -70,9 +71,8 @@ impl Group {
     fn restore(&mut self, snapshot: Snapshot) -> Result<(), MachineError> {
         let index = snapshot.get_metadata().index;
         let machine = Machine::restore(self.id, &self.registry, index, &snapshot.data)?;
-        if self.machine.is_none() {
-            self.config = machine.config().clone();
-            self.config_is_new = true;
+        if self.machine.is_none() || *machine.config() != self.config {
+            self.take_settings(machine.config().clone());
         }
         self.machine = Some(machine);
         self.raw.mut_store().restore(snapshot);
@@ -86,9 +86,15 @@ impl Group {
             if self.leading == Some(entry.term) && !self.serving {
                 // Everything committed in earlier terms is applied as well by now.
                 self.serving = true;
+                if let Some(machine) = &mut self.machine {
+                    machine.tell_elected();
+                }
             }
             match entry.get_entry_type() {
                 EntryType::EntryNormal if entry.data.is_empty() => {}
+                EntryType::EntryNormal if EntryBody::is_config(&entry.data) => {
+                    self.apply_settings(turn, &entry)?;
+                }
                 EntryType::EntryNormal => self.apply_commands(turn, &entry)?,
                 EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
                     let change = read_change(&entry).ok_or_else(|| MachineError::Entry {
@@ -131,11 +137,13 @@ impl Group {
     /// because of those would otherwise have a snapshot taken at every entry.
     pub(super) fn compact(&mut self, turn: &mut Turn<'_>) -> Result<(), MachineError> {
         let (log, applied) = (self.raw.store(), self.raw.raft.raft_log.applied);
-        if applied <= log.snapshot_index() || !self.may_take_snapshot() {
+        if !self.may_take_snapshot() || (applied <= log.snapshot_index() && !self.membership_forced) {
             return Ok(());
         }
-        let due = log.bytes_since_snapshot() > self.log_limit() || log.take_wanted();
+        let due =
+            self.membership_forced || log.bytes_since_snapshot() > self.log_limit() || log.take_wanted();
         let Some(machine) = self.machine.as_mut().filter(|_| due) else { return Ok(()) };
+        let forced = std::mem::take(&mut self.membership_forced);
         let state = machine.snapshot()?;
         let conf = self.raw.raft.prs().conf().to_conf_state();
         let members = |ids: &[u64]| ids.iter().copied().map(MemberId).collect();
@@ -148,7 +156,12 @@ impl Group {
             learners: members(&conf.learners),
             state,
         };
-        self.take_over_snapshot(turn, snapshot_from_wire(snapshot));
+        let snapshot = snapshot_from_wire(snapshot);
+        if forced {
+            self.begin_anew(turn, snapshot);
+        } else {
+            self.take_over_snapshot(turn, snapshot);
+        }
         metrics::counter!("rafted_value_snapshots_taken_total").increment(1);
         Ok(())
     }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use raft::StateRole;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 
+use super::machine::Machine;
 use super::{Group, Turn};
+use crate::config::GroupConfig;
 use crate::env::MonoTime;
 use crate::error::GroupError;
 use crate::id::{MemberId, NodeId};
@@ -24,12 +26,25 @@ pub(super) struct PendingChange {
     pub(super) waiter: Waiter<Result<MemberId, GroupError>>,
 }
 
-/// What is asked of the membership.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What is asked of the membership or the settings.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum ChangeRequest {
     AddLearner(NodeId),
     Promote(MemberId),
     Remove(MemberId),
+    /// Removes the learner on a node, if there is one.
+    RemoveLearnerOn(NodeId),
+    ForceRemove(MemberId),
+    Configure(Box<GroupConfig>),
+}
+
+/// What became of a member that was to be removed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Removal {
+    /// It was removed.
+    Removed,
+    /// It had been removed before.
+    GoneBefore,
 }
 
 impl Group {
@@ -40,28 +55,32 @@ impl Group {
         request: ChangeRequest,
         waiter: Waiter<Result<MemberId, GroupError>>,
     ) {
-        match self.plan_change(turn.now, request) {
+        let request = match request {
+            ChangeRequest::ForceRemove(member) => {
+                return match self.force_remove(member) {
+                    Ok(member) => self.answer_forced(turn, member, waiter),
+                    Err(error) => turn.out.member(waiter, Err(error)),
+                };
+            }
+            ChangeRequest::Configure(config) => return self.request_config(turn, *config, waiter),
+            request => request,
+        };
+        match self.plan_change(turn.now, &request) {
             Ok(Planned::Already(member)) => turn.out.member(waiter, Ok(member)),
             Ok(Planned::Propose(change)) => self.propose_change(turn, change, waiter),
             Err(error) => turn.out.member(waiter, Err(error)),
         }
     }
 
-    fn plan_change(&self, now: MonoTime, request: ChangeRequest) -> Result<Planned, GroupError> {
-        let (Some(_), Some(machine)) = (self.leading, &self.machine) else {
-            return Err(GroupError::NotLeader { group: self.id, leader: self.leader_node() });
-        };
-        if !self.serving {
-            // What it has applied may be old.
-            return Err(GroupError::ChangeInProgress(self.id));
-        }
+    fn plan_change(&self, now: MonoTime, request: &ChangeRequest) -> Result<Planned, GroupError> {
+        let machine = self.machine_as_leader()?;
         let conf = self.raw.raft.prs().conf();
         let no_such = |member: MemberId, operation: &str| GroupError::NoSuchMember {
             group: self.id,
             member,
             operation: operation.to_owned(),
         };
-        let change = match request {
+        let change = match *request {
             ChangeRequest::AddLearner(node) => {
                 if let Some((&member, _)) = machine.nodes().iter().find(|(_, n)| **n == node) {
                     return Ok(Planned::Already(member));
@@ -77,21 +96,72 @@ impl Group {
                 MemberChange { kind: ChangeKind::Promote, member, node }
             }
             ChangeRequest::Remove(member) => {
-                let Some(&node) = machine.nodes().get(&member) else {
-                    return Ok(Planned::Already(member));
-                };
+                let node = *machine.nodes().get(&member).ok_or_else(|| self.not_member(member))?;
                 if member == self.member {
-                    return Err(no_such(member, "removed while it leads"));
+                    return Err(GroupError::Leads { group: self.id, member });
                 }
+                self.check_quorum_without(now, member)?;
                 MemberChange { kind: ChangeKind::Remove, member, node }
             }
+            ChangeRequest::RemoveLearnerOn(node) => {
+                let learner = machine
+                    .nodes()
+                    .iter()
+                    .find(|(member, of)| **of == node && !conf.voters().contains(member.0));
+                // Whoever was there has an id below the next one.
+                let last = MemberId(machine.next_member().0 - 1);
+                let Some((&member, _)) = learner else { return Ok(Planned::Already(last)) };
+                MemberChange { kind: ChangeKind::Remove, member, node }
+            }
+            ChangeRequest::ForceRemove(_) | ChangeRequest::Configure(_) => {
+                unreachable!("they are planned elsewhere")
+            }
         };
+        self.check_may_change()?;
+        Ok(Planned::Propose(change))
+    }
+
+    /// What this leader has applied, once that is all that its predecessors committed.
+    fn machine_as_leader(&self) -> Result<&Machine, GroupError> {
+        let (Some(_), Some(machine)) = (self.leading, &self.machine) else {
+            return Err(GroupError::NotLeader { group: self.id, leader: self.leader_node() });
+        };
+        if self.serving { Ok(machine) } else { Err(GroupError::ChangeInProgress(self.id)) }
+    }
+
+    /// Whether this member may propose a change now: one at a time, and none during a transfer.
+    pub(super) fn check_may_change(&self) -> Result<(), GroupError> {
+        self.machine_as_leader()?;
         // A leader may change the membership only once it has applied an entry of its term; see Ongaro's message of
         // 10 July 2015 to raft-dev about single-server changes.
-        if self.raw.raft.has_pending_conf() || self.change.is_some() {
+        if self.change_under_way() {
             return Err(GroupError::ChangeInProgress(self.id));
         }
-        Ok(Planned::Propose(change))
+        match self.successor() {
+            Some(to) => Err(GroupError::TransferInProgress { group: self.id, to }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether those that are left without a member, and are heard of, are a majority.
+    fn check_quorum_without(&self, now: MonoTime, member: MemberId) -> Result<(), GroupError> {
+        let voters = self.raw.raft.prs().conf().voters();
+        if !voters.contains(member.0) {
+            return Ok(());
+        }
+        let left: Vec<MemberId> = voters.ids().iter().map(MemberId).filter(|id| *id != member).collect();
+        let healthy = left.iter().filter(|id| self.hears(now, **id)).count() as u64;
+        let voters = left.len() as u64;
+        let needed = voters / 2 + 1;
+        if healthy >= needed {
+            return Ok(());
+        }
+        Err(GroupError::WouldBreakQuorum { group: self.id, member, voters, healthy, needed })
+    }
+
+    /// Whether a change was proposed and is not applied yet.
+    pub(super) fn change_under_way(&self) -> bool {
+        self.raw.raft.has_pending_conf() || self.change.is_some()
     }
 
     /// A learner that has caught up and is heard of: one that died since would cost the group its quorum.
@@ -112,16 +182,27 @@ impl Group {
         change: MemberChange,
         waiter: Waiter<Result<MemberId, GroupError>>,
     ) {
-        // Commands that came before it in this turn go before it into the log.
-        self.propose(turn);
         let mut entry = Entry { context: write_change(&change), ..Entry::default() };
         entry.set_entry_type(EntryType::EntryConfChange);
+        self.propose_change_entry(turn, entry, change.member, waiter);
+    }
+
+    /// Puts a change into the log, on behalf of the member whose id its waiter is told.
+    pub(super) fn propose_change_entry(
+        &mut self,
+        turn: &mut Turn<'_>,
+        entry: Entry,
+        member: MemberId,
+        waiter: Waiter<Result<MemberId, GroupError>>,
+    ) {
+        // Commands that came before it in this turn go before it into the log.
+        self.propose(turn);
         let mut message = Message { from: self.member.0, ..Message::default() };
         message.set_msg_type(MessageType::MsgPropose);
         message.mut_entries().push(entry);
         let (term, index) = (self.raw.raft.term, self.raw.raft.raft_log.last_index() + 1);
         match self.raw.raft.step(message) {
-            Ok(()) => self.change = Some(PendingChange { term, index, member: change.member, waiter }),
+            Ok(()) => self.change = Some(PendingChange { term, index, member, waiter }),
             Err(error) => {
                 tracing::debug!(group = %self.id, %error, "raft did not take a membership change");
                 turn.out.member(waiter, Err(GroupError::Unavailable));
@@ -131,10 +212,25 @@ impl Group {
 
     /// Applies a committed change.
     pub(super) fn apply_change(&mut self, turn: &mut Turn<'_>, entry: &Entry, change: &MemberChange) {
-        self.raw.apply_conf_change(&change_to_raft(change)).expect("a single simple change always applies");
         let machine =
             self.machine.as_mut().expect("changes are applied after the snapshot that precedes them");
+        if change.kind == ChangeKind::Promote && !machine.nodes().contains_key(&change.member) {
+            // It was removed by force while this was on its way, and ids are never used again.
+            return self.settle_change(turn, entry);
+        }
         machine.apply_change(change);
+        let (member, node) = (change.member, change.node);
+        let voted = self.raw.raft.prs().conf().voters().contains(member.0);
+        match change.kind {
+            ChangeKind::Promote if !voted => {
+                machine.tell(|hook, group, value| hook.follower_added(group, value, member, node));
+            }
+            ChangeKind::Remove if voted => {
+                machine.tell(|hook, group, value| hook.follower_removed(group, value, member, node));
+            }
+            _ => {}
+        }
+        self.raw.apply_conf_change(&change_to_raft(change)).expect("a single simple change always applies");
         tracing::info!(group = %self.id, kind = ?change.kind, member = %change.member, node = %change.node, "membership changed");
         if change.kind == ChangeKind::Remove {
             self.snapshots_sent.remove(&change.member);
@@ -144,6 +240,11 @@ impl Group {
                 self.leave();
             }
         }
+        self.settle_change(turn, entry);
+    }
+
+    /// Tells whoever waits for the change that this entry holds.
+    pub(super) fn settle_change(&mut self, turn: &mut Turn<'_>, entry: &Entry) {
         if self.change.as_ref().is_some_and(|pending| pending.index <= entry.index) {
             let pending = self.change.take().expect("it is there");
             let same = pending.index == entry.index && pending.term == entry.term;

@@ -7,6 +7,7 @@ use rand_core::RngCore;
 use super::{Group, Turn};
 use crate::config::PROMISE_MAX_MS;
 use crate::env::MonoTime;
+use crate::id::NodeId;
 use crate::message::{Body, GroupMessage};
 
 /// Between its shortest and its longest wait a member has this many instants to campaign at. Few enough that the groups
@@ -22,6 +23,26 @@ impl Group {
         let wait = u64::from(min) * MS + turn.rng.next_u64() % span.max(1);
         self.election_wait = Duration::from_nanos(wait);
         self.election_deadline = turn.now + self.election_wait;
+        self.hurries = false;
+    }
+
+    /// The process of a node has ended: a follower whose leader lived there waits for its promise, and for nothing else.
+    /// Members take turns, so that they do not split the vote; who comes first differs from group to group.
+    pub(crate) fn hear_of_death(&mut self, turn: &mut Turn<'_>, node: NodeId) {
+        let follows = self.leading.is_none() && self.leader_node() == Some(node);
+        let voters = self.raw.raft.prs().conf().voters().ids();
+        let leader = self.raw.raft.leader_id;
+        let others: Vec<u64> = voters.iter().filter(|voter| *voter != leader).collect();
+        let Some(rank) = others.iter().filter(|_| follows).position(|voter| *voter == self.member.0) else {
+            return;
+        };
+        let turn_of = (rank as u64 + self.id.0) % others.len() as u64;
+        // The last beat may have come to another member a little later, and its promise with it.
+        let beat = u64::from(self.config.heartbeat_ms) * MS;
+        let wait = beat / 8 + beat / 2 * turn_of;
+        self.election_deadline = turn.now.max(self.promise.end()) + Duration::from_nanos(wait);
+        self.hurries = true;
+        tracing::debug!(group = %self.id, member = %self.member, %node, "the leader's process has ended");
     }
 
     /// When the deadline and the promise are over, on a grid that is finer than the heartbeats: with those for a grid,
@@ -31,6 +52,9 @@ impl Group {
         let span = u64::from(self.config.election_timeout_max_ms - self.config.election_timeout_min_ms) * MS;
         let grid = (span / CAMPAIGN_INSTANTS).clamp(MS, u64::from(self.config.heartbeat_ms) * MS);
         let due = self.election_deadline.max(self.promise.end());
+        if self.hurries {
+            return due;
+        }
         MonoTime::from_nanos(due.nanos().div_ceil(grid).saturating_mul(grid))
     }
 

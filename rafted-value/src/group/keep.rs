@@ -42,7 +42,7 @@ pub(super) struct Keeper {
     snapshot: Option<KeptSnapshot>,
     /// A snapshot of our own that is being written to its file.
     writing: Option<Snapshot>,
-    /// Who waits for the group to be founded.
+    /// Who waits for the beginning: of the group, or of a member whose group was changed by force.
     founder: Option<Waiter<Result<MemberId, GroupError>>>,
 }
 
@@ -151,6 +151,7 @@ impl Group {
             return;
         }
         self.keeper.level = self.config.durability;
+        self.keeper.snapshot = None;
         self.keeper.promise_ms = self.keeper.promise_ms.max(self.config.promise_ms);
         let snapshot = self.raw.store().snapshot_ref();
         let index = snapshot.get_metadata().index;
@@ -331,6 +332,14 @@ impl Group {
         }
     }
 
+    /// Begins with a snapshot of our own that says what the log does not.
+    pub(super) fn begin_anew(&mut self, turn: &mut Turn<'_>, snapshot: Snapshot) {
+        self.compact_log(snapshot);
+        if self.keeper.is_slow() {
+            self.begin_to_keep(turn);
+        }
+    }
+
     /// Whether a snapshot may be taken now: one at a time, and none beside one that came from the leader.
     pub(super) fn may_take_snapshot(&self) -> bool {
         self.keeper.writing.is_none() && matches!(self.keeper.stage, Stage::Nothing | Stage::Begun)
@@ -383,6 +392,21 @@ impl Group {
             turn.out.member(waiter, Ok(self.member));
         } else {
             self.keeper.founder = Some(waiter);
+        }
+    }
+
+    /// Tells `waiter` that a member was removed by force, once the disk knows it too.
+    pub(super) fn answer_forced(
+        &mut self,
+        turn: &mut Turn<'_>,
+        member: MemberId,
+        waiter: Waiter<Result<MemberId, GroupError>>,
+    ) {
+        if self.keeper.is_slow() {
+            self.give_up_founding(turn);
+            self.keeper.founder = Some(waiter);
+        } else {
+            turn.out.member(waiter, Ok(member));
         }
     }
 

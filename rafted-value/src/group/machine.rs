@@ -16,6 +16,7 @@ use crate::config::GroupConfig;
 use crate::data::{CommandContext, RawData};
 use crate::entry::{Commands, EntryBody, command_seed};
 use crate::error::{CommandError, NotApplied, QueryError};
+use crate::hooks::{Hooked, RawLeaderHook};
 use crate::id::{GroupId, MemberId, NodeId};
 use crate::message::{ChangeKind, MemberChange};
 use crate::raft::convert::read_change;
@@ -57,6 +58,10 @@ pub(crate) struct Machine {
     poisoned: BTreeSet<(u64, usize)>,
     /// The machine as the last rebuild left it, so that a burst of panics does not replay the whole log each time.
     rebuilt: Option<Rebuilt>,
+    /// Told what happens while this member leads; never while the machine is built anew.
+    hooked: Hooked,
+    /// Whether the value came out of a snapshot and the hook was not told of it yet.
+    restored: bool,
 }
 
 /// Where a rebuild may begin.
@@ -110,6 +115,8 @@ impl Machine {
             next_member,
             poisoned: BTreeSet::new(),
             rebuilt: None,
+            hooked: Hooked::new(registry.hook(data_name)),
+            restored: false,
         })
     }
 
@@ -132,6 +139,8 @@ impl Machine {
         Ok(Self {
             group,
             registry: registry.clone(),
+            hooked: Hooked::new(registry.hook(&state.data_name)),
+            restored: true,
             data_name: state.data_name,
             data,
             sessions: state.sessions,
@@ -205,6 +214,31 @@ impl Machine {
         }
     }
 
+    /// Answers a query as the leader.
+    pub(crate) fn answer(&self, payload: &Bytes) -> Result<Bytes, QueryError> {
+        let answer = self.query(payload)?;
+        self.tell(|hook, group, value| hook.query_answered(group, value, payload, &answer));
+        Ok(answer)
+    }
+
+    /// Whether the hook is told what happens.
+    pub(crate) fn set_leads(&mut self, leads: bool) {
+        self.hooked.set_leads(leads);
+    }
+
+    /// Tells the hook that this member serves as the leader.
+    pub(crate) fn tell_elected(&mut self) {
+        if std::mem::take(&mut self.restored) {
+            self.tell(|hook, group, value| hook.restored(group, value));
+        }
+        self.tell(|hook, group, value| hook.elected(group, value));
+    }
+
+    /// Tells the hook something of the value.
+    pub(crate) fn tell(&self, tell: impl FnOnce(&dyn RawLeaderHook, GroupId, &dyn RawData)) {
+        self.hooked.tell(self.group, |hook| tell(hook, self.group, self.data.as_ref()));
+    }
+
     /// Applies a committed entry of commands; `log` holds everything since the member's snapshot, this entry included.
     pub(crate) fn apply_commands(
         &mut self,
@@ -242,6 +276,15 @@ impl Machine {
         }
     }
 
+    /// Applies committed settings.
+    pub(crate) fn apply_config(&mut self, entry: &Entry) -> Result<(), MachineError> {
+        let EntryBody::Config(config) = read_body(entry)? else {
+            return Err(MachineError::Entry { index: entry.index, reason: "it holds no settings".into() });
+        };
+        self.config = config;
+        Ok(())
+    }
+
     fn stamp(&mut self, commands: &Commands) {
         self.stamp_ms = self.stamp_ms.max(commands.stamp_ms);
         self.sessions.expire(self.stamp_ms);
@@ -258,8 +301,16 @@ impl Machine {
         } else {
             let seed = command_seed(self.group.0, index, position as u64);
             let context = CommandContext { now_ms: self.stamp_ms, index, seed };
-            catch(|| self.data.command(&context, &command.payload))?
-                .map_err(|refused| NotApplied::Refused(refused.0))
+            let data = &mut self.data;
+            let before = self.hooked.tell(self.group, |hook| hook.before(data.as_ref(), &command.payload));
+            let outcome = catch(|| data.command(&context, &command.payload))?
+                .map_err(|refused| NotApplied::Refused(refused.0));
+            if let (Some(before), Ok(reply)) = (before, &outcome) {
+                self.hooked.tell(self.group, |hook| {
+                    hook.command_committed(self.group, before, data.as_ref(), &command.payload, reply);
+                });
+            }
+            outcome
         };
         self.sessions.record(self.stamp_ms, command, outcome.clone());
         Ok(outcome.map_err(CommandError::NotApplied))
@@ -280,6 +331,7 @@ impl Machine {
             from = 0;
         }
         fresh.rebuilt = Some(Rebuilt { index, position: position + 1, state: fresh.snapshot()? });
+        (fresh.hooked, fresh.restored) = (std::mem::take(&mut self.hooked), self.restored);
         *self = fresh;
         Ok(())
     }
@@ -295,6 +347,9 @@ impl Machine {
         if entry.data.is_empty() {
             return Ok(());
         }
+        if EntryBody::is_config(&entry.data) {
+            return self.apply_config(entry);
+        }
         let commands = read_commands(entry)?;
         self.stamp(&commands);
         let commands = commands.commands.iter().enumerate();
@@ -309,9 +364,17 @@ impl Machine {
 }
 
 fn read_commands(entry: &Entry) -> Result<Commands, MachineError> {
-    let EntryBody::Commands(commands) = postcard::from_bytes(&entry.data)
-        .map_err(|error| MachineError::Entry { index: entry.index, reason: error.to_string() })?;
-    Ok(commands)
+    match read_body(entry)? {
+        EntryBody::Commands(commands) => Ok(commands),
+        EntryBody::Config(_) => {
+            Err(MachineError::Entry { index: entry.index, reason: "it holds no commands".into() })
+        }
+    }
+}
+
+fn read_body(entry: &Entry) -> Result<EntryBody, MachineError> {
+    postcard::from_bytes(&entry.data)
+        .map_err(|error| MachineError::Entry { index: entry.index, reason: error.to_string() })
 }
 
 fn catch<T>(run: impl FnOnce() -> T) -> Result<T, Panicked> {

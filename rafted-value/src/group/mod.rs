@@ -9,16 +9,20 @@ pub(crate) mod change;
 mod election;
 mod keep;
 mod machine;
+mod propose;
 mod quick;
 mod reads;
 pub(crate) mod recover;
+mod repair;
+mod settings;
 mod status;
 mod stream;
+mod transfer;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use raft::eraftpb::{Entry, Message, MessageType, Snapshot};
+use raft::eraftpb::{Message, MessageType, Snapshot};
 use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
 use rand_chacha::ChaCha12Rng;
 
@@ -29,16 +33,15 @@ use self::reads::Read;
 use self::stream::{Incoming, Outgoing, PIECE_BYTES};
 use crate::config::{GroupConfig, HostConfig};
 use crate::engine::Found;
-use crate::entry::{Commands, EntryBody};
 use crate::env::MonoTime;
 use crate::error::{CommandError, GroupError, NotApplied, QueryError, Unknown};
 use crate::id::{FOUNDER, GroupId, MemberId, NodeId};
-use crate::lease::{Promise, Rounds};
+use crate::lease::{Exemption, Promise, Rounds};
 use crate::message::{Body, GroupMessage, WireSnapshot};
 use crate::outputs::Outputs;
 use crate::raft::convert::{self, LeaseFields};
 use crate::raft::log::MemberLog;
-use crate::raft::{bridge, raft_config};
+use crate::raft::{bridge, parts_a_heartbeat, raft_config};
 use crate::registry::Registry;
 use crate::request::Command;
 use crate::waiter::Waiter;
@@ -84,6 +87,8 @@ pub(crate) struct Group {
     election_deadline: MonoTime,
     /// The wait that was drawn last.
     election_wait: Duration,
+    /// Whether it campaigns as soon as it may.
+    hurries: bool,
     promise: Promise,
     /// The newest round accepted from a leader, and its term.
     accepted: (u64, u64),
@@ -98,6 +103,12 @@ pub(crate) struct Group {
     waiting: usize,
     reads: VecDeque<Read>,
     change: Option<change::PendingChange>,
+    /// The transfer of its leadership that this leader has begun.
+    transfer: Option<transfer::Transfer>,
+    /// What became of such a transfer is not known yet.
+    succession: Option<transfer::Succession>,
+    /// What lets this member campaign at the wish of the leader that it followed.
+    exemption: Option<Exemption>,
     /// When the snapshot on its way to a member was sent.
     snapshots_sent: BTreeMap<MemberId, MonoTime>,
     /// Snapshots that members were offered.
@@ -107,8 +118,10 @@ pub(crate) struct Group {
     /// Not before this time its missing pieces are asked for again.
     pieces_due: MonoTime,
     removed: bool,
-    /// Whether raft must be built anew with the settings that a first snapshot brought.
+    /// Whether the timers must be started anew because the settings have changed.
     config_is_new: bool,
+    /// Whether the membership was changed beside the log since the last snapshot.
+    membership_forced: bool,
     /// Whether its turn must be finished.
     touched: bool,
 }
@@ -157,7 +170,7 @@ impl Group {
         applied: u64,
         turn: &mut Turn<'_>,
     ) -> Self {
-        let raft_config = raft_config(member, &config, applied);
+        let raft_config = raft_config(member, applied);
         let raw = RawNode::new(&raft_config, log, &bridge()).expect("the configuration is validated before");
         let mut group = Self {
             id,
@@ -172,6 +185,7 @@ impl Group {
             next_tick: turn.now,
             election_deadline: turn.now,
             election_wait: Duration::ZERO,
+            hurries: false,
             promise: Promise::default(),
             accepted: (0, 0),
             rounds: Rounds::default(),
@@ -183,12 +197,16 @@ impl Group {
             waiting: 0,
             reads: VecDeque::new(),
             change: None,
+            transfer: None,
+            succession: None,
+            exemption: None,
             snapshots_sent: BTreeMap::new(),
             outgoing: BTreeMap::new(),
             incoming_snapshot: None,
             pieces_due: MonoTime::ZERO,
             removed: false,
             config_is_new: false,
+            membership_forced: false,
             touched: false,
         };
         group.plan_tick(turn.now);
@@ -242,11 +260,13 @@ impl Group {
                 tracing::info!(group = %self.id, member = %self.member, "this member was removed while it was away");
                 self.removed = true;
             }
-            Body::Vote { .. } if self.promise.runs(turn.now) => {
+            // Without its state a member may have forgotten a vote or a promise.
+            Body::Vote { .. } | Body::TransferVote { .. } if self.machine.is_none() => {}
+            Body::Vote { .. } if self.promise.withholds(turn.now, None, self.accepted) => {
                 tracing::debug!(group = %self.id, candidate = %message.from, "a vote is withheld: a promise runs");
             }
-            // Without its state a member may have forgotten a vote or a promise.
-            Body::Vote { .. } if self.machine.is_none() => {}
+            Body::TransferVote { .. } => self.receive_transfer_vote(turn, message),
+            Body::TransferNow { round } => self.receive_transfer(turn, message, round),
             Body::Vote { pre, .. } => self.receive_vote(turn, message, pre),
             Body::Beat { round, promise_ms, .. } => self.receive_beat(turn, message, round, promise_ms),
             Body::Append { .. } | Body::Snapshot { .. } => {
@@ -328,53 +348,17 @@ impl Group {
         }
     }
 
-    /// Takes in a command; it is proposed when the turn ends.
-    pub(crate) fn command(&mut self, turn: &mut Turn<'_>, command: Command, waiter: Waiter<CommandResult>) {
-        if let Err(refusal) = self.admit(turn, &command) {
-            turn.out.command(waiter, Err(refusal));
-            return;
-        }
-        self.waiting += 1;
-        self.incoming_bytes += command.payload.len();
-        self.incoming.push((command, waiter));
-    }
-
-    fn admit(&self, turn: &Turn<'_>, command: &Command) -> Result<(), CommandError> {
-        if self.leading.is_none() {
-            return Err(NotApplied::NotLeader { group: self.id, leader: self.leader_node() }.into());
-        }
-        if self.waiting >= turn.limits.group_waiting_max {
-            return Err(NotApplied::Overloaded { retry_after_ms: RETRY_AFTER_MS }.into());
-        }
-        let (bytes, limit_bytes) = (command.payload.len() as u64, self.config.command_bytes_max);
-        if bytes > limit_bytes {
-            return Err(NotApplied::TooLarge { bytes, limit_bytes }.into());
-        }
-        self.admit_window(turn, command)?;
-        if command.acknowledged > command.sequence {
-            let text = format!("command {} acknowledges {}", command.sequence, command.acknowledged);
-            return Err(NotApplied::Malformed(text).into());
-        }
-        Ok(())
-    }
-
-    /// A command outside its window would be refused when it is applied. It is refused before it is proposed, so that
-    /// a leader whose clock is far ahead puts its stamp on nothing: stamped time never goes back.
-    fn admit_window(&self, turn: &Turn<'_>, command: &Command) -> Result<(), CommandError> {
-        let stamp_ms = self.machine.as_ref().map_or(0, Machine::stamp_ms).max(turn.wall_ms);
-        if command.retry_until_ms < stamp_ms {
-            return Err(Unknown::Expired { late_ms: stamp_ms - command.retry_until_ms }.into());
-        }
-        Ok(())
-    }
-
     /// The clock has reached [`next_tick`](Self::next_tick).
     pub(crate) fn tick(&mut self, turn: &mut Turn<'_>) {
         if turn.now >= self.next_tick {
             self.plan_tick(turn.now);
-            self.raw.tick();
+            if !self.spares_heartbeat(turn.now) {
+                self.raw.raft.election_elapsed += parts_a_heartbeat(&self.config) - 1;
+                self.raw.tick();
+            }
             self.retry_snapshots(turn);
             self.press_for_pieces(turn);
+            self.watch_transfer(turn);
         }
         self.campaign_if_due(turn);
     }
@@ -410,65 +394,12 @@ impl Group {
                 return Ok(());
             }
             self.note_role(turn);
+            self.adopt_config(turn);
         }
-        self.adopt_config(turn);
+        self.watch_transfer(turn);
+        self.watch_succession(turn);
         self.serve_reads(turn);
         self.compact(turn)
-    }
-
-    fn propose(&mut self, turn: &mut Turn<'_>) {
-        if self.incoming.is_empty() {
-            return;
-        }
-        let incoming = std::mem::take(&mut self.incoming);
-        let bytes = std::mem::take(&mut self.incoming_bytes);
-        let Some(term) = self.leading else {
-            let leader = self.leader_node();
-            self.waiting -= incoming.len();
-            for (_, waiter) in incoming {
-                let refusal = NotApplied::NotLeader { group: self.id, leader };
-                turn.out.command(waiter, Err(refusal.into()));
-            }
-            return;
-        };
-        let mut message = Message { from: self.member.0, ..Message::default() };
-        message.set_msg_type(MessageType::MsgPropose);
-        let mut waiters = Vec::new();
-        for (commands, group_waiters) in split_into_entries(incoming, bytes, turn) {
-            let body = EntryBody::Commands(Commands { stamp_ms: turn.wall_ms, commands });
-            message.mut_entries().push(Entry { data: crate::data::encode(&body), ..Entry::default() });
-            waiters.push(group_waiters);
-        }
-        let first = self.raw.raft.raft_log.last_index() + 1;
-        match self.raw.raft.step(message) {
-            Ok(()) => {
-                for (index, waiters) in (first..).zip(waiters) {
-                    self.proposals.push_back(Proposal { term, index, waiters });
-                }
-            }
-            Err(error) => {
-                tracing::debug!(group = %self.id, %error, "raft did not take a proposal");
-                for waiter in waiters.into_iter().flatten() {
-                    self.waiting -= 1;
-                    let refusal = NotApplied::Overloaded { retry_after_ms: RETRY_AFTER_MS };
-                    turn.out.command(waiter, Err(refusal.into()));
-                }
-            }
-        }
-    }
-
-    /// A member that joined knew no settings until its first snapshot came; raft has no setter for its timeouts.
-    fn adopt_config(&mut self, turn: &mut Turn<'_>) {
-        if !std::mem::take(&mut self.config_is_new) {
-            return;
-        }
-        let applied = self.raw.raft.raft_log.applied;
-        let raft_config = raft_config(self.member, &self.config, applied);
-        let log = std::mem::take(self.raw.mut_store());
-        self.raw =
-            RawNode::new(&raft_config, log, &bridge()).expect("the founder validated the configuration");
-        self.plan_tick(turn.now);
-        self.draw_election_deadline(turn);
     }
 
     /// Sends raft's messages, with what the lease adds to them.
@@ -486,11 +417,18 @@ impl Group {
                         continue;
                     }
                 }
+                MessageType::MsgTimeoutNow if !self.may_send_transfer(turn.now, message.to, message.term) => {
+                    continue;
+                }
                 _ => {}
             }
             let accepted_round = if self.accepted.0 == message.term { self.accepted.1 } else { 0 };
-            let lease =
-                LeaseFields { round: turn.now.nanos(), promise_ms: self.config.promise_ms, accepted_round };
+            let lease = LeaseFields {
+                round: turn.now.nanos(),
+                promise_ms: self.config.promise_ms,
+                accepted_round,
+                exemption: self.exemption,
+            };
             if let Some(message) = convert::to_wire(self.id, message, lease)
                 && let Some(node) = self.node_of(message.to)
             {
@@ -519,11 +457,15 @@ impl Group {
         if leading == self.leading {
             return;
         }
-        if self.leading.is_some() {
+        if let Some(term) = self.leading {
             self.give_up(turn, &Unknown::LeaderChanged(self.id));
+            self.await_successor(term);
         }
         self.leading = leading;
         self.serving = false;
+        if let Some(machine) = &mut self.machine {
+            machine.set_leads(leading.is_some());
+        }
         self.rounds.reset();
         self.snapshots_sent.clear();
         self.outgoing.clear();
@@ -543,7 +485,8 @@ impl Group {
                 turn.out.command(waiter, Err(why.clone().into()));
             }
         }
-        let leader = self.leader_node().filter(|_| self.raw.raft.state != StateRole::Leader);
+        let successor = self.successor().and_then(|member| self.node_of(member));
+        let leader = self.leader_node().filter(|_| self.raw.raft.state != StateRole::Leader).or(successor);
         let refusal = NotApplied::NotLeader { group: self.id, leader };
         for (_, waiter) in self.incoming.drain(..) {
             turn.out.command(waiter, Err(CommandError::NotApplied(refusal.clone())));
@@ -562,32 +505,6 @@ impl Group {
     pub(crate) fn stop(mut self, turn: &mut Turn<'_>) {
         self.give_up(turn, &Unknown::Stopped(self.id));
         self.give_up_founding(turn);
+        self.drop_transfer(turn);
     }
-}
-
-/// Cuts what came in into entries of bounded size.
-fn split_into_entries(
-    incoming: Vec<(Command, Waiter<CommandResult>)>,
-    bytes: usize,
-    turn: &Turn<'_>,
-) -> Vec<(Vec<Command>, Vec<Waiter<CommandResult>>)> {
-    let (commands_max, bytes_max) = (turn.limits.entry_commands_max, turn.limits.entry_bytes_max);
-    if incoming.len() <= commands_max && bytes <= bytes_max {
-        return vec![incoming.into_iter().unzip()];
-    }
-    let mut entries = Vec::new();
-    let mut current = (Vec::new(), Vec::new());
-    let mut current_bytes = 0;
-    for (command, waiter) in incoming {
-        let size = command.payload.len();
-        if !current.0.is_empty() && (current.0.len() >= commands_max || current_bytes + size > bytes_max) {
-            entries.push(std::mem::take(&mut current));
-            current_bytes = 0;
-        }
-        current_bytes += size;
-        current.0.push(command);
-        current.1.push(waiter);
-    }
-    entries.push(current);
-    entries
 }

@@ -68,6 +68,7 @@ impl Group {
         self.accepted.1 = self.accepted.1.max(round);
         // As long a wait as was drawn last, counted from now: a new draw is for new elections.
         self.election_deadline = now + self.election_wait;
+        self.hurries = false;
         true
     }
 

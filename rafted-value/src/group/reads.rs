@@ -58,17 +58,28 @@ impl Group {
         self.rounds.confirmed(self.member, voters.iter().map(MemberId), now)
     }
 
-    /// Whether this leader may answer alone at `now`.
-    pub(super) fn leased(&self, now: MonoTime) -> bool {
+    /// When the lease of this leader ends, or has ended; `None` where it has none to rest on.
+    pub(super) fn lease_end(&self, now: MonoTime) -> Option<MonoTime> {
         let promise = Duration::from_millis(self.config.promise_ms.into());
         let margin = Duration::from_millis(self.config.clock_drift_margin_ms.into());
-        self.confirmed(now).is_some_and(|confirmed| now < lease_end(confirmed, promise, margin))
+        let confirmed = self.confirmed(now).filter(|round| self.rounds.gives_lease(*round))?;
+        self.transfer.is_none().then(|| lease_end(confirmed, promise, margin))
+    }
+
+    /// Whether this leader may answer alone at `now`.
+    pub(super) fn leased(&self, now: MonoTime) -> bool {
+        self.lease_end(now).is_some_and(|end| now < end)
     }
 
     /// Sends a round of heartbeats if queries wait that neither the lease nor a round on its way will confirm.
     pub(super) fn ask_for_confirmation(&mut self, turn: &Turn<'_>) {
         let Some(newest) = self.reads.back().map(|read| read.arrived) else { return };
-        if self.serving && !self.leased(turn.now) && self.rounds.newest() < Some(newest) {
+        // A round of its own would end the exemption of a transfer under way; the next heartbeat will do.
+        if self.serving
+            && self.transfer.is_none()
+            && !self.leased(turn.now)
+            && self.rounds.newest() < Some(newest)
+        {
             self.raw.ping();
         }
     }
@@ -87,7 +98,7 @@ impl Group {
             if (!leased && read.arrived > confirmed) || read.index > applied {
                 break;
             }
-            let answer = machine.query(&read.payload);
+            let answer = machine.answer(&read.payload);
             let read = self.reads.pop_front().expect("there is a front");
             self.waiting -= 1;
             answered += 1;

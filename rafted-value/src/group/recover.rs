@@ -54,7 +54,7 @@ impl Group {
         group.keeper = Keeper::recovered(kept.durability, &kept.vote, kept.place);
         // Whom it promised not to vote, before it went down, nobody knows: it keeps one whole promise, the longest.
         let promise_ms = kept.vote.promise_ms.max(group.config.promise_ms);
-        group.promise.make(turn.now, Duration::from_millis(promise_ms.into()));
+        group.promise.make_blind(turn.now, Duration::from_millis(promise_ms.into()));
         group.campaign_alone();
         tracing::info!(group = %id, member = %group.member, index, last, "recovered from the disk");
         Ok(group)

@@ -1,11 +1,17 @@
 //! A member's view of its group, for people and for the layers above.
 
+use std::time::Duration;
+
 use raft::StateRole;
 
 use super::Group;
 use crate::env::MonoTime;
-use crate::id::MemberId;
+use crate::id::{MemberId, NodeId};
 use crate::status::{GroupStatus, MemberStatus, Role};
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
 
 impl Group {
     /// What this member knows of its group at `now`.
@@ -34,7 +40,21 @@ impl Group {
             config: self.config.clone(),
             durability: self.keeper.level(),
             fenced: None,
+            lease_left_ms: self.lease_end(now).filter(|end| now < *end).map(|end| ms(end.since(now))),
+            promise_left_ms: ms(self.promise.end().since(now)),
+            unresponsive: self.unresponsive(now),
+            transfer_to: self.successor(),
+            change_under_way: self.leading.is_some() && self.change_under_way(),
+            waiting: self.waiting as u64,
         }
+    }
+
+    fn unresponsive(&self, now: MonoTime) -> Vec<NodeId> {
+        let Some(machine) = self.machine.as_ref().filter(|_| self.leading.is_some()) else {
+            return Vec::new();
+        };
+        let silent = machine.nodes().iter().filter(|(member, _)| !self.hears(now, **member));
+        silent.map(|(_, node)| *node).collect()
     }
 
     fn member_statuses(&self) -> Vec<MemberStatus> {

@@ -7,7 +7,11 @@ use bytes::Bytes;
 use raft::eraftpb::{ConfChange, ConfChangeType, Entry, EntryType, Message, MessageType, Snapshot};
 
 use crate::id::{GroupId, MemberId};
+use crate::lease::Exemption;
 use crate::message::{Body, ChangeKind, GroupMessage, MemberChange, WireEntry, WireEntryBody, WireSnapshot};
+
+/// How raft marks a vote that is asked for at the wish of a leader (`CAMPAIGN_TRANSFER`, which it keeps to itself).
+const CAMPAIGN_TRANSFER: &[u8] = b"CampaignTransfer";
 
 /// What our lease adds to raft's heartbeats.
 #[derive(Clone, Copy, Debug)]
@@ -18,10 +22,15 @@ pub(crate) struct LeaseFields {
     pub(crate) promise_ms: u32,
     /// The newest round that this member has accepted from its present leader.
     pub(crate) accepted_round: u64,
+    /// What lets this member ask for votes at the wish of a leader.
+    pub(crate) exemption: Option<Exemption>,
 }
 
 /// raft's message as ours; `None` for kinds that never travel.
 pub(crate) fn to_wire(group: GroupId, mut message: Message, lease: LeaseFields) -> Option<GroupMessage> {
+    let at_leaders_wish = lease.exemption.filter(|exemption| {
+        message.context[..] == *CAMPAIGN_TRANSFER && exemption.term.checked_add(1) == Some(message.term)
+    });
     let body = match message.get_msg_type() {
         MessageType::MsgHeartbeat => {
             Body::Beat { commit: message.commit, round: lease.round, promise_ms: lease.promise_ms }
@@ -42,6 +51,14 @@ pub(crate) fn to_wire(group: GroupId, mut message: Message, lease: LeaseFields) 
             reject: message.reject,
             reject_hint: message.reject_hint,
             request_snapshot: message.request_snapshot,
+        },
+        MessageType::MsgTimeoutNow => Body::TransferNow { round: lease.round },
+        MessageType::MsgRequestVote if at_leaders_wish.is_some() => Body::TransferVote {
+            log_term: message.log_term,
+            index: message.index,
+            commit: message.commit,
+            commit_term: message.commit_term,
+            round: at_leaders_wish.map_or(0, |exemption| exemption.round),
         },
         kind @ (MessageType::MsgRequestVote | MessageType::MsgRequestPreVote) => Body::Vote {
             pre: kind == MessageType::MsgRequestPreVote,
@@ -110,6 +127,14 @@ pub(crate) fn from_wire(message: GroupMessage) -> Option<Message> {
         Body::Snapshot { snapshot } => {
             out.set_msg_type(MessageType::MsgSnapshot);
             out.set_snapshot(snapshot_from_wire(snapshot));
+        }
+        Body::TransferNow { .. } => out.set_msg_type(MessageType::MsgTimeoutNow),
+        Body::TransferVote { log_term, index, commit, commit_term, .. } => {
+            out.set_msg_type(MessageType::MsgRequestVote);
+            (out.log_term, out.index) = (log_term, index);
+            (out.commit, out.commit_term) = (commit, commit_term);
+            // raft's own lease, which counts ticks, must not stand in the way either.
+            out.context = Bytes::from_static(CAMPAIGN_TRANSFER);
         }
         Body::Removed | Body::Offer { .. } | Body::Pull { .. } | Body::Piece { .. } => return None,
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rafted_value::env::{Env, sleep};
-use rafted_value::sim::{NetConfig, Sim, SimDisk, SimEnv};
+use rafted_value::sim::{NetConfig, Sim, SimDisk, SimEnv, SimTask};
 use rafted_value::{
     ClientSession, CommandContext, CommandError, Data, Found, Freshness, GroupCaller, GroupConfig,
     GroupError, GroupId, GroupStatus, Host, HostConfig, MemberId, NodeId, NotApplied, QueryError, Registry,
@@ -90,18 +90,28 @@ pub struct World {
     pub nodes: Vec<Node>,
     pub config: GroupConfig,
     pub host_config: HostConfig,
+    pub registry: Registry,
 }
 
 impl World {
     /// A simulation without nodes.
     pub fn empty(seed: u64) -> Self {
+        Self::empty_with_registry(seed, Registry::new().with::<Counters>())
+    }
+
+    fn empty_with_registry(seed: u64, registry: Registry) -> Self {
         let sim = Sim::new(seed, NetConfig::default());
         let host_config = HostConfig { loops: 2, ..HostConfig::default() };
-        Self { sim, nodes: Vec::new(), config: GroupConfig::default(), host_config }
+        Self { sim, nodes: Vec::new(), config: GroupConfig::default(), host_config, registry }
     }
 
     pub fn new(seed: u64, nodes: usize) -> Self {
-        let mut world = Self::empty(seed);
+        Self::with_registry(seed, nodes, Registry::new().with::<Counters>())
+    }
+
+    /// Nodes that know these data types and hooks.
+    pub fn with_registry(seed: u64, nodes: usize, registry: Registry) -> Self {
+        let mut world = Self::empty_with_registry(seed, registry);
         for _ in 0..nodes {
             world.start_node();
         }
@@ -111,12 +121,12 @@ impl World {
     /// One group over all nodes, founded on the first.
     pub fn with_group(seed: u64, nodes: usize) -> Self {
         let world = Self::new(seed, nodes);
-        world.grow();
+        world.found_on_all();
         world
     }
 
-    /// One group over all nodes, founded on the first.
-    pub fn grow(&self) {
+    /// The group, founded on the first node and grown over all others.
+    pub fn found_on_all(&self) {
         self.found(0);
         for node in 1..self.nodes.len() {
             self.add_voter(0, node);
@@ -142,7 +152,7 @@ impl World {
             env.transport().set_address(node.id(), &format!("sim:{other}"));
             node.env.transport().set_address(id, &format!("sim:{index}"));
         }
-        let registry = Registry::new().with::<Counters>();
+        let registry = self.registry.clone();
         let open = Host::open(env.clone(), self.host_config.clone(), registry);
         let host = self.run(10 * SECOND, open).unwrap();
         (env, host)
@@ -168,7 +178,7 @@ impl World {
             env.transport().set_address(other.id(), &other.address());
             other.env.transport().set_address(env.transport().local().node, &format!("sim:{index}"));
         }
-        let host = Host::start(env.clone(), self.host_config.clone(), Registry::new().with::<Counters>());
+        let host = Host::start(env.clone(), self.host_config.clone(), self.registry.clone());
         self.nodes.push(Node { env, host, alive: true, disk: None });
         index
     }
@@ -210,6 +220,11 @@ impl World {
         self.sim.run_until(limit, future).expect("it ends in time")
     }
 
+    /// What a task of ours ends with, soon.
+    pub fn end<T: Send + 'static>(&self, task: SimTask<T>) -> T {
+        self.run(5 * SECOND, task).expect("nobody aborts it")
+    }
+
     pub fn kill(&mut self, node: usize) {
         self.sim.kill(&self.nodes[node].env);
         self.nodes[node].alive = false;
@@ -242,6 +257,27 @@ impl World {
             self.sim.run_for(50 * MS);
         }
         panic!("no leader in five seconds");
+    }
+
+    /// The member of the group on a node.
+    pub fn member(&self, node: usize) -> MemberId {
+        self.status(node).member
+    }
+
+    /// Asks the leader's host to hand the leadership over to another node's member, or to keep it.
+    pub fn replace_leader(&self, leader: usize, to: Option<usize>) -> SimTask<Result<(), GroupError>> {
+        self.replace_leader_to(leader, to.map(|node| self.member(node)))
+    }
+
+    pub fn replace_leader_to(&self, leader: usize, to: Option<MemberId>) -> SimTask<Result<(), GroupError>> {
+        let host = self.nodes[leader].host.clone();
+        self.sim.spawn(async move { host.replace_leader(GROUP, to).await })
+    }
+
+    /// The member on a node as the member on another says, for a node that cannot speak.
+    pub fn member_on(&self, asked: usize, node: usize) -> Option<MemberId> {
+        let members = self.status(asked).members;
+        members.iter().find(|member| member.node == self.nodes[node].id()).map(|member| member.member)
     }
 
     pub fn has_member(&self, node: usize) -> bool {

@@ -10,13 +10,16 @@ use parking_lot::Mutex;
 use super::tally::Tally;
 
 /// What is read out, and how the table calls it.
-const NAMES: [(&str, &str); 6] = [
+const NAMES: [(&str, &str); 9] = [
     ("rafted_value_elections_won_total", "elections won"),
     ("rafted_value_snapshots_taken_total", "snapshots taken"),
     ("rafted_value_snapshots_restored_total", "snapshots installed"),
     ("rafted_value_peer_batches_dropped_total", "peer batches dropped"),
     ("rafted_value_reads_leased_total", "reads under a lease"),
     ("rafted_value_reads_confirmed_total", "reads confirmed by a round"),
+    ("rafted_value_transfers_begun_total", "transfers begun"),
+    ("rafted_value_transfers_done_total", "transfers done"),
+    ("rafted_value_transfers_timed_out_total", "transfers timed out"),
 ];
 
 /// Counts in memory; gauges and histograms are dropped.

@@ -28,6 +28,8 @@ impl Run<'_> {
             Kind::Drift => self.drift(),
             Kind::Wall => self.move_wall_clock(),
             Kind::Churn => self.churn(),
+            Kind::Transfer => self.transfer(),
+            Kind::Configure => self.configure(),
         }
         Ok(())
     }
@@ -43,7 +45,7 @@ impl Run<'_> {
         self.rng.below(self.cluster.places.len() as u64) as usize
     }
 
-    fn length(&mut self) -> Duration {
+    pub(super) fn length(&mut self) -> Duration {
         let length_max = self.plan.faults.length_max;
         self.rng.duration(ms(1), length_max)
     }
@@ -86,8 +88,10 @@ impl Run<'_> {
         match end {
             End::Politely if !life.paused => {
                 let host = life.host.clone();
-                let _: Option<()> = self.cluster.sim.run_until(ms(50), async move { host.shutdown().await });
-                self.count("stops");
+                // It hands its leaderships over first, and its disk is closed.
+                let limit = self.plan.host.handover_max + ms(200);
+                let stopped = self.cluster.sim.run_until(limit, async move { host.shutdown().await });
+                self.count(if stopped.is_some() { "stops" } else { "stops that took too long" });
             }
             End::Process | End::Politely => self.count("kills"),
             End::Power => self.count("losses of power"),
@@ -152,7 +156,7 @@ impl Run<'_> {
         self.partition(left, right, length);
     }
 
-    fn partition(&mut self, left: Vec<String>, right: Vec<String>, length: Duration) {
+    pub(super) fn partition(&mut self, left: Vec<String>, right: Vec<String>, length: Duration) {
         self.note(&format!("cut {left:?} off {right:?} for {length:?}"));
         self.cluster.sim.partition(&left, &right);
         self.after(length, Event::Mend(left, right));
@@ -176,7 +180,7 @@ impl Run<'_> {
     }
 
     /// The addresses of all places, and of the clients where asked.
-    fn addresses(&self, with_clients: bool) -> Vec<String> {
+    pub(super) fn addresses(&self, with_clients: bool) -> Vec<String> {
         let places = self.cluster.places.iter().map(|place| place.address.clone());
         let clients = self.clients.iter().map(|client| client.env.address().to_owned());
         places.chain(clients.filter(|_| with_clients)).collect()

@@ -7,6 +7,7 @@ mod faults;
 mod invariants;
 mod lists;
 mod operator;
+mod orders;
 mod plan;
 mod quorum;
 mod run;

@@ -216,6 +216,6 @@ async fn take(host: &Host, group: GroupId, step: Step) -> Result<(), GroupError>
     match step {
         Step::Add(node) => host.add_learner(group, node).await.map(drop),
         Step::Promote(member) => host.promote(group, member).await,
-        Step::Remove(member) => host.remove_member(group, member).await,
+        Step::Remove(member) => host.remove_member(group, member).await.map(drop),
     }
 }

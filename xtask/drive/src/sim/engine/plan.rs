@@ -108,9 +108,11 @@ pub(super) enum Kind {
     Drift,
     Wall,
     Churn,
+    Transfer,
+    Configure,
 }
 
-const KINDS: [Kind; 13] = [
+const KINDS: [Kind; 15] = [
     Kind::Kill,
     Kind::Stop,
     Kind::PowerLoss,
@@ -124,6 +126,8 @@ const KINDS: [Kind; 13] = [
     Kind::Drift,
     Kind::Wall,
     Kind::Churn,
+    Kind::Transfer,
+    Kind::Configure,
 ];
 
 /// One of `items`, all equally likely.
@@ -181,7 +185,7 @@ impl Plan {
 
 /// How far off true time each of two clocks may run so that a promise on one outlasts a lease on the other, in parts
 /// per million: `(promise - margin) / (1 - d) <= promise / (1 + d)`.
-fn drift_covered_ppm(config: &GroupConfig) -> u32 {
+pub(super) fn drift_covered_ppm(config: &GroupConfig) -> u32 {
     let (promise, margin) = (u64::from(config.promise_ms), u64::from(config.clock_drift_margin_ms));
     if margin >= promise {
         return 100_000;
@@ -196,7 +200,8 @@ impl GroupPlan {
     }
 }
 
-fn draw_group_config(rng: &mut SimRng) -> GroupConfig {
+/// The settings of a group.
+pub(super) fn draw_group_config(rng: &mut SimRng) -> GroupConfig {
     let heartbeat_ms = one_of(rng, &[10, 20, 50]);
     let promise_ms = heartbeat_ms * one_of(rng, &[1, 2, 4, 8]);
     let clock_drift_margin_ms = one_of(rng, &[promise_ms / 20, promise_ms / 10, promise_ms / 2, promise_ms]);
@@ -245,6 +250,7 @@ fn draw_host(rng: &mut SimRng) -> HostConfig {
         group_waiting_max: one_of(rng, &[4, 65_536, 65_536]),
         uninitialised_max: ms(one_of(rng, &[2_000, 60_000])),
         snapshot_retry: ms(one_of(rng, &[300, 2_000, 10_000])),
+        handover_max: ms(one_of(rng, &[0, 50, 1_000])),
         store: draw_store(rng),
         ..HostConfig::default()
     }

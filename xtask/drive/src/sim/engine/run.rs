@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rafted_value::NodeId;
 use rafted_value::sim::{ClockConfig, NetConfig, Sim, SimRng};
+use rafted_value::{MemberId, NodeId};
 
 use super::client::{Client, Surroundings};
 use super::cluster::Cluster;
@@ -53,6 +53,8 @@ pub(super) enum Event {
     Calm,
     /// A node starts at a place, from the disk that is there if any.
     Return(usize),
+    /// The node at a place is told to whom a group's leadership should go; `None` takes the last order back.
+    Order(usize, u64, Option<MemberId>),
 }
 
 impl<'a> Run<'a> {
@@ -216,6 +218,7 @@ impl<'a> Run<'a> {
             }
             Event::Mend(left, right) => self.cluster.sim.heal_between(&left, &right),
             Event::Calm => self.cluster.sim.set_net_config(NetConfig::default()),
+            Event::Order(place, group, to) => self.order(place, group, to),
             Event::Return(place) => {
                 if self.cluster.places[place].life.is_none() {
                     let storage = self.cluster.places[place].storage.is_some();

@@ -82,6 +82,12 @@ pub(super) fn sighting(node: u64, member: u64) -> Sighting {
         config: GroupConfig::default(),
         durability: rafted_value::Durability::Memory,
         fenced: None,
+        lease_left_ms: None,
+        promise_left_ms: 0,
+        unresponsive: Vec::new(),
+        transfer_to: None,
+        change_under_way: false,
+        waiting: 0,
     };
     Sighting { node: NodeId(node), status }
 }

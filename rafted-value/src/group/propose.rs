@@ -1,0 +1,122 @@
+//! Commands on their way into the log: admitted, gathered for a turn, and proposed together.
+
+use raft::eraftpb::{Entry, Message, MessageType};
+
+use super::machine::Machine;
+use super::{CommandResult, Group, Proposal, RETRY_AFTER_MS, Turn};
+use crate::entry::{Commands, EntryBody};
+use crate::error::{CommandError, NotApplied, Unknown};
+use crate::request::Command;
+use crate::waiter::Waiter;
+
+impl Group {
+    /// Takes in a command; it is proposed when the turn ends.
+    pub(crate) fn command(&mut self, turn: &mut Turn<'_>, command: Command, waiter: Waiter<CommandResult>) {
+        if let Err(refusal) = self.admit(turn, &command) {
+            turn.out.command(waiter, Err(refusal));
+            return;
+        }
+        self.waiting += 1;
+        self.incoming_bytes += command.payload.len();
+        self.incoming.push((command, waiter));
+    }
+
+    fn admit(&self, turn: &Turn<'_>, command: &Command) -> Result<(), CommandError> {
+        if self.leading.is_none() {
+            return Err(NotApplied::NotLeader { group: self.id, leader: self.leader_node() }.into());
+        }
+        if self.waiting >= turn.limits.group_waiting_max {
+            return Err(NotApplied::Overloaded { retry_after_ms: RETRY_AFTER_MS }.into());
+        }
+        let (bytes, limit_bytes) = (command.payload.len() as u64, self.config.command_bytes_max);
+        if bytes > limit_bytes {
+            return Err(NotApplied::TooLarge { bytes, limit_bytes }.into());
+        }
+        self.admit_window(turn, command)?;
+        if command.acknowledged > command.sequence {
+            let text = format!("command {} acknowledges {}", command.sequence, command.acknowledged);
+            return Err(NotApplied::Malformed(text).into());
+        }
+        Ok(())
+    }
+
+    /// A command outside its window would be refused when it is applied. It is refused before it is proposed, so that
+    /// a leader whose clock is far ahead puts its stamp on nothing: stamped time never goes back.
+    fn admit_window(&self, turn: &Turn<'_>, command: &Command) -> Result<(), CommandError> {
+        let stamp_ms = self.machine.as_ref().map_or(0, Machine::stamp_ms).max(turn.wall_ms);
+        if command.retry_until_ms < stamp_ms {
+            return Err(Unknown::Expired { late_ms: stamp_ms - command.retry_until_ms }.into());
+        }
+        Ok(())
+    }
+
+    /// Puts what came in into the log, or answers whoever sent it.
+    pub(super) fn propose(&mut self, turn: &mut Turn<'_>) {
+        // During a transfer raft drops what is proposed. It waits here until the transfer is over, one way or the other.
+        if self.incoming.is_empty() || self.transfer.is_some() {
+            return;
+        }
+        let incoming = std::mem::take(&mut self.incoming);
+        let bytes = std::mem::take(&mut self.incoming_bytes);
+        let Some(term) = self.leading else {
+            let leader = self.leader_node();
+            self.waiting -= incoming.len();
+            for (_, waiter) in incoming {
+                let refusal = NotApplied::NotLeader { group: self.id, leader };
+                turn.out.command(waiter, Err(refusal.into()));
+            }
+            return;
+        };
+        let mut message = Message { from: self.member.0, ..Message::default() };
+        message.set_msg_type(MessageType::MsgPropose);
+        let mut waiters = Vec::new();
+        for (commands, group_waiters) in split_into_entries(incoming, bytes, turn) {
+            let body = EntryBody::Commands(Commands { stamp_ms: turn.wall_ms, commands });
+            message.mut_entries().push(Entry { data: crate::data::encode(&body), ..Entry::default() });
+            waiters.push(group_waiters);
+        }
+        let first = self.raw.raft.raft_log.last_index() + 1;
+        match self.raw.raft.step(message) {
+            Ok(()) => {
+                for (index, waiters) in (first..).zip(waiters) {
+                    self.proposals.push_back(Proposal { term, index, waiters });
+                }
+            }
+            Err(error) => {
+                tracing::debug!(group = %self.id, %error, "raft did not take a proposal");
+                for waiter in waiters.into_iter().flatten() {
+                    self.waiting -= 1;
+                    let refusal = NotApplied::Overloaded { retry_after_ms: RETRY_AFTER_MS };
+                    turn.out.command(waiter, Err(refusal.into()));
+                }
+            }
+        }
+    }
+}
+
+/// Cuts what came in into entries of bounded size.
+fn split_into_entries(
+    incoming: Vec<(Command, Waiter<CommandResult>)>,
+    bytes: usize,
+    turn: &Turn<'_>,
+) -> Vec<(Vec<Command>, Vec<Waiter<CommandResult>>)> {
+    let (commands_max, bytes_max) = (turn.limits.entry_commands_max, turn.limits.entry_bytes_max);
+    if incoming.len() <= commands_max && bytes <= bytes_max {
+        return vec![incoming.into_iter().unzip()];
+    }
+    let mut entries = Vec::new();
+    let mut current = (Vec::new(), Vec::new());
+    let mut current_bytes = 0;
+    for (command, waiter) in incoming {
+        let size = command.payload.len();
+        if !current.0.is_empty() && (current.0.len() >= commands_max || current_bytes + size > bytes_max) {
+            entries.push(std::mem::take(&mut current));
+            current_bytes = 0;
+        }
+        current_bytes += size;
+        current.0.push(command);
+        current.1.push(waiter);
+    }
+    entries.push(current);
+    entries
+}

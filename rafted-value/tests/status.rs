@@ -1,0 +1,49 @@
+//! What members say of themselves.
+
+mod support;
+
+use rafted_value::{GroupStatus, Role};
+use support::{MS, SECOND, World};
+
+#[test]
+fn a_leader_says_how_long_its_lease_lasts_and_who_is_silent() {
+    let mut world = World::with_group(1, 3);
+    world.sim.run_for(SECOND);
+    let leader = world.leader();
+    let silent = (leader + 1) % 3;
+    let status = world.status(leader);
+    let left = status.lease_left_ms.expect("it has a lease");
+    assert!((100..=180).contains(&left), "{left} of a promise of 200 ms less the margin");
+    assert!(status.unresponsive.is_empty());
+    assert_eq!(status.promise_left_ms, 0);
+    let follower = world.status(silent);
+    assert_eq!((follower.role, follower.lease_left_ms), (Role::Follower, None));
+    assert!((100..=200).contains(&follower.promise_left_ms), "{follower:?}");
+    let node = world.nodes[silent].id();
+    world.kill(silent);
+    world.sim.run_for(3 * SECOND);
+    assert_eq!(world.status(leader).unresponsive, [node]);
+}
+
+#[test]
+fn a_leader_says_to_whom_its_leadership_is_on_its_way() {
+    let world = World::with_group(2, 3);
+    world.sim.run_for(SECOND);
+    let leader = world.leader();
+    let slow = (leader + 1) % 3;
+    let member = world.member_on(leader, slow);
+    world.sim.pause(&world.nodes[slow].env);
+    let moving = world.replace_leader_to(leader, member);
+    world.sim.run_for(10 * MS);
+    let status = world.status(leader);
+    assert_eq!((status.transfer_to, status.lease_left_ms, status.leased), (member, None, false));
+    drop(moving);
+}
+
+#[test]
+fn a_status_travels() {
+    let world = World::with_group(3, 3);
+    let status = world.status(world.leader());
+    let bytes = rafted_value::encode(&status);
+    assert_eq!(postcard::from_bytes::<GroupStatus>(&bytes), Ok(status));
+}
