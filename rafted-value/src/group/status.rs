@@ -32,7 +32,8 @@ impl Group {
             leased: self.leased(now),
             members: self.member_statuses(),
             commit_index: raft.raft_log.committed,
-            applied_index: raft.raft_log.applied,
+            // raft counts a snapshot as applied once the disk has it.
+            applied_index: raft.raft_log.applied.max(self.raw.store().snapshot_index()),
             last_index: raft.raft_log.last_index(),
             snapshot_index: self.raw.store().snapshot_index(),
             log_bytes: self.raw.store().bytes(),
