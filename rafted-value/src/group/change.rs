@@ -5,6 +5,7 @@ use std::time::Duration;
 use raft::StateRole;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 
+use super::keep::Settled;
 use super::machine::Machine;
 use super::{Group, Turn};
 use crate::config::GroupConfig;
@@ -249,7 +250,11 @@ impl Group {
             let pending = self.change.take().expect("it is there");
             let same = pending.index == entry.index && pending.term == entry.term;
             let answer = if same { Ok(pending.member) } else { Err(GroupError::Unknown(self.id)) };
-            turn.out.member(pending.waiter, answer);
+            let settled = Settled { waiter: pending.waiter, answer };
+            return self.keep_change(turn, entry.index, Some(settled));
+        }
+        if entry.get_entry_type() != EntryType::EntryNormal {
+            self.keep_change(turn, entry.index, None);
         }
     }
 

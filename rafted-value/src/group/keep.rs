@@ -9,6 +9,9 @@
 //! of the membership only once the one before it is applied, so a log that holds a change knows that the one before is
 //! committed; and raft refuses to campaign while a committed change is not applied. A restarted member can thus be one
 //! change behind at most, and any two majorities one change apart meet.
+//!
+//! A leader tells nobody that a change is committed before its own disk knows it. A member that was removed ends when it
+//! hears of it, and a leader that has forgotten it by then would ask for its vote for ever.
 
 use std::collections::VecDeque;
 
@@ -30,6 +33,8 @@ const SNAPSHOT_INLINE_MAX: usize = 64 << 10;
 pub(super) struct Keeper {
     level: Durability,
     stage: Stage,
+    /// The number of the newest `Ready`.
+    newest: u64,
     /// Readies that are not on the disk yet, in order.
     on_their_way: VecDeque<OnItsWay>,
     /// The newest term of which it is known that the disk has it.
@@ -42,6 +47,8 @@ pub(super) struct Keeper {
     snapshot: Option<KeptSnapshot>,
     /// A snapshot of our own that is being written to its file.
     writing: Option<Snapshot>,
+    /// The newest commit index that others may be told, while the disk does not know of a change after it.
+    commit_cap: Option<u64>,
     /// Who waits for the beginning: of the group, or of a member whose group was changed by force.
     founder: Option<Waiter<Result<MemberId, GroupError>>>,
 }
@@ -66,6 +73,16 @@ struct OnItsWay {
     recorded: bool,
     /// Whether it starts the member over.
     restored: bool,
+    /// Whether with it the disk learns that a change of the membership is committed.
+    commits: bool,
+    /// Who is told of that.
+    change: Option<Settled>,
+}
+
+/// A change of the membership that was applied, and who waits for it, with the answer.
+pub(super) struct Settled {
+    pub(super) waiter: Waiter<Result<MemberId, GroupError>>,
+    pub(super) answer: Result<MemberId, GroupError>,
 }
 
 /// What one `Ready` brought that must be kept.
@@ -84,12 +101,14 @@ impl Keeper {
         Self {
             level: Durability::Memory,
             stage: Stage::Nothing,
+            newest: 0,
             on_their_way: VecDeque::new(),
             kept_term: 0,
             promise_ms: 0,
             promise_grew: false,
             snapshot: None,
             writing: None,
+            commit_cap: None,
             founder: None,
         }
     }
@@ -219,6 +238,7 @@ impl Group {
         let messages = self.send_what_may_go(turn, messages);
         let Brought { number, must_sync, restored, entries } = brought;
         let term = self.raw.store().hard_state().term;
+        self.keeper.newest = number;
         let new = must_sync || !entries.is_empty() || self.keeper.promise_grew;
         let written = new && self.keeper.level != Durability::Memory;
         let installs = matches!(self.keeper.stage, Stage::Installing { .. });
@@ -228,7 +248,15 @@ impl Group {
             self.raw.on_persist_ready(number);
             return;
         }
-        self.keeper.on_their_way.push_back(OnItsWay { number, term, messages, recorded, restored });
+        self.keeper.on_their_way.push_back(OnItsWay {
+            number,
+            term,
+            messages,
+            recorded,
+            restored,
+            commits: false,
+            change: None,
+        });
         if restored {
             self.begin_to_keep(turn);
         } else if written && !installs {
@@ -253,6 +281,36 @@ impl Group {
             entries: entries.iter().cloned().map(entry_to_wire).collect(),
         };
         turn.out.keep(record, Some(Ack { group: self.id, member: self.member, number, sync }));
+    }
+
+    /// A change of the membership at `index` is applied: the disk is to know that it is committed before anybody else is
+    /// told, and whoever waits for it.
+    pub(super) fn keep_change(&mut self, turn: &mut Turn<'_>, index: u64, change: Option<Settled>) {
+        let waits =
+            self.keeper.is_slow() && self.keeper.level != Durability::Memory && self.leading.is_some();
+        if !waits {
+            if let Some(Settled { waiter, answer }) = change {
+                turn.out.member(waiter, answer);
+            }
+            return;
+        }
+        debug_assert!(self.raw.store().hard_state().commit >= index, "an applied change is committed");
+        let cap = index - 1;
+        self.keeper.commit_cap = Some(self.keeper.commit_cap.map_or(cap, |known| known.min(cap)));
+        // The `Ready` that brought it goes into the same batch of records, and is acknowledged with it.
+        let (number, term) = (self.keeper.newest, self.raw.store().hard_state().term);
+        let messages = Vec::new();
+        let ready =
+            OnItsWay { number, term, messages, recorded: true, restored: false, commits: true, change };
+        self.keeper.on_their_way.push_back(ready);
+        if !matches!(self.keeper.stage, Stage::Installing { .. }) {
+            self.write_append(turn, number, &[]);
+        }
+    }
+
+    /// The newest commit index that others may be told.
+    pub(super) fn commit_cap(&self) -> Option<u64> {
+        self.keeper.commit_cap
     }
 
     /// Acknowledgements of a leader's beats promise nothing that the disk must know, if it knows their term: a slow disk
@@ -291,6 +349,13 @@ impl Group {
             let first = self.keeper.on_their_way.pop_front().expect("there is a front");
             newest = Some(first.number);
             self.keeper.kept_term = first.term;
+            if first.commits {
+                let more = self.keeper.on_their_way.iter().any(|ready| ready.commits);
+                self.keeper.commit_cap = self.keeper.commit_cap.filter(|_| more);
+            }
+            if let Some(Settled { waiter, answer }) = first.change {
+                turn.out.member(waiter, answer);
+            }
             self.send(turn, first.messages);
         }
         if let Some(newest) = newest {
@@ -403,8 +468,9 @@ impl Group {
         waiter: Waiter<Result<MemberId, GroupError>>,
     ) {
         if self.keeper.is_slow() {
-            self.give_up_founding(turn);
-            self.keeper.founder = Some(waiter);
+            if let Some(earlier) = self.keeper.founder.replace(waiter) {
+                turn.out.member(earlier, Err(GroupError::Unknown(self.id)));
+            }
         } else {
             turn.out.member(waiter, Ok(member));
         }
@@ -412,7 +478,9 @@ impl Group {
 
     /// Whoever waits for the beginning is told that nobody knows.
     pub(super) fn give_up_founding(&mut self, turn: &mut Turn<'_>) {
-        if let Some(waiter) = self.keeper.founder.take() {
+        let changes = self.keeper.on_their_way.drain(..).filter_map(|ready| ready.change);
+        let waiters = changes.map(|settled| settled.waiter).chain(self.keeper.founder.take());
+        for waiter in waiters {
             turn.out.member(waiter, Err(GroupError::Unknown(self.id)));
         }
     }

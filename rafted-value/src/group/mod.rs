@@ -323,6 +323,10 @@ impl Group {
         {
             return false;
         }
+        if self.commit_cap().is_some() {
+            // Its removal may be what our own disk does not know yet.
+            return true;
+        }
         // Ids are never used again, and its removal is committed: it can be told for good.
         let term = self.raw.raft.term;
         let notice =
@@ -421,6 +425,9 @@ impl Group {
                     continue;
                 }
                 _ => {}
+            }
+            if let Some(cap) = self.commit_cap() {
+                message.commit = message.commit.min(cap);
             }
             let accepted_round = if self.accepted.0 == message.term { self.accepted.1 } else { 0 };
             let lease = LeaseFields {
