@@ -11,7 +11,8 @@
 //! change behind at most, and any two majorities one change apart meet.
 //!
 //! A leader tells nobody that a change is committed before its own disk knows it. A member that was removed ends when it
-//! hears of it, and a leader that has forgotten it by then would ask for its vote for ever.
+//! hears of it, and a leader that has forgotten it by then would ask for its vote for ever. Followers write it down at
+//! once as well, so that they know it even where the leader does not come back.
 
 use std::collections::VecDeque;
 
@@ -286,17 +287,17 @@ impl Group {
     /// A change of the membership at `index` is applied: the disk is to know that it is committed before anybody else is
     /// told, and whoever waits for it.
     pub(super) fn keep_change(&mut self, turn: &mut Turn<'_>, index: u64, change: Option<Settled>) {
-        let waits =
-            self.keeper.is_slow() && self.keeper.level != Durability::Memory && self.leading.is_some();
-        if !waits {
+        if !self.keeper.is_slow() || self.keeper.level == Durability::Memory {
             if let Some(Settled { waiter, answer }) = change {
                 turn.out.member(waiter, answer);
             }
             return;
         }
         debug_assert!(self.raw.store().hard_state().commit >= index, "an applied change is committed");
-        let cap = index - 1;
-        self.keeper.commit_cap = Some(self.keeper.commit_cap.map_or(cap, |known| known.min(cap)));
+        if self.leading.is_some() {
+            let cap = index - 1;
+            self.keeper.commit_cap = Some(self.keeper.commit_cap.map_or(cap, |known| known.min(cap)));
+        }
         // The `Ready` that brought it goes into the same batch of records, and is acknowledged with it.
         let (number, term) = (self.keeper.newest, self.raw.store().hard_state().term);
         let messages = Vec::new();

@@ -28,7 +28,7 @@ pub(super) struct Cluster {
     registry: Registry,
     views: BTreeMap<(usize, GroupId), Arc<Sighting>>,
     /// Members that wait on the disks of dead nodes, with all they ever acknowledged.
-    asleep: BTreeMap<(usize, GroupId), MemberId>,
+    asleep: BTreeMap<(usize, GroupId), Arc<Sighting>>,
 }
 
 /// A place in the network.
@@ -129,7 +129,7 @@ impl Cluster {
         let keeps = self.places[place].storage.is_some();
         for ((_, group), member) in self.views.iter().filter(|((of, _), _)| *of == place) {
             if keeps && end.spares(member.status.durability) {
-                self.asleep.insert((place, *group), member.status.member);
+                self.asleep.insert((place, *group), member.clone());
             }
         }
         self.views.retain(|(of, _), _| *of != place);
@@ -226,8 +226,13 @@ impl Cluster {
             !sighting.status.data.is_empty() && (kept || !places.contains(&place))
         };
         let left = self.views(group).filter(|(place, sighting)| stays(*place, sighting));
-        let asleep = self.asleep.iter().filter(|((_, of), _)| *of == GroupId(group));
-        left.map(|(_, sighting)| sighting.status.member).chain(asleep.map(|(_, member)| *member)).collect()
+        left.map(|(_, sighting)| sighting).chain(self.asleep(group)).map(|of| of.status.member).collect()
+    }
+
+    /// What the members of a group that wait on disks said last.
+    pub(super) fn asleep(&self, group: u64) -> impl Iterator<Item = &Sighting> {
+        let of_group = self.asleep.iter().filter(move |((_, of), _)| *of == GroupId(group));
+        of_group.map(|(_, sighting)| sighting.as_ref())
     }
 
     /// Whether a member is where its group believes it to be, as far as can be seen.

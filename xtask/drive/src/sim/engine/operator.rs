@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rafted_value::sim::{SimEnv, SimRng};
@@ -9,7 +10,7 @@ use rafted_value::{GroupError, GroupId, Host, MemberId, MemberStatus, NodeId};
 
 use super::cluster::{Cluster, voters_of};
 use super::invariants::Sighting;
-use super::plan::GroupPlan;
+use super::plan::{DiskPlan, GroupPlan};
 use super::quorum::{Memberships, VoterChange, has_majority};
 use super::storage::End;
 use crate::sim::tally::Tally;
@@ -38,8 +39,19 @@ pub(super) struct Operator {
     group: u64,
     voters: usize,
     under_way: Option<UnderWay>,
-    /// Steps that are not known to be in force or never to be, and the highest term known when they ended.
-    uncertain: Vec<(Step, u64)>,
+    /// Steps that are not known to be in force or never to be.
+    uncertain: Vec<Uncertain>,
+    /// How long it takes at most until what all members know is on their disks.
+    settling: Duration,
+}
+
+/// A step whose fate may be known to too few.
+struct Uncertain {
+    step: Step,
+    /// The highest term known when it ended.
+    term: u64,
+    /// Since when all members know that it is in force.
+    known: Option<Duration>,
 }
 
 /// A step that a leader's host was asked for.
@@ -51,8 +63,9 @@ struct UnderWay {
 
 impl Operator {
     /// The operator of a group.
-    pub(super) fn new(group: &GroupPlan) -> Self {
-        Self { group: group.id, voters: group.voters, under_way: None, uncertain: Vec::new() }
+    pub(super) fn new(group: &GroupPlan, disks: Option<&DiskPlan>) -> Self {
+        let settling = disks.map_or(Duration::ZERO, |disks| 12 * disks.sync_max);
+        Self { group: group.id, voters: group.voters, under_way: None, uncertain: Vec::new(), settling }
     }
 
     /// The group it looks after.
@@ -83,7 +96,7 @@ impl Operator {
         }
         // Even one that is done may be known to nobody but a leader that dies in the next moment.
         let terms = cluster.views(self.group).map(|(_, sighting)| sighting.status.term);
-        self.uncertain.push((step, terms.max().unwrap_or(u64::MAX)));
+        self.uncertain.push(Uncertain { step, term: terms.max().unwrap_or(u64::MAX), known: None });
     }
 
     /// Forgets steps that all members know to be in force. What a leader of a later term has not applied when it serves
@@ -97,9 +110,12 @@ impl Operator {
                 views.push(view);
             }
         }
-        self.uncertain.retain(|(step, term)| {
-            let overwritten = leader.status.term > *term && !step.is_known_to(leader);
-            !overwritten && !views.iter().all(|view| step.is_known_to(view))
+        let (now, settling) = (cluster.sim.elapsed(), self.settling);
+        self.uncertain.retain_mut(|of| {
+            let overwritten = leader.status.term > of.term && !of.step.is_known_to(leader);
+            let all_know = views.iter().all(|view| of.step.is_known_to(view));
+            of.known = of.known.or(Some(now)).filter(|_| all_know);
+            !overwritten && of.known.is_none_or(|since| now < since + settling)
         });
     }
 
@@ -109,14 +125,15 @@ impl Operator {
             .leader(self.group)
             .map(|(_, leader)| leader.status.members.iter().map(|member| member.member).collect());
         let mut memberships = Memberships::default();
-        for (_, sighting) in cluster.views(self.group) {
+        let views = cluster.views(self.group).map(|(_, sighting)| sighting);
+        for sighting in views.chain(cluster.asleep(self.group)) {
             // Who was removed and has not heard of it finds no votes any more.
             if current.as_ref().is_none_or(|members| members.contains(&sighting.status.member)) {
                 memberships.add(voters_of(sighting));
             }
         }
         let steps = self.under_way.iter().map(|under_way| under_way.step);
-        for step in steps.chain(self.uncertain.iter().map(|(step, _)| *step)) {
+        for step in steps.chain(self.uncertain.iter().map(|of| of.step)) {
             match step {
                 Step::Add(_) => {}
                 Step::Promote(member) => memberships.perhaps(VoterChange::Gain(member)),

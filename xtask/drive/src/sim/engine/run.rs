@@ -79,7 +79,7 @@ impl<'a> Run<'a> {
             tally: Default::default(),
             complaint: Default::default(),
         });
-        let operators = plan.groups.iter().map(Operator::new).collect();
+        let operators = plan.groups.iter().map(|group| Operator::new(group, plan.disks.as_ref())).collect();
         let mut run = Self {
             plan,
             rng,
