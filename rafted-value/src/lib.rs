@@ -49,4 +49,4 @@ pub use self::request::{Command, Freshness};
 pub use self::status::{GroupStatus, MemberStatus, Role};
 #[doc(hidden)]
 pub use self::store::bench::LogBench;
-pub use self::store::{StoreConfig, StoreError};
+pub use self::store::{StoreConfig, StoreError, node_on};

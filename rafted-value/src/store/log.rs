@@ -119,11 +119,13 @@ impl Log {
         }
         file.truncate(bytes)?;
         file.sync().await?;
+        // What the mark says is not needed goes only when the mark is sure to stay.
+        let mut mark = MarkFile::open(&*disk, mark)?;
+        mark.confirm(salt).await?;
         for leftover in &leftover {
             disk.remove(&segment_file(*leftover))?;
         }
         disk.sync_folder(LOG_FOLDER).await?;
-        let mark = MarkFile::open(&*disk, mark)?;
         let mut log = Self::new(disk, config, salt, mark, file, segments, footprint, newest);
         log.write_mark().await?;
         Ok(OpenedLog { log, groups, torn, strangers })

@@ -104,6 +104,14 @@ impl MarkFile {
         &self.newest
     }
 
+    /// Makes durable what was only read: an earlier life may have ended between the write and the sync of the slot. It
+    /// is written again into its own slot, so that the other one stays whole meanwhile.
+    pub(super) async fn confirm(&mut self, salt: u32) -> Result<(), StoreError> {
+        let slot = SLOT_OFFSETS[(self.counter % 2) as usize];
+        self.file.write_at(slot, &self.newest.write(salt, self.counter))?;
+        Ok(self.file.sync().await?)
+    }
+
     /// Writes `mark` and makes it durable.
     pub(super) async fn write(&mut self, salt: u32, mark: Mark) -> Result<(), StoreError> {
         self.counter += 1;

@@ -32,6 +32,16 @@ pub(crate) use self::state::RecoveredGroup;
 use crate::disk::{Disk, DiskLock};
 use crate::id::{GroupId, MemberId, NodeId};
 
+/// The node that a directory belongs to; `None` for one that no node was started on yet. A node that is to keep its state
+/// must keep its id, which its transport is told before its [`Host`](crate::Host) is opened.
+///
+/// # Errors
+///
+/// When the directory says so in a way that cannot be read.
+pub fn node_on(disk: &dyn Disk) -> Result<Option<NodeId>, StoreError> {
+    Ok(Identity::load(disk)?.map(|identity| identity.node))
+}
+
 /// The storage of one node, open. The directory is locked until it is dropped or closed.
 pub(crate) struct Store {
     /// The log, for the one task that writes it.

@@ -206,3 +206,43 @@ fn segments_that_nobody_needs_are_removed_and_groups_that_hold_them_are_named() 
     assert_eq!(recovered.groups.keys().copied().collect::<Vec<_>>(), [GROUP, idle]);
     assert_eq!(recovered.ended, BTreeMap::from([(gone, MEMBER)]));
 }
+
+/// Segments went by a mark that was read but not durable; power failed, and the mark before it wanted them back.
+#[test]
+fn segments_go_only_by_a_mark_that_is_sure_to_stay() {
+    for seed in 0..40 {
+        let disk = new_disk(seed);
+        let (mut store, _) = open(&disk).unwrap();
+        for index in 1..8 {
+            let (before, vote) = (Place { index, term: 1 }, VoteRecord::default());
+            let base = Record::Base {
+                group: GROUP,
+                member: MEMBER,
+                snapshot: KeptSnapshot::File(SnapshotMeta {
+                    index,
+                    term: 1,
+                    voters: vec![],
+                    learners: vec![],
+                    bytes: 0,
+                    crc: 0,
+                }),
+                vote,
+                before,
+                entries: entries(1, index + 1, index + 9),
+                durability: Durability::Fsync,
+            };
+            write(&mut store, &[base]);
+        }
+        assert!(store.log.size().segments > 2);
+        // The mark that lets the old segments go is written, and its sync fails.
+        disk.fail_syncs(1);
+        done(store.log.reclaim()).unwrap_err();
+        disk.kill();
+        drop(store);
+        let (store, _) = open(&disk).unwrap();
+        drop(store);
+        disk.crash();
+        let (_, recovered) = open(&disk).unwrap();
+        assert_eq!(recovered.groups[&GROUP].entries.back().map(|entry| entry.index), Some(16), "seed {seed}");
+    }
+}
