@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rafted_value::disk::{Disk, RealDisk};
-use rafted_value::env::{Env, RealEnv};
+use rafted_value::env::{RealEnv, sleep};
 use rafted_value::transport::memory::MemoryNetwork;
 use rafted_value::{
     ClientSession, CommandContext, Data, Durability, Found, Freshness, GroupConfig, GroupId, Host,
@@ -55,7 +55,7 @@ async fn sum(host: &Host) -> i64 {
         if let Ok(answer) = host.query(GROUP, Freshness::Latest, encode(&()), LIMIT).await {
             return postcard::from_bytes(&answer).expect("a sum");
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        sleep(host.env().as_ref(), Duration::from_millis(10)).await;
     }
     panic!("nobody leads");
 }
