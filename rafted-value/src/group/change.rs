@@ -246,15 +246,14 @@ impl Group {
 
     /// Tells whoever waits for the change that this entry holds.
     pub(super) fn settle_change(&mut self, turn: &mut Turn<'_>, entry: &Entry) {
-        if self.change.as_ref().is_some_and(|pending| pending.index <= entry.index) {
-            let pending = self.change.take().expect("it is there");
+        let pending = self.change.take_if(|pending| pending.index <= entry.index);
+        let settled = pending.map(|pending| {
             let same = pending.index == entry.index && pending.term == entry.term;
             let answer = if same { Ok(pending.member) } else { Err(GroupError::Unknown(self.id)) };
-            let settled = Settled { waiter: pending.waiter, answer };
-            return self.keep_change(turn, entry.index, Some(settled));
-        }
-        if entry.get_entry_type() != EntryType::EntryNormal {
-            self.keep_change(turn, entry.index, None);
+            Settled { waiter: pending.waiter, answer }
+        });
+        if settled.is_some() || entry.get_entry_type() != EntryType::EntryNormal {
+            self.keep_change(turn, entry.index, settled);
         }
     }
 

@@ -186,13 +186,7 @@ impl Group {
 
     /// Writes the record that all older ones of this member are void with.
     fn write_beginning(&mut self, turn: &mut Turn<'_>) {
-        let file = match &self.keeper.snapshot {
-            Some(KeptSnapshot::File(meta)) if meta.index == self.raw.store().snapshot_index() => {
-                Some(meta.clone())
-            }
-            _ => None,
-        };
-        let record = self.beginning(file);
+        let record = self.beginning();
         let number = self.keeper.on_their_way.back().map_or(0, |last| last.number);
         self.keeper.stage = Stage::Beginning { number, term: self.raw.store().hard_state().term };
         self.keeper.promise_grew = false;
@@ -200,14 +194,17 @@ impl Group {
     }
 
     /// Everything that the disk must know of this member, in one record.
-    fn beginning(&mut self, file: Option<SnapshotMeta>) -> Record {
+    fn beginning(&mut self) -> Record {
         let memory = self.keeper.level == Durability::Memory;
         let log = self.raw.store();
-        let snapshot = match file {
-            Some(meta) => KeptSnapshot::File(meta),
+        let snapshot = match &self.keeper.snapshot {
+            Some(KeptSnapshot::File(meta)) if meta.index == log.snapshot_index() => {
+                KeptSnapshot::File(meta.clone())
+            }
             // A member in memory only has to be remembered, so that it never comes back.
-            None if memory => KeptSnapshot::Nothing,
-            None => KeptSnapshot::Inline(snapshot_to_wire(log.snapshot_ref().clone())),
+            _ if memory => KeptSnapshot::Nothing,
+            // Where the log spoke of a file that turned out damaged, the older one that took its place is written too.
+            _ => KeptSnapshot::Inline(snapshot_to_wire(log.snapshot_ref().clone())),
         };
         let entries = if memory { Vec::new() } else { log.all().cloned().map(entry_to_wire).collect() };
         // A member in memory has no place in the log but its own record.
@@ -435,11 +432,7 @@ impl Group {
         if self.keeper.stage != Stage::Begun {
             return;
         }
-        let file = match &self.keeper.snapshot {
-            Some(KeptSnapshot::File(meta)) => Some(meta.clone()),
-            _ => None,
-        };
-        let record = self.beginning(file);
+        let record = self.beginning();
         turn.out.keep(record, None);
     }
 

@@ -16,16 +16,24 @@ const PAYLOAD: [u8; 64] = [7; 64];
 /// The name in every bench node's certificate besides its own.
 const SERVER_NAME: &str = "127.0.0.1";
 
-/// Serves echoes on a free port until the process ends.
-pub(crate) fn serve(certificates: &Path, name: &str) -> Result<SocketAddr, BoxError> {
-    let chain = vec![CertificateDer::from_pem_file(certificates.join(format!("{name}.pem")))?];
-    let key = PrivateKeyDer::from_pem_file(certificates.join(format!("{name}.key")))?;
+/// A bare quinn endpoint on a free port.
+pub(super) fn bare_server(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<quinn::Endpoint, BoxError> {
     let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
     let config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
-    let endpoint = quinn::Endpoint::server(config, SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    Ok(quinn::Endpoint::server(config, SocketAddr::from(([127, 0, 0, 1], 0)))?)
+}
+
+/// Serves echoes on a free port until the process ends.
+pub(crate) fn serve(certificates: &Path, name: &str) -> Result<SocketAddr, BoxError> {
+    let chain = vec![CertificateDer::from_pem_file(certificates.join(format!("{name}.pem")))?];
+    let key = PrivateKeyDer::from_pem_file(certificates.join(format!("{name}.key")))?;
+    let endpoint = bare_server(chain, key)?;
     let address = endpoint.local_addr()?;
     tokio::spawn(async move {
         while let Some(incoming) = endpoint.accept().await {

@@ -12,7 +12,7 @@ use batched_comm::{
     ServiceId,
 };
 use bytes::Bytes;
-use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::crypto::rustls::QuicClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::runtime::Runtime;
@@ -201,12 +201,7 @@ fn serve_bare(authority: &CertificateAuthority) -> Result<SocketAddr, BoxError> 
     let node = authority.issue("server", 1, &[])?;
     let chain = vec![CertificateDer::from_pem_slice(node.cert_pem.as_bytes())?];
     let key = PrivateKeyDer::from_pem_slice(node.key_pem.as_bytes())?;
-    let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
-    let config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
-    let endpoint = quinn::Endpoint::server(config, SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    let endpoint = super::echo::bare_server(chain, key)?;
     let address = endpoint.local_addr()?;
     tokio::spawn(async move {
         while let Some(incoming) = endpoint.accept().await {
