@@ -4,6 +4,10 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// No value starts like this but those that a test writes into a snapshot: no command of the property test
+/// makes one. (It was `bad` once, and the property test drew `+bad` one day.)
+const BAD: &[u8] = b"!bad";
+
 /// Values are byte strings; the first byte of a command says what to do with them.
 struct Strings;
 
@@ -37,7 +41,7 @@ impl ValuePerKey for Strings {
     }
 
     fn decode(&self, _: &[u8], bytes: &[u8]) -> Result<Vec<u8>, String> {
-        if bytes.starts_with(b"bad") { Err("it starts with bad".into()) } else { Ok(bytes.to_vec()) }
+        if bytes.starts_with(BAD) { Err("it is bad".into()) } else { Ok(bytes.to_vec()) }
     }
 }
 
@@ -164,7 +168,7 @@ fn a_snapshot_that_is_damaged_is_refused_and_leaves_the_shard_as_it_was() {
         (&b"\x01b\x01\x012\x01a\x01\x011"[..], "out of order"),
         (b"\x01a\x01\x011\x01a\x01\x011", "out of order"),
         (b"\x01a\x01\x011\x00\x01\x011", "empty"),
-        (b"\x01a\x01\x011\x01b\x01\x03bad", "bad"),
+        (b"\x01a\x01\x011\x01b\x01\x04!bad", "it is bad"),
         (b"\x01a\x01\x011\x01b\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "cut off"),
     ] {
         let error = shard.restore(&[head, entries].concat()).unwrap_err();
