@@ -127,8 +127,8 @@ fn a_snapshot_under_another_name_or_of_a_newer_format_is_refused() {
     assert_eq!(folder(&disk).read(name(9)).err(), Some(newer));
 }
 
-/// The original wrote in place: a crash left one truncated snapshot, and a restart was impossible although an older
-/// one existed.
+/// FAULTS 6: a snapshot was written in place, and one that a crash had cut made a restart impossible although an older
+/// one was there.
 #[test]
 fn a_crash_while_a_snapshot_is_written_leaves_the_one_before() {
     for seed in 0..50 {
