@@ -38,6 +38,8 @@ pub(super) enum Sabotage {
     RetriesInNewSessions,
     /// Clients take any member's answer for the leader's.
     ReadsFromAnybody,
+    /// The members at the first place change more than they were told, now and then.
+    OneMemberSlips,
 }
 
 /// One group.
