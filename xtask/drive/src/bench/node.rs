@@ -76,7 +76,13 @@ impl Data for Counter {
 }
 
 /// Runs the node until it is told to quit, or its orders end.
+///
+/// What it logs goes to the standard error output, where `RUST_LOG` asks for it.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), BoxError> {
+    if std::env::var_os("RUST_LOG").is_some() {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(arguments.threads).enable_all().build()?;
     // On a worker, where tasks wake each other without crossing threads.

@@ -16,6 +16,8 @@ const NODES: usize = 3;
 const KILL_AFTER: Duration = Duration::from_millis(300);
 const KILL_STEP: Duration = Duration::from_millis(17);
 const HEARTBEAT: Duration = Duration::from_millis(50);
+/// An outage above this, in ms, took more than the promise and one round of votes.
+const SLOW_MS: f64 = 400.0;
 /// The most for a group to be whole again.
 const WHOLE_MAX: Duration = Duration::from_secs(30);
 
@@ -49,12 +51,12 @@ pub(super) fn outage(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
     }
     let outages = Ordered::of(outages)?;
     let returns = Ordered::of(returns)?;
-    let kills = arguments.kills;
+    let (kills, slow) = (arguments.kills, outages.over(SLOW_MS));
     let row =
         |name: &str, value: f64| Row::new(format!("outage after kill -9 of the leader, {name}"), value, "ms");
     let back = format!("the killed node is a voter with everything again after {}", returns.said());
     Ok(vec![
-        row("p50", outages.quantile(0.5)).detail(format!("{kills} kills; {back}")),
+        row("p50", outages.quantile(0.5)).detail(format!("{kills} kills, {slow} over {SLOW_MS} ms; {back}")),
         row("p99", outages.quantile(0.99)),
         row("max", outages.quantile(1.0)),
     ])
@@ -93,6 +95,10 @@ impl Ordered {
         self.0[rank.clamp(1, self.0.len()) - 1]
     }
 
+    fn over(&self, limit: f64) -> usize {
+        self.0.iter().filter(|figure| **figure > limit).count()
+    }
+
     fn said(&self) -> String {
         format!("p50 {:.0} ms, max {:.0} ms", self.quantile(0.5), self.quantile(1.0))
     }
@@ -109,6 +115,7 @@ mod tests {
             [0.0, 0.5, 0.95, 0.99, 1.0].map(|part| figures.quantile(part)),
             [1.0, 10.0, 19.0, 20.0, 20.0]
         );
+        assert_eq!(figures.over(18.0), 2);
         assert!(Ordered::of(Vec::new()).is_err());
     }
 }
