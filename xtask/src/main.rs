@@ -42,7 +42,8 @@ enum Verb {
     Demo(demo::Options),
     /// Run simulation seeds; all arguments go to the simulation
     Sim(Passed),
-    /// Measure; all arguments go to the benchmark
+    /// Measure, in real node processes; all arguments go to the benchmark: a part of the scenarios' names, such as
+    /// rafted-value or outage, --seconds of each load, --kills, --directory of the disk; --help says more
     Bench(Passed),
 }
 

@@ -2,75 +2,104 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, UdpSocket};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
 use batched_comm::CertificateAuthority;
 
-use super::BoxError;
-use super::protocol::{Answer, Loaded, Order, Usage};
+use super::protocol::{Answer, Loaded, Order, Standing, Usage};
+use super::{Arguments, BoxError, children::Owned};
 
-/// Some node processes on loopback; dropped, they end.
+/// Some node processes on loopback; dropped, they end, and then their directories are removed.
 pub(crate) struct Cluster {
     nodes: Vec<Process>,
-    echoes: Vec<SocketAddr>,
-    _certificates: tempfile::TempDir,
+    layout: Layout,
+}
+
+/// What a node is started with, the first time and again.
+struct Layout {
+    addresses: Vec<SocketAddr>,
+    threads: usize,
+    durable: bool,
+    /// Certificates, and a directory a node.
+    folder: tempfile::TempDir,
 }
 
 struct Process {
-    child: Child,
+    child: Owned,
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    echo: Option<SocketAddr>,
 }
 
 impl Cluster {
-    /// Starts `count` nodes with certificates of a new authority.
+    /// Starts `count` nodes that keep everything in memory, with certificates of a new authority.
     pub(crate) fn start(count: usize, threads: usize) -> Result<Self, BoxError> {
-        let certificates = tempfile::tempdir()?;
+        Self::start_in(tempfile::tempdir()?, count, threads, false)
+    }
+
+    /// Starts nodes that keep their groups on disk.
+    pub(crate) fn start_durable(
+        arguments: &Arguments,
+        count: usize,
+        threads: usize,
+    ) -> Result<Self, BoxError> {
+        let folder = match &arguments.directory {
+            Some(directory) => tempfile::tempdir_in(directory)?,
+            None => tempfile::tempdir()?,
+        };
+        Self::start_in(folder, count, threads, true)
+    }
+
+    fn start_in(
+        folder: tempfile::TempDir,
+        count: usize,
+        threads: usize,
+        durable: bool,
+    ) -> Result<Self, BoxError> {
         let authority = CertificateAuthority::new("bench");
-        std::fs::write(certificates.path().join("ca.pem"), authority.ca_pem())?;
-        let addresses = free_addresses(count)?;
-        let listed: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-        let mut nodes = Vec::new();
+        std::fs::write(folder.path().join("ca.pem"), authority.ca_pem())?;
         for number in 1..=count {
             let name = format!("node-{number}");
-            authority.issue(&name, 1, &["127.0.0.1"])?.save(certificates.path(), &name)?;
-            let mut child = Command::new(std::env::current_exe()?)
-                .arg("bench-node")
-                .args(["--number", &number.to_string(), "--addresses", &listed.join(",")])
-                .args(["--threads", &threads.to_string()])
-                .arg("--certificates")
-                .arg(certificates.path())
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()?;
-            let orders = child.stdin.take().ok_or("no pipe to the node")?;
-            let answers = BufReader::new(child.stdout.take().ok_or("no pipe from the node")?);
-            nodes.push(Process { child, orders, answers });
+            authority.issue(&name, 1, &["127.0.0.1"])?.save(folder.path(), &name)?;
         }
-        let mut cluster = Self { nodes, echoes: Vec::new(), _certificates: certificates };
+        let layout = Layout { addresses: free_addresses(count)?, threads, durable, folder };
+        let mut cluster = Self { nodes: Vec::new(), layout };
+        for number in 1..=count {
+            cluster.nodes.push(cluster.layout.start(number)?);
+        }
         for node in 0..count {
-            match cluster.answer(node)? {
-                Answer::Listening { echo } => cluster.echoes.push(echo),
-                other => return Err(format!("a node started with {other:?}").into()),
-            }
+            cluster.listening(node)?;
         }
         Ok(cluster)
+    }
+
+    /// Ends a node as `kill -9` does.
+    pub(crate) fn kill(&mut self, node: usize) {
+        self.nodes[node].child.kill();
+    }
+
+    /// Starts a node that was killed, with the address and the directory that it had.
+    pub(crate) fn restart(&mut self, node: usize) -> Result<(), BoxError> {
+        self.kill(node);
+        self.nodes[node] = self.layout.start(node + 1)?;
+        self.listening(node)
+    }
+
+    fn listening(&mut self, node: usize) -> Result<(), BoxError> {
+        match self.answer(node)? {
+            Answer::Listening { echo } => {
+                self.nodes[node].echo = Some(echo);
+                Ok(())
+            }
+            other => Err(format!("a node started with {other:?}").into()),
+        }
     }
 
     /// Gives all `orders` (a node and what it shall do) before it waits for the first answer.
     pub(crate) fn order(&mut self, orders: &[(usize, Order)]) -> Result<Vec<Answer>, BoxError> {
         for (node, order) in orders {
-            let mut line = serde_json::to_vec(order)?;
-            line.push(b'\n');
-            self.nodes[*node].orders.write_all(&line)?;
+            self.tell(*node, order)?;
         }
         orders.iter().map(|(node, _)| self.answer(*node)).collect()
     }
@@ -88,10 +117,26 @@ impl Cluster {
 
     /// The median round trip in us of bare QUIC from the first node to the second.
     pub(crate) fn echo_p50_us(&mut self, seconds: f64) -> Result<f64, BoxError> {
-        let to = *self.echoes.get(1).ok_or("an echo needs two nodes")?;
+        let to = self.nodes.get(1).and_then(|node| node.echo).ok_or("an echo needs two nodes")?;
         match self.order(&[(0, Order::Echo { to, seconds })])?.remove(0) {
             Answer::Echoed { p50_us } => Ok(p50_us),
             other => Err(format!("an echo was answered by {other:?}").into()),
+        }
+    }
+
+    /// How often a second the first node appends to a bare file and syncs it.
+    pub(crate) fn syncs_per_second(&mut self, seconds: f64) -> Result<f64, BoxError> {
+        match self.order(&[(0, Order::Sync { seconds })])?.remove(0) {
+            Answer::Synced { per_second } => Ok(per_second),
+            other => Err(format!("a sync was answered by {other:?}").into()),
+        }
+    }
+
+    /// How a group stands, as `node` sees it.
+    pub(crate) fn standing(&mut self, node: usize, group: u64) -> Result<Standing, BoxError> {
+        match self.order(&[(node, Order::Status { group })])?.remove(0) {
+            Answer::Status(standing) => Ok(standing),
+            other => Err(format!("a question for a status was answered by {other:?}").into()),
         }
     }
 
@@ -107,7 +152,15 @@ impl Cluster {
             .collect()
     }
 
-    fn answer(&mut self, node: usize) -> Result<Answer, BoxError> {
+    /// Gives an order whose [`answer`](Self::answer) is fetched later.
+    pub(crate) fn tell(&mut self, node: usize, order: &Order) -> Result<(), BoxError> {
+        let mut line = serde_json::to_vec(order)?;
+        line.push(b'\n');
+        Ok(self.nodes[node].orders.write_all(&line)?)
+    }
+
+    /// Waits for a node's next answer.
+    pub(crate) fn answer(&mut self, node: usize) -> Result<Answer, BoxError> {
         let mut line = String::new();
         if self.nodes[node].answers.read_line(&mut line)? == 0 {
             return Err(format!("node {} ended", node + 1).into());
@@ -116,6 +169,38 @@ impl Cluster {
             Answer::Failed { reason } => Err(format!("node {}: {reason}", node + 1).into()),
             answer => Ok(answer),
         }
+    }
+}
+
+impl Layout {
+    fn start(&self, number: usize) -> Result<Process, BoxError> {
+        let listed: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .arg("bench-node")
+            .args(["--number", &number.to_string(), "--addresses", &listed.join(",")])
+            .args(["--threads", &self.threads.to_string()])
+            .arg("--certificates")
+            .arg(self.folder.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        if self.durable {
+            command.arg("--directory").arg(self.directory(number)?);
+        }
+        let mut child = command.spawn()?;
+        let orders = child.stdin.take();
+        let answers = child.stdout.take();
+        // Owned before anything can go wrong, so that it ends with the bench.
+        let child = Owned::new(child)?;
+        let orders = orders.ok_or("no pipe to the node")?;
+        let answers = BufReader::new(answers.ok_or("no pipe from the node")?);
+        Ok(Process { child, orders, answers, echo: None })
+    }
+
+    fn directory(&self, number: usize) -> Result<PathBuf, BoxError> {
+        let directory = self.folder.path().join(format!("disk-{number}"));
+        std::fs::create_dir_all(&directory)?;
+        Ok(directory)
     }
 }
 

@@ -1,9 +1,12 @@
 //! `bench`: three node processes on loopback, measured from outside and beside a bare baseline of the same run.
 
+mod children;
 mod cluster;
+mod durable;
 mod echo;
 mod foretoken;
 pub(crate) mod node;
+mod outage;
 mod protocol;
 mod report;
 mod scenarios;
@@ -20,7 +23,7 @@ pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// What is measured, and for how long.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Only scenarios whose name contains this.
+    /// Only scenarios whose name contains this, such as `rafted-value`, `rafted-value/fsync` or `outage`.
     #[arg(default_value = "")]
     only: String,
     /// Seconds of each load.
@@ -29,10 +32,18 @@ pub(crate) struct Arguments {
     /// Idle groups.
     #[arg(long, default_value_t = 1000)]
     idle_groups: u64,
+    /// How often the outage scenario kills the leader's process.
+    #[arg(long, default_value_t = 20)]
+    kills: u32,
+    /// Where nodes that keep their groups on disk get their directories, which are removed at the end; where temporary
+    /// files go, if not given.
+    #[arg(long)]
+    directory: Option<std::path::PathBuf>,
 }
 
 /// Runs the scenarios and prints a JSON line each, then the table.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), BoxError> {
+    children::end_on_a_signal()?;
     let mut report = Report::default();
     for (name, scenario) in scenarios::ALL {
         if !name.contains(&arguments.only) {

@@ -18,10 +18,16 @@ pub(crate) enum Kind {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Order {
-    /// Found these groups here and add a voter on every other node.
-    Found { first: u64, groups: u64 },
-    /// Drive these groups, which this node leads.
-    Load { first: u64, groups: u64, clients: usize, seconds: f64, kind: Kind },
+    /// Found these groups here and add a voter on every other node; without a lease, each query takes a round.
+    Found { first: u64, groups: u64, lease: bool },
+    /// Drive these groups, which `leader` leads; through the network if that is another node.
+    Load { first: u64, groups: u64, clients: usize, seconds: f64, kind: Kind, leader: u64 },
+    /// Append to a file beside the node's store and sync it, again and again.
+    Sync { seconds: f64 },
+    /// Send commands to a group led by `leader`, which is about to end, until another leader has answered some.
+    Outlast { group: u64, leader: u64 },
+    /// Say who leads a group, and whether all its members are there and have everything.
+    Status { group: u64 },
     /// Measure the bare round trip to another node's echo.
     Echo { to: SocketAddr, seconds: f64 },
     /// Say what this process has used so far.
@@ -38,6 +44,9 @@ pub(crate) enum Answer {
     Founded,
     Loaded(Loaded),
     Echoed { p50_us: f64 },
+    Synced { per_second: f64 },
+    Outlasted { outage_ms: f64 },
+    Status(Standing),
     Usage(Usage),
     Failed { reason: String },
 }
@@ -51,6 +60,15 @@ pub(crate) struct Loaded {
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
     pub(crate) p999_us: f64,
+}
+
+/// How a group stands, as one member sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Standing {
+    /// Whether the member that was asked leads, and serves.
+    pub(crate) leads: bool,
+    /// Whether it knows every member to be near and to have all that is committed.
+    pub(crate) whole: bool,
 }
 
 /// What a process has used.

@@ -11,30 +11,33 @@ use super::{Arguments, BoxError};
 type Scenario = fn(&Arguments) -> Result<Vec<Row>, BoxError>;
 
 /// Threads of a node's runtime, one a core of the machine the targets are for.
-const THREADS: usize = 2;
+pub(super) const THREADS: usize = 2;
 /// The first group of every scenario.
-const FIRST: u64 = 100;
+pub(super) const FIRST: u64 = 100;
 
 /// All scenarios by name, in the order in which they run.
 pub(crate) const ALL: &[(&str, Scenario)] = &[
-    ("one-client", one_client),
-    ("one-group", one_group),
-    ("many-groups", many_groups),
-    ("lease-queries", lease_queries),
-    ("idle-groups", idle_groups),
+    ("rafted-value/one-client", one_client),
+    ("rafted-value/one-group", one_group),
+    ("rafted-value/many-groups", many_groups),
+    ("rafted-value/other-node", other_node),
+    ("rafted-value/queries", queries),
+    ("rafted-value/idle-groups", idle_groups),
+    ("rafted-value/fsync", super::durable::fsync),
+    ("rafted-value/outage", super::outage::outage),
     ("foretoken", super::foretoken::scenario),
     ("batched-comm", super::transport::batched_comm),
 ];
 
 fn load_order(groups: u64, clients: usize, seconds: f64, kind: Kind) -> Order {
-    Order::Load { first: FIRST, groups, clients, seconds, kind }
+    Order::Load { first: FIRST, groups, clients, seconds, kind, leader: 1 }
 }
 
-fn per_second(loaded: &Loaded) -> f64 {
+pub(super) fn per_second(loaded: &Loaded) -> f64 {
     loaded.operations as f64 / loaded.seconds
 }
 
-fn latencies(loaded: &Loaded) -> String {
+pub(super) fn latencies(loaded: &Loaded) -> String {
     format!(
         "p50 {:.0} us, p99 {:.0} us, p99.9 {:.0} us, {} errors",
         loaded.p50_us, loaded.p99_us, loaded.p999_us, loaded.errors
@@ -44,7 +47,7 @@ fn latencies(loaded: &Loaded) -> String {
 /// Three nodes with one group led by the first, warmed up.
 fn one_group_cluster(threads: usize) -> Result<Cluster, BoxError> {
     let mut cluster = Cluster::start(3, threads)?;
-    cluster.order(&[(0, Order::Found { first: FIRST, groups: 1 })])?;
+    cluster.order(&[(0, Order::Found { first: FIRST, groups: 1, lease: true })])?;
     cluster.load(&[(0, load_order(1, 16, 1.0, Kind::Command))])?;
     Ok(cluster)
 }
@@ -74,40 +77,103 @@ fn one_group(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
 }
 
 fn many_groups(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
-    const GROUPS: u64 = 64;
-    const CLIENTS: usize = 256;
     let mut cluster = Cluster::start(3, THREADS)?;
-    // A third of the groups each, and each node's clients drive the groups that it leads.
-    let shares: Vec<(usize, u64, u64, usize)> = (0..3)
-        .map(|node| {
-            let from = GROUPS * node / 3;
-            let to = GROUPS * (node + 1) / 3;
-            let clients = CLIENTS * (node as usize + 1) / 3 - CLIENTS * node as usize / 3;
-            (node as usize, FIRST + from, to - from, clients)
-        })
-        .collect();
-    let found: Vec<_> =
-        shares.iter().map(|&(node, first, groups, _)| (node, Order::Found { first, groups })).collect();
-    cluster.order(&found)?;
-    let orders = |seconds: f64| -> Vec<_> {
-        let order = |&(node, first, groups, clients): &(usize, u64, u64, usize)| {
-            (node, Order::Load { first, groups, clients, seconds, kind: Kind::Command })
-        };
-        shares.iter().map(order).collect()
-    };
-    cluster.load(&orders(1.0))?;
-    let loaded = cluster.load(&orders(arguments.seconds))?;
-    let total: f64 = loaded.iter().map(per_second).sum();
-    let worst = loaded.iter().max_by(|a, b| a.p99_us.total_cmp(&b.p99_us)).ok_or("no node was loaded")?;
+    let spread = Spread { groups: 64, first: FIRST };
+    spread.found(&mut cluster)?;
+    spread.load(&mut cluster, 256, 1.0)?;
+    let (total, worst) = spread.load(&mut cluster, 256, arguments.seconds)?;
     let row = Row::new("commands, 64 groups, 256 clients on the leaders", total, "1/s");
-    Ok(vec![row.against("target", 60_000.0).detail(format!("worst node: {}", latencies(worst)))])
+    Ok(vec![row.against("target", 60_000.0).detail(format!("worst node: {}", latencies(&worst)))])
 }
 
-fn lease_queries(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
+/// Some groups, led in equal parts by three nodes; a single one is led by the first.
+pub(super) struct Spread {
+    pub(super) first: u64,
+    pub(super) groups: u64,
+}
+
+impl Spread {
+    /// Which part of `of` things is the node's.
+    fn part(&self, node: u64, of: u64) -> std::ops::Range<u64> {
+        match (self.groups, node) {
+            (1, 0) => 0..of,
+            (1, _) => of..of,
+            _ => of * node / 3..of * (node + 1) / 3,
+        }
+    }
+
+    pub(super) fn found(&self, cluster: &mut Cluster) -> Result<(), BoxError> {
+        let order = |node: u64| {
+            let part = self.part(node, self.groups);
+            let (first, groups) = (self.first + part.start, part.end - part.start);
+            (node as usize, Order::Found { first, groups, lease: true })
+        };
+        cluster.order(&[order(0), order(1), order(2)]).map(drop)
+    }
+
+    /// Each node's share of the clients drives the groups that it leads: commands a second, and the worst node's
+    /// figures.
+    pub(super) fn load(
+        &self,
+        cluster: &mut Cluster,
+        clients: u64,
+        seconds: f64,
+    ) -> Result<(f64, Loaded), BoxError> {
+        let order = |node: u64| {
+            let (part, clients) = (self.part(node, self.groups), self.part(node, clients));
+            let (first, groups) = (self.first + part.start, part.end - part.start);
+            let (clients, kind) = ((clients.end - clients.start) as usize, Kind::Command);
+            (node as usize, Order::Load { first, groups, clients, seconds, kind, leader: node + 1 })
+        };
+        let orders: Vec<_> =
+            (0..3).filter(|node| !self.part(*node, self.groups).is_empty()).map(order).collect();
+        let loaded = cluster.load(&orders)?;
+        let total = loaded.iter().map(per_second).sum();
+        let worst = loaded.into_iter().max_by(|a, b| a.p99_us.total_cmp(&b.p99_us));
+        Ok((total, worst.ok_or("no node was loaded")?))
+    }
+}
+
+/// The clients beside the leader, and the same ones on a follower's node.
+fn other_node(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
+    let mut rows = Vec::new();
+    for clients in [1, 256] {
+        let mut cluster = one_group_cluster(THREADS)?;
+        let order = load_order(1, clients, arguments.seconds, Kind::Command);
+        let here = cluster.load(&[(0, order.clone())])?.remove(0);
+        let there = cluster.load(&[(1, order)])?.remove(0);
+        let s = if clients == 1 { "" } else { "s" };
+        let name = format!("commands, 1 group, {clients} client{s} on a follower's node");
+        let row = Row::new(name, per_second(&there), "1/s").against("on the leader's", per_second(&here));
+        let detail = format!("{}; on the leader's: {}", latencies(&there), latencies(&here));
+        rows.push(row.detail(detail));
+    }
+    Ok(rows)
+}
+
+/// Queries under the lease, and the same where each takes a round of heartbeats.
+fn queries(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
+    let order = load_order(1, 256, arguments.seconds, Kind::Query);
     let mut cluster = one_group_cluster(THREADS)?;
-    let loaded = cluster.load(&[(0, load_order(1, 256, arguments.seconds, Kind::Query))])?.remove(0);
-    let row = Row::new("lease queries, 1 group, 256 clients on the leader", per_second(&loaded), "1/s");
-    Ok(vec![row.against("target", 500_000.0).detail(latencies(&loaded))])
+    let leased = cluster.load(&[(0, order.clone())])?.remove(0);
+    let there = cluster.load(&[(1, order.clone())])?.remove(0);
+    drop(cluster);
+    let mut cluster = Cluster::start(3, THREADS)?;
+    cluster.order(&[(0, Order::Found { first: FIRST, groups: 1, lease: false })])?;
+    cluster.load(&[(0, load_order(1, 16, 1.0, Kind::Command))])?;
+    let confirmed = cluster.load(&[(0, order)])?.remove(0);
+    let row = |name: &str, loaded: &Loaded| {
+        let name = format!("{name}, 1 group, 256 clients on ");
+        (name, per_second(loaded), latencies(loaded))
+    };
+    let (name, lease, detail) = row("lease queries", &leased);
+    let beside = Row::new(name + "the leader", lease, "1/s").against("target", 500_000.0).detail(detail);
+    let (name, value, detail) = row("lease queries", &there);
+    let away =
+        Row::new(name + "a follower's node", value, "1/s").against("on the leader", lease).detail(detail);
+    let (name, value, detail) = row("ReadIndex queries", &confirmed);
+    let round = Row::new(name + "the leader", value, "1/s").against("lease queries", lease).detail(detail);
+    Ok(vec![beside, away, round])
 }
 
 fn idle_groups(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
@@ -118,7 +184,7 @@ fn idle_groups(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
     let mut first = FIRST;
     let mut found = Vec::new();
     for (node, groups) in counts.into_iter().enumerate() {
-        found.push((node, Order::Found { first, groups }));
+        found.push((node, Order::Found { first, groups, lease: true }));
         first += groups;
     }
     cluster.order(&found)?;
