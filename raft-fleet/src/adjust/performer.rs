@@ -52,7 +52,7 @@ impl Performer {
     }
 
     async fn survey(&self, view: &View) {
-        let Some(host) = &self.core.host else { return };
+        let Some(host) = self.core.host.get() else { return };
         let statuses = host.statuses().await;
         let now = self.core.env.now();
         let mut work = self.work.lock();
@@ -119,7 +119,7 @@ impl Drop for Worker {
 
 /// Takes one group as far as it will go for now.
 async fn adjust(core: &Arc<Core>, work: &Mutex<Work>, group: GroupId) {
-    let Some(host) = &core.host else { return };
+    let Some(host) = core.host.get() else { return };
     let give_up = core.env.now() + core.config.adjustment_wait_max;
     let mut poll = CATCH_UP_POLL_MIN;
     loop {
