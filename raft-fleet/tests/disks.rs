@@ -5,8 +5,8 @@ mod support;
 use std::collections::BTreeMap;
 
 use raft_fleet::rafted_value::MemberId;
-use raft_fleet::{FleetError, GroupId};
-use support::{MS, SECOND, World, count_up, name, read};
+use raft_fleet::{CLUSTER_GROUP, Data, Durability, FleetError, GroupConfig, GroupId};
+use support::{Counter, MS, SECOND, World, count_up, name, read};
 
 /// The members of all groups that a node holds.
 fn members(world: &World, place: usize) -> BTreeMap<GroupId, MemberId> {
@@ -72,4 +72,37 @@ fn a_node_whose_directory_belongs_to_a_cluster_founds_no_other_while_it_is_alone
     (0..2).for_each(|place| world.begin(place));
     (0..2).for_each(|place| world.finish(place, 30 * SECOND));
     assert_eq!(world.fleet(0).cluster().cluster(), cluster);
+}
+
+/// The node keeps its id, so to the leader its member was silent for ever, and the group one voter short.
+#[test]
+fn members_that_a_disk_has_lost_are_replaced_under_new_ids() {
+    for (seed, durability) in [(560, Durability::Async), (561, Durability::Memory), (562, Durability::Async)]
+    {
+        let mut world = World::formed_on_disks(seed, 3);
+        for group in 0..3 {
+            let (fleet, config) = (world.fleet(0), GroupConfig { durability, ..GroupConfig::default() });
+            world.run(async move { fleet.add_group(name(group), Counter::NAME, 3, config).await.unwrap() });
+            assert_eq!(world.run(count_up(world.fleet(0), name(group), 10, MS)).applied, 10);
+        }
+        for victim in [2, 0, 2] {
+            let (id, before) = (world.id(victim), members(&world, victim));
+            world.lose_power(victim);
+            world.sim.run_for(2 * SECOND);
+            world.restart(victim);
+            assert_eq!(world.id(victim), id);
+            let replaced = |world: &World| world.is_whole(3, 3) && members(world, victim).len() == 4;
+            world.until(60 * SECOND, "all groups are whole", replaced);
+            for (group, member) in members(&world, victim) {
+                let kept = group == CLUSTER_GROUP;
+                assert!(
+                    if kept { member == before[&group] } else { member > before[&group] },
+                    "seed {seed}: {group}"
+                );
+            }
+        }
+        for group in 0..3 {
+            assert_eq!(world.run(read(world.fleet(1), name(group))), 10, "seed {seed}");
+        }
+    }
 }
