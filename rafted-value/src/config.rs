@@ -139,6 +139,10 @@ pub struct HostConfig {
     /// For how long a host that shuts down hands the leadership of its groups over before it stops; zero for not at
     /// all. Default 1 s.
     pub handover_max: Duration,
+    /// After how many commands the states of a group's members are compared, by the leader's setting; a member that is
+    /// not as the majority is fenced. Each comparison costs every member one encoding of the whole value, in its loop,
+    /// and needs a value that has one encoding (no hash maps). Zero for never, the default.
+    pub divergence_check_commands: u64,
 }
 
 impl Default for HostConfig {
@@ -155,6 +159,7 @@ impl Default for HostConfig {
             snapshot_bytes_max: 4 << 30,
             store: StoreConfig::default(),
             handover_max: Duration::from_secs(1),
+            divergence_check_commands: 0,
         }
     }
 }

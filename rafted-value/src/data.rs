@@ -63,6 +63,12 @@ pub trait Data: Default + Serialize + DeserializeOwned + Send + 'static {
 
     /// Reads the value; pure.
     fn query(&self, query: Self::Query) -> Self::Answer;
+
+    /// What a report calls such a command, for example the name of its variant. Default: `command`.
+    fn command_kind(command: &Self::Command) -> &'static str {
+        let _ = command;
+        "command"
+    }
 }
 
 /// What a command handler may know of the world; the same on every member.
@@ -123,6 +129,12 @@ pub trait RawData: Any + Send {
     ///
     /// When the bytes are not such a value.
     fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError>;
+
+    /// What a report calls such a command. Default: `command`.
+    fn command_kind(&self, payload: &Bytes) -> String {
+        let _ = payload;
+        "command".to_owned()
+    }
 }
 
 /// A [`Data`] driven in bytes: postcard on both sides.
@@ -163,6 +175,11 @@ impl<D: Data> RawData for Typed<D> {
         self.value = postcard::from_bytes(bytes)
             .map_err(|error| RestoreError { data: D::NAME.to_owned(), reason: error.to_string() })?;
         Ok(())
+    }
+
+    fn command_kind(&self, payload: &Bytes) -> String {
+        let command = decode::<D::Command>("command", D::NAME, payload);
+        command.map_or("one that does not decode", |command| D::command_kind(&command)).to_owned()
     }
 }
 

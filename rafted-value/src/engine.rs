@@ -262,7 +262,8 @@ impl Engine {
             }
             Input::Disk(event) => self.hear_of_disk(event, clocks, out),
             Input::Death { node } => {
-                for id in self.groups.keys().copied().collect::<Vec<_>>() {
+                let follow = self.groups.iter().filter(|(_, group)| group.follows(node));
+                for id in follow.map(|(id, _)| *id).collect::<Vec<_>>() {
                     self.with(id, clocks, out, |group, turn| group.hear_of_death(turn, node));
                 }
                 self.next_tick = self.groups.values().map(Group::next_tick).min().unwrap_or(clocks.now);

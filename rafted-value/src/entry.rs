@@ -12,12 +12,31 @@ pub(crate) enum EntryBody {
     Commands(Commands),
     /// New settings, in force from here on.
     Config(GroupConfig),
+    /// Each member hashes its state here and tells the leader.
+    Check,
+    /// What a majority of the voters had at the check at `index`.
+    Verdict { index: u64, hash: u64 },
 }
 
-impl EntryBody {
-    /// Whether this is the payload of new settings, told by the number of their variant alone.
-    pub(crate) fn is_config(data: &[u8]) -> bool {
-        data.first() == Some(&1)
+/// What an entry holds, told by the number of its variant alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum EntryKind {
+    /// Of a new leader's first entry.
+    Nothing,
+    Commands,
+    Config,
+    Comparison,
+}
+
+impl EntryKind {
+    /// What a payload holds; commands, where it is none of the others.
+    pub(crate) fn of(data: &[u8]) -> Self {
+        match data.first() {
+            None => Self::Nothing,
+            Some(1) => Self::Config,
+            Some(2 | 3) => Self::Comparison,
+            Some(_) => Self::Commands,
+        }
     }
 }
 
@@ -73,7 +92,22 @@ mod tests {
         let bytes = postcard::to_stdvec(&body).unwrap();
         assert_eq!(bytes, golden);
         assert_eq!(postcard::from_bytes::<EntryBody>(&golden).unwrap(), body);
-        assert!(EntryBody::is_config(&bytes));
+        assert_eq!(EntryKind::of(&bytes), EntryKind::Config);
+    }
+
+    #[test]
+    fn the_entries_of_a_comparison_have_these_golden_bytes() {
+        let check = postcard::to_stdvec(&EntryBody::Check).unwrap();
+        let verdict = EntryBody::Verdict { index: 300, hash: 1 << 40 };
+        let golden = [3, 172, 2, 128, 128, 128, 128, 128, 32];
+        assert_eq!(check, [2]);
+        assert_eq!(postcard::to_stdvec(&verdict).unwrap(), golden);
+        assert_eq!(postcard::from_bytes::<EntryBody>(&golden).unwrap(), verdict);
+        for data in [&check[..], &golden] {
+            assert_eq!(EntryKind::of(data), EntryKind::Comparison);
+        }
+        assert_eq!(EntryKind::of(&[]), EntryKind::Nothing);
+        assert_eq!(EntryKind::of(&[0]), EntryKind::Commands);
     }
 
     #[test]

@@ -60,6 +60,8 @@ pub(crate) enum Body {
     Pull { offer: u64, offset: u64 },
     /// The piece at `offset`.
     Piece { offer: u64, offset: u64, bytes: Bytes },
+    /// The hash of the sender's state at the check at `index`.
+    StateHash { index: u64, hash: u64 },
 }
 
 /// A log entry on its way.
@@ -204,6 +206,13 @@ mod tests {
         let body = Body::TransferVote { log_term: 6, index: 3, commit: 2, commit_term: 6, round: 300 };
         writer.push(&GroupMessage { body, ..beat(5) });
         assert_eq!(writer.take()[0][..], [1, 5, 1, 2, 7, 8, 172, 2, 5, 1, 2, 7, 9, 6, 3, 2, 6, 172, 2]);
+    }
+
+    #[test]
+    fn the_hash_of_a_state_has_these_golden_bytes() {
+        let mut writer = BatchWriter::default();
+        writer.push(&GroupMessage { body: Body::StateHash { index: 300, hash: 5 }, ..beat(5) });
+        assert_eq!(writer.take()[0][..], [1, 5, 1, 2, 7, 13, 172, 2, 5]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use raft::eraftpb::{Entry, EntryType, Snapshot};
 use super::keep::Brought;
 use super::machine::{Machine, MachineError};
 use super::{Group, Turn};
-use crate::entry::EntryBody;
+use crate::entry::EntryKind;
 use crate::error::Unknown;
 use crate::id::MemberId;
 use crate::message::WireSnapshot;
@@ -91,11 +91,12 @@ impl Group {
                 }
             }
             match entry.get_entry_type() {
-                EntryType::EntryNormal if entry.data.is_empty() => {}
-                EntryType::EntryNormal if EntryBody::is_config(&entry.data) => {
-                    self.apply_settings(turn, &entry)?;
-                }
-                EntryType::EntryNormal => self.apply_commands(turn, &entry)?,
+                EntryType::EntryNormal => match EntryKind::of(&entry.data) {
+                    EntryKind::Nothing => {}
+                    EntryKind::Config => self.apply_settings(turn, &entry)?,
+                    EntryKind::Comparison => self.apply_comparison(turn, &entry)?,
+                    EntryKind::Commands => self.apply_commands(turn, &entry)?,
+                },
                 EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
                     let change = read_change(&entry).ok_or_else(|| MachineError::Entry {
                         index: entry.index,
@@ -112,6 +113,7 @@ impl Group {
         let machine =
             self.machine.as_mut().expect("entries are applied after the snapshot that precedes them");
         let results = machine.apply_commands(self.raw.store(), entry)?;
+        self.divergence.count(results.len());
         while let Some(proposal) = self.proposals.front() {
             if proposal.index > entry.index {
                 break;

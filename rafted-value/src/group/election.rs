@@ -26,16 +26,18 @@ impl Group {
         self.hurries = false;
     }
 
-    /// The process of a node has ended: a follower whose leader lived there waits for its promise, and for nothing else.
+    /// Whether this member follows a leader on that node.
+    pub(crate) fn follows(&self, node: NodeId) -> bool {
+        self.leading.is_none() && self.leader_node() == Some(node)
+    }
+
+    /// The process of the leader's node has ended: a follower waits for its promise, and for nothing else.
     /// Members take turns, so that they do not split the vote; who comes first differs from group to group.
     pub(crate) fn hear_of_death(&mut self, turn: &mut Turn<'_>, node: NodeId) {
-        let follows = self.leading.is_none() && self.leader_node() == Some(node);
         let voters = self.raw.raft.prs().conf().voters().ids();
         let leader = self.raw.raft.leader_id;
         let others: Vec<u64> = voters.iter().filter(|voter| *voter != leader).collect();
-        let Some(rank) = others.iter().filter(|_| follows).position(|voter| *voter == self.member.0) else {
-            return;
-        };
+        let Some(rank) = others.iter().position(|voter| *voter == self.member.0) else { return };
         let turn_of = (rank as u64 + self.id.0) % others.len() as u64;
         // The last beat may have come to another member a little later, and its promise with it.
         let beat = u64::from(self.config.heartbeat_ms) * MS;

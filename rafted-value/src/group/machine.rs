@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::GroupConfig;
 use crate::data::{CommandContext, RawData};
-use crate::entry::{Commands, EntryBody, command_seed};
+use crate::entry::{Commands, EntryBody, EntryKind, command_seed};
 use crate::error::{CommandError, NotApplied, QueryError};
 use crate::hooks::{Hooked, RawLeaderHook};
 use crate::id::{GroupId, MemberId, NodeId};
@@ -41,6 +41,10 @@ pub(crate) enum MachineError {
     Replay { index: u64 },
     #[error("the value cannot be taken down: {0}")]
     Unsnapshotable(String),
+    #[error(
+        "its state at index {index} is not that of a majority, with which it was alike at {since}; commands between: {kinds}"
+    )]
+    Diverged { index: u64, since: u64, kinds: String },
 }
 
 /// A group's replicated state on one member.
@@ -172,6 +176,29 @@ impl Machine {
         let MachineState::V1(state) = state;
         self.sessions = state.sessions;
         Ok(bytes)
+    }
+
+    /// What commands and settings have made so far, in one encoding.
+    pub(super) fn replicated_bytes(&self) -> Result<Vec<u8>, MachineError> {
+        let parts = (&self.data_name, &self.config, self.stamp_ms, &self.sessions);
+        let mut bytes = crate::data::encode(&parts).to_vec();
+        catch(|| self.data.snapshot(&mut bytes))
+            .map_err(|Panicked(message)| MachineError::Unsnapshotable(message))?;
+        Ok(bytes)
+    }
+
+    /// Adds the kinds of the commands in an entry.
+    pub(super) fn kinds_of(&self, entry: &Entry, kinds: &mut BTreeSet<String>) {
+        if entry.get_entry_type() != EntryType::EntryNormal
+            || EntryKind::of(&entry.data) != EntryKind::Commands
+        {
+            return;
+        }
+        let Ok(commands) = read_commands(entry) else { return };
+        for command in &commands.commands {
+            // A report is no reason to panic.
+            kinds.extend(catch(|| self.data.command_kind(&command.payload)).ok());
+        }
     }
 
     /// Forgets poisoned commands that a snapshot at `index` has left behind.
@@ -344,11 +371,10 @@ impl Machine {
             self.apply_change(&change);
             return Ok(());
         }
-        if entry.data.is_empty() {
-            return Ok(());
-        }
-        if EntryBody::is_config(&entry.data) {
-            return self.apply_config(entry);
+        match EntryKind::of(&entry.data) {
+            EntryKind::Nothing | EntryKind::Comparison => return Ok(()),
+            EntryKind::Config => return self.apply_config(entry),
+            EntryKind::Commands => {}
         }
         let commands = read_commands(entry)?;
         self.stamp(&commands);
@@ -366,13 +392,11 @@ impl Machine {
 fn read_commands(entry: &Entry) -> Result<Commands, MachineError> {
     match read_body(entry)? {
         EntryBody::Commands(commands) => Ok(commands),
-        EntryBody::Config(_) => {
-            Err(MachineError::Entry { index: entry.index, reason: "it holds no commands".into() })
-        }
+        _ => Err(MachineError::Entry { index: entry.index, reason: "it holds no commands".into() }),
     }
 }
 
-fn read_body(entry: &Entry) -> Result<EntryBody, MachineError> {
+pub(super) fn read_body(entry: &Entry) -> Result<EntryBody, MachineError> {
     postcard::from_bytes(&entry.data)
         .map_err(|error| MachineError::Entry { index: entry.index, reason: error.to_string() })
 }

@@ -6,6 +6,7 @@
 
 mod apply;
 pub(crate) mod change;
+mod divergence;
 mod election;
 mod keep;
 mod machine;
@@ -122,6 +123,7 @@ pub(crate) struct Group {
     config_is_new: bool,
     /// Whether the membership was changed beside the log since the last snapshot.
     membership_forced: bool,
+    divergence: divergence::Divergence,
     /// Whether its turn must be finished.
     touched: bool,
 }
@@ -207,6 +209,7 @@ impl Group {
             removed: false,
             config_is_new: false,
             membership_forced: false,
+            divergence: divergence::Divergence::default(),
             touched: false,
         };
         group.plan_tick(turn.now);
@@ -292,6 +295,7 @@ impl Group {
             Body::Offer { .. } => self.receive_offer(turn, from, message),
             Body::Pull { offer, offset } => self.receive_pull(turn, from, message.from, offer, offset),
             Body::Piece { .. } => self.receive_piece(turn, from, message),
+            Body::StateHash { index, hash } => self.receive_state_hash(&message, index, hash),
         }
     }
 
@@ -391,6 +395,7 @@ impl Group {
     pub(crate) fn finish_turn(&mut self, turn: &mut Turn<'_>) -> Result<(), MachineError> {
         self.note_role(turn);
         self.propose(turn);
+        self.watch_divergence(turn);
         self.ask_for_confirmation(turn);
         while self.raw.has_ready() {
             self.perform_ready(turn)?;
@@ -470,6 +475,7 @@ impl Group {
         }
         self.leading = leading;
         self.serving = false;
+        self.divergence.forget_round();
         if let Some(machine) = &mut self.machine {
             machine.set_leads(leading.is_some());
         }

@@ -50,6 +50,14 @@ impl Group {
         Ok(())
     }
 
+    /// Puts an entry that nobody waits for into the log; whether raft took it.
+    pub(super) fn propose_body(&mut self, body: &EntryBody) -> bool {
+        let mut message = Message { from: self.member.0, ..Message::default() };
+        message.set_msg_type(MessageType::MsgPropose);
+        message.mut_entries().push(Entry { data: crate::data::encode(body), ..Entry::default() });
+        self.raw.raft.step(message).is_ok()
+    }
+
     /// Puts what came in into the log, or answers whoever sent it.
     pub(super) fn propose(&mut self, turn: &mut Turn<'_>) {
         // During a transfer raft drops what is proposed. It waits here until the transfer is over, one way or the other.

@@ -136,7 +136,11 @@ pub(crate) fn from_wire(message: GroupMessage) -> Option<Message> {
             // raft's own lease, which counts ticks, must not stand in the way either.
             out.context = Bytes::from_static(CAMPAIGN_TRANSFER);
         }
-        Body::Removed | Body::Offer { .. } | Body::Pull { .. } | Body::Piece { .. } => return None,
+        Body::Removed
+        | Body::Offer { .. }
+        | Body::Pull { .. }
+        | Body::Piece { .. }
+        | Body::StateHash { .. } => return None,
     }
     Some(out)
 }

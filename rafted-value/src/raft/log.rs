@@ -144,6 +144,11 @@ impl MemberLog {
         self.entries.range((from - first) as usize..(to + 1 - first) as usize)
     }
 
+    /// The first index of which there is an entry, or would be.
+    pub(crate) fn first(&self) -> u64 {
+        self.before.0 + 1
+    }
+
     pub(crate) fn last(&self) -> u64 {
         self.before.0 + self.entries.len() as u64
     }

@@ -75,6 +75,14 @@ impl Data for Counters {
     fn query(&self, (): ()) -> Counters {
         self.clone()
     }
+
+    fn command_kind(change: &Change) -> &'static str {
+        match change {
+            Change::Add(..) => "add",
+            Change::Panic => "panic",
+            Change::Fill(_) => "fill",
+        }
+    }
 }
 
 pub struct Node {
@@ -101,7 +109,7 @@ impl World {
 
     fn empty_with_registry(seed: u64, registry: Registry) -> Self {
         let sim = Sim::new(seed, NetConfig::default());
-        let host_config = HostConfig { loops: 2, ..HostConfig::default() };
+        let host_config = HostConfig { loops: 2, divergence_check_commands: 8, ..HostConfig::default() };
         Self { sim, nodes: Vec::new(), config: GroupConfig::default(), host_config, registry }
     }
 

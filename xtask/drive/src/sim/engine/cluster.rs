@@ -12,7 +12,7 @@ use rafted_value::{Found, GroupId, Host, HostConfig, MemberId, NodeId, Registry,
 use super::directory::Directory;
 use super::invariants::Sighting;
 use super::lists::Lists;
-use super::plan::{GroupPlan, Plan, ms};
+use super::plan::{GroupPlan, Plan, Sabotage, ms};
 use super::storage::{End, Storage};
 use super::witness::Witness;
 
@@ -26,6 +26,8 @@ pub(super) struct Cluster {
     pub(super) directory: Arc<Directory>,
     host_config: HostConfig,
     registry: Registry,
+    /// What the node at the first place knows.
+    first_registry: Registry,
     views: BTreeMap<(usize, GroupId), Arc<Sighting>>,
     /// Members that wait on the disks of dead nodes, with all they ever acknowledged.
     asleep: BTreeMap<(usize, GroupId), Arc<Sighting>>,
@@ -46,6 +48,18 @@ pub(super) struct Life {
     pub(super) paused: bool,
 }
 
+/// The data types of a plan's groups.
+fn registry(plan: &Plan, witness: &Arc<Witness>, slips: bool) -> Registry {
+    let groups = plan.groups.iter().map(|group| group.id);
+    groups.fold(Registry::new(), |registry, group| {
+        let witness = witness.clone();
+        registry.with_raw(Lists::name(group), move || {
+            let lists = Lists::new(group, witness.clone());
+            Box::new(if slips { lists.slipping() } else { lists })
+        })
+    })
+}
+
 impl Cluster {
     /// The nodes of a plan, which know the data types of its groups.
     ///
@@ -53,12 +67,8 @@ impl Cluster {
     ///
     /// When a node does not start.
     pub(super) fn start(sim: Sim, plan: &Plan, witness: &Arc<Witness>) -> Result<Self, String> {
-        let mut registry = Registry::new();
-        for group in plan.groups.iter().map(|group| group.id) {
-            let witness = witness.clone();
-            registry =
-                registry.with_raw(Lists::name(group), move || Box::new(Lists::new(group, witness.clone())));
-        }
+        let registry = registry(plan, witness, false);
+        let first_registry = self::registry(plan, witness, plan.sabotage == Some(Sabotage::OneMemberSlips));
         let place = |index| {
             let storage = plan.disks.as_ref().map(|disks| Storage::new(&sim, disks));
             Place { address: format!("sim:{index}"), storage, life: None }
@@ -66,7 +76,8 @@ impl Cluster {
         let places: Vec<Place> = (0..plan.nodes).map(place).collect();
         let (views, asleep, host_config) = (BTreeMap::new(), BTreeMap::new(), plan.host.clone());
         let directory = Arc::default();
-        let mut cluster = Self { sim, places, directory, host_config, registry, views, asleep };
+        let mut cluster =
+            Self { sim, places, directory, host_config, registry, first_registry, views, asleep };
         for place in 0..cluster.places.len() {
             cluster.start_node(place)?;
         }
@@ -91,7 +102,8 @@ impl Cluster {
         for life in self.lives() {
             life.env.transport().set_address(env.node(), &address);
         }
-        let open = Host::open(env.clone(), self.host_config.clone(), self.registry.clone());
+        let registry = if place == 0 { &self.first_registry } else { &self.registry };
+        let open = Host::open(env.clone(), self.host_config.clone(), registry.clone());
         let host =
             self.sim.run_until(OPEN_MAX, open).ok_or(format!("{name} does not start in {OPEN_MAX:?}"))?;
         let host = host.map_err(|error| format!("{name} does not start: {error}"))?;

@@ -57,6 +57,8 @@ pub(super) struct Lists {
     group: u64,
     state: State,
     witness: Arc<Witness>,
+    /// Whether it changes what nobody asked for.
+    slips: bool,
 }
 
 impl List {
@@ -73,7 +75,12 @@ impl List {
 impl Lists {
     /// Empty lists of a group.
     pub(super) fn new(group: u64, witness: Arc<Witness>) -> Self {
-        Self { group, state: State::default(), witness }
+        Self { group, state: State::default(), witness, slips: false }
+    }
+
+    /// The same, with a fault that its witness does not see.
+    pub(super) fn slipping(self) -> Self {
+        Self { slips: true, ..self }
     }
 
     /// The name of the data type of a group.
@@ -120,6 +127,9 @@ impl RawData for Lists {
         let change: Change =
             postcard::from_bytes(payload).map_err(|error| Refused(format!("no change: {error}")))?;
         let changed = self.run(&change);
+        if self.slips && change.number().is_multiple_of(4) {
+            self.state.lists.entry(0).or_default().append(0);
+        }
         self.state.ran += 1;
         for word in [context.index, context.now_ms, context.seed, changed.version.hash] {
             let low = append_hash(self.state.digest, word as u32);

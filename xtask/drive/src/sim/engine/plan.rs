@@ -38,6 +38,8 @@ pub(super) enum Sabotage {
     RetriesInNewSessions,
     /// Clients take any member's answer for the leader's.
     ReadsFromAnybody,
+    /// The members at the first place change more than they were told, now and then.
+    OneMemberSlips,
 }
 
 /// One group.
@@ -252,6 +254,7 @@ fn draw_host(rng: &mut SimRng) -> HostConfig {
         snapshot_retry: ms(one_of(rng, &[300, 2_000, 10_000])),
         handover_max: ms(one_of(rng, &[0, 50, 1_000])),
         store: draw_store(rng),
+        divergence_check_commands: one_of(rng, &[1, 5, 50]),
         ..HostConfig::default()
     }
 }

@@ -39,6 +39,12 @@ fn state_that_is_lost_with_its_majority_is_noticed() {
     check_is_noticed(Sabotage::KillsWithoutCare, &["no leader", "lost"]);
 }
 
+/// The check is the engine's own: it compares hashes through the log.
+#[test]
+fn a_member_that_comes_to_another_state_is_noticed() {
+    check_is_noticed(Sabotage::OneMemberSlips, &["is not that of a majority"]);
+}
+
 #[test]
 fn a_read_from_a_member_that_lags_behind_is_noticed() {
     check_is_noticed(Sabotage::ReadsFromAnybody, &["comes after"]);
