@@ -1,12 +1,12 @@
 //! What all parts of a fleet share on one node.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use rafted_value::env::{BoxFuture, Env, MonoTime, TaskHandle};
-use rafted_value::transport::{CallError, Lane};
+use rafted_value::transport::{CallError, ClusterId, Lane};
 use rafted_value::{CommandError, Freshness, GroupCaller, Host, NodeId, Registry, encode};
 use serde::de::DeserializeOwned;
 
@@ -16,7 +16,8 @@ use crate::cluster_state::{
 };
 use crate::config::{CallOptions, FleetConfig};
 use crate::error::FleetError;
-use crate::formation::{Formation, Sightings};
+use crate::formation::{Formation, FoundingRecord, Sightings};
+use crate::membership::Membership;
 use crate::node_info::NodeInfo;
 use crate::view::Views;
 use crate::wire::{FLEET_SERVICE, FleetReply, FleetRequest, ViewReply};
@@ -32,8 +33,8 @@ pub(crate) struct Core {
     pub(crate) caller: GroupCaller,
     pub(crate) views: Views,
     pub(crate) lines: Lines,
-    /// What a full node has, and a client has not.
-    pub(crate) host: Option<Host>,
+    /// What a full node has, and a client has not; on a node with a data directory, once it knows its cluster.
+    pub(crate) host: OnceLock<Host>,
     pub(crate) member: Option<Member>,
     tasks: Mutex<Vec<TaskHandle>>,
     closed: AtomicBool,
@@ -48,6 +49,8 @@ pub(crate) struct Member {
     pub(crate) sightings: Mutex<Sightings>,
     /// Woken when the formation may have come to something.
     pub(crate) formed: tokio::sync::Notify,
+    /// What its data directory remembered when it started.
+    pub(crate) kept: Option<Membership>,
 }
 
 impl Core {
@@ -65,11 +68,31 @@ impl Core {
             env,
             config,
             node,
-            host,
+            host: host.map_or_else(OnceLock::new, OnceLock::from),
             member,
             tasks: Mutex::new(Vec::new()),
             closed: AtomicBool::new(false),
         })
+    }
+
+    /// This node belongs to a cluster from now on: its directory remembers that before it keeps anything else, and only
+    /// then has it a host. Without a directory there is nothing to do.
+    pub(crate) async fn settle(
+        &self,
+        member: &Member,
+        cluster: ClusterId,
+        record: Option<FoundingRecord>,
+    ) -> Result<(), FleetError> {
+        if self.host.get().is_some() {
+            return Ok(());
+        }
+        Membership { node: self.node, cluster, record }.save(&self.env).await?;
+        let host = open_host(&self.env, &self.config, &member.registry).await?;
+        if let Err(host) = self.host.set(host) {
+            debug_assert!(false, "only the start of a fleet opens its host");
+            host.shutdown().await;
+        }
+        Ok(())
     }
 
     /// Runs a task until it ends or the fleet is shut down.
@@ -93,7 +116,7 @@ impl Core {
             std::mem::take(&mut *tasks)
         };
         tasks.iter().for_each(TaskHandle::abort);
-        if let Some(host) = &self.host {
+        if let Some(host) = self.host.get() {
             host.shutdown().await;
         }
     }
@@ -166,7 +189,7 @@ impl Core {
     }
 
     async fn refresh_from_own_member(&self) -> bool {
-        let Some(host) = &self.host else { return false };
+        let Some(host) = self.host.get() else { return false };
         let revision = self.views.current().state.revision();
         let query = encode(&ClusterQuery::Since { revision });
         let limit = self.config.call.attempt_timeout;
@@ -201,6 +224,16 @@ impl Core {
     fn cluster(&self) -> Target {
         Target::new(CLUSTER_GROUP, &self.config.cluster_group)
     }
+}
+
+/// Opens what a node kept; without a disk everything is in memory.
+pub(crate) async fn open_host(
+    env: &Arc<dyn Env>,
+    config: &FleetConfig,
+    registry: &Registry,
+) -> Result<Host, FleetError> {
+    let opened = Host::open(Arc::clone(env), config.host.clone(), registry.clone()).await;
+    opened.map_err(|error| FleetError::Storage(error.to_string()))
 }
 
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {

@@ -14,6 +14,9 @@ pub enum FleetError {
     /// A setting cannot work.
     #[error("the configuration cannot work: {0}")]
     InvalidConfig(String),
+    /// The node's directory cannot be used; nothing in it was overwritten.
+    #[error("the data directory: {0}")]
+    Storage(String),
     /// A name, a zone or an address cannot be.
     #[error(transparent)]
     Name(#[from] NameError),

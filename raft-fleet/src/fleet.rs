@@ -12,11 +12,12 @@ use crate::cluster_state::{
     ClusterAnswer, ClusterCommand, ClusterQuery, ClusterReply, ClusterState, GroupState, NODES_MAX,
 };
 use crate::config::{CallOptions, FleetConfig};
-use crate::core::{Core, Member};
+use crate::core::{Core, Member, open_host};
 use crate::error::FleetError;
 use crate::formation::shell::form_or_join;
 use crate::formation::{Formation, Sightings};
 use crate::group_name::GroupName;
+use crate::membership::Membership;
 use crate::node_info::NodeInfo;
 use crate::service::FleetService;
 use crate::wire::{FLEET_SERVICE, FleetRequest};
@@ -37,9 +38,13 @@ impl Fleet {
     /// The node's name and address are those that the transport gives; `registry` holds the data types that the node
     /// can host, which should be the same on all nodes.
     ///
+    /// Where `env` has a disk, the node keeps its groups there as their [`durability`](GroupConfig::durability) says, and
+    /// which cluster it belongs to: started again on that disk, under the id that [`node_on`](rafted_value::node_on)
+    /// gives, it comes back to that cluster and never founds another.
+    ///
     /// # Errors
     ///
-    /// When a setting or a data type cannot work, the cluster refuses the node because its name or its address belongs to
+    /// When a setting or a data type cannot work, the data directory cannot be used, the cluster refuses the node because its name or its address belongs to
     /// another, or `formation_wait` passes first; that error says what was seen.
     pub async fn start(
         env: Arc<dyn Env>,
@@ -57,11 +62,20 @@ impl Fleet {
         };
         info.validate()?;
         let registry = registry.with::<ClusterState>();
-        let host = Host::start(env.clone(), config.host.clone(), registry.clone());
-        let formation = Mutex::new(Formation::new(info.clone(), config.formation()));
+        let kept = Membership::load(&env).await?;
+        let host = match (env.disk(), &kept) {
+            (Some(_), None) => None,
+            _ => Some(open_host(&env, &config, &registry).await?),
+        };
+        let formation = match kept.clone() {
+            Some(kept) => Formation::formed(info.clone(), config.formation(), kept.cluster, kept.record),
+            None => Formation::new(info.clone(), config.formation()),
+        };
+        let formation = Mutex::new(formation);
         let sightings = Mutex::default();
-        let member = Member { info, registry, formation, sightings, formed: tokio::sync::Notify::new() };
-        let core = Core::new(env, config, Some(host), Some(member));
+        let formed = tokio::sync::Notify::new();
+        let member = Member { info, registry, formation, sightings, formed, kept };
+        let core = Core::new(env, config, host, Some(member));
         core.env.transport().register(FLEET_SERVICE, FleetService::new(&core));
         let fleet = Fleet { core };
         let member = fleet.core.member.as_ref().expect("it was given above");
@@ -119,7 +133,7 @@ impl Fleet {
 
     /// The host of this node's groups; `None` in a client.
     pub fn host(&self) -> Option<&Host> {
-        self.core.host.as_ref()
+        self.core.host.get()
     }
 
     /// The newest cluster state that is known here: a few hundred milliseconds old at most, unless the cluster cannot

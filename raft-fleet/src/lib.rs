@@ -12,6 +12,7 @@ mod formation;
 #[cfg(test)]
 mod golden;
 mod group_name;
+mod membership;
 mod node_info;
 mod placement;
 mod service;

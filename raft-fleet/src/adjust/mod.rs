@@ -1,5 +1,6 @@
 //! Brings the members of groups to where the cluster state wants them: a pure plan of one step, and a performer.
 
+mod lost;
 mod performer;
 mod plan;
 

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use rafted_value::env::{MonoTime, sleep, timeout};
 use rafted_value::{GroupError, GroupId, GroupStatus, Host, NodeId, Role};
 
+use super::lost::{find_lost, silent};
 use super::plan::{Step, is_complete, is_waiting, plan};
 use crate::cluster_state::{ClusterCommand, ClusterReply, GroupState};
 use crate::core::Core;
@@ -52,7 +53,7 @@ impl Performer {
     }
 
     async fn survey(&self, view: &View) {
-        let Some(host) = &self.core.host else { return };
+        let Some(host) = self.core.host.get() else { return };
         let statuses = host.statuses().await;
         let now = self.core.env.now();
         let mut work = self.work.lock();
@@ -64,8 +65,11 @@ impl Performer {
                 work.founding.entry(group).or_insert(now);
             }
             let Some(desired) = view.desired(group) else { continue };
-            let due =
-                plan(status, &desired).is_some() || is_waiting(status, &desired) || is_founding(view, group);
+            let silent = self.core.env.disk().is_some() && silent(status, &desired).next().is_some();
+            let due = silent
+                || plan(status, &desired).is_some()
+                || is_waiting(status, &desired)
+                || is_founding(view, group);
             if due && !work.busy.contains(&group) {
                 work.queue.push_back(group);
             }
@@ -119,14 +123,17 @@ impl Drop for Worker {
 
 /// Takes one group as far as it will go for now.
 async fn adjust(core: &Arc<Core>, work: &Mutex<Work>, group: GroupId) {
-    let Some(host) = &core.host else { return };
+    let Some(host) = core.host.get() else { return };
     let give_up = core.env.now() + core.config.adjustment_wait_max;
     let mut poll = CATCH_UP_POLL_MIN;
     loop {
         let Some(status) = host.status(group).await else { return };
         let view = core.views.current();
         let Some(desired) = view.desired(group) else { return };
-        let step = plan(&status, &desired);
+        let step = match plan(&status, &desired) {
+            Some(step) => Some(step),
+            None => find_lost(core, &status, &desired).await,
+        };
         let progress = match step {
             Some(step) => perform(core, host, group, step).await,
             None => {

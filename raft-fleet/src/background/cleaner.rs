@@ -14,7 +14,7 @@ const GROUPS_MAX: usize = 1024;
 const QUIET_INTERVALS: u32 = 10;
 
 pub(crate) async fn run(core: Arc<Core>) {
-    let Some(host) = &core.host else { return };
+    let Some(host) = core.host.get() else { return };
     let (mut compared, mut quiet) = (0, 0);
     loop {
         core.env.sleep_until(core.jittered(core.config.balancing_interval)).await;

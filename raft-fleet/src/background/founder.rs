@@ -22,7 +22,7 @@ pub(crate) async fn run(core: Arc<Core>) {
 }
 
 async fn found_all(core: &Core, view: &View, founded: &mut BTreeSet<GroupId>) {
-    let Some(host) = &core.host else { return };
+    let Some(host) = core.host.get() else { return };
     founded.retain(|group| view.lists(*group));
     for (name, entry) in view.state.groups() {
         let mine = entry.state == GroupState::Founding { founder: core.node };

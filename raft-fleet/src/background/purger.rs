@@ -71,7 +71,7 @@ impl Heard {
 }
 
 async fn leads(core: &Core) -> bool {
-    let Some(host) = &core.host else { return false };
+    let Some(host) = core.host.get() else { return false };
     host.status(CLUSTER_GROUP).await.is_some_and(|status| status.role == Role::Leader && status.ready)
 }
 

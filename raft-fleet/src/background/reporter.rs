@@ -27,7 +27,7 @@ pub(crate) async fn run(core: Arc<Core>) {
 
 /// Looks after the groups whose preferred leader this node is, and after its own members that failed.
 async fn report(core: &Core, since: &mut BTreeMap<GroupId, MonoTime>) {
-    let Some(host) = &core.host else { return };
+    let Some(host) = core.host.get() else { return };
     let view = core.views.current();
     let now = core.env.now();
     let statuses: BTreeMap<GroupId, _> =

@@ -214,7 +214,7 @@ impl Core {
     ) -> Result<Bytes, QueryError> {
         let group = target.group;
         if freshness == Freshness::Stale
-            && let Some(host) = &self.host
+            && let Some(host) = self.host.get()
             && let Ok(answer) = host.query(group, freshness, payload.clone(), options.attempt_timeout).await
         {
             return Ok(answer);
@@ -300,7 +300,7 @@ impl Core {
         ticket: &Ticket,
         limit: Duration,
     ) -> Result<Bytes, CommandError> {
-        match &self.host {
+        match self.host.get() {
             Some(host) if node == self.node => host.command(group, ticket.command().clone(), limit).await,
             _ => self.caller.command_at(node, group, ticket.command(), limit).await,
         }
@@ -314,7 +314,7 @@ impl Core {
         payload: Bytes,
         limit: Duration,
     ) -> Result<Bytes, QueryError> {
-        match &self.host {
+        match self.host.get() {
             Some(host) if node == self.node => host.query(group, freshness, payload, limit).await,
             _ => self.caller.query_at(node, group, freshness, payload, limit).await,
         }
@@ -331,7 +331,7 @@ impl Core {
         let mut seen = std::collections::BTreeSet::new();
         nodes.retain(|node| seen.insert(*node));
         // A node that hosts nothing cannot ask itself.
-        nodes.retain(|node| *node != self.node || self.host.is_some());
+        nodes.retain(|node| *node != self.node || self.host.get().is_some());
         nodes
     }
 

@@ -99,6 +99,17 @@ impl Formation {
         }
     }
 
+    /// The machine of a node that has belonged to a cluster since an earlier life, as a founder where it has the record.
+    pub fn formed(
+        me: NodeInfo,
+        config: FormationConfig,
+        cluster: ClusterId,
+        record: Option<FoundingRecord>,
+    ) -> Self {
+        let member = record.is_none().then_some(cluster);
+        Self { founded: record, member, ..Self::new(me, config) }
+    }
+
     /// The addresses to say hello to; the own one is not among them.
     pub fn addresses(&self) -> Vec<String> {
         self.addresses.keys().filter(|address| **address != self.me.address).cloned().collect()

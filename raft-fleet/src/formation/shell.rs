@@ -9,9 +9,11 @@ use rafted_value::{Data, Found, GroupError, NodeId};
 
 use super::patience::Patience;
 use super::{FormationAction, FormationOutcome, FoundingRecord, Sight, Standing};
+use crate::background;
 use crate::cluster_state::{CLUSTER_GROUP, ClusterCommand, ClusterReply, ClusterState};
 use crate::core::{Core, Member};
 use crate::error::FleetError;
+use crate::membership::Membership;
 use crate::wire::{FleetReply, FleetRequest, JoinReply};
 
 /// For how long a proposer pushes the news that its record is activated; who misses it learns it by a hello.
@@ -24,6 +26,9 @@ const STEPS_MAX: u32 = 8;
 pub(crate) async fn form_or_join(core: &Arc<Core>, member: &Member) -> Result<(), FleetError> {
     let (limit, interval) = (core.config.formation_wait, core.config.formation_report_interval);
     let mut patience = Patience::new(core.env.now(), limit, interval);
+    if let Some(kept) = &member.kept {
+        return come_back(core, member, kept, &mut patience).await;
+    }
     let expected = core.config.bootstrap_expect;
     tracing::info!(node = %core.node, expected, "looking for a cluster, or for nodes to form one");
     loop {
@@ -51,6 +56,31 @@ pub(crate) async fn form_or_join(core: &Arc<Core>, member: &Member) -> Result<()
         let wait = deadline.since(core.env.now());
         // Whether the time is up or an activation has come, the next round is due.
         let _ = timeout(core.env.as_ref(), wait, member.formed.notified()).await;
+    }
+}
+
+/// Takes part again in the cluster that the node's directory remembers, whoever else is there.
+async fn come_back(
+    core: &Arc<Core>,
+    member: &Member,
+    kept: &Membership,
+    patience: &mut Patience,
+) -> Result<(), FleetError> {
+    tracing::info!(node = %core.node, cluster = %kept.cluster, "coming back to the cluster of the data directory");
+    core.env.transport().set_cluster(kept.cluster);
+    look_around(core).await;
+    match &kept.record {
+        // It may have died before the others had all that makes a founder.
+        Some(record) => found(core, member, record, patience).await,
+        None => be_listed(core, member, kept.cluster, patience).await,
+    }
+}
+
+/// A node that came back from its disk learns where the others are now: from its own member, and from the seeds.
+async fn look_around(core: &Core) {
+    if core.env.disk().is_some() {
+        background::find_contacts(core).await;
+        core.refresh(1).await;
     }
 }
 
@@ -168,7 +198,8 @@ async fn found(
     }
     let nodes: Vec<NodeId> = record.nodes.iter().map(|info| info.node).collect();
     core.views.set_contacts(nodes.clone());
-    let host = core.host.as_ref().expect("a full node has a host");
+    core.settle(member, record.cluster, Some(record.clone())).await?;
+    let host = core.host.get().expect("a node of a cluster has a host");
     let data = ClusterState::NAME.to_owned();
     let founded =
         host.found(Found { group: CLUSTER_GROUP, data, config: record.config.clone(), nodes }).await;
@@ -193,6 +224,7 @@ async fn found(
                     let founders = record.nodes.iter().map(|info| info.name.as_str()).collect::<Vec<_>>();
                     format!("the cluster that {founders:?} found does not answer: {error}")
                 })?;
+                look_around(core).await;
             }
         }
         sleep(core.env.as_ref(), core.config.call.retry_interval).await;
@@ -235,6 +267,7 @@ async fn join(
             core.env.transport().set_cluster(cluster);
             core.views.set_contacts(vec![node]);
             core.learn(*state);
+            core.settle(member, cluster, None).await?;
             be_listed(core, member, cluster, patience).await?;
             return Ok(true);
         }
@@ -282,6 +315,7 @@ async fn be_listed(
                 tracing::debug!(node = %core.node, %error, "the cluster group does not answer yet");
                 let seen = || format!("cluster {cluster} does not say that it lists this node: {error}");
                 patience.look(core.env.now()).tell(core.node, seen)?;
+                look_around(core).await;
             }
         }
         sleep(core.env.as_ref(), core.config.call.retry_interval).await;

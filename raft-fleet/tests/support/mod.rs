@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use raft_fleet::rafted_value::sim::{NetConfig, Sim, SimEnv, SimTask};
+use raft_fleet::rafted_value::env::sleep;
+use raft_fleet::rafted_value::node_on;
+use raft_fleet::rafted_value::sim::{NetConfig, Sim, SimDisk, SimEnv, SimTask};
 use raft_fleet::{
     CallOptions, CommandContext, CommandError, Data, Fleet, FleetConfig, FleetError, Freshness, GroupConfig,
     GroupId, GroupName, HostConfig, NodeId, Registry, encode,
@@ -73,6 +75,8 @@ pub struct World {
     pub sim: Sim,
     pub nodes: Vec<Node>,
     pub config: FleetConfig,
+    /// The disks of the places, where the nodes keep anything.
+    pub disks: Vec<SimDisk>,
 }
 
 impl World {
@@ -85,7 +89,7 @@ impl World {
             failure_window: 5 * SECOND,
             ..FleetConfig::default()
         };
-        Self { sim: Sim::new(seed, NetConfig::default()), nodes: Vec::new(), config }
+        Self { sim: Sim::new(seed, NetConfig::default()), nodes: Vec::new(), config, disks: Vec::new() }
     }
 
     /// A world with a formed cluster of `count` nodes.
@@ -96,9 +100,35 @@ impl World {
         world
     }
 
+    /// The same where each node keeps its state on a disk.
+    pub fn formed_on_disks(seed: u64, count: usize) -> Self {
+        let mut world = Self::new(seed, count);
+        world.disks = (0..count).map(|_| SimDisk::new(world.sim.rng())).collect();
+        (0..count).for_each(|place| world.begin(place));
+        (0..count).for_each(|place| world.finish(place, 30 * SECOND));
+        world
+    }
+
+    /// The machine of a node stops: what its disk has not synced may be gone.
+    pub fn lose_power(&mut self, place: usize) {
+        self.kill(place);
+        self.disks[place].crash();
+    }
+
+    fn door(&self, place: usize) -> Arc<SimEnv> {
+        let (label, address) = (format!("node-{place}"), address(place));
+        let Some(disk) = self.disks.get(place) else { return self.sim.start_node(&label, &address) };
+        let node = node_on(disk.disk().as_ref()).unwrap();
+        let node = node.unwrap_or_else(|| NodeId(self.sim.rng().next_u64().max(1)));
+        let env = self.sim.start_node_on(node, disk.disk(), &label, &address);
+        let clock = env.clone();
+        disk.set_sync_latency(Some(Arc::new(move || sleep(clock.as_ref(), MS / 4))));
+        env
+    }
+
     /// Starts the node at a place; a second time, this is its restart.
     pub fn begin(&mut self, place: usize) {
-        let env = self.sim.start_node(&format!("node-{place}"), &address(place));
+        let env = self.door(place);
         let config = FleetConfig { zone: format!("zone-{}", place % 3), ..self.config.clone() };
         let registry = Registry::new().with::<Counter>().with::<Echo>();
         let door: Arc<SimEnv> = env.clone();
@@ -132,6 +162,7 @@ impl World {
     pub fn kill(&mut self, place: usize) {
         self.nodes[place].fleet = None;
         self.sim.kill(&self.nodes[place].env);
+        self.disks.get(place).iter().for_each(|disk| disk.kill());
     }
 
     pub fn fleet(&self, place: usize) -> Fleet {

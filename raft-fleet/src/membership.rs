@@ -1,0 +1,142 @@
+//! What a node's directory remembers of the cluster it belongs to, so that it comes back to that one and founds no other.
+//!
+//! It is written once the node knows its cluster and before the host opens the directory, which is what gives the
+//! directory its node id. So a node that dies while a cluster is formed keeps no id, and its next life is another node
+//! to the formation, as it is without a disk.
+
+use std::sync::Arc;
+
+use rafted_value::disk::{Disk, DiskReason, replace};
+use rafted_value::env::Env;
+use rafted_value::transport::ClusterId;
+use rafted_value::{NodeId, encode, node_on};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use twox_hash::XxHash3_64;
+
+use crate::core::decode;
+use crate::error::FleetError;
+use crate::formation::FoundingRecord;
+
+/// In a folder of its own: files beside the log are strangers to the host.
+const FILE: &str = "fleet/membership";
+/// A record of as many nodes as a cluster can have is below it.
+const FILE_BYTES_MAX: usize = 4 << 20;
+const CHECKSUM_BYTES: usize = 8;
+
+/// Which cluster a node belongs to.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Membership {
+    /// Whose directory it is.
+    pub(crate) node: NodeId,
+    pub(crate) cluster: ClusterId,
+    /// How the cluster was founded, where this node was a founder.
+    pub(crate) record: Option<FoundingRecord>,
+}
+
+/// What is on the disk; variants are only ever added at the end.
+#[derive(Serialize, Deserialize)]
+enum Kept {
+    V1(Membership),
+}
+
+impl Membership {
+    /// What the directory of `env` remembers; `None` without a directory, and for one that no node has finished to
+    /// take yet.
+    ///
+    /// # Errors
+    ///
+    /// When the directory is another node's, keeps groups of no known cluster, or cannot be read.
+    pub(crate) async fn load(env: &Arc<dyn Env>) -> Result<Option<Self>, FleetError> {
+        let Some(disk) = env.disk().cloned() else { return Ok(None) };
+        let node = env.transport().local().node;
+        let (tell, told) = oneshot::channel();
+        // Whoever asked may have gone.
+        let task = async move { drop(tell.send(read(disk.as_ref(), node))) };
+        drop(env.spawn_blocking("fleet membership", Box::pin(task)));
+        told.await.unwrap_or_else(|_| Err(ended())).map_err(FleetError::Storage)
+    }
+
+    /// Makes the directory remember it; it is durable then.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub(crate) async fn save(self, env: &Arc<dyn Env>) -> Result<(), FleetError> {
+        let Some(disk) = env.disk().cloned() else { return Ok(()) };
+        let (tell, told) = oneshot::channel();
+        let task = async move {
+            let written = replace(disk.as_ref(), FILE, &self.to_bytes()).await;
+            drop(tell.send(written.map_err(|error| error.to_string())));
+        };
+        drop(env.spawn_blocking("fleet membership", Box::pin(task)));
+        told.await.unwrap_or_else(|_| Err(ended())).map_err(FleetError::Storage)
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let payload = encode(&Kept::V1(self.clone()));
+        let mut bytes = checksum(&payload).to_vec();
+        bytes.extend_from_slice(&payload);
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+        let (sum, payload) = bytes.split_at_checked(CHECKSUM_BYTES).ok_or("it is too short")?;
+        if sum != checksum(payload) {
+            return Err("its checksum is wrong".into());
+        }
+        let Kept::V1(membership) = decode(payload)?;
+        Ok(membership)
+    }
+}
+
+fn read(disk: &dyn Disk, node: NodeId) -> Result<Option<Membership>, String> {
+    match node_on(disk).map_err(|error| error.to_string())? {
+        None => return Ok(None),
+        Some(owner) if owner != node => {
+            return Err(format!("the directory {} is that of node {owner}, not of {node}", disk.place()));
+        }
+        Some(_) => (),
+    }
+    let bytes = match disk.read_at(FILE, 0, FILE_BYTES_MAX) {
+        Ok(bytes) => bytes,
+        Err(error) if error.reason == DiskReason::NotFound => {
+            return Err(format!("the directory {} keeps groups, but not of which cluster", disk.place()));
+        }
+        Err(error) => return Err(error.to_string()),
+    };
+    let membership = Membership::from_bytes(&bytes).map_err(|reason| format!("file {FILE}: {reason}"))?;
+    if membership.node != node {
+        return Err(format!("file {FILE} is that of node {}, not of {node}", membership.node));
+    }
+    Ok(Some(membership))
+}
+
+fn checksum(payload: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    XxHash3_64::oneshot(payload).to_le_bytes()
+}
+
+fn ended() -> String {
+    "the node ended before its disk answered".into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kept_bytes_never_change_and_damage_is_seen() {
+        let membership = Membership { node: NodeId(300), cluster: ClusterId(5), record: None };
+        let bytes = membership.to_bytes();
+        assert_eq!(bytes[CHECKSUM_BYTES..], [0, 172, 2, 5, 0]);
+        assert_eq!(Membership::from_bytes(&bytes), Ok(membership));
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(Membership::from_bytes(&damaged).is_err(), "bit {bit}");
+        }
+        for length in 0..bytes.len() {
+            assert!(Membership::from_bytes(&bytes[..length]).is_err(), "{length} bytes");
+        }
+    }
+}

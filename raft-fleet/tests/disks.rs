@@ -1,0 +1,108 @@
+//! Fleets that keep their state on disks: nodes that restart, and clusters that lose their power as a whole.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use raft_fleet::rafted_value::MemberId;
+use raft_fleet::{CLUSTER_GROUP, Data, Durability, FleetError, GroupConfig, GroupId};
+use support::{Counter, MS, SECOND, World, count_up, name, read};
+
+/// The members of all groups that a node holds.
+fn members(world: &World, place: usize) -> BTreeMap<GroupId, MemberId> {
+    let fleet = world.fleet(place);
+    let statuses = world.run(async move { fleet.host().expect("a full node").statuses().await });
+    statuses.into_iter().map(|status| (status.group, status.member)).collect()
+}
+
+#[test]
+fn a_node_that_restarts_on_its_disk_keeps_its_id_and_its_members() {
+    for seed in 0..5 {
+        let mut world = World::formed_on_disks(500 + seed, 3);
+        world.add_groups(&world.fleet(0), 4);
+        let (id, before) = (world.id(2), members(&world, 2));
+        assert_eq!(before.len(), 5);
+        world.lose_power(2);
+        world.sim.run_for(2 * SECOND);
+        world.restart(2);
+        assert_eq!((world.id(2), members(&world, 2)), (id, before), "seed {seed}");
+        world.until(10 * SECOND, "all groups are whole", |world| world.is_whole(4, 3));
+    }
+}
+
+#[test]
+fn a_cluster_that_loses_its_power_comes_back_as_the_same_with_every_acknowledged_command() {
+    for seed in 0..10 {
+        let mut world = World::formed_on_disks(520 + seed, 4);
+        world.add_groups(&world.fleet(0), 4);
+        for group in 0..4 {
+            let told = world.run(count_up(world.fleet(0), name(group), 20, MS));
+            assert_eq!(told.applied, 20);
+        }
+        let cluster = world.fleet(0).cluster().cluster();
+        let ids: Vec<_> = (0..4).map(|place| world.id(place)).collect();
+        (0..4).for_each(|place| world.lose_power(place));
+        (0..4).for_each(|place| world.begin(place));
+        (0..4).for_each(|place| world.finish(place, 30 * SECOND));
+        for (place, id) in ids.iter().enumerate() {
+            assert_eq!(world.id(place), *id, "seed {seed}");
+            assert_eq!(world.fleet(place).cluster().cluster(), cluster, "seed {seed}");
+        }
+        for group in 0..4 {
+            assert_eq!(world.run(read(world.fleet(1), name(group))), 20, "seed {seed}");
+        }
+    }
+}
+
+/// One node alone is what `bootstrap_expect` would be content with: only the directory tells it better.
+#[test]
+fn a_node_whose_directory_belongs_to_a_cluster_founds_no_other_while_it_is_alone() {
+    let mut world = World::formed_on_disks(540, 2);
+    let cluster = world.fleet(0).cluster().cluster();
+    (0..2).for_each(|place| world.lose_power(place));
+    world.config.bootstrap_expect = 1;
+    world.config.seeds = Vec::new();
+    world.config.formation_wait = 20 * SECOND;
+    world.begin(0);
+    let alone = world.try_finish(0, 60 * SECOND).expect("it gives up");
+    assert!(matches!(alone, Err(FleetError::NotPartOfACluster { .. })), "{alone:?}");
+    (0..2).for_each(|place| world.lose_power(place));
+    world.config.seeds = (0..2).map(support::address).collect();
+    world.config.bootstrap_expect = 2;
+    (0..2).for_each(|place| world.begin(place));
+    (0..2).for_each(|place| world.finish(place, 30 * SECOND));
+    assert_eq!(world.fleet(0).cluster().cluster(), cluster);
+}
+
+/// The node keeps its id, so to the leader its member was silent for ever, and the group one voter short.
+#[test]
+fn members_that_a_disk_has_lost_are_replaced_under_new_ids() {
+    for (seed, durability) in [(560, Durability::Async), (561, Durability::Memory), (562, Durability::Async)]
+    {
+        let mut world = World::formed_on_disks(seed, 3);
+        for group in 0..3 {
+            let (fleet, config) = (world.fleet(0), GroupConfig { durability, ..GroupConfig::default() });
+            world.run(async move { fleet.add_group(name(group), Counter::NAME, 3, config).await.unwrap() });
+            assert_eq!(world.run(count_up(world.fleet(0), name(group), 10, MS)).applied, 10);
+        }
+        for victim in [2, 0, 2] {
+            let (id, before) = (world.id(victim), members(&world, victim));
+            world.lose_power(victim);
+            world.sim.run_for(2 * SECOND);
+            world.restart(victim);
+            assert_eq!(world.id(victim), id);
+            let replaced = |world: &World| world.is_whole(3, 3) && members(world, victim).len() == 4;
+            world.until(60 * SECOND, "all groups are whole", replaced);
+            for (group, member) in members(&world, victim) {
+                let kept = group == CLUSTER_GROUP;
+                assert!(
+                    if kept { member == before[&group] } else { member > before[&group] },
+                    "seed {seed}: {group}"
+                );
+            }
+        }
+        for group in 0..3 {
+            assert_eq!(world.run(read(world.fleet(1), name(group))), 10, "seed {seed}");
+        }
+    }
+}
