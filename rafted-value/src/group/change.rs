@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use raft::StateRole;
-use raft::eraftpb::{Entry, EntryType, Message, MessageType};
+use raft::eraftpb::{Entry, EntryType};
 
 use super::keep::Settled;
 use super::machine::Machine;
@@ -198,12 +198,9 @@ impl Group {
     ) {
         // Commands that came before it in this turn go before it into the log.
         self.propose(turn);
-        let mut message = Message { from: self.member.0, ..Message::default() };
-        message.set_msg_type(MessageType::MsgPropose);
-        message.mut_entries().push(entry);
-        let (term, index) = (self.raw.raft.term, self.raw.raft.raft_log.last_index() + 1);
-        match self.raw.raft.step(message) {
-            Ok(()) => self.change = Some(PendingChange { term, index, member, waiter }),
+        let term = self.raw.raft.term;
+        match self.propose_entries([entry]) {
+            Ok(index) => self.change = Some(PendingChange { term, index, member, waiter }),
             Err(error) => {
                 tracing::debug!(group = %self.id, %error, "raft did not take a membership change");
                 turn.out.member(waiter, Err(GroupError::Unavailable));

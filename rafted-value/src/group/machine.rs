@@ -160,8 +160,7 @@ impl Machine {
     /// The whole machine in bytes.
     pub(crate) fn snapshot(&mut self) -> Result<Bytes, MachineError> {
         let mut value = Vec::new();
-        catch(|| self.data.snapshot(&mut value))
-            .map_err(|Panicked(message)| MachineError::Unsnapshotable(message))?;
+        self.write_value(&mut value)?;
         let state = MachineStateV1 {
             data_name: self.data_name.clone(),
             config: self.config.clone(),
@@ -182,9 +181,12 @@ impl Machine {
     pub(super) fn replicated_bytes(&self) -> Result<Vec<u8>, MachineError> {
         let parts = (&self.data_name, &self.config, self.stamp_ms, &self.sessions);
         let mut bytes = crate::data::encode(&parts).to_vec();
-        catch(|| self.data.snapshot(&mut bytes))
-            .map_err(|Panicked(message)| MachineError::Unsnapshotable(message))?;
+        self.write_value(&mut bytes)?;
         Ok(bytes)
+    }
+
+    fn write_value(&self, out: &mut Vec<u8>) -> Result<(), MachineError> {
+        catch(|| self.data.snapshot(out)).map_err(|Panicked(message)| MachineError::Unsnapshotable(message))
     }
 
     /// Adds the kinds of the commands in an entry.

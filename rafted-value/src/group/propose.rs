@@ -52,10 +52,16 @@ impl Group {
 
     /// Puts an entry that nobody waits for into the log; whether raft took it.
     pub(super) fn propose_body(&mut self, body: &EntryBody) -> bool {
+        self.propose_entries([Entry { data: crate::data::encode(body), ..Entry::default() }]).is_ok()
+    }
+
+    /// Gives raft entries for its log; where the first of them is then.
+    pub(super) fn propose_entries(&mut self, entries: impl IntoIterator<Item = Entry>) -> raft::Result<u64> {
         let mut message = Message { from: self.member.0, ..Message::default() };
         message.set_msg_type(MessageType::MsgPropose);
-        message.mut_entries().push(Entry { data: crate::data::encode(body), ..Entry::default() });
-        self.raw.raft.step(message).is_ok()
+        message.mut_entries().extend(entries);
+        let first = self.raw.raft.raft_log.last_index() + 1;
+        self.raw.raft.step(message).map(|()| first)
     }
 
     /// Puts what came in into the log, or answers whoever sent it.
@@ -75,17 +81,14 @@ impl Group {
             }
             return;
         };
-        let mut message = Message { from: self.member.0, ..Message::default() };
-        message.set_msg_type(MessageType::MsgPropose);
-        let mut waiters = Vec::new();
+        let (mut entries, mut waiters) = (Vec::new(), Vec::new());
         for (commands, group_waiters) in split_into_entries(incoming, bytes, turn) {
             let body = EntryBody::Commands(Commands { stamp_ms: turn.wall_ms, commands });
-            message.mut_entries().push(Entry { data: crate::data::encode(&body), ..Entry::default() });
+            entries.push(Entry { data: crate::data::encode(&body), ..Entry::default() });
             waiters.push(group_waiters);
         }
-        let first = self.raw.raft.raft_log.last_index() + 1;
-        match self.raw.raft.step(message) {
-            Ok(()) => {
+        match self.propose_entries(entries) {
+            Ok(first) => {
                 for (index, waiters) in (first..).zip(waiters) {
                     self.proposals.push_back(Proposal { term, index, waiters });
                 }
