@@ -49,6 +49,15 @@ pub enum FleetError {
         /// The name of the data type.
         data: String,
     },
+    /// This node is to hold members already.
+    #[error("this node is active already")]
+    NotInactive,
+    /// This node is to hold no members already.
+    #[error("this node is inactive already")]
+    Inactive,
+    /// A client hosts nothing.
+    #[error("this is a client, and no node of the cluster")]
+    NotANode,
     /// The cluster refused for another reason.
     #[error("the cluster refused: {0}")]
     Refused(ClusterRefusal),
@@ -100,6 +109,8 @@ impl From<ClusterRefusal> for FleetError {
             ClusterRefusal::NoActiveNode => FleetError::NoActiveNode,
             ClusterRefusal::NoSuchGroup(name) => FleetError::NoSuchGroup { name },
             ClusterRefusal::Name(error) => FleetError::Name(error),
+            ClusterRefusal::NotInactive(_) => FleetError::NotInactive,
+            ClusterRefusal::Inactive(_) => FleetError::Inactive,
             other => FleetError::Refused(other),
         }
     }

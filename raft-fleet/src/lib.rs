@@ -28,15 +28,15 @@ pub use rafted_value::{
 pub use self::adjust::{Step, plan};
 pub use self::cluster_state::{
     CLUSTER_GROUP, ClusterAnswer, ClusterCommand, ClusterQuery, ClusterRefusal, ClusterReply, ClusterState,
-    FIRST_GROUP, GROUPS_MAX, GroupEntry, GroupState, NODES_MAX, NodeEntry, RemovedGroup,
+    FIRST_GROUP, GROUPS_MAX, GroupEntry, GroupState, NODES_MAX, NodeEntry, PINS_MAX, RemovedGroup, Suspicion,
 };
 pub use self::config::{CallOptions, FleetConfig};
 pub use self::error::FleetError;
-pub use self::fleet::Fleet;
+pub use self::fleet::{DrainStatus, Fleet, Presence};
 pub use self::formation::{
     ActivateReply, Formation, FormationAction, FormationConfig, FormationOutcome, FoundingRecord, Hello,
     HelloReply, ProposeReply, RenounceReply, Standing,
 };
 pub use self::group_name::{GroupName, NAME_BYTES_MAX, NameError};
 pub use self::node_info::NodeInfo;
-pub use self::placement::{Place, place};
+pub use self::placement::{Place, WEIGHT_MAX, place};
