@@ -12,6 +12,7 @@ mod formation;
 #[cfg(test)]
 mod golden;
 mod group_name;
+mod inspect;
 mod membership;
 mod node_info;
 mod placement;
@@ -22,7 +23,8 @@ mod wire;
 pub use rafted_value;
 pub use rafted_value::{
     Command, CommandContext, CommandError, Data, Durability, Freshness, GroupConfig, GroupId, GroupStatus,
-    HostConfig, NodeId, NotApplied, QueryError, RawData, Refused, Registry, RestoreError, Unknown, encode,
+    HostConfig, MemberId, NodeId, NotApplied, QueryError, RawData, Refused, Registry, RestoreError, Unknown,
+    encode,
 };
 
 pub use self::adjust::{Step, plan};
@@ -38,5 +40,8 @@ pub use self::formation::{
     HelloReply, ProposeReply, RenounceReply, Standing,
 };
 pub use self::group_name::{GroupName, NAME_BYTES_MAX, NameError};
+pub use self::inspect::{
+    GroupRemoval, LeaderlessGroup, MemberReport, Move, MoveKind, Removal, RemovalPlan, ReportedMember,
+};
 pub use self::node_info::NodeInfo;
 pub use self::placement::{Place, WEIGHT_MAX, place};

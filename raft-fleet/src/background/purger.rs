@@ -125,7 +125,7 @@ async fn judge(core: &Core, heard: &Heard) {
         };
         match core.change_cluster(&command, &core.config.call).await {
             Ok(ClusterReply::Refused(refusal)) => {
-                tracing::info!(%node, %refusal, "the cluster thinks otherwise")
+                tracing::info!(%node, %refusal, "the cluster thinks otherwise");
             }
             Ok(_) if matches!(command, ClusterCommand::PurgeSilent { .. }) => {
                 metrics::counter!("raft_fleet_nodes_purged_total").increment(1);

@@ -1,6 +1,7 @@
 //! The fleet as its users see it.
 
 mod activity;
+mod repair;
 
 use std::sync::Arc;
 
