@@ -193,6 +193,7 @@ impl Core {
                 CommandError::NotApplied(error) if !cut || last.is_none() => last = Some(error),
                 _ => (),
             }
+            self.learn_of_stranger(node, shown, limit).await;
             let pause = self.learn_from(&line, target.group, node, shown, &mut chase);
             match pause {
                 Some(pause) if pause.is_zero() => (),
@@ -251,6 +252,7 @@ impl Core {
             if limit == options.attempt_timeout || last.is_none() {
                 last = Some(error);
             }
+            self.learn_of_stranger(node, shown, limit).await;
             match self.learn_from(&line, group, node, shown, &mut chase) {
                 Some(pause) if pause.is_zero() => (),
                 Some(pause) => sleep(self.env.as_ref(), pause.min(left)).await,
@@ -263,6 +265,15 @@ impl Core {
             Some(QueryError::Timeout { .. }) | None => QueryError::Timeout { limit_ms },
             Some(error) => error,
         })
+    }
+
+    /// A redirect to a node that the view does not list cannot be followed: its address is not known yet. Whoever
+    /// redirects most likely knows it.
+    async fn learn_of_stranger(&self, asked: NodeId, shown: Shown, limit: Duration) {
+        let Shown::Redirect(leader) = shown else { return };
+        if asked != self.node && !self.views.current().state.nodes().contains_key(&leader) {
+            self.refresh_from(asked, limit).await;
+        }
     }
 
     /// Notes what an attempt has shown. The pause before the next one, or `None` when the group is gone for good.

@@ -1,5 +1,8 @@
 //! The fleet as its users see it.
 
+mod activity;
+mod repair;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,6 +10,7 @@ use parking_lot::Mutex;
 use rafted_value::env::{Env, timeout};
 use rafted_value::{CommandError, Freshness, GroupConfig, GroupId, Host, NodeId, QueryError, Registry};
 
+pub use self::activity::{DrainStatus, Presence};
 use crate::background;
 use crate::cluster_state::{
     ClusterAnswer, ClusterCommand, ClusterQuery, ClusterReply, ClusterState, GroupState, NODES_MAX,
@@ -71,10 +75,7 @@ impl Fleet {
             Some(kept) => Formation::formed(info.clone(), config.formation(), kept.cluster, kept.record),
             None => Formation::new(info.clone(), config.formation()),
         };
-        let formation = Mutex::new(formation);
-        let sightings = Mutex::default();
-        let formed = tokio::sync::Notify::new();
-        let member = Member { info, registry, formation, sightings, formed, kept };
+        let member = Member::new(info, registry, formation, kept);
         let core = Core::new(env, config, host, Some(member));
         core.env.transport().register(FLEET_SERVICE, FleetService::new(&core));
         let fleet = Fleet { core };
