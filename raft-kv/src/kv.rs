@@ -19,6 +19,7 @@ use crate::shard::{
     ShardAnswer, ShardCommand, ShardQuery, ShardReply, ShardStatus, split_answer, split_reply,
 };
 use crate::value_type::{KvTypes, shard_data_name};
+use crate::waker::Waker;
 
 /// A sharded, replicated store. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -28,8 +29,8 @@ pub struct Kv {
 
 struct Shared {
     list: Arc<KeyspaceList>,
-    /// Ends with [`Kv::shutdown`].
-    refresher: TaskHandle,
+    /// End with [`Kv::shutdown`].
+    tasks: Vec<TaskHandle>,
 }
 
 impl Kv {
@@ -63,9 +64,12 @@ impl Kv {
     }
 
     fn run(fleet: Fleet, config: KvConfig, types: KvTypes) -> Self {
+        let waker = Waker::new(&fleet, &config, &types);
         let list = Arc::new(KeyspaceList::new(fleet, config, types));
-        let refresher = list.fleet().env().spawn("kv-routes", Box::pin(Arc::clone(&list).refresh_for_ever()));
-        Self { shared: Arc::new(Shared { list, refresher }) }
+        let env = list.fleet().env();
+        let mut tasks = vec![env.spawn("kv-routes", Box::pin(Arc::clone(&list).refresh_for_ever()))];
+        tasks.extend(waker.map(|waker| env.spawn("kv-wakes", Box::pin(waker.run()))));
+        Self { shared: Arc::new(Shared { list, tasks }) }
     }
 
     /// The fleet below.
@@ -123,7 +127,7 @@ impl Kv {
             ShardReply::Done => Ok(rest),
             ShardReply::NotInitialised => Err(KvNotApplied::NotInitialised.into()),
             ShardReply::OutOfRange { range } => Err(KvNotApplied::OutOfRange { range, hash }.into()),
-            ShardReply::Initialised | ShardReply::OtherRange { .. } => {
+            ShardReply::Initialised | ShardReply::OtherRange { .. } | ShardReply::Woken { .. } => {
                 Err(not_understood(format!("{reply:?}")))
             }
         }
@@ -153,7 +157,9 @@ impl Kv {
             ShardAnswer::KeyNotFound => Err(KvQueryError::KeyNotFound),
             ShardAnswer::NotInitialised => Err(KvQueryError::NotInitialised),
             ShardAnswer::OutOfRange { range } => Err(KvQueryError::OutOfRange { range, hash }),
-            ShardAnswer::Status(_) => Err(KvQueryError::Answer(format!("{answer:?}"))),
+            ShardAnswer::Status(_) | ShardAnswer::NextWake(_) => {
+                Err(KvQueryError::Answer(format!("{answer:?}")))
+            }
         }
     }
 
@@ -199,7 +205,7 @@ impl Kv {
 
     /// Ends this node's part in the store.
     pub async fn shutdown(&self) {
-        self.shared.refresher.abort();
+        self.shared.tasks.iter().for_each(TaskHandle::abort);
         self.fleet().shutdown().await;
     }
 

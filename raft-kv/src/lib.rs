@@ -11,6 +11,7 @@ mod kv;
 mod routes;
 mod shard;
 mod value_type;
+mod waker;
 
 pub use raft_fleet;
 pub use raft_fleet::rafted_value;
@@ -22,4 +23,4 @@ pub use self::key_range::KeyRange;
 pub use self::keyspace::{Keyspace, KeyspaceName, KeyspaceNameError, KeyspacePolicy, KeyspaceState};
 pub use self::kv::Kv;
 pub use self::shard::ShardStatus;
-pub use self::value_type::{Answer, Done, KvTypes, ValuePerKey};
+pub use self::value_type::{Answer, Done, KvTypes, ValuePerKey, Woken};

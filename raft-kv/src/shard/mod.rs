@@ -1,16 +1,22 @@
 //! A shard: the live values of one range of keys, replicated by one group.
 
+mod hook;
 mod snapshot;
+mod timers;
+mod wake;
 mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use raft_fleet::rafted_value::{CommandContext, RawData, Refused, RestoreError};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::hook::ShardHook;
+pub(crate) use self::timers::Alarm;
+use self::timers::Timers;
 pub(crate) use self::wire::{ShardAnswer, ShardCommand, ShardQuery, ShardReply, split_answer, split_reply};
 use crate::key;
 use crate::key_range::KeyRange;
@@ -28,6 +34,10 @@ pub(crate) struct ShardData<V: ValuePerKey> {
     /// The sum of the entries' sizes; it wraps, so that no value type can make it panic.
     size: u64,
     load: AtomicU64,
+    /// Derived from the entries.
+    timers: Timers,
+    /// Whether the next command runs on the member that leads; told by the hook just before it.
+    leads: AtomicBool,
 }
 
 struct Entry<T> {
@@ -52,7 +62,21 @@ pub struct ShardStatus {
 impl<V: ValuePerKey> ShardData<V> {
     /// A shard that holds nothing and is responsible for nothing yet.
     pub(crate) fn new(value_type: Arc<V>) -> Self {
-        Self { value_type, range: None, entries: BTreeMap::new(), size: 0, load: AtomicU64::new(0) }
+        Self {
+            value_type,
+            range: None,
+            entries: BTreeMap::new(),
+            size: 0,
+            load: AtomicU64::new(0),
+            timers: Timers::default(),
+            leads: AtomicBool::new(false),
+        }
+    }
+
+    /// The same shard, which tells this alarm when its first timer is due.
+    pub(crate) fn with_alarm(mut self, alarm: Alarm) -> Self {
+        self.timers.set_alarm(alarm);
+        self
     }
 
     fn initialise(&mut self, range: KeyRange) -> ShardReply {
@@ -74,9 +98,19 @@ impl<V: ValuePerKey> ShardData<V> {
         if let Err(away) = self.responsible(key) {
             return Ok(away.reply());
         }
+        let leads = self.leads.swap(false, Ordering::Relaxed);
+        let run = |value: &mut Option<V::Value>| {
+            if leads {
+                self.value_type.command_led(context, key, value, command)
+            } else {
+                self.value_type.command(context, key, value, command)
+            }
+        };
         let done = match self.entries.get_mut(key) {
             Some(entry) => {
-                let done = self.value_type.command(context, key, &mut entry.value, command)?;
+                let before = entry.wake_at(self.value_type.as_ref());
+                let done = run(&mut entry.value)?;
+                self.timers.moved(key, before, entry.wake_at(self.value_type.as_ref()));
                 self.size = self.size.wrapping_sub(entry.size);
                 if entry.value.is_some() {
                     entry.size = done.size;
@@ -88,7 +122,7 @@ impl<V: ValuePerKey> ShardData<V> {
             }
             None => {
                 let mut value = None;
-                let done = self.value_type.command(context, key, &mut value, command)?;
+                let done = run(&mut value)?;
                 if value.is_some() {
                     self.insert(key, value, done.size);
                 }
@@ -123,7 +157,9 @@ impl<V: ValuePerKey> ShardData<V> {
 
     /// Adds an entry whose key has none.
     fn insert(&mut self, key: &[u8], value: Option<V::Value>, size: u64) {
-        let previous = self.entries.insert(key.into(), Entry { value, size });
+        let entry = Entry { value, size };
+        self.timers.moved(key, None, entry.wake_at(self.value_type.as_ref()));
+        let previous = self.entries.insert(key.into(), entry);
         assert!(previous.is_none(), "an entry is added where there is none");
         self.size = self.size.wrapping_add(size);
     }
@@ -135,6 +171,13 @@ impl<V: ValuePerKey> ShardData<V> {
     fn status(&self) -> ShardStatus {
         let load = self.load.load(Ordering::Relaxed);
         ShardStatus { range: self.range, keys: self.entries.len() as u64, size: self.size, load }
+    }
+}
+
+impl<T> Entry<T> {
+    /// When the value wants to be woken.
+    fn wake_at<V: ValuePerKey<Value = T>>(&self, value_type: &V) -> Option<u64> {
+        self.value.as_ref().and_then(|value| value_type.wake_at(value))
     }
 }
 
@@ -171,6 +214,7 @@ impl<V: ValuePerKey> RawData for ShardData<V> {
         match command {
             ShardCommand::Initialise { range } => Ok(self.initialise(range).encode(&[])),
             ShardCommand::Command { key } => self.command_key(context, key, &payload.slice_ref(rest)),
+            ShardCommand::Wake { keys_max } => Ok(self.wake(context, keys_max).encode(&[])),
         }
     }
 
@@ -179,6 +223,7 @@ impl<V: ValuePerKey> RawData for ShardData<V> {
         match query {
             ShardQuery::Query { key } => self.query_key(key, &payload.slice_ref(rest)),
             ShardQuery::Status => Ok(ShardAnswer::Status(self.status()).encode(&[])),
+            ShardQuery::NextWake => Ok(ShardAnswer::NextWake(self.timers.next()).encode(&[])),
         }
     }
 
@@ -188,7 +233,8 @@ impl<V: ValuePerKey> RawData for ShardData<V> {
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
         let error = |reason| RestoreError { data: "a shard".to_owned(), reason };
-        *self = Self::read_snapshot(Arc::clone(&self.value_type), bytes).map_err(error)?;
+        let alarm = self.timers.alarm();
+        *self = Self::read_snapshot(Arc::clone(&self.value_type), bytes).map_err(error)?.with_alarm(alarm);
         Ok(())
     }
 }

@@ -22,6 +22,8 @@ pub(crate) enum ShardCommand<'a> {
         #[serde(borrow)]
         key: &'a [u8],
     },
+    /// Wakes the values that are due, at most so many of them.
+    Wake { keys_max: u32 },
 }
 
 /// What a shard answers to a command.
@@ -37,6 +39,8 @@ pub(crate) enum ShardReply {
     NotInitialised,
     /// The key is another shard's; nothing changed.
     OutOfRange { range: KeyRange },
+    /// So many values were woken; whether more are due.
+    Woken { keys: u32, more: bool },
 }
 
 /// What asks a shard.
@@ -49,6 +53,8 @@ pub(crate) enum ShardQuery<'a> {
     },
     /// How much the shard holds.
     Status,
+    /// When the first value wants to be woken.
+    NextWake,
 }
 
 /// What a shard answers to a query.
@@ -64,6 +70,8 @@ pub(crate) enum ShardAnswer {
     OutOfRange { range: KeyRange },
     /// How much the shard holds.
     Status(ShardStatus),
+    /// When the first value wants to be woken, in milliseconds since 1970.
+    NextWake(Option<u64>),
 }
 
 impl<'a> ShardCommand<'a> {
@@ -77,7 +85,7 @@ impl<'a> ShardCommand<'a> {
         let (command, rest) = split::<Self>("command", payload)?;
         match command {
             ShardCommand::Command { key } => key::check(key).map_err(|error| Refused(error.to_string()))?,
-            ShardCommand::Initialise { .. } => end("command", rest)?,
+            ShardCommand::Initialise { .. } | ShardCommand::Wake { .. } => end("command", rest)?,
         }
         Ok((command, rest))
     }
@@ -94,7 +102,7 @@ impl<'a> ShardQuery<'a> {
         let (query, rest) = split::<Self>("query", payload)?;
         match query {
             ShardQuery::Query { key } => key::check(key).map_err(|error| Refused(error.to_string()))?,
-            ShardQuery::Status => end("query", rest)?,
+            ShardQuery::Status | ShardQuery::NextWake => end("query", rest)?,
         }
         Ok((query, rest))
     }
@@ -170,6 +178,8 @@ mod tests {
         check(&ShardCommand::Command { key: b"key" }.encode(b"cmd"), b"\x01\x03keycmd");
         check(&ShardQuery::Query { key: b"key" }.encode(b"q"), b"\x00\x03keyq");
         check(&ShardQuery::Status.encode(&[]), &[1]);
+        check(&ShardCommand::Wake { keys_max: 300 }.encode(&[]), &[2, 0xac, 2]);
+        check(&ShardQuery::NextWake.encode(&[]), &[2]);
     }
 
     #[test]
@@ -186,6 +196,8 @@ mod tests {
         check(&ShardAnswer::OutOfRange { range }.encode(&[]), &[3, 1, 0xac, 2]);
         let status = ShardStatus { range: Some(range), keys: 3, size: 4, load: 5 };
         check(&ShardAnswer::Status(status).encode(&[]), &[4, 1, 1, 0xac, 2, 3, 4, 5]);
+        check(&ShardReply::Woken { keys: 3, more: true }.encode(&[]), &[5, 3, 1]);
+        check(&ShardAnswer::NextWake(Some(300)).encode(&[]), &[5, 1, 0xac, 2]);
     }
 
     #[test]
