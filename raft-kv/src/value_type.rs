@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use raft_fleet::rafted_value::{CommandContext, Refused, Registry};
+use raft_fleet::rafted_value::{CommandContext, Data, Refused, Registry};
 
 use crate::shard::{Alarm, ShardData, ShardHook};
 
@@ -86,6 +86,27 @@ pub trait ValuePerKey: Send + Sync + 'static {
         Woken::default()
     }
 
+    /// The class that a value is counted in: what its key begins with, and a tag. The values of each class are counted
+    /// where they are, so that a [`Tally`](crate::Tally) costs in proportion to the classes. Asked before and after each
+    /// command.
+    fn class<'k>(&self, key: &'k [u8], value: &Self::Value) -> Option<(&'k [u8], u64)> {
+        let _ = (key, value);
+        None
+    }
+
+    /// A command for all keys that begin alike has come to this one; pure. Gives the size of the value that it leaves,
+    /// which counts for nothing when it took it out. It must not panic, like [`wake`](Self::wake).
+    fn sweep(
+        &self,
+        context: &CommandContext,
+        key: &[u8],
+        value: &mut Option<Self::Value>,
+        payload: &Bytes,
+    ) -> u64 {
+        let _ = (context, key, value, payload);
+        0
+    }
+
     /// The leader has answered a query for the newest state; see [`command_led`](Self::command_led).
     fn answered(&self, key: &[u8], value: &Self::Value, query: &Bytes, answer: &Bytes) {
         let _ = (key, value, query, answer);
@@ -148,6 +169,8 @@ pub struct KvTypes {
     types: BTreeMap<String, AddTo>,
     /// Told by every shard of this node when its first value is due.
     alarm: Alarm,
+    /// Replicated values beside the store, in groups of their own.
+    data: Registry,
 }
 
 impl KvTypes {
@@ -173,6 +196,14 @@ impl KvTypes {
         self
     }
 
+    /// Adds a replicated value that the layer above keeps in a group of its own, beside the store; it makes the group
+    /// itself, through [`Kv::fleet`](crate::Kv::fleet).
+    #[must_use]
+    pub fn with_data<D: Data>(mut self) -> Self {
+        self.data = self.data.with::<D>();
+        self
+    }
+
     /// Whether a type of this name is known.
     pub fn contains(&self, name: &str) -> bool {
         self.types.contains_key(name)
@@ -187,8 +218,9 @@ impl KvTypes {
         self.types.keys().try_for_each(|name| check_name(name))
     }
 
-    /// Registers the shards of every type.
-    pub(crate) fn add_to(&self, registry: Registry) -> Registry {
+    /// Registers the shards of every type, beside what was added for the layer above.
+    pub(crate) fn registry(&self) -> Registry {
+        let registry = self.data.clone();
         self.types.iter().fold(registry, |registry, (name, add)| add(registry, shard_data_name(name)))
     }
 }

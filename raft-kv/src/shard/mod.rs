@@ -1,7 +1,10 @@
 //! A shard: the live values of one range of keys, replicated by one group.
 
+mod classes;
 mod hook;
+mod index;
 mod snapshot;
+mod sweep;
 mod timers;
 mod wake;
 mod wire;
@@ -11,12 +14,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use raft_fleet::rafted_value::{CommandContext, RawData, Refused, RestoreError};
+use raft_fleet::rafted_value::{CommandContext, RawData, Refused, RestoreError, encode};
 use serde::{Deserialize, Serialize};
 
+pub use self::classes::{ClassCount, Tally};
 pub(crate) use self::hook::ShardHook;
+use self::index::{Index, Marks};
+pub(crate) use self::sweep::Keys;
 pub(crate) use self::timers::Alarm;
-use self::timers::Timers;
 pub(crate) use self::wire::{ShardAnswer, ShardCommand, ShardQuery, ShardReply, split_answer, split_reply};
 use crate::key;
 use crate::key_range::KeyRange;
@@ -35,7 +40,7 @@ pub(crate) struct ShardData<V: ValuePerKey> {
     size: u64,
     load: AtomicU64,
     /// Derived from the entries.
-    timers: Timers,
+    index: Index,
     /// Whether the next command runs on the member that leads; told by the hook just before it.
     leads: AtomicBool,
 }
@@ -68,14 +73,14 @@ impl<V: ValuePerKey> ShardData<V> {
             entries: BTreeMap::new(),
             size: 0,
             load: AtomicU64::new(0),
-            timers: Timers::default(),
+            index: Index::default(),
             leads: AtomicBool::new(false),
         }
     }
 
     /// The same shard, which tells this alarm when its first timer is due.
     pub(crate) fn with_alarm(mut self, alarm: Alarm) -> Self {
-        self.timers.set_alarm(alarm);
+        self.index.set_alarm(alarm);
         self
     }
 
@@ -99,18 +104,19 @@ impl<V: ValuePerKey> ShardData<V> {
             return Ok(away.reply());
         }
         let leads = self.leads.swap(false, Ordering::Relaxed);
+        let value_type = self.value_type.as_ref();
         let run = |value: &mut Option<V::Value>| {
             if leads {
-                self.value_type.command_led(context, key, value, command)
+                value_type.command_led(context, key, value, command)
             } else {
-                self.value_type.command(context, key, value, command)
+                value_type.command(context, key, value, command)
             }
         };
         let done = match self.entries.get_mut(key) {
             Some(entry) => {
-                let before = entry.wake_at(self.value_type.as_ref());
+                let before = Marks::of(value_type, key, entry.value.as_ref());
                 let done = run(&mut entry.value)?;
-                self.timers.moved(key, before, entry.wake_at(self.value_type.as_ref()));
+                self.index.moved(key, &before, &Marks::of(value_type, key, entry.value.as_ref()));
                 self.size = self.size.wrapping_sub(entry.size);
                 if entry.value.is_some() {
                     entry.size = done.size;
@@ -157,9 +163,9 @@ impl<V: ValuePerKey> ShardData<V> {
 
     /// Adds an entry whose key has none.
     fn insert(&mut self, key: &[u8], value: Option<V::Value>, size: u64) {
-        let entry = Entry { value, size };
-        self.timers.moved(key, None, entry.wake_at(self.value_type.as_ref()));
-        let previous = self.entries.insert(key.into(), entry);
+        let marks = Marks::of(self.value_type.as_ref(), key, value.as_ref());
+        self.index.moved(key, &Marks::default(), &marks);
+        let previous = self.entries.insert(key.into(), Entry { value, size });
         assert!(previous.is_none(), "an entry is added where there is none");
         self.size = self.size.wrapping_add(size);
     }
@@ -168,16 +174,29 @@ impl<V: ValuePerKey> ShardData<V> {
         self.load.fetch_add(load, Ordering::Relaxed);
     }
 
+    /// The tally at a stamped time, as a reply; and as an answer, at no time.
+    fn tally_at(&self, now_ms: u64) -> Bytes {
+        self.leads.store(false, Ordering::Relaxed);
+        match self.range {
+            Some(range) => {
+                ShardReply::Tally.encode(&encode(&Tally { range, now_ms, counts: self.index.counts() }))
+            }
+            None => Away::NotInitialised.reply(),
+        }
+    }
+
+    fn tally(&self) -> Bytes {
+        match self.range {
+            Some(range) => {
+                ShardAnswer::Tally.encode(&encode(&Tally { range, now_ms: 0, counts: self.index.counts() }))
+            }
+            None => Away::NotInitialised.answer(),
+        }
+    }
+
     fn status(&self) -> ShardStatus {
         let load = self.load.load(Ordering::Relaxed);
         ShardStatus { range: self.range, keys: self.entries.len() as u64, size: self.size, load }
-    }
-}
-
-impl<T> Entry<T> {
-    /// When the value wants to be woken.
-    fn wake_at<V: ValuePerKey<Value = T>>(&self, value_type: &V) -> Option<u64> {
-        self.value.as_ref().and_then(|value| value_type.wake_at(value))
     }
 }
 
@@ -215,6 +234,10 @@ impl<V: ValuePerKey> RawData for ShardData<V> {
             ShardCommand::Initialise { range } => Ok(self.initialise(range).encode(&[])),
             ShardCommand::Command { key } => self.command_key(context, key, &payload.slice_ref(rest)),
             ShardCommand::Wake { keys_max } => Ok(self.wake(context, keys_max).encode(&[])),
+            ShardCommand::Tally => Ok(self.tally_at(context.now_ms)),
+            ShardCommand::Sweep { prefix, after, keys_max } => {
+                Ok(self.sweep(context, prefix, after, keys_max, &payload.slice_ref(rest)))
+            }
         }
     }
 
@@ -223,7 +246,9 @@ impl<V: ValuePerKey> RawData for ShardData<V> {
         match query {
             ShardQuery::Query { key } => self.query_key(key, &payload.slice_ref(rest)),
             ShardQuery::Status => Ok(ShardAnswer::Status(self.status()).encode(&[])),
-            ShardQuery::NextWake => Ok(ShardAnswer::NextWake(self.timers.next()).encode(&[])),
+            ShardQuery::Tally => Ok(self.tally()),
+            ShardQuery::List { prefix, after, keys_max } => Ok(self.list(prefix, after, keys_max)),
+            ShardQuery::NextWake => Ok(ShardAnswer::NextWake(self.index.next_wake()).encode(&[])),
         }
     }
 
@@ -233,7 +258,7 @@ impl<V: ValuePerKey> RawData for ShardData<V> {
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
         let error = |reason| RestoreError { data: "a shard".to_owned(), reason };
-        let alarm = self.timers.alarm();
+        let alarm = self.index.alarm();
         *self = Self::read_snapshot(Arc::clone(&self.value_type), bytes).map_err(error)?.with_alarm(alarm);
         Ok(())
     }

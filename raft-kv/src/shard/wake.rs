@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use raft_fleet::rafted_value::CommandContext;
 
-use super::{ShardData, ShardReply};
+use super::{Marks, ShardData, ShardReply};
 use crate::value_type::ValuePerKey;
 
 /// The most values that one command wakes, whatever it asks for: nothing else happens in the shard meanwhile.
@@ -14,27 +14,34 @@ impl<V: ValuePerKey> ShardData<V> {
     /// Wakes what is due at the command's stamped time. A wake that comes again, or late, finds less.
     pub(super) fn wake(&mut self, context: &CommandContext, keys_max: u32) -> ShardReply {
         let leads = self.leads.swap(false, Ordering::Relaxed);
-        let due = self.timers.due(context.now_ms, KEYS_MAX.min(keys_max as usize));
+        let due = self.index.due(context.now_ms, KEYS_MAX.min(keys_max as usize));
         let keys = due.len() as u32;
         for key in due {
-            self.wake_key(context, &key, leads);
+            let mut load = 0;
+            self.visit(&key, |value_type, value| {
+                let woken = value_type.wake(context, &key, value, leads);
+                load = woken.load;
+                woken.size
+            });
+            self.count(load);
         }
-        ShardReply::Woken { keys, more: self.timers.next().is_some_and(|next| next <= context.now_ms) }
+        ShardReply::Woken { keys, more: self.index.next_wake().is_some_and(|next| next <= context.now_ms) }
     }
 
-    fn wake_key(&mut self, context: &CommandContext, key: &[u8], leads: bool) {
-        let entry = self.entries.get_mut(key).expect("a key with a timer has an entry");
-        let before = entry.wake_at(self.value_type.as_ref());
-        let woken = self.value_type.wake(context, key, &mut entry.value, leads);
-        self.timers.moved(key, before, entry.wake_at(self.value_type.as_ref()));
+    /// Lets the value type change or remove the value of a key that has one; it gives the value's size.
+    pub(super) fn visit(&mut self, key: &[u8], visit: impl FnOnce(&V, &mut Option<V::Value>) -> u64) {
+        let value_type = self.value_type.as_ref();
+        let entry = self.entries.get_mut(key).expect("only keys that have a value are visited");
+        let before = Marks::of(value_type, key, entry.value.as_ref());
+        let size = visit(value_type, &mut entry.value);
+        self.index.moved(key, &before, &Marks::of(value_type, key, entry.value.as_ref()));
         self.size = self.size.wrapping_sub(entry.size);
         if entry.value.is_some() {
-            entry.size = woken.size;
-            self.size = self.size.wrapping_add(woken.size);
+            entry.size = size;
+            self.size = self.size.wrapping_add(size);
         } else {
             self.entries.remove(key);
         }
-        self.count(woken.load);
     }
 }
 
@@ -140,7 +147,7 @@ mod tests {
         // What comes late finds nothing.
         assert_eq!(wake(&mut shard, 7, 2), ShardReply::Woken { keys: 0, more: false });
         assert_eq!((shard.status().keys, shard.status().size), (3, 24));
-        assert_eq!(shard.timers.next(), Some(9));
+        assert_eq!(shard.index.next_wake(), Some(9));
     }
 
     /// Splits, merges and snapshots carry values only.
@@ -159,7 +166,7 @@ mod tests {
         for shard in [&mut before, &mut after] {
             assert_eq!(wake(shard, 10, 10), ShardReply::Woken { keys: 1, more: false });
             assert_eq!(wake(shard, 20, 10), ShardReply::Woken { keys: 2, more: false });
-            assert_eq!(shard.timers.next(), Some(21));
+            assert_eq!(shard.index.next_wake(), Some(21));
         }
     }
 

@@ -24,6 +24,17 @@ pub(crate) enum ShardCommand<'a> {
     },
     /// Wakes the values that are due, at most so many of them.
     Wake { keys_max: u32 },
+    /// Counts the values of each class at a place in the log.
+    Tally,
+    /// Visits the values whose keys begin with `prefix` and come after `after`, at most so many; what the value type needs
+    /// to know follows.
+    Sweep {
+        #[serde(borrow)]
+        prefix: &'a [u8],
+        #[serde(borrow)]
+        after: &'a [u8],
+        keys_max: u32,
+    },
 }
 
 /// What a shard answers to a command.
@@ -41,6 +52,10 @@ pub(crate) enum ShardReply {
     OutOfRange { range: KeyRange },
     /// So many values were woken; whether more are due.
     Woken { keys: u32, more: bool },
+    /// The tally follows.
+    Tally,
+    /// Where to go on follows.
+    Swept,
 }
 
 /// What asks a shard.
@@ -55,6 +70,16 @@ pub(crate) enum ShardQuery<'a> {
     Status,
     /// When the first value wants to be woken.
     NextWake,
+    /// Counts the values of each class.
+    Tally,
+    /// Lists the keys that begin with `prefix` and come after `after`, at most so many.
+    List {
+        #[serde(borrow)]
+        prefix: &'a [u8],
+        #[serde(borrow)]
+        after: &'a [u8],
+        keys_max: u32,
+    },
 }
 
 /// What a shard answers to a query.
@@ -72,6 +97,10 @@ pub(crate) enum ShardAnswer {
     Status(ShardStatus),
     /// When the first value wants to be woken, in milliseconds since 1970.
     NextWake(Option<u64>),
+    /// The tally follows.
+    Tally,
+    /// The keys follow.
+    Keys,
 }
 
 impl<'a> ShardCommand<'a> {
@@ -85,7 +114,10 @@ impl<'a> ShardCommand<'a> {
         let (command, rest) = split::<Self>("command", payload)?;
         match command {
             ShardCommand::Command { key } => key::check(key).map_err(|error| Refused(error.to_string()))?,
-            ShardCommand::Initialise { .. } | ShardCommand::Wake { .. } => end("command", rest)?,
+            ShardCommand::Sweep { .. } => {}
+            ShardCommand::Initialise { .. } | ShardCommand::Wake { .. } | ShardCommand::Tally => {
+                end("command", rest)?;
+            }
         }
         Ok((command, rest))
     }
@@ -102,7 +134,9 @@ impl<'a> ShardQuery<'a> {
         let (query, rest) = split::<Self>("query", payload)?;
         match query {
             ShardQuery::Query { key } => key::check(key).map_err(|error| Refused(error.to_string()))?,
-            ShardQuery::Status | ShardQuery::NextWake => end("query", rest)?,
+            ShardQuery::Status | ShardQuery::NextWake | ShardQuery::Tally | ShardQuery::List { .. } => {
+                end("query", rest)?
+            }
         }
         Ok((query, rest))
     }
@@ -180,6 +214,12 @@ mod tests {
         check(&ShardQuery::Status.encode(&[]), &[1]);
         check(&ShardCommand::Wake { keys_max: 300 }.encode(&[]), &[2, 0xac, 2]);
         check(&ShardQuery::NextWake.encode(&[]), &[2]);
+        check(&ShardCommand::Tally.encode(&[]), &[3]);
+        let sweep = ShardCommand::Sweep { prefix: b"p", after: b"pa", keys_max: 300 };
+        check(&sweep.encode(b"s"), b"\x04\x01p\x02pa\xac\x02s");
+        check(&ShardQuery::Tally.encode(&[]), &[3]);
+        let list = ShardQuery::List { prefix: b"p", after: b"pa", keys_max: 300 };
+        check(&list.encode(&[]), b"\x04\x01p\x02pa\xac\x02");
     }
 
     #[test]
@@ -198,6 +238,10 @@ mod tests {
         check(&ShardAnswer::Status(status).encode(&[]), &[4, 1, 1, 0xac, 2, 3, 4, 5]);
         check(&ShardReply::Woken { keys: 3, more: true }.encode(&[]), &[5, 3, 1]);
         check(&ShardAnswer::NextWake(Some(300)).encode(&[]), &[5, 1, 0xac, 2]);
+        check(&ShardReply::Tally.encode(b"t"), b"\x06t");
+        check(&ShardReply::Swept.encode(b"k"), b"\x07k");
+        check(&ShardAnswer::Tally.encode(b"t"), b"\x06t");
+        check(&ShardAnswer::Keys.encode(b"k"), b"\x07k");
     }
 
     #[test]
