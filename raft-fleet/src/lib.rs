@@ -30,6 +30,7 @@ pub use rafted_value::{
 };
 
 pub use self::adjust::{Step, plan};
+pub use self::call::BegunCommand;
 pub use self::cluster_state::{
     CLUSTER_GROUP, ClusterAnswer, ClusterCommand, ClusterQuery, ClusterRefusal, ClusterReply, ClusterState,
     FIRST_GROUP, GROUPS_MAX, GroupEntry, GroupState, NODES_MAX, NodeEntry, PINS_MAX, RemovedGroup, Suspicion,
