@@ -79,6 +79,8 @@ pub struct World {
     pub disks: Vec<SimDisk>,
     /// Where nodes are that have moved.
     pub moved: BTreeMap<usize, String>,
+    /// The names of nodes that are not called after their place.
+    pub names: BTreeMap<usize, String>,
 }
 
 impl World {
@@ -97,6 +99,7 @@ impl World {
             config,
             disks: Vec::new(),
             moved: BTreeMap::new(),
+            names: BTreeMap::new(),
         }
     }
 
@@ -125,7 +128,7 @@ impl World {
 
     fn door(&self, place: usize) -> Arc<SimEnv> {
         let address = self.moved.get(&place).cloned().unwrap_or_else(|| address(place));
-        let label = format!("node-{place}");
+        let label = self.names.get(&place).cloned().unwrap_or_else(|| format!("node-{place}"));
         let Some(disk) = self.disks.get(place) else { return self.sim.start_node(&label, &address) };
         let node = node_on(disk.disk().as_ref()).unwrap();
         let node = node.unwrap_or_else(|| NodeId(self.sim.rng().next_u64().max(1)));
