@@ -132,6 +132,12 @@ pub(crate) struct AgentIdRef<'a> {
 }
 
 impl<'a> AgentIdRef<'a> {
+    /// What the store keys of all agents of the same quota begin with, and no others.
+    pub(crate) fn quota_prefix(store_key: &'a [u8]) -> Option<&'a [u8]> {
+        let end = store_key.iter().position(|byte| *byte == SEPARATOR as u8)?;
+        Some(&store_key[..=end])
+    }
+
     /// Reads what [`AgentId::store_key`] wrote; the bytes may be a stranger's.
     pub(crate) fn parse(store_key: &'a [u8]) -> Result<Self, AgentIdError> {
         let text = std::str::from_utf8(store_key).map_err(|_| AgentIdError::StoreKey)?;

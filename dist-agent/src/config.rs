@@ -16,6 +16,9 @@ pub struct DistAgentConfig {
     /// How the agents are spread. The node that comes first decides for the cluster; one that comes later with other
     /// settings logs a warning and takes what it finds.
     pub agents: AgentsPolicy,
+    /// The length of a tick: how precise timeouts are (see [`OnTick`](crate::OnTick)). It counts where a command is sent,
+    /// and should be the same on all nodes and clients. 1 ms to 49 days; default 60 s.
+    pub tick_interval: Duration,
     /// How commands and queries are sent unless their handle says otherwise.
     pub call: CallOptions,
     /// How long a client waits for a cluster that is just being made. Default 60 s.
@@ -28,9 +31,31 @@ impl Default for DistAgentConfig {
             fleet: FleetConfig::default(),
             kv: KvConfig::default(),
             agents: AgentsPolicy::default(),
+            tick_interval: Duration::from_secs(60),
             call: CallOptions::default(),
             ready_timeout: Duration::from_secs(60),
         }
+    }
+}
+
+impl DistAgentConfig {
+    /// Says what cannot work, if anything.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that names the setting and its number.
+    pub fn validate(&self) -> Result<(), String> {
+        let tick_ms = self.tick_interval.as_millis();
+        if tick_ms == 0 || tick_ms > u128::from(u32::MAX) {
+            return Err(format!("tick_interval is {:?}, not 1 ms to 49 days", self.tick_interval));
+        }
+        self.call.validate()?;
+        self.agents.keyspace_policy().validate()
+    }
+
+    /// The length of a tick, in milliseconds.
+    pub(crate) fn tick_ms(&self) -> u32 {
+        u32::try_from(self.tick_interval.as_millis()).unwrap_or(u32::MAX)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::agent::Agent;
 use crate::agent_id::AgentId;
 use crate::error::{AgentError, AgentNotApplied, AgentQueryError, AgentUnknown};
 use crate::node::keyspace;
-use crate::wire::{AgentAnswer, AgentCommand, AgentQuery, AgentReply, join_value, split};
+use crate::wire::{AgentAnswer, AgentCommand, AgentQuery, AgentReply, Pass, join_value, split};
 
 /// Talks to one agent, wherever in the cluster it lives. Cheap to clone; making one sends nothing.
 pub struct AgentHandle<A: Agent> {
@@ -20,13 +20,14 @@ pub struct AgentHandle<A: Agent> {
     id: AgentId,
     key: Key,
     options: CallOptions,
+    tick_ms: u32,
     agent: PhantomData<fn() -> A>,
 }
 
 impl<A: Agent> AgentHandle<A> {
-    pub(crate) fn new(kv: Kv, id: AgentId, options: CallOptions) -> Self {
+    pub(crate) fn new(kv: Kv, id: AgentId, options: CallOptions, tick_ms: u32) -> Self {
         let key = id.store_key();
-        Self { kv, id, key, options, agent: PhantomData }
+        Self { kv, id, key, options, tick_ms, agent: PhantomData }
     }
 
     /// Which agent this is.
@@ -49,13 +50,14 @@ impl<A: Agent> AgentHandle<A> {
     ///
     /// Whether the command surely changed nothing, or perhaps something. Errors of the agent's own are in its reply.
     pub async fn command(&self, command: A::Command) -> Result<A::Reply, AgentError> {
-        let payload = join_value(&AgentCommand::User, &command)
+        let pass = Some(Pass { generation: 0, until_ms: u64::MAX });
+        let payload = join_value(&AgentCommand::Run { tick_ms: self.tick_ms, pass }, &command)
             .map_err(|reason| AgentNotApplied::Unencodable { agent: self.id.clone(), reason })?;
         drop(command);
         let reply = self.kv.command(keyspace(), &self.key, &payload, &self.options).await;
         let reply = reply.map_err(|error| AgentError::of_store(&self.id, error))?;
         match split::<AgentReply>(&reply).map_err(|reason| self.reply_error(reason))? {
-            (AgentReply::User, reply) => {
+            (AgentReply::User | AgentReply::Activated { .. }, reply) => {
                 postcard::from_bytes(reply).map_err(|error| self.reply_error(error.to_string()).into())
             }
             (AgentReply::UnknownAgentType, _) => {
@@ -64,6 +66,9 @@ impl<A: Agent> AgentHandle<A> {
             (AgentReply::UnreadableState, reason) => {
                 let (agent, reason) = (self.id.clone(), text(reason));
                 Err(AgentNotApplied::UnreadableState { agent, reason }.into())
+            }
+            (reply @ (AgentReply::NotActive | AgentReply::PassExpired), _) => {
+                Err(self.reply_error(format!("{reply:?}")).into())
             }
         }
     }
@@ -106,8 +111,15 @@ fn text(bytes: &[u8]) -> String {
 
 impl<A: Agent> Clone for AgentHandle<A> {
     fn clone(&self) -> Self {
-        let Self { kv, id, key, options, agent } = self;
-        Self { kv: kv.clone(), id: id.clone(), key: key.clone(), options: *options, agent: *agent }
+        let Self { kv, id, key, options, tick_ms, agent } = self;
+        Self {
+            kv: kv.clone(),
+            id: id.clone(),
+            key: key.clone(),
+            options: *options,
+            tick_ms: *tick_ms,
+            agent: *agent,
+        }
     }
 }
 

@@ -2,13 +2,16 @@
 
 mod agent;
 mod agent_id;
+mod agent_type;
 mod agent_types;
 mod agent_values;
 mod config;
 mod context;
 mod error;
 mod handle;
+mod hooks;
 mod node;
+mod on_tick;
 mod single_node;
 mod state_watch;
 mod wire;
@@ -23,7 +26,9 @@ pub use self::config::{AgentsPolicy, DistAgentConfig};
 pub use self::context::{AgentContext, QueryContext};
 pub use self::error::{AgentError, AgentNotApplied, AgentQueryError, AgentUnknown, StartError};
 pub use self::handle::AgentHandle;
+pub use self::hooks::{AgentHooks, HookContext};
 pub use self::node::DistAgent;
+pub use self::on_tick::OnTick;
 
 /// The workspace's README is tested here: its agent must compile and run.
 #[cfg(doctest)]

@@ -50,8 +50,8 @@ impl DistAgent {
         types: AgentTypes,
     ) -> Result<Self, StartError> {
         types.validate()?;
+        config.validate().map_err(StartError::InvalidConfig)?;
         let policy = config.agents.keyspace_policy();
-        policy.validate().map_err(StartError::InvalidConfig)?;
         let values = KvTypes::new().with(VALUE_TYPE, AgentValues::new(types.clone()));
         let kv = Kv::start(env, config.fleet.clone(), config.kv.clone(), values).await?;
         if let Err(error) = register(&kv, &policy).await {
@@ -67,6 +67,7 @@ impl DistAgent {
     ///
     /// When a setting cannot work, no seed answers, or the cluster is not ready for agents in time.
     pub async fn connect(env: Arc<dyn Env>, config: DistAgentConfig) -> Result<Self, StartError> {
+        config.validate().map_err(StartError::InvalidConfig)?;
         let kv = Kv::connect(Arc::clone(&env), config.fleet.clone(), config.kv.clone()).await?;
         let node = Self { kv, shared: Arc::new(Shared { types: None, config }) };
         let ready = node.wait_until_ready(env.as_ref()).await;
@@ -110,7 +111,7 @@ impl DistAgent {
             return Err(AgentIdError::UnknownAgentType(A::TYPE.to_owned()));
         }
         let id = AgentId { quota: QuotaName::new(quota)?, agent_type, key: AgentKey::new(key)? };
-        Ok(AgentHandle::new(self.kv.clone(), id, self.shared.config.call))
+        Ok(AgentHandle::new(self.kv.clone(), id, self.shared.config.call, self.shared.config.tick_ms()))
     }
 
     /// How many agents the members on this node hold, as leaders or as followers.

@@ -8,9 +8,11 @@ use dist_agent::raft_kv::rafted_value::env::Env;
 use dist_agent::raft_kv::rafted_value::sim::{NetConfig, Sim, SimEnv};
 use dist_agent::{AgentHandle, AgentTypes, DistAgent, DistAgentConfig, StartError};
 
-use crate::agents::{Counter, Fragile};
+use crate::agents::{Counter, Fragile, Sleeper};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
+/// The length of a tick.
+pub(crate) const TICK: Duration = Duration::from_millis(500);
 pub(crate) const NODES: usize = 3;
 
 /// A cluster that is ready for agents.
@@ -44,12 +46,14 @@ pub(crate) fn config() -> DistAgentConfig {
     config.fleet.host.loops = 2;
     config.agents.shards = 4;
     config.call.timeout = 30 * SECOND;
+    config.tick_interval = TICK;
     config
 }
 
 /// Starts one node's part on its door.
 pub(crate) async fn start(env: Arc<dyn Env>) -> Result<DistAgent, StartError> {
-    DistAgent::start(env, config(), AgentTypes::new().with::<Counter>().with::<Fragile>()).await
+    let types = AgentTypes::new().with::<Counter>().with::<Fragile>().with::<Sleeper>();
+    DistAgent::start(env, config(), types).await
 }
 
 impl Cluster {
@@ -85,6 +89,11 @@ impl Cluster {
 
     pub(crate) fn wait<F: Future>(&self, future: F) -> F::Output {
         wait(&self.sim, future)
+    }
+
+    /// A sleeper, from the client's side.
+    pub(crate) fn sleeper(&self, key: &str) -> AgentHandle<Sleeper> {
+        self.client.agent("tenant-a", key).expect("a valid identity")
     }
 
     /// A counter, from the client's side.

@@ -5,3 +5,4 @@ mod calls;
 mod cluster;
 mod encoding;
 mod failover;
+mod ticks;
