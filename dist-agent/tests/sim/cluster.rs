@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dist_agent::raft_kv::rafted_value::env::Env;
 use dist_agent::raft_kv::rafted_value::sim::{NetConfig, Sim, SimEnv};
-use dist_agent::{AgentHandle, AgentTypes, DistAgent, DistAgentConfig, StartError};
+use dist_agent::{AgentHandle, AgentTypes, DistAgent, DistAgentConfig, QuotaLimit, StartError};
 
 use crate::agents::{Counter, Fragile, Sleeper};
 
@@ -20,7 +20,7 @@ pub(crate) struct Cluster {
     pub(crate) sim: Sim,
     pub(crate) nodes: Vec<Node>,
     pub(crate) client: DistAgent,
-    client_env: Arc<SimEnv>,
+    pub(crate) client_env: Arc<SimEnv>,
 }
 
 pub(crate) struct Node {
@@ -72,6 +72,9 @@ impl Cluster {
             });
         }
         let client = wait(&sim, client).expect("not killed").expect("the client connects");
+        let operator = client.clone();
+        let put = async move { operator.put_quota("tenant-a", QuotaLimit::Unlimited).await };
+        wait(&sim, sim.spawn_on(&client_env, put)).expect("not killed").expect("the quota is put");
         Self { sim, nodes, client, client_env }
     }
 
