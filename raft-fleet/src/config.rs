@@ -237,6 +237,8 @@ pub struct CallOptions {
     pub timeout: Duration,
     /// The longest time for one attempt at one node. Default 500 ms.
     pub attempt_timeout: Duration,
+    /// The most attempts, the first included; the time limits them anyway. Default: no limit.
+    pub attempts_max: u32,
     /// The wait between two attempts where a new leader must first be found. Default 50 ms.
     pub retry_interval: Duration,
     /// For how much longer than `timeout` the group keeps the reply for a late attempt, within what the group allows.
@@ -249,6 +251,7 @@ impl Default for CallOptions {
         Self {
             timeout: Duration::from_secs(5),
             attempt_timeout: Duration::from_millis(500),
+            attempts_max: u32::MAX,
             retry_interval: Duration::from_millis(50),
             retry_margin: Duration::from_secs(60),
         }
@@ -276,6 +279,9 @@ impl CallOptions {
             if duration.is_zero() {
                 return Err(format!("{name} is 0"));
             }
+        }
+        if self.attempts_max == 0 {
+            return Err("attempts_max is 0".into());
         }
         Ok(())
     }
