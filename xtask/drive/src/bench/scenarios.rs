@@ -25,6 +25,10 @@ pub(crate) const ALL: &[(&str, Scenario)] = &[
     ("rafted-value/idle-groups", idle_groups),
     ("rafted-value/fsync", super::durable::fsync),
     ("rafted-value/outage", super::outage::outage),
+    ("raft-fleet/facade", super::fleet::facade),
+    ("raft-fleet/place", super::fleet::place),
+    ("raft-fleet/rebalance", super::fleet::rebalance),
+    ("raft-fleet/outage", super::fleet::outage),
     ("foretoken", super::foretoken::scenario),
     ("batched-comm", super::transport::batched_comm),
 ];
