@@ -68,6 +68,8 @@ impl<'a> Run<'a> {
         self.until_whole().map_err(|why| format!("it does not form: {why}"))?;
         self.connect()?;
         (0..4).for_each(|_| self.add_group());
+        // Until they are listed everywhere.
+        self.world.sim.run_for(2 * SECOND);
         self.until_whole().map_err(|why| format!("groups are not founded: {why}"))?;
         let steps = 5 + self.rng.below(8);
         for _ in 0..steps {
@@ -137,13 +139,21 @@ impl<'a> Run<'a> {
         let counted = Counted::new(name.clone());
         self.groups.push(counted.clone());
         let (env, client) = self.client.clone().expect("it is connected before groups are added");
-        let surprises = self.surprises.clone();
+        let (surprises, removed) = (self.surprises.clone(), counted.clone());
         let work = load::work(env.clone(), client, counted.clone(), self.world.sim.rng());
         let door = self.world.places[place].env.clone();
         let add = async move {
             let added = fleet.add_group(name, Counter::NAME, REPLICAS, GroupConfig::default()).await;
             match added {
-                Ok(_) | Err(FleetError::Command(_) | FleetError::Query(_) | FleetError::Timeout { .. }) => (),
+                Ok(_)
+                | Err(
+                    FleetError::Command(_)
+                    | FleetError::Query(_)
+                    | FleetError::NoLeader(_)
+                    | FleetError::Timeout { .. },
+                ) => (),
+                // It may be removed while it is founded.
+                Err(FleetError::NoSuchGroup { .. }) if removed.stop.load(Ordering::Relaxed) => (),
                 Err(error) => surprises.lock().push(format!("adding a group: {error}")),
             }
         };
