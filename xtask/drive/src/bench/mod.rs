@@ -6,6 +6,7 @@ mod children;
 mod cluster;
 mod durable;
 mod echo;
+mod fleet;
 mod foretoken;
 pub(crate) mod node;
 mod outage;
@@ -34,6 +35,9 @@ pub(crate) struct Arguments {
     /// Idle groups.
     #[arg(long, default_value_t = 1000)]
     idle_groups: u64,
+    /// Groups of the raft-fleet scenarios.
+    #[arg(long, default_value_t = 1000)]
+    fleet_groups: usize,
     /// How often the outage scenario kills the leader's process.
     #[arg(long, default_value_t = 20)]
     kills: u32,
