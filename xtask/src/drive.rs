@@ -1,4 +1,4 @@
-//! `sim` and `bench`: programs of `xtask/drive`, built in release mode when they are asked for.
+//! `sim`, `chaos` and `bench`: programs of `xtask/drive`, built in release mode when they are asked for.
 
 use crate::Outcome;
 use crate::invocation::Invocation;

@@ -1,6 +1,6 @@
 //! `bench`: three node processes on loopback, measured from outside and beside a bare baseline of the same run.
 
-mod children;
+pub(crate) mod children;
 mod cluster;
 mod durable;
 mod echo;
@@ -11,7 +11,7 @@ mod protocol;
 mod report;
 mod scenarios;
 mod transport;
-mod usage;
+pub(crate) mod usage;
 
 use indicatif::{ProgressBar, ProgressStyle};
 

@@ -2,7 +2,7 @@
 
 mod counters;
 mod engine;
-mod history;
+pub(crate) mod history;
 mod journal;
 mod limits;
 mod minimise;
@@ -10,7 +10,7 @@ mod notes;
 mod panics;
 mod report;
 mod scenario;
-mod stack;
+pub(crate) mod stack;
 mod steps;
 mod tally;
 mod workers;

@@ -2,8 +2,8 @@
 //! to the last command.
 
 mod faults;
-mod ledger;
-mod load;
+pub(crate) mod ledger;
+pub(crate) mod load;
 mod plan;
 mod world;
 
