@@ -2,7 +2,7 @@
 
 mod bare;
 mod bulk;
-mod children;
+pub(crate) mod children;
 mod cluster;
 mod durable;
 mod echo;
@@ -14,7 +14,7 @@ mod protocol;
 mod report;
 mod scenarios;
 mod transport;
-mod usage;
+pub(crate) mod usage;
 
 use indicatif::{ProgressBar, ProgressStyle};
 

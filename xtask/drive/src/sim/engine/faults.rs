@@ -14,7 +14,11 @@ const WALL_STEP_MAX: Duration = Duration::from_secs(8);
 impl Run<'_> {
     /// One fault of the kind that is drawn.
     pub(super) fn break_something(&mut self) -> Result<(), String> {
-        match self.plan.faults.draw_kind(&mut self.rng) {
+        let kind = self.plan.faults.draw_kind(&mut self.rng);
+        if !self.limits.allow(kind.name()) {
+            return Ok(());
+        }
+        match kind {
             Kind::Kill => self.kill(End::Process),
             Kind::Stop => self.kill(End::Politely),
             Kind::PowerLoss => self.kill(End::Power),

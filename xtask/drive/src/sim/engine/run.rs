@@ -13,6 +13,7 @@ use super::cluster::Cluster;
 use super::invariants::{Invariants, Sighting};
 use super::operator::Operator;
 use super::plan::{Plan, Sabotage, ms};
+use crate::sim::limits::Limits;
 use crate::sim::notes::Notes;
 
 /// A group must be led and have all its members within this time where nothing breaks.
@@ -37,6 +38,7 @@ pub(super) struct Run<'a> {
     agenda: BTreeMap<(Duration, u64), Event>,
     events: u64,
     breaking: bool,
+    pub(super) limits: Limits,
     _planted: Option<Planted>,
     notes: &'a mut Notes,
 }
@@ -62,12 +64,14 @@ pub(super) enum Event {
 
 impl<'a> Run<'a> {
     /// A cluster with its groups founded and its clients idle.
-    pub(super) fn start(seed: u64, sabotage: Option<Sabotage>, notes: &'a mut Notes) -> Result<Self, String> {
+    pub(super) fn start(seed: u64, limits: &Limits, notes: &'a mut Notes) -> Result<Self, String> {
         let sim = Sim::new(seed, NetConfig::default());
         let mut rng = sim.rng();
         let mut plan = Plan::draw(&mut rng);
-        plan.sabotage(sabotage);
-        let planted = match sabotage {
+        plan.sabotage(limits.plant);
+        plan.faults.time = limits.time(plan.faults.time);
+        notes.faults_time = plan.faults.time;
+        let planted = match limits.plant {
             Some(Sabotage::InTheEngine(mutation)) => Some(plant(mutation)),
             _ => None,
         };
@@ -98,6 +102,7 @@ impl<'a> Run<'a> {
             agenda: BTreeMap::new(),
             events: 0,
             breaking: false,
+            limits: limits.clone(),
             _planted: planted,
             notes,
         };
@@ -175,7 +180,7 @@ impl<'a> Run<'a> {
         let groups: Vec<u64> = self.plan.groups.iter().map(|group| group.id).collect();
         for index in 0..self.plan.load.clients {
             let env = self.cluster.sim.start_node("client", &format!("sim:client-{index}"));
-            let client = Client::new(env, self.around.clone(), &groups);
+            let client = Client::new(env, self.around.clone(), &groups).of_several(index);
             for _ in 0..self.plan.load.concurrency {
                 let work = client.clone().work(self.cluster.sim.rng());
                 drop(self.cluster.sim.spawn_on(&client.env, work));
