@@ -90,8 +90,8 @@ pub(crate) struct Group {
     election_deadline: MonoTime,
     /// The wait that was drawn last.
     election_wait: Duration,
-    /// Whether it campaigns as soon as it may.
-    hurries: bool,
+    /// The leader that it follows, or followed last, is dead.
+    bereaved: Option<election::Bereaved>,
     promise: Promise,
     /// The newest round accepted from a leader, and its term.
     accepted: (u64, u64),
@@ -195,7 +195,7 @@ impl Group {
             next_tick: turn.now,
             election_deadline: turn.now,
             election_wait: Duration::ZERO,
-            hurries: false,
+            bereaved: None,
             promise: Promise::default(),
             accepted: (0, 0),
             rounds: Rounds::default(),

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rafted_value::sim::{ClockConfig, NetConfig, Planted, Sim, SimRng, plant};
-use rafted_value::{MemberId, NodeId};
+use rafted_value::{GroupStatus, MemberId, NodeId};
 
 use super::client::{Client, Surroundings};
 use super::cluster::Cluster;
@@ -296,7 +296,16 @@ impl<'a> Run<'a> {
     }
 
     fn is_led(&self, group: u64) -> Result<(), String> {
-        self.cluster.leader(group).map(drop).ok_or(format!("group {group} has no leader that serves"))
+        if self.cluster.leader(group).is_some() {
+            return Ok(());
+        }
+        let views = self.cluster.views(group).map(|(place, view)| {
+            let GroupStatus { member, role, term, members, commit_index, last_index, .. } = &view.status;
+            let voters: Vec<_> = members.iter().filter(|of| of.voter).map(|of| of.member).collect();
+            format!("{member} at {place} is {role:?} in term {term} of {voters:?}, {commit_index} of {last_index} committed")
+        });
+        let views: Vec<_> = views.collect();
+        Err(format!("group {group} has no leader that serves: {views:#?}"))
     }
 
     /// Members that were removed, have state, and do not know it.
