@@ -115,7 +115,8 @@ pub(crate) struct Engine {
     config: HostConfig,
     registry: Registry,
     rng: ChaCha12Rng,
-    groups: BTreeMap<GroupId, Group>,
+    /// Boxed: half of what a tree of them holds is room for more.
+    groups: BTreeMap<GroupId, Box<Group>>,
     /// Members that failed on this node, and why.
     fenced: BTreeMap<GroupId, (MemberId, String)>,
     /// The newest member of a group that this node had and has no more: it, and any before it, stays dead.
@@ -266,7 +267,8 @@ impl Engine {
                 for id in follow.map(|(id, _)| *id).collect::<Vec<_>>() {
                     self.with(id, clocks, out, |group, turn| group.hear_of_death(turn, node));
                 }
-                self.next_tick = self.groups.values().map(Group::next_tick).min().unwrap_or(clocks.now);
+                self.next_tick =
+                    self.groups.values().map(|group| group.next_tick()).min().unwrap_or(clocks.now);
             }
             Input::Stop { waiter } => {
                 self.stopped = true;
@@ -381,7 +383,7 @@ impl Engine {
     }
 
     /// Answers whoever waits for a group that is no more, and drops it; the user's value may panic even then.
-    fn end(&mut self, group: Group, clocks: Clocks, out: &mut Outputs) {
+    fn end(&mut self, group: Box<Group>, clocks: Clocks, out: &mut Outputs) {
         let mut turn = turn!(self, clocks, out);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| group.stop(&mut turn))) {
             let reason = panic_message(panic.as_ref());
@@ -445,7 +447,7 @@ impl Engine {
     fn insert(&mut self, id: GroupId, group: Group, clocks: Clocks, out: &mut Outputs) {
         self.next_tick =
             if self.groups.is_empty() { group.next_tick() } else { self.next_tick.min(group.next_tick()) };
-        self.groups.insert(id, group);
+        self.groups.insert(id, Box::new(group));
         self.with(id, clocks, out, |_, _| {});
     }
 
@@ -512,7 +514,7 @@ impl Engine {
                 self.groups.remove(&id);
             }
         }
-        self.next_tick = self.groups.values().map(Group::next_tick).min().unwrap_or(clocks.now);
+        self.next_tick = self.groups.values().map(|group| group.next_tick()).min().unwrap_or(clocks.now);
     }
 
     fn statuses(&self, only: Option<GroupId>, now: MonoTime) -> Vec<GroupStatus> {

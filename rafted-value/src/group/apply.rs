@@ -24,6 +24,9 @@ impl Group {
         if restored {
             self.restore(ready.snapshot().clone())?;
         }
+        if restored || !ready.entries().is_empty() || !ready.committed_entries().is_empty() {
+            self.grew();
+        }
         self.raw.mut_store().append(ready.entries());
         if let Some(hard_state) = ready.hs() {
             self.raw.mut_store().set_hard_state(hard_state.clone());

@@ -19,6 +19,7 @@ mod settings;
 mod status;
 mod stream;
 mod transfer;
+mod trim;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -51,6 +52,8 @@ use crate::waiter::Waiter;
 const ROUTES_MAX: usize = 256;
 /// What a refused caller is told to wait.
 const RETRY_AFTER_MS: u64 = 20;
+/// A group to which nothing was added for so many ticks gives back what it has set aside for more.
+const TRIM_TICKS: u8 = 20;
 
 /// What a turn brings from outside.
 pub(crate) struct Turn<'a> {
@@ -115,7 +118,7 @@ pub(crate) struct Group {
     /// Snapshots that members were offered.
     outgoing: BTreeMap<MemberId, Outgoing>,
     /// The snapshot that comes in pieces.
-    incoming_snapshot: Option<Incoming>,
+    incoming_snapshot: Option<Box<Incoming>>,
     /// Not before this time its missing pieces are asked for again.
     pieces_due: MonoTime,
     removed: bool,
@@ -124,6 +127,8 @@ pub(crate) struct Group {
     /// Whether the membership was changed beside the log since the last snapshot.
     membership_forced: bool,
     divergence: divergence::Divergence,
+    /// Ticks until it gives back room that it has no use for; zero when that is done.
+    trim_ticks: u8,
     /// Whether its turn must be finished.
     touched: bool,
 }
@@ -210,6 +215,7 @@ impl Group {
             config_is_new: false,
             membership_forced: false,
             divergence: divergence::Divergence::default(),
+            trim_ticks: TRIM_TICKS,
             touched: false,
         };
         group.plan_tick(turn.now);
@@ -367,6 +373,7 @@ impl Group {
             self.retry_snapshots(turn);
             self.press_for_pieces(turn);
             self.watch_transfer(turn);
+            self.trim_if_due();
         }
         self.campaign_if_due(turn);
     }

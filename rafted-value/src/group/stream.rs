@@ -137,9 +137,9 @@ impl Group {
             self.incoming_snapshot.as_ref().is_some_and(|incoming| incoming.is_of(message.from, offer));
         if !goes_on {
             self.incoming_snapshot =
-                Some(Incoming::new(message.from, offer, snapshot.clone(), bytes, turn.now));
+                Some(Box::new(Incoming::new(message.from, offer, snapshot.clone(), bytes, turn.now)));
         }
-        let offsets = self.incoming_snapshot.as_mut().map(Incoming::ask_again);
+        let offsets = self.incoming_snapshot.as_mut().map(|incoming| incoming.ask_again());
         self.pull(turn, from, message.from, offsets.unwrap_or_default());
     }
 

@@ -127,6 +127,11 @@ impl MemberLog {
         }
     }
 
+    /// Gives back room for entries that are not there.
+    pub(crate) fn trim(&mut self) {
+        self.entries.shrink_to_fit();
+    }
+
     /// Index and term of the entry before the first one kept.
     pub(crate) fn before(&self) -> (u64, u64) {
         self.before
