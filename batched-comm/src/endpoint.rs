@@ -15,13 +15,14 @@ use crate::config::EndpointConfig;
 use crate::counters::{Counters, LiveCounters};
 use crate::dial::dial;
 use crate::error::{BindError, CallError, Destination, Failure, SendError};
-use crate::expiry::watch_expiry;
+use crate::expiry::{IdentityEvents, watch_expiry};
 use crate::frame::Outcome;
 use crate::handler::Handler;
 use crate::id::{ClusterId, NodeId, ServiceId};
 use crate::identity::Identity;
 use crate::lane::Lane;
 use crate::local::{LocalError, LocalLanes};
+use crate::metrics::{publish, publish_now_and_then};
 use crate::peer::Peer;
 use crate::peer_event::PeerEvents;
 use crate::peer_info::PeerInfo;
@@ -97,6 +98,7 @@ impl Endpoint {
         tokio::spawn(accept_connections(shared.clone()));
         shared.start_lifelines(listener);
         tokio::spawn(watch_expiry(Arc::downgrade(&shared)));
+        tokio::spawn(publish_now_and_then(Arc::downgrade(&shared)));
         let config = &shared.config;
         let local = LocalLanes::start(config.node, config.queue_messages_max, &shared.services);
         tracing::info!(node = %config.node, name = config.name, %local_addr, "endpoint bound");
@@ -148,6 +150,13 @@ impl Endpoint {
     /// When the certificate of this node expires; [`Identity::expires_at`] of the current identity.
     pub fn identity_expires_at(&self) -> SystemTime {
         self.shared().identity_validity().until
+    }
+
+    /// A watch of this node's certificate: whether it is time to renew it, now and whenever that changes.
+    ///
+    /// The same is logged: a warning when the certificate is about to expire, and one more each day.
+    pub fn watch_identity(&self) -> IdentityEvents {
+        self.shared().identity_events.watch()
     }
 
     /// Fixes the cluster this node belongs to.
@@ -439,6 +448,13 @@ impl Endpoint {
     /// What has been counted so far.
     pub fn counters(&self) -> Counters {
         self.shared().counters.snapshot()
+    }
+
+    /// Tells the recorder of the `metrics` facade everything that is counted and held, as it is now.
+    ///
+    /// It happens by itself every [`metrics_interval`](EndpointConfig::metrics_interval).
+    pub fn publish_metrics(&self) {
+        publish(self.shared());
     }
 }
 

@@ -282,6 +282,12 @@ impl LaneQueue {
         }
     }
 
+    /// How many messages wait, and their bytes.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        let queue = self.queue.lock();
+        (queue.waiting.messages, queue.waiting_bytes)
+    }
+
     /// Whether messages wait and a connection may still come for them.
     pub(crate) fn awaits_connection(&self) -> bool {
         let queue = self.queue.lock();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use parking_lot::{Mutex, RwLock};
 use quinn::VarInt;
@@ -16,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::config::EndpointConfig;
 use crate::counters::LiveCounters;
 use crate::error::Failure;
-use crate::expiry::Validity;
+use crate::expiry::{IdentityEventSource, Validity};
 use crate::hello::{Features, Hello};
 use crate::id::{ClusterId, NodeId};
 use crate::lane::Lane;
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) quinn: quinn::Endpoint,
     client_config: RwLock<quinn::ClientConfig>,
     identity_validity: Mutex<Validity>,
+    pub(crate) identity_events: IdentityEventSource,
     /// Told when the identity was replaced.
     pub(crate) identity_replaced: Arc<Notify>,
     pub(crate) services: Arc<Services>,
@@ -71,6 +73,8 @@ impl Shared {
     ) -> Shared {
         let lane_settings = config.lanes;
         let identity_validity = config.identity.validity();
+        let warning = config.identity_expiry_warning;
+        let identity_events = IdentityEventSource::new(identity_validity, SystemTime::now(), warning);
         let bulk_rate = TokenBucket::new(config.bulk_bytes_per_second_max, Instant::now());
         Shared {
             cluster: RwLock::new(config.cluster),
@@ -86,6 +90,7 @@ impl Shared {
             quinn,
             client_config: RwLock::new(client_config),
             identity_validity: Mutex::new(identity_validity),
+            identity_events,
             identity_replaced: Arc::default(),
             runtime: Handle::current(),
             services: Arc::new(Services::new(counters.clone())),
@@ -278,6 +283,7 @@ impl Shared {
         }
         self.quinn.close(Refusal::ShuttingDown.code(), b"the endpoint is closed");
         self.peer_events.close();
+        self.identity_events.close();
         self.identity_replaced.notify_one();
     }
 

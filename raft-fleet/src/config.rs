@@ -9,6 +9,7 @@ use rafted_value::{GroupConfig, HostConfig};
 use crate::cluster_state::NODES_MAX;
 use crate::formation::FormationConfig;
 use crate::group_name::check_word;
+use crate::placement::WEIGHT_MAX;
 
 /// The settings of one node's, or one client's, part in a fleet.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,13 +35,23 @@ pub struct FleetConfig {
     pub adjustments_max: usize,
     /// How long one group may keep one of those places while it waits for a member to catch up. Default 2 s.
     pub adjustment_wait_max: Duration,
+    /// A leadership goes to the group's preferred node once nothing else has been left to do for the group for so long:
+    /// by then everybody knows the address of a node that is new. Default 2 s.
+    pub leader_home_wait: Duration,
     /// A new group is used without members on nodes that are away once it has waited for them for so long and has a
     /// majority. Default 5 s.
     pub founding_wait: Duration,
     /// A node that has been silent for this long is purged, and its members are replaced. Default 60 s.
     pub failure_window: Duration,
-    /// How often nodes are asked whether they live. Default 1 s.
+    /// How often nodes are asked whether they live; one that has not answered for three times as long is listed among
+    /// [`unreachable_nodes`](crate::Fleet::unreachable_nodes). Default 1 s.
     pub ping_interval: Duration,
+    /// Whether this node joins again by itself after it was purged while it was away. Else it only says so, and
+    /// [`activate`](crate::Fleet::activate) brings it back. Default true.
+    pub rejoin: bool,
+    /// The share of members and leaders that this node is to have, as a multiple of what a node of weight 1 gets; at most
+    /// [`WEIGHT_MAX`](crate::WEIGHT_MAX). Default: what the cluster remembers for the node's name, at first 1.
+    pub weight: Option<u32>,
     /// How often the view of the cluster state is refreshed. Default 250 ms.
     pub view_refresh: Duration,
     /// How often it is refreshed while somebody waits for a change of it. Default 25 ms.
@@ -87,9 +98,12 @@ impl Default for FleetConfig {
             balancing_interval: Duration::from_secs(1),
             adjustments_max: 16,
             adjustment_wait_max: Duration::from_secs(2),
+            leader_home_wait: Duration::from_secs(2),
             founding_wait: Duration::from_secs(5),
             failure_window: Duration::from_secs(60),
             ping_interval: Duration::from_secs(1),
+            rejoin: true,
+            weight: None,
             view_refresh: Duration::from_millis(250),
             view_refresh_urgent: Duration::from_millis(25),
             add_group_wait: Duration::from_secs(30),
@@ -122,6 +136,9 @@ impl FleetConfig {
         }
         self.cluster_group.validate()?;
         self.call.validate()?;
+        if let Some(weight) = self.weight.filter(|weight| !(1..=WEIGHT_MAX).contains(weight)) {
+            return Err(format!("weight {weight} is not in the range from 1 to {WEIGHT_MAX}"));
+        }
         for (name, count) in [
             ("bootstrap_expect", self.bootstrap_expect),
             ("cluster_members_max", self.cluster_members_max as usize),
@@ -282,6 +299,7 @@ mod tests {
             |config| config.cluster_group.election_timeout_min_ms = 60,
             "election_timeout_min_ms 60 is below twice heartbeat_ms 50",
         );
+        check(|config| config.weight = Some(65), "weight 65 is not in the range from 1 to 64");
         check(|config| config.call.retry_interval = Duration::ZERO, "retry_interval is 0");
     }
 

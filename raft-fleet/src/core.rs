@@ -42,7 +42,9 @@ pub(crate) struct Core {
 
 /// What a full node has besides its host.
 pub(crate) struct Member {
-    pub(crate) info: NodeInfo,
+    info: Mutex<NodeInfo>,
+    /// Whether this node is to hold members, as its program said last.
+    wants_members: AtomicBool,
     pub(crate) registry: Registry,
     pub(crate) formation: Mutex<Formation>,
     /// What this node has seen while it looked for a cluster.
@@ -51,6 +53,51 @@ pub(crate) struct Member {
     pub(crate) formed: tokio::sync::Notify,
     /// What its data directory remembered when it started.
     pub(crate) kept: Option<Membership>,
+}
+
+impl Member {
+    /// A node in its first moments.
+    pub(crate) fn new(
+        info: NodeInfo,
+        registry: Registry,
+        formation: Formation,
+        kept: Option<Membership>,
+    ) -> Self {
+        Self {
+            info: Mutex::new(info),
+            wants_members: AtomicBool::new(true),
+            registry,
+            formation: Mutex::new(formation),
+            sightings: Mutex::default(),
+            formed: tokio::sync::Notify::new(),
+            kept,
+        }
+    }
+
+    /// The node as it presents itself.
+    pub(crate) fn info(&self) -> NodeInfo {
+        self.info.lock().clone()
+    }
+
+    /// The node is in this zone from now on.
+    pub(crate) fn move_to(&self, zone: &str) {
+        zone.clone_into(&mut self.info.lock().zone);
+    }
+
+    /// Whether the node is to hold members, as its program said last.
+    pub(crate) fn wants_members(&self) -> bool {
+        self.wants_members.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_wants_members(&self, wants: bool) {
+        self.wants_members.store(wants, Ordering::Release);
+    }
+
+    /// Whether a state lists the node just as it presents itself.
+    pub(crate) fn is_listed(&self, state: &ClusterState) -> bool {
+        let (node, entry) = self.info().into();
+        state.nodes().get(&node) == Some(&entry)
+    }
 }
 
 impl Core {
@@ -172,20 +219,26 @@ impl Core {
             return true;
         }
         let sources = self.views.sources(self.node);
-        let revision = self.views.current().state.revision();
         for asked in 0..sources.len().min(SOURCES_MAX) {
             let node = sources[(turn / 4 + asked) % sources.len()];
-            let request = FleetRequest::View { revision };
-            match self.ask(node, &request, self.config.call.attempt_timeout).await {
-                Ok(FleetReply::View(ViewReply::State(state))) => {
-                    self.learn(*state);
-                    return true;
-                }
-                Ok(FleetReply::View(ViewReply::Unchanged)) => return true,
-                Ok(_) | Err(_) => (),
+            if self.refresh_from(node, self.config.call.attempt_timeout).await {
+                return true;
             }
         }
         self.refresh_from_own_member().await
+    }
+
+    /// Takes in what a node knows of the cluster state, where that is newer; says whether it answered.
+    pub(crate) async fn refresh_from(&self, node: NodeId, limit: Duration) -> bool {
+        let revision = self.views.current().state.revision();
+        match self.ask(node, &FleetRequest::View { revision }, limit).await {
+            Ok(FleetReply::View(ViewReply::State(state))) => {
+                self.learn(*state);
+                true
+            }
+            Ok(FleetReply::View(ViewReply::Unchanged)) => true,
+            Ok(_) | Err(_) => false,
+        }
     }
 
     async fn refresh_from_own_member(&self) -> bool {

@@ -14,6 +14,9 @@
 use rafted_value::NodeId;
 use twox_hash::XxHash3_64;
 
+/// The largest weight of a node: it gets this many times what a node of weight 1 gets.
+pub const WEIGHT_MAX: u32 = 64;
+
 /// The seed of all placement hashes; it must never change, or every group of every cluster moves.
 const SEED: u64 = 0x7261_6674_666c_6565;
 
@@ -26,13 +29,15 @@ pub struct Place<'a> {
     pub name: &'a str,
     /// Its zone.
     pub zone: &'a str,
+    /// Its share, as a multiple of what a node of weight 1 gets; 1 to [`WEIGHT_MAX`].
+    pub weight: u32,
 }
 
 /// The nodes that should hold the group named `group`, the preferred leader first; all nodes where there are fewer
 /// than `replicas`. The order of `places` does not matter.
 pub fn place<'a>(places: impl IntoIterator<Item = Place<'a>>, group: &str, replicas: usize) -> Vec<NodeId> {
     let mut by_zone: Vec<(&str, u64, NodeId)> =
-        places.into_iter().map(|place| (place.zone, score(place.name, group), place.node)).collect();
+        places.into_iter().map(|place| (place.zone, lowest(&place, group), place.node)).collect();
     by_zone.sort_unstable();
     let mut ranked = Vec::with_capacity(by_zone.len());
     let mut rank = 0_usize;
@@ -47,12 +52,27 @@ pub fn place<'a>(places: impl IntoIterator<Item = Place<'a>>, group: &str, repli
     ranked.into_iter().map(|(_, _, node)| node).collect()
 }
 
-/// The lower, the nearer the node is to the group.
+/// The lower, the nearer the node is to the group. A node of weight `w` has `w` draws, the best of which counts, and so
+/// wins `w` times as often; no more weight ever takes a group away from it. (Logarithms would do it in one draw, but
+/// floating point differs between machines.)
+fn lowest(place: &Place<'_>, group: &str) -> u64 {
+    let first = score(place.name, group);
+    let further = (1..place.weight.min(WEIGHT_MAX)).map(|draw| mix(first, hash_of_draw(draw)));
+    further.fold(first, u64::min)
+}
+
+fn hash_of_draw(draw: u32) -> u64 {
+    XxHash3_64::oneshot_with_seed(SEED, &draw.to_le_bytes())
+}
+
 fn score(node: &str, group: &str) -> u64 {
-    let pair = [XxHash3_64::oneshot_with_seed(SEED, node.as_bytes()), hash(group)];
+    mix(hash(node), hash(group))
+}
+
+fn mix(first: u64, second: u64) -> u64 {
     let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&pair[0].to_le_bytes());
-    bytes[8..].copy_from_slice(&pair[1].to_le_bytes());
+    bytes[..8].copy_from_slice(&first.to_le_bytes());
+    bytes[8..].copy_from_slice(&second.to_le_bytes());
     XxHash3_64::oneshot_with_seed(SEED, &bytes)
 }
 
@@ -78,7 +98,11 @@ mod tests {
             .iter()
             .map(|(number, zone)| (NodeId(number + 1), format!("node-{number}"), format!("zone-{zone}")))
             .collect();
-        place(named.iter().map(|(node, name, zone)| Place { node: *node, name, zone }), group, replicas)
+        place(
+            named.iter().map(|(node, name, zone)| Place { node: *node, name, zone, weight: 1 }),
+            group,
+            replicas,
+        )
     }
 
     proptest! {
@@ -142,7 +166,12 @@ mod tests {
     fn a_node_that_restarts_under_a_new_id_gets_its_place_back() {
         let names = ["a", "b", "c", "d"];
         let at = |ids: [u64; 4]| {
-            let places = names.iter().zip(ids).map(|(name, id)| Place { node: NodeId(id), name, zone: "z" });
+            let places = names.iter().zip(ids).map(|(name, id)| Place {
+                node: NodeId(id),
+                name,
+                zone: "z",
+                weight: 1,
+            });
             place(places, "g", 3)
         };
         let before = at([1, 2, 3, 4]);

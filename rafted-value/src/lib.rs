@@ -46,6 +46,7 @@ pub use self::host::Host;
 pub use self::id::{FOUNDER, GroupId, MemberId, NodeId, SessionId};
 pub use self::registry::Registry;
 pub use self::request::{Command, Freshness};
+pub use self::session::{RecordPosition, RecordTable, Records, RecordsPage};
 pub use self::status::{GroupStatus, MemberStatus, Role};
 #[doc(hidden)]
 pub use self::store::bench::LogBench;

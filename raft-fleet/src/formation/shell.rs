@@ -258,7 +258,7 @@ async fn join(
         return Ok(false);
     }
     tracing::info!(node = %core.node, %cluster, through = %node, "joining a cluster");
-    let request = FleetRequest::Join { node: member.info.clone(), cluster };
+    let request = FleetRequest::Join { node: member.info(), cluster };
     // Whoever is asked takes two calls at most.
     let limit = core.config.call.timeout.saturating_mul(2);
     match core.ask(node, &request, limit).await {
@@ -289,7 +289,7 @@ fn not_taken_in(member: &Member, node: NodeId, reason: String) {
     member.sightings.lock().note(&format!("node {node}"), Sight::NotTakenIn { reason });
 }
 
-/// Waits until the view lists this node.
+/// Waits until the view lists this node as it presents itself: at its address, in its zone, and to hold members.
 async fn be_listed(
     core: &Core,
     member: &Member,
@@ -297,14 +297,14 @@ async fn be_listed(
     patience: &mut Patience,
 ) -> Result<(), FleetError> {
     loop {
-        if core.views.current().state.nodes().contains_key(&core.node) {
+        if member.is_listed(&core.views.current().state) {
             return Ok(());
         }
         match core.refresh_latest(core.config.call.timeout).await {
-            Ok(()) if core.views.current().state.nodes().contains_key(&core.node) => return Ok(()),
+            Ok(()) if member.is_listed(&core.views.current().state) => return Ok(()),
             Ok(()) => {
-                // It was purged between then and now.
-                let join = ClusterCommand::Join { node: member.info.clone(), cluster };
+                // It was purged between then and now, was drained, or has another address than in its former life.
+                let join = ClusterCommand::Join { node: member.info(), cluster };
                 if let Ok(ClusterReply::Refused(refusal)) =
                     core.change_cluster(&join, &core.config.call).await
                 {

@@ -165,6 +165,15 @@ impl World {
         self.disks.get(place).iter().for_each(|disk| disk.kill());
     }
 
+    /// The program of a node ends in order.
+    pub fn stop(&mut self, place: usize) {
+        let fleet = self.fleet(place);
+        let env = self.nodes[place].env.clone();
+        let stopped = self.sim.spawn_on(&env, async move { fleet.shutdown().await });
+        self.sim.run_until(30 * SECOND, stopped).flatten().expect("a node stops in time");
+        self.kill(place);
+    }
+
     pub fn fleet(&self, place: usize) -> Fleet {
         self.nodes[place].fleet.clone().unwrap()
     }

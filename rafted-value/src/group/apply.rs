@@ -62,7 +62,8 @@ impl Group {
         let entries = ready.take_entries();
         let (number, must_sync) = (ready.number(), ready.must_sync());
         self.raw.advance_append_async(ready);
-        self.keep(turn, Brought { number, must_sync, restored, entries: &entries }, messages);
+        let changes = committed.iter().any(|entry| entry.get_entry_type() != EntryType::EntryNormal);
+        self.keep(turn, Brought { number, must_sync, restored, entries: &entries, changes }, messages);
         self.apply(turn, committed)?;
         if !self.removed {
             self.note_applied();
@@ -78,6 +79,7 @@ impl Group {
             self.take_settings(machine.config().clone());
         }
         self.machine = Some(machine);
+        self.voters_since = index;
         self.raw.mut_store().restore(snapshot);
         tracing::debug!(group = %self.id, member = %self.member, index, "restored from a snapshot");
         metrics::counter!("rafted_value_snapshots_restored_total").increment(1);

@@ -107,6 +107,10 @@ pub(crate) struct Group {
     waiting: usize,
     reads: VecDeque<Read>,
     change: Option<change::PendingChange>,
+    /// A change of the voters that is applied here, and who waits until enough of them know it.
+    spreading: Option<change::Settled>,
+    /// Where the newest change of the voters is in the log, or where the snapshot is that has it.
+    voters_since: u64,
     /// The transfer of its leadership that this leader has begun.
     transfer: Option<transfer::Transfer>,
     /// What became of such a transfer is not known yet.
@@ -204,6 +208,8 @@ impl Group {
             waiting: 0,
             reads: VecDeque::new(),
             change: None,
+            spreading: None,
+            voters_since: applied,
             transfer: None,
             succession: None,
             exemption: None,
@@ -414,6 +420,7 @@ impl Group {
         }
         self.watch_transfer(turn);
         self.watch_succession(turn);
+        self.watch_spreading(turn);
         self.serve_reads(turn);
         self.compact(turn)
     }
@@ -516,8 +523,9 @@ impl Group {
             turn.out.query(read.waiter, Err(QueryError::NotLeader { group: self.id, leader }));
         }
         self.waiting = 0;
-        if let Some(change) = self.change.take() {
-            turn.out.member(change.waiter, Err(GroupError::Unknown(self.id)));
+        let change = self.change.take().map(|change| change.waiter);
+        for waiter in change.into_iter().chain(self.spreading.take().map(|settled| settled.waiter)) {
+            turn.out.member(waiter, Err(GroupError::Unknown(self.id)));
         }
     }
 

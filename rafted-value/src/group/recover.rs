@@ -51,7 +51,7 @@ impl Group {
         let config = machine.config().clone();
         let mut group = Self::new(id, kept.member, registry, config, log, index, turn);
         group.machine = Some(machine);
-        group.keeper = Keeper::recovered(kept.durability, &kept.vote, kept.place);
+        group.keeper = Keeper::recovered(kept.durability, &kept.vote, kept.place, &entries);
         // Whom it promised not to vote, before it went down, nobody knows: it keeps one whole promise, the longest.
         let promise_ms = kept.vote.promise_ms.max(group.config.promise_ms);
         group.promise.make_blind(turn.now, Duration::from_millis(promise_ms.into()));

@@ -1,5 +1,8 @@
 //! The fleet as its users see it.
 
+mod activity;
+mod repair;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,7 +10,9 @@ use parking_lot::Mutex;
 use rafted_value::env::{Env, timeout};
 use rafted_value::{CommandError, Freshness, GroupConfig, GroupId, Host, NodeId, QueryError, Registry};
 
+pub use self::activity::{DrainStatus, Presence};
 use crate::background;
+use crate::call::BegunCommand;
 use crate::cluster_state::{
     ClusterAnswer, ClusterCommand, ClusterQuery, ClusterReply, ClusterState, GroupState, NODES_MAX,
 };
@@ -71,10 +76,7 @@ impl Fleet {
             Some(kept) => Formation::formed(info.clone(), config.formation(), kept.cluster, kept.record),
             None => Formation::new(info.clone(), config.formation()),
         };
-        let formation = Mutex::new(formation);
-        let sightings = Mutex::default();
-        let formed = tokio::sync::Notify::new();
-        let member = Member { info, registry, formation, sightings, formed, kept };
+        let member = Member::new(info, registry, formation, kept);
         let core = Core::new(env, config, host, Some(member));
         core.env.transport().register(FLEET_SERVICE, FleetService::new(&core));
         let fleet = Fleet { core };
@@ -260,6 +262,34 @@ impl Fleet {
         options: &CallOptions,
     ) -> Result<Bytes, CommandError> {
         self.core.command(name, key_hash, payload, options).await
+    }
+
+    /// Gives a command its number, in this node's line to a group, without sending it yet.
+    ///
+    /// For a layer above that moves keys between groups: [`send`](Fleet::send) may be called for one group after
+    /// another, and where the groups move the records of their commands with the keys
+    /// ([`Records`](rafted_value::Records)), it runs at most once among them.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::NotApplied`] always: nothing was sent.
+    pub async fn begin(
+        &self,
+        name: &GroupName,
+        key_hash: u64,
+        payload: Bytes,
+        options: &CallOptions,
+    ) -> Result<BegunCommand, CommandError> {
+        self.core.begin(name, key_hash, payload, options).await
+    }
+
+    /// Sends a command that was [begun](Fleet::begin) to a group, until its time is up or that group is gone.
+    ///
+    /// # Errors
+    ///
+    /// As [`command`](Fleet::command), over all groups that it was sent to so far.
+    pub async fn send(&self, name: &GroupName, command: &mut BegunCommand) -> Result<Bytes, CommandError> {
+        self.core.send(name, command).await
     }
 
     /// Asks a group; with [`Freshness::Latest`] its leader, else the member on this node if there is one.
