@@ -143,6 +143,19 @@ pub struct HostConfig {
     /// not as the majority is fenced. Each comparison costs every member one encoding of the whole value, in its loop,
     /// and needs a value that has one encoding (no hash maps). Zero for never, the default.
     pub divergence_check_commands: u64,
+    /// A group that this node leads and of which nothing was asked for so long falls quiet: it neither beats nor ticks,
+    /// and its members lean on the loops of each other's nodes. It wakes when something is asked of it, and on any doubt;
+    /// the first query then takes a round of heartbeats, as a quiet leader has no lease. Zero for never. Default 5 s.
+    pub quiet_after: Duration,
+    /// How often a loop tells those that lean on it that it turns; alike on all nodes. Groups whose shortest election
+    /// timeout is below four such beats never fall quiet. Default 100 ms.
+    pub loop_beat: Duration,
+    /// A loop that was not heard for so long wakes all quiet groups that lean on it; at least four times
+    /// [`loop_beat`](HostConfig::loop_beat). Where it is no longer than a group's shortest election timeout, a leader whose
+    /// node is gone is missed as early in a quiet group as in any other. Default 400 ms.
+    pub loop_silence_max: Duration,
+    /// A quiet group's leader asks its members anew after this long at most, whatever happens. Default 60 s.
+    pub quiet_max: Duration,
 }
 
 impl Default for HostConfig {
@@ -160,6 +173,10 @@ impl Default for HostConfig {
             store: StoreConfig::default(),
             handover_max: Duration::from_secs(1),
             divergence_check_commands: 0,
+            quiet_after: Duration::from_secs(5),
+            loop_beat: Duration::from_millis(100),
+            loop_silence_max: Duration::from_millis(400),
+            quiet_max: Duration::from_secs(60),
         }
     }
 }

@@ -9,8 +9,8 @@ use crate::engine::{Clocks, Engine, Input};
 use crate::env::Env;
 use crate::message::BatchWriter;
 use crate::outputs::Outputs;
-use crate::service::PEER_SERVICE;
-use crate::transport::SendError;
+use crate::service::{LOOP_SERVICE, PEER_SERVICE};
+use crate::transport::{Lane, SendError};
 use crate::writer::DiskLine;
 
 /// An engine with its ways in and out.
@@ -90,6 +90,13 @@ impl Driver {
                         tracing::trace!(%node, ?lane, %error, "a batch is not sent");
                     }
                 }
+            }
+        }
+        for (node, message) in out.beats.drain(..) {
+            // Whoever does not hear it thinks of us what there is to think.
+            let payload = crate::data::encode(&message);
+            if let Err(error) = self.env.transport().cast(node, Lane::Control, LOOP_SERVICE, payload) {
+                tracing::trace!(%node, %error, "a loop's beat is not sent");
             }
         }
         for answer in out.answers.drain(..) {

@@ -18,6 +18,7 @@ mod id;
 mod join;
 mod lease;
 mod message;
+mod neighbours;
 mod open;
 mod outputs;
 mod raft;
@@ -30,6 +31,7 @@ pub mod sim;
 mod status;
 #[allow(dead_code, unused_imports, reason = "some of what it offers is for repairs that are not written yet")]
 mod store;
+mod timers;
 pub mod transport;
 mod waiter;
 mod writer;

@@ -8,6 +8,7 @@ use crate::error::{GroupError, QueryError};
 use crate::group::CommandResult;
 use crate::id::{GroupId, MemberId, NodeId};
 use crate::message::{BatchWriter, Body, GroupMessage, WireSnapshot};
+use crate::neighbours::LoopMessage;
 use crate::status::GroupStatus;
 use crate::store::Record;
 use crate::transport::Lane;
@@ -50,6 +51,8 @@ pub(crate) struct Outputs {
     pub(crate) acks: Vec<Ack>,
     pub(crate) snapshots: Vec<SnapshotJob>,
     pub(crate) answers: Vec<Answer>,
+    /// What this loop says to others.
+    pub(crate) beats: Vec<(NodeId, LoopMessage)>,
 }
 
 impl Outputs {

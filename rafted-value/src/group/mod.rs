@@ -15,6 +15,7 @@ mod quick;
 mod reads;
 pub(crate) mod recover;
 mod repair;
+mod rest;
 mod settings;
 mod status;
 mod stream;
@@ -32,6 +33,7 @@ use self::keep::Keeper;
 pub(crate) use self::machine::{CommandResult, panic_message};
 use self::machine::{Machine, MachineError};
 use self::reads::Read;
+use self::rest::Rest;
 use self::stream::{Incoming, Outgoing, PIECE_BYTES};
 use crate::config::{GroupConfig, HostConfig};
 use crate::engine::Found;
@@ -40,6 +42,7 @@ use crate::error::{CommandError, GroupError, NotApplied, QueryError, Unknown};
 use crate::id::{FOUNDER, GroupId, MemberId, NodeId};
 use crate::lease::{Exemption, Promise, Rounds};
 use crate::message::{Body, GroupMessage, WireSnapshot};
+use crate::neighbours::{LoopId, Neighbours};
 use crate::outputs::Outputs;
 use crate::raft::convert::{self, LeaseFields};
 use crate::raft::log::MemberLog;
@@ -64,6 +67,9 @@ pub(crate) struct Turn<'a> {
     /// Whether the host has a disk.
     pub(crate) keeps: bool,
     pub(crate) out: &'a mut Outputs,
+    /// The loop that drives the group.
+    pub(crate) own: LoopId,
+    pub(crate) neighbours: &'a mut Neighbours,
 }
 
 /// The commands of one proposed entry, in order.
@@ -131,6 +137,9 @@ pub(crate) struct Group {
     /// Whether the membership was changed beside the log since the last snapshot.
     membership_forced: bool,
     divergence: divergence::Divergence,
+    rest: Rest,
+    /// The time for which it is entered among the timers of its loop.
+    entered: Option<MonoTime>,
     /// Ticks until it gives back room that it has no use for; zero when that is done.
     trim_ticks: u8,
     /// Whether its turn must be finished.
@@ -221,6 +230,8 @@ impl Group {
             config_is_new: false,
             membership_forced: false,
             divergence: divergence::Divergence::default(),
+            rest: Rest::awake(turn.now),
+            entered: None,
             trim_ticks: TRIM_TICKS,
             touched: false,
         };
@@ -238,6 +249,18 @@ impl Group {
         std::mem::replace(&mut self.touched, touched)
     }
 
+    /// When the group is to be entered among the timers, if it is not there for that time or an earlier one.
+    pub(crate) fn enter_timer(&mut self) -> Option<MonoTime> {
+        let due = self.next_tick();
+        let late = self.entered.is_none_or(|entered| due < entered);
+        late.then(|| *self.entered.insert(due))
+    }
+
+    /// Its time among the timers has come; false if it was entered for an earlier one since.
+    pub(crate) fn leave_timer(&mut self, entered: MonoTime) -> bool {
+        self.entered.take_if(|time| *time == entered).is_some()
+    }
+
     /// Whether the member was removed from its group and should be dropped.
     pub(crate) fn is_removed(&self) -> bool {
         self.removed
@@ -250,7 +273,7 @@ impl Group {
 
     /// When this member wants to be stepped even if nothing comes in: for the next heartbeat, or before it to campaign.
     pub(crate) fn next_tick(&self) -> MonoTime {
-        if self.leading.is_some() || self.election_deadline >= self.next_tick {
+        if self.leading.is_some() || self.rest.is_quiet() || self.election_deadline >= self.next_tick {
             return self.next_tick;
         }
         self.next_tick.min(self.campaign_instant())
@@ -270,7 +293,11 @@ impl Group {
         if !self.machine.as_ref().is_some_and(|machine| machine.nodes().contains_key(&message.from)) {
             self.learn_route(message.from, from);
         }
+        if self.receive_in_rest(turn, from, &message) {
+            return;
+        }
         match message.body {
+            Body::Rest { .. } | Body::RestAck { .. } | Body::Wake => {}
             Body::Removed => {
                 tracing::info!(group = %self.id, member = %self.member, "this member was removed while it was away");
                 self.removed = true;
@@ -315,7 +342,7 @@ impl Group {
     fn check_indices(&self, message: &GroupMessage) -> Result<(), String> {
         let last = self.raw.raft.raft_log.last_index();
         match message.body {
-            Body::Beat { commit, .. } if commit > last => {
+            Body::Beat { commit, .. } | Body::Rest { commit, .. } if commit > last => {
                 Err(format!("a beat commits entry {commit} of a log that ends at {last}"))
             }
             Body::AppendAck { index, .. } if self.leading == Some(message.term) && index > last => {
@@ -370,8 +397,15 @@ impl Group {
 
     /// The clock has reached [`next_tick`](Self::next_tick).
     pub(crate) fn tick(&mut self, turn: &mut Turn<'_>) {
-        if turn.now >= self.next_tick {
+        let beat = turn.now >= self.next_tick;
+        if beat {
             self.plan_tick(turn.now);
+            self.tick_rest(turn);
+        }
+        if self.rest.is_quiet() {
+            return;
+        }
+        if beat {
             if !self.spares_heartbeat(turn.now) {
                 self.raw.raft.election_elapsed += parts_a_heartbeat(&self.config) - 1;
                 self.raw.tick();
@@ -455,9 +489,10 @@ impl Group {
                 accepted_round,
                 exemption: self.exemption,
             };
-            if let Some(message) = convert::to_wire(self.id, message, lease)
+            if let Some(mut message) = convert::to_wire(self.id, message, lease)
                 && let Some(node) = self.node_of(message.to)
             {
+                message.body = self.with_rest(message.body, turn.own);
                 turn.out.send(node, &message);
             }
         }
@@ -487,6 +522,7 @@ impl Group {
             self.give_up(turn, &Unknown::LeaderChanged(self.id));
             self.await_successor(term);
         }
+        self.stir(turn);
         self.leading = leading;
         self.serving = false;
         self.divergence.forget_round();
@@ -531,6 +567,7 @@ impl Group {
 
     /// Ends the member; whoever waits is told.
     pub(crate) fn stop(mut self, turn: &mut Turn<'_>) {
+        self.end_rest(turn);
         self.give_up(turn, &Unknown::Stopped(self.id));
         self.give_up_founding(turn);
         self.drop_transfer(turn);

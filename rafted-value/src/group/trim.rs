@@ -24,7 +24,8 @@ impl Group {
         }
     }
 
-    fn trim(&mut self) {
+    pub(super) fn trim(&mut self) {
+        self.trim_ticks = 0;
         self.raw.raft.maybe_free_inflight_buffers();
         let unstable = &mut self.raw.raft.raft_log.unstable.entries;
         if unstable.is_empty() {

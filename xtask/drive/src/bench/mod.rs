@@ -5,6 +5,7 @@ mod cluster;
 mod durable;
 mod echo;
 mod foretoken;
+mod idle;
 pub(crate) mod node;
 mod outage;
 mod protocol;
@@ -29,9 +30,9 @@ pub(crate) struct Arguments {
     /// Seconds of each load.
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
-    /// Idle groups.
-    #[arg(long, default_value_t = 1000)]
-    idle_groups: u64,
+    /// How many groups are idle; one run for each number.
+    #[arg(long, value_delimiter = ',', default_values_t = [100, 1_000, 10_000])]
+    idle_groups: Vec<u64>,
     /// How often the outage scenario kills the leader's process.
     #[arg(long, default_value_t = 20)]
     kills: u32,
