@@ -132,6 +132,9 @@ pub struct HostConfig {
     /// A snapshot that is not acknowledged is sent again after this long; one that its receiver pulls in pieces, when no
     /// piece was asked for in this time. Default 10 s.
     pub snapshot_retry: Duration,
+    /// A state of so many bytes or more that comes from a leader is decoded beside the loop. (A member's own is encoded
+    /// beside it, however large, where its value offers that: [`Data::freeze`](crate::Data::freeze).) Default 1 MiB.
+    pub snapshot_beside_bytes: u64,
     /// The largest snapshot that is taken in, in bytes; all of it is held in memory. Default 4 GiB.
     pub snapshot_bytes_max: u64,
     /// The storage of a host that keeps its groups on a disk.
@@ -169,6 +172,7 @@ impl Default for HostConfig {
             group_waiting_max: 65_536,
             uninitialised_max: Duration::from_secs(60),
             snapshot_retry: Duration::from_secs(10),
+            snapshot_beside_bytes: 1 << 20,
             snapshot_bytes_max: 4 << 30,
             store: StoreConfig::default(),
             handover_max: Duration::from_secs(1),

@@ -1,5 +1,6 @@
 //! All groups of one loop, stepped together: inputs and the time in, messages and answers out. Pure.
 
+mod done;
 mod missing;
 mod time;
 
@@ -13,6 +14,7 @@ use rand_core::SeedableRng;
 use self::missing::Missing;
 use crate::config::{GroupConfig, HostConfig};
 use crate::env::MonoTime;
+use crate::errand::Done;
 use crate::error::{GroupError, QueryError};
 use crate::group::change::ChangeRequest;
 use crate::group::recover::KeptMember;
@@ -87,6 +89,8 @@ pub(crate) enum Input {
         waiter: Waiter<Result<MemberId, GroupError>>,
     },
     Disk(DiskEvent),
+    /// Something that was to be done beside the loop is done.
+    Errand(Done),
     /// A loop of another node turns.
     Beat {
         speaker: LoopId,
@@ -299,6 +303,7 @@ impl Engine {
                 out.answers.push(Answer::Statuses(waiter, statuses));
             }
             Input::Disk(event) => self.hear_of_disk(event, clocks, out),
+            Input::Errand(done) => self.take_done(done, clocks, out),
             Input::Beat { speaker } => self.neighbours.hear(speaker, clocks.now),
             Input::Doubt { node } => self.doubt(&self.neighbours.on(node), clocks, out),
             Input::Death { node } => {

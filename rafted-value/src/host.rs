@@ -10,6 +10,7 @@ use crate::config::{GroupConfig, HostConfig};
 use crate::driver::{Driver, clocks};
 use crate::engine::{Engine, Found, Input};
 use crate::env::{Env, TaskHandle, timeout};
+use crate::errand::Errands;
 use crate::error::{CommandError, GroupError, NotApplied, QueryError, Unknown};
 use crate::group::change::{ChangeRequest, Removal};
 use crate::id::{GroupId, MemberId, NodeId};
@@ -116,7 +117,9 @@ impl Refusal {
             Input::Doubt { .. } | Input::Death { .. } => {
                 metrics::counter!("rafted_value_deaths_missed_total").increment(1);
             }
-            Input::Disk(_) => debug_assert!(false, "what the disk says has its own way to a loop"),
+            Input::Disk(_) | Input::Errand(_) => {
+                debug_assert!(false, "what the disk says, and what is done, has its own way to a loop");
+            }
         }
     }
 }
@@ -168,7 +171,8 @@ impl Host {
                 line
             });
             let inputs_max = config.turn_inputs_max.max(1);
-            let driver = Driver { env: env.clone(), engine, inbox, disk, inputs_max };
+            let errands = Errands::new();
+            let driver = Driver { env: env.clone(), engine, inbox, disk, errands, inputs_max };
             loops.push(env.spawn("rafted-value loop", Box::pin(driver.run(out))));
             senders.push(sender);
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::errand::Errand;
 use crate::error::{GroupError, QueryError};
 use crate::group::CommandResult;
 use crate::id::{GroupId, MemberId, NodeId};
@@ -51,6 +52,8 @@ pub(crate) struct Outputs {
     pub(crate) acks: Vec<Ack>,
     pub(crate) snapshots: Vec<SnapshotJob>,
     pub(crate) answers: Vec<Answer>,
+    /// What is to be done beside the loop.
+    pub(crate) errands: Vec<Errand>,
     /// What this loop says to others.
     pub(crate) beats: Vec<(NodeId, LoopMessage)>,
 }

@@ -8,6 +8,7 @@ mod apply;
 pub(crate) mod change;
 mod divergence;
 mod election;
+mod frozen;
 mod keep;
 mod machine;
 mod propose;
@@ -17,6 +18,7 @@ pub(crate) mod recover;
 mod repair;
 mod rest;
 mod settings;
+mod snapshot;
 mod status;
 mod stream;
 mod transfer;
@@ -29,9 +31,10 @@ use raft::eraftpb::{Message, MessageType, Snapshot};
 use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
 use rand_chacha::ChaCha12Rng;
 
+pub(crate) use self::frozen::FrozenMachine;
 use self::keep::Keeper;
-pub(crate) use self::machine::{CommandResult, panic_message};
-use self::machine::{Machine, MachineError};
+use self::machine::MachineError;
+pub(crate) use self::machine::{CommandResult, Machine, panic_message};
 use self::reads::Read;
 use self::rest::Rest;
 use self::stream::{Incoming, Outgoing, PIECE_BYTES};
@@ -131,6 +134,10 @@ pub(crate) struct Group {
     incoming_snapshot: Option<Box<Incoming>>,
     /// Not before this time its missing pieces are asked for again.
     pieces_due: MonoTime,
+    /// Whether a snapshot of its own is being encoded beside the loop.
+    encoding: bool,
+    /// What a leader's snapshot turned out to be, for when raft takes it.
+    decoded: Option<(u64, Box<Machine>)>,
     removed: bool,
     /// Whether the timers must be started anew because the settings have changed.
     config_is_new: bool,
@@ -160,10 +167,10 @@ impl Group {
             (FOUNDER.0..).map(MemberId).zip(nodes.iter().copied()).collect();
         let voters: Vec<MemberId> = members.keys().copied().collect();
         let member = voters[position];
-        let mut machine = Machine::found(id, registry, data, config.clone(), members)
+        let machine = Machine::found(id, registry, data, config.clone(), members)
             .map_err(|_| GroupError::NoSuchData(data.to_owned()))?;
         let state = machine
-            .snapshot()
+            .snapshot(0)
             .map_err(|error| GroupError::Fenced { group: id, reason: error.to_string() })?;
         // The log begins behind a snapshot, so that every later member is given one and nobody replays membership.
         let snapshot = WireSnapshot { index: 1, term: 1, voters, learners: Vec::new(), state };
@@ -226,6 +233,8 @@ impl Group {
             outgoing: BTreeMap::new(),
             incoming_snapshot: None,
             pieces_due: MonoTime::ZERO,
+            encoding: false,
+            decoded: None,
             removed: false,
             config_is_new: false,
             membership_forced: false,
@@ -456,6 +465,8 @@ impl Group {
         self.watch_succession(turn);
         self.watch_spreading(turn);
         self.serve_reads(turn);
+        // What raft did not take in this turn it does not need.
+        self.decoded = None;
         self.compact(turn)
     }
 
