@@ -1,12 +1,15 @@
 //! `bench`: three node processes on loopback, measured from outside and beside a bare baseline of the same run.
 
+mod blob;
 mod children;
 mod cluster;
 mod durable;
 mod echo;
 mod foretoken;
 mod idle;
+mod large;
 pub(crate) mod node;
+mod node_large;
 mod outage;
 mod protocol;
 mod report;
@@ -33,6 +36,9 @@ pub(crate) struct Arguments {
     /// How many groups are idle; one run for each number.
     #[arg(long, value_delimiter = ',', default_values_t = [100, 1_000, 10_000])]
     idle_groups: Vec<u64>,
+    /// Bytes of a large state, and of a long log.
+    #[arg(long, default_value_t = 1 << 30)]
+    state_bytes: u64,
     /// How often the outage scenario kills the leader's process.
     #[arg(long, default_value_t = 20)]
     kills: u32,

@@ -22,6 +22,8 @@ pub(crate) const ALL: &[(&str, Scenario)] = &[
     ("rafted-value/queries", queries),
     ("rafted-value/idle-groups", super::idle::idle_groups),
     ("rafted-value/fsync", super::durable::fsync),
+    ("rafted-value/snapshot", super::large::snapshot),
+    ("rafted-value/recovery", super::large::recovery),
     ("rafted-value/outage", super::outage::outage),
     ("foretoken", super::foretoken::scenario),
     ("batched-comm", super::transport::batched_comm),
