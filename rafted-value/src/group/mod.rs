@@ -21,14 +21,17 @@ mod settings;
 mod snapshot;
 mod status;
 mod stream;
+mod tick;
 mod transfer;
 mod trim;
+#[cfg(feature = "sim")]
+mod watched;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use raft::eraftpb::{Message, MessageType, Snapshot};
-use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
+use raft::{ProgressState, RawNode, StateRole};
 use rand_chacha::ChaCha12Rng;
 
 pub(crate) use self::frozen::FrozenMachine;
@@ -49,7 +52,7 @@ use crate::neighbours::{LoopId, Neighbours};
 use crate::outputs::Outputs;
 use crate::raft::convert::{self, LeaseFields};
 use crate::raft::log::MemberLog;
-use crate::raft::{bridge, parts_a_heartbeat, raft_config};
+use crate::raft::{bridge, raft_config};
 use crate::registry::Registry;
 use crate::request::Command;
 use crate::waiter::Waiter;
@@ -177,6 +180,8 @@ impl Group {
         let log = MemberLog::new(convert::snapshot_from_wire(snapshot));
         let mut group = Self::new(id, member, registry, config.clone(), log, 1, turn);
         group.machine = Some(machine);
+        #[cfg(feature = "sim")]
+        group.tell_log(false);
         group.begin_to_keep(turn);
         group.campaign_alone();
         Ok(group)
@@ -258,18 +263,6 @@ impl Group {
         std::mem::replace(&mut self.touched, touched)
     }
 
-    /// When the group is to be entered among the timers, if it is not there for that time or an earlier one.
-    pub(crate) fn enter_timer(&mut self) -> Option<MonoTime> {
-        let due = self.next_tick();
-        let late = self.entered.is_none_or(|entered| due < entered);
-        late.then(|| *self.entered.insert(due))
-    }
-
-    /// Its time among the timers has come; false if it was entered for an earlier one since.
-    pub(crate) fn leave_timer(&mut self, entered: MonoTime) -> bool {
-        self.entered.take_if(|time| *time == entered).is_some()
-    }
-
     /// Whether the member was removed from its group and should be dropped.
     pub(crate) fn is_removed(&self) -> bool {
         self.removed
@@ -280,16 +273,8 @@ impl Group {
         self.machine.is_none() && self.incoming_snapshot.is_none() && now.since(self.created) > limit
     }
 
-    /// When this member wants to be stepped even if nothing comes in: for the next heartbeat, or before it to campaign.
-    pub(crate) fn next_tick(&self) -> MonoTime {
-        if self.leading.is_some() || self.rest.is_quiet() || self.election_deadline >= self.next_tick {
-            return self.next_tick;
-        }
-        self.next_tick.min(self.campaign_instant())
-    }
-
     /// Takes in a message of another member, on node `from`.
-    pub(crate) fn receive(&mut self, turn: &mut Turn<'_>, from: NodeId, message: GroupMessage) {
+    pub(crate) fn receive(&mut self, turn: &mut Turn<'_>, from: NodeId, mut message: GroupMessage) {
         debug_assert_eq!(message.to, self.member);
         if let Err(reason) = convert::check(&message).and_then(|()| self.check_indices(&message)) {
             metrics::counter!("rafted_value_messages_refused_total").increment(1);
@@ -305,6 +290,13 @@ impl Group {
         if self.receive_in_rest(turn, from, &message) {
             return;
         }
+        if planted!(AppendAnywhere)
+            && let Body::Append { log_term, index, .. } = &mut message.body
+            && *index > self.raw.raft.raft_log.committed
+            && let Ok(own) = self.raw.raft.raft_log.term(*index)
+        {
+            *log_term = own;
+        }
         match message.body {
             Body::Rest { .. } | Body::RestAck { .. } | Body::Wake => {}
             Body::Removed => {
@@ -313,7 +305,9 @@ impl Group {
             }
             // Without its state a member may have forgotten a vote or a promise.
             Body::Vote { .. } | Body::TransferVote { .. } if self.machine.is_none() => {}
-            Body::Vote { .. } if self.promise.withholds(turn.now, None, self.accepted) => {
+            Body::Vote { .. }
+                if self.promise.withholds(turn.now, None, self.accepted) && !planted!(BreakPromise) =>
+            {
                 tracing::debug!(group = %self.id, candidate = %message.from, "a vote is withheld: a promise runs");
             }
             Body::TransferVote { .. } => self.receive_transfer_vote(turn, message),
@@ -404,55 +398,16 @@ impl Group {
         }
     }
 
-    /// The clock has reached [`next_tick`](Self::next_tick).
-    pub(crate) fn tick(&mut self, turn: &mut Turn<'_>) {
-        let beat = turn.now >= self.next_tick;
-        if beat {
-            self.plan_tick(turn.now);
-            self.tick_rest(turn);
-        }
-        if self.rest.is_quiet() {
-            return;
-        }
-        if beat {
-            if !self.spares_heartbeat(turn.now) {
-                self.raw.raft.election_elapsed += parts_a_heartbeat(&self.config) - 1;
-                self.raw.tick();
-            }
-            self.retry_snapshots(turn);
-            self.press_for_pieces(turn);
-            self.watch_transfer(turn);
-            self.trim_if_due();
-        }
-        self.campaign_if_due(turn);
-    }
-
-    /// Ticks of all groups of a node fall on the same instants, so that their heartbeats travel together.
-    fn plan_tick(&mut self, now: MonoTime) {
-        let interval = u64::from(self.config.heartbeat_ms) * 1_000_000;
-        self.next_tick = MonoTime::from_nanos((now.nanos() / interval + 1) * interval);
-    }
-
-    fn retry_snapshots(&mut self, turn: &Turn<'_>) {
-        let limit = turn.limits.snapshot_retry;
-        let late: Vec<MemberId> = self
-            .snapshots_sent
-            .iter()
-            .filter(|(_, sent)| turn.now.since(**sent) > limit)
-            .map(|(member, _)| *member)
-            .collect();
-        for member in late {
-            self.snapshots_sent.remove(&member);
-            self.raw.report_snapshot(member.0, SnapshotStatus::Failure);
-        }
-    }
-
     /// Proposes what came in, moves Raft on, applies, answers.
     pub(crate) fn finish_turn(&mut self, turn: &mut Turn<'_>) -> Result<(), MachineError> {
         self.note_role(turn);
         self.propose(turn);
         self.watch_divergence(turn);
         self.ask_for_confirmation(turn);
+        if planted!(AcknowledgeBeforeQuorum) && self.leading.is_some() {
+            let last = self.raw.raft.raft_log.last_index();
+            self.raw.raft.raft_log.commit_to(last);
+        }
         while self.raw.has_ready() {
             self.perform_ready(turn)?;
             if self.removed {
@@ -504,6 +459,8 @@ impl Group {
                 && let Some(node) = self.node_of(message.to)
             {
                 message.body = self.with_rest(message.body, turn.own);
+                #[cfg(feature = "sim")]
+                self.tell_sent(&message);
                 turn.out.send(node, &message);
             }
         }
@@ -579,6 +536,8 @@ impl Group {
     /// Ends the member; whoever waits is told.
     pub(crate) fn stop(mut self, turn: &mut Turn<'_>) {
         self.end_rest(turn);
+        #[cfg(feature = "sim")]
+        self.tell_end();
         self.give_up(turn, &Unknown::Stopped(self.id));
         self.give_up_founding(turn);
         self.drop_transfer(turn);

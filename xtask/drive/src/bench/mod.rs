@@ -1,6 +1,8 @@
 //! `bench`: three node processes on loopback, measured from outside and beside a bare baseline of the same run.
 
+mod bare;
 mod blob;
+mod bulk;
 mod children;
 mod cluster;
 mod durable;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rafted_value::sim::{NetConfig, SimRng};
+use rafted_value::sim::{Mutation, NetConfig, SimRng};
 use rafted_value::{Durability, GroupConfig, HostConfig, StoreConfig};
 
 /// Milliseconds as a duration.
@@ -44,6 +44,8 @@ pub(super) enum Sabotage {
     OneMemberSlips,
     /// Nothing wakes a quiet group but what is asked of it.
     QuietGroupsSleepOn,
+    /// The engine itself breaks one of its rules.
+    InTheEngine(Mutation),
 }
 
 /// One group.
@@ -80,6 +82,9 @@ pub(super) struct Load {
     pub(super) padding_max: usize,
     /// Commands that one session lets wait.
     pub(super) session_waiting_max: usize,
+    /// How often a client that got no answer asks the same node again: it is the one that may not know that it no longer
+    /// leads.
+    pub(super) loyalty: f64,
     pub(super) retry_in_new_sessions: bool,
     pub(super) read_from_anybody: bool,
 }
@@ -118,9 +123,10 @@ pub(super) enum Kind {
     Churn,
     Transfer,
     Configure,
+    Usurp,
 }
 
-const KINDS: [Kind; 15] = [
+const KINDS: [Kind; 16] = [
     Kind::Kill,
     Kind::Stop,
     Kind::PowerLoss,
@@ -136,6 +142,7 @@ const KINDS: [Kind; 15] = [
     Kind::Churn,
     Kind::Transfer,
     Kind::Configure,
+    Kind::Usurp,
 ];
 
 /// One of `items`, all equally likely.
@@ -302,6 +309,7 @@ impl Load {
             retry_window: ms(one_of(rng, &[500, 10_000, 18_000])),
             padding_max: one_of(rng, &[0, 50, 500]),
             session_waiting_max: one_of(rng, &[2, 100]),
+            loyalty: one_of(rng, &[0.0, 0.0, 0.5, 0.95]),
             retry_in_new_sessions: false,
             read_from_anybody: false,
         }
