@@ -20,6 +20,11 @@ pub(crate) enum Kind {
 pub(crate) enum Order {
     /// Found these groups here and add a voter on every other node; without a lease, each query takes a round.
     Found { first: u64, groups: u64, lease: bool },
+    /// Found a group here whose state, or whose log where it is `carried`, has so many bytes, with a voter on every other
+    /// node. It takes no snapshot until it is told to; one that is `held` is encoded in its loop.
+    FoundLarge { group: u64, held: bool, bytes: u64, carried: bool },
+    /// Have all members of a large group take a snapshot, and wait for the one here.
+    Snapshot { group: u64 },
     /// Drive these groups, which `leader` leads; through the network if that is another node.
     Load { first: u64, groups: u64, clients: usize, seconds: f64, kind: Kind, leader: u64 },
     /// Append to a file beside the node's store and sync it, again and again.
@@ -71,6 +76,7 @@ pub(crate) enum Answer {
     Loaded(Loaded),
     Echoed { p50_us: f64 },
     Synced { per_second: f64 },
+    Took { seconds: f64 },
     Outlasted { outage_ms: f64 },
     Status(Standing),
     Usage(Usage),

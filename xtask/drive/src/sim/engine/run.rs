@@ -71,6 +71,7 @@ impl<'a> Run<'a> {
         plan.sabotage(limits.plant);
         plan.faults.time = limits.time(plan.faults.time);
         notes.faults_time = plan.faults.time;
+        sim.set_net_config(plan.network.clone());
         let planted = match limits.plant {
             Some(Sabotage::InTheEngine(mutation)) => Some(plant(mutation)),
             _ => None,
@@ -127,7 +128,7 @@ impl<'a> Run<'a> {
         self.pass(self.plan.faults.time)?;
         self.breaking = false;
         self.note("everything is mended");
-        self.cluster.mend()?;
+        self.cluster.mend(&self.plan.network)?;
         self.invariants.forget_indices();
         let mended = self.cluster.sim.elapsed();
         let mended_and = |why| format!("everything is mended, and {why}");
@@ -177,7 +178,8 @@ impl<'a> Run<'a> {
     }
 
     fn start_clients(&mut self) {
-        let groups: Vec<u64> = self.plan.groups.iter().map(|group| group.id).collect();
+        let busy = self.plan.groups.iter().filter(|group| !group.idle);
+        let groups: Vec<u64> = busy.map(|group| group.id).collect();
         for index in 0..self.plan.load.clients {
             let env = self.cluster.sim.start_node("client", &format!("sim:client-{index}"));
             let client = Client::new(env, self.around.clone(), &groups).of_several(index);
@@ -231,7 +233,7 @@ impl<'a> Run<'a> {
                 }
             }
             Event::Mend(left, right) => self.cluster.sim.heal_between(&left, &right),
-            Event::Calm => self.cluster.sim.set_net_config(NetConfig::default()),
+            Event::Calm => self.cluster.sim.set_net_config(self.plan.network.clone()),
             Event::Order(place, group, to) => self.order(place, group, to),
             Event::Return(place) => self.come_back(place)?,
             Event::Restart(place) if self.breaking => self.restart(place)?,

@@ -55,6 +55,11 @@ fn a_member_that_comes_to_another_state_is_noticed() {
 }
 
 #[test]
+fn a_quiet_group_that_misses_its_leader_too_late_is_noticed() {
+    check_is_noticed(Sabotage::QuietGroupsSleepOn, &["has no leader"]);
+}
+
+#[test]
 fn a_read_from_a_member_that_lags_behind_is_noticed() {
     check_is_noticed(Sabotage::ReadsFromAnybody, &["comes after"]);
 }
