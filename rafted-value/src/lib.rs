@@ -23,12 +23,12 @@ mod outputs;
 mod raft;
 mod registry;
 mod request;
+mod restore;
 mod service;
 mod session;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod status;
-#[allow(dead_code, unused_imports, reason = "some of what it offers is for repairs that are not written yet")]
 mod store;
 pub mod transport;
 mod waiter;
@@ -46,6 +46,7 @@ pub use self::host::Host;
 pub use self::id::{FOUNDER, GroupId, MemberId, NodeId, SessionId};
 pub use self::registry::Registry;
 pub use self::request::{Command, Freshness};
+pub use self::restore::{RestoreGroupError, read_last_log_index};
 pub use self::status::{GroupStatus, MemberStatus, Role};
 #[doc(hidden)]
 pub use self::store::bench::LogBench;

@@ -28,8 +28,9 @@ use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
 use rand_chacha::ChaCha12Rng;
 
 use self::keep::Keeper;
+use self::machine::Machine;
+pub(crate) use self::machine::MachineError;
 pub(crate) use self::machine::{CommandResult, panic_message};
-use self::machine::{Machine, MachineError};
 use self::reads::Read;
 use self::stream::{Incoming, Outgoing, PIECE_BYTES};
 use crate::config::{GroupConfig, HostConfig};
