@@ -12,7 +12,6 @@ use crate::lane::Lane;
 use crate::lane_settings::LaneSettings;
 use crate::pack::PACK_BYTES_MAX;
 use crate::resolver::{Resolver, SystemResolver};
-use crate::tls::CONNECTION_WINDOW_BYTES;
 
 /// The settings of an [`Endpoint`](crate::Endpoint); [`EndpointConfig::new`] fills in the defaults.
 ///
@@ -32,8 +31,8 @@ pub struct EndpointConfig {
     pub cluster: Option<ClusterId>,
     /// What this node proves itself with at first; see [`reload_identity`](crate::Endpoint::reload_identity).
     pub identity: Identity,
-    /// How long before the certificate expires a warning is logged, once a day from then on; never before two thirds
-    /// of its time have passed. Default: 7 days.
+    /// How long before the certificate expires that is told, to [`watch_identity`](crate::Endpoint::watch_identity) and
+    /// to the log, there once a day from then on; never before two thirds of its time have passed. Default: 7 days.
     pub identity_expiry_warning: Duration,
     /// Looks names up, at each dial. Default: the system's way.
     pub resolver: Arc<dyn Resolver>,
@@ -51,6 +50,10 @@ pub struct EndpointConfig {
     pub bulk_bytes_per_second_max: Option<u64>,
     /// Batches in one collection of sending statistics. Default: 65,536.
     pub stats_batches_max: usize,
+    /// Bytes that a peer may have under way on one lane, and so what a lane carries at most in a round trip. What is under
+    /// way on the bulk lane stands in front of small messages, wherever it queues up: larger windows are for networks whose
+    /// round trips are long. Default: 1 MiB, 64 MiB/s at 16 ms.
+    pub lane_window_bytes: u32,
     /// Messages that may wait on one lane to one peer; one more is refused. Default: 65,536.
     pub queue_messages_max: usize,
     /// Bytes that may wait on one lane to one peer; a message that would exceed them is refused, except that an
@@ -80,6 +83,9 @@ pub struct EndpointConfig {
     /// a killed process within a round trip. Default: true. Where that port cannot be listened on or reached,
     /// connections do without.
     pub lifeline: bool,
+    /// How often the counters and what is held are told to the `metrics` facade; `None` for only when
+    /// [`publish_metrics`](crate::Endpoint::publish_metrics) is called. Default: 10 s.
+    pub metrics_interval: Option<Duration>,
     /// Events of peers that wait for a slow watch; it misses the oldest ones past that. Default: 1,024.
     pub peer_events_max: usize,
     /// How long [`close`](crate::Endpoint::close) waits until what is queued was sent and the peers know.
@@ -123,6 +129,7 @@ impl EndpointConfig {
             lanes: Lane::ALL.map(LaneSettings::of),
             bulk_bytes_per_second_max: Some(64 << 20),
             stats_batches_max: 65_536,
+            lane_window_bytes: 1 << 20,
             queue_messages_max: 65_536,
             queue_bytes_max: 16 << 20,
             calls_in_flight_max: 16_384,
@@ -134,6 +141,7 @@ impl EndpointConfig {
             idle_timeout: Duration::from_secs(3),
             suspect_after_beats_missed: 3,
             lifeline: true,
+            metrics_interval: Some(Duration::from_secs(10)),
             peer_events_max: 1024,
             close_timeout: Duration::from_secs(1),
             stall_timeout: Duration::from_secs(10),
@@ -152,6 +160,12 @@ impl EndpointConfig {
         }
     }
 
+    /// Room for every lane's window and more, in each direction: a lane that is full, because nobody reads it or because
+    /// a snapshot goes through it, never takes the room of another.
+    pub(crate) fn connection_window_bytes(&self) -> u32 {
+        4 * self.lane_window_bytes
+    }
+
     /// The most memory that one peer can make this node hold: what waits for it, what it has sent half of, and the
     /// windows of its connection. Handlers' own memory is not in it.
     pub fn memory_bytes_per_peer_max(&self) -> usize {
@@ -164,7 +178,7 @@ impl EndpointConfig {
                 2 * self.queue_bytes_max + message_bytes + 3 * message_bytes + 2 * PACK_BYTES_MAX
             })
             .sum();
-        lanes + 2 * CONNECTION_WINDOW_BYTES
+        lanes + 2 * self.connection_window_bytes() as usize
     }
 
     /// Settings that contradict each other are told before a socket is opened.
@@ -193,6 +207,11 @@ impl EndpointConfig {
             "bulk_bytes_per_second_max",
             "0 would send nothing".to_owned(),
         )?;
+        require(
+            (16 << 10..=256 << 20).contains(&self.lane_window_bytes),
+            "lane_window_bytes",
+            format!("{} is outside 16 KiB to 256 MiB", self.lane_window_bytes),
+        )?;
         require(self.queue_messages_max > 0, "queue_messages_max", "0 would refuse everything".to_owned())?;
         require(
             (1..=1 << 24).contains(&self.calls_in_flight_max),
@@ -216,6 +235,11 @@ impl EndpointConfig {
             (1..=1 << 20).contains(&self.peer_events_max),
             "peer_events_max",
             format!("{} is outside 1 to 1,048,576", self.peer_events_max),
+        )?;
+        require(
+            self.metrics_interval.is_none_or(|interval| !interval.is_zero()),
+            "metrics_interval",
+            "zero would never end".to_owned(),
         )?;
         require(
             !self.reconnect_backoff_min.is_zero() && self.reconnect_backoff_min <= self.reconnect_backoff_max,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use raft_fleet::rafted_value::Freshness;
 use raft_fleet::rafted_value::env::{Env, TaskHandle, sleep};
-use raft_fleet::rafted_value::{Freshness, Registry};
 use raft_fleet::{CallOptions, Fleet, FleetConfig};
 
 use crate::config::KvConfig;
@@ -19,6 +19,7 @@ use crate::shard::{
     ShardAnswer, ShardCommand, ShardQuery, ShardReply, ShardStatus, split_answer, split_reply,
 };
 use crate::value_type::{KvTypes, shard_data_name};
+use crate::waker::Waker;
 
 /// A sharded, replicated store. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -28,8 +29,8 @@ pub struct Kv {
 
 struct Shared {
     list: Arc<KeyspaceList>,
-    /// Ends with [`Kv::shutdown`].
-    refresher: TaskHandle,
+    /// End with [`Kv::shutdown`].
+    tasks: Vec<TaskHandle>,
 }
 
 impl Kv {
@@ -46,7 +47,7 @@ impl Kv {
     ) -> Result<Self, KvError> {
         config.validate().map_err(KvError::InvalidConfig)?;
         types.validate().map_err(KvError::InvalidValueType)?;
-        let registry = types.add_to(Registry::new().with::<Keyspaces>());
+        let registry = types.registry().with::<Keyspaces>();
         let fleet = Fleet::start(env, fleet, registry).await?;
         Ok(Self::run(fleet, config, types))
     }
@@ -63,9 +64,12 @@ impl Kv {
     }
 
     fn run(fleet: Fleet, config: KvConfig, types: KvTypes) -> Self {
+        let waker = Waker::new(&fleet, &config, &types);
         let list = Arc::new(KeyspaceList::new(fleet, config, types));
-        let refresher = list.fleet().env().spawn("kv-routes", Box::pin(Arc::clone(&list).refresh_for_ever()));
-        Self { shared: Arc::new(Shared { list, refresher }) }
+        let env = list.fleet().env();
+        let mut tasks = vec![env.spawn("kv-routes", Box::pin(Arc::clone(&list).refresh_for_ever()))];
+        tasks.extend(waker.map(|waker| env.spawn("kv-wakes", Box::pin(waker.run()))));
+        Self { shared: Arc::new(Shared { list, tasks }) }
     }
 
     /// The fleet below.
@@ -123,9 +127,7 @@ impl Kv {
             ShardReply::Done => Ok(rest),
             ShardReply::NotInitialised => Err(KvNotApplied::NotInitialised.into()),
             ShardReply::OutOfRange { range } => Err(KvNotApplied::OutOfRange { range, hash }.into()),
-            ShardReply::Initialised | ShardReply::OtherRange { .. } => {
-                Err(not_understood(format!("{reply:?}")))
-            }
+            _ => Err(not_understood(format!("{reply:?}"))),
         }
     }
 
@@ -153,7 +155,7 @@ impl Kv {
             ShardAnswer::KeyNotFound => Err(KvQueryError::KeyNotFound),
             ShardAnswer::NotInitialised => Err(KvQueryError::NotInitialised),
             ShardAnswer::OutOfRange { range } => Err(KvQueryError::OutOfRange { range, hash }),
-            ShardAnswer::Status(_) => Err(KvQueryError::Answer(format!("{answer:?}"))),
+            _ => Err(KvQueryError::Answer(format!("{answer:?}"))),
         }
     }
 
@@ -164,12 +166,8 @@ impl Kv {
     /// When the keyspace is not there, or a shard does not answer in time.
     pub async fn shard_statuses(&self, keyspace: &KeyspaceName) -> Result<Vec<ShardStatus>, KvError> {
         let what = "reading the status of a shard";
-        let options = &self.shared.list.config().call;
-        let route = match self.route(keyspace, options).await {
-            Ok(route) => route,
-            Err(RouteError::NoSuchKeyspace(name)) => return Err(KvError::NoSuchKeyspace(name)),
-            Err(error) => return Err(KvError::Answer { what, reason: error.to_string() }),
-        };
+        let options = self.call_options();
+        let route = self.listed_route(keyspace, what).await?;
         let mut statuses = Vec::with_capacity(route.groups().len());
         for group in route.groups() {
             let answer = self.fleet().query(group, Freshness::Latest, status_query(), options).await;
@@ -178,6 +176,24 @@ impl Kv {
             statuses.push(status);
         }
         Ok(statuses)
+    }
+
+    /// How this layer itself calls.
+    pub(crate) fn call_options(&self) -> &CallOptions {
+        &self.shared.list.config().call
+    }
+
+    /// The shards of a keyspace, for an operation on all of them.
+    pub(crate) async fn listed_route(
+        &self,
+        keyspace: &KeyspaceName,
+        what: &'static str,
+    ) -> Result<Arc<Route>, KvError> {
+        match self.route(keyspace, self.call_options()).await {
+            Ok(route) => Ok(route),
+            Err(RouteError::NoSuchKeyspace(name)) => Err(KvError::NoSuchKeyspace(name)),
+            Err(error) => Err(KvError::Answer { what, reason: error.to_string() }),
+        }
     }
 
     /// What the members on this node hold of a value type, leaders or not, without asking any other node; empty where
@@ -199,7 +215,7 @@ impl Kv {
 
     /// Ends this node's part in the store.
     pub async fn shutdown(&self) {
-        self.shared.refresher.abort();
+        self.shared.tasks.iter().for_each(TaskHandle::abort);
         self.fleet().shutdown().await;
     }
 

@@ -12,6 +12,8 @@ use rand_core::SeedableRng;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::session::Records;
+
 /// A value that is replicated by a Raft group.
 ///
 /// `command` runs on every member and must give the same state and reply everywhere: no clock, no randomness, no
@@ -112,6 +114,23 @@ pub trait RawData: Any + Send {
     ///
     /// When the command cannot be carried out at all (it does not decode); nothing may have changed then.
     fn command(&mut self, context: &CommandContext, payload: &Bytes) -> Result<Bytes, Refused>;
+
+    /// The same with the records of the group's sessions at hand, for a value that moves its keys, and the records of their
+    /// commands with them, from group to group. This is what groups call; by default it is
+    /// [`command`](RawData::command).
+    ///
+    /// # Errors
+    ///
+    /// As [`command`](RawData::command); neither the value nor the records may have changed then.
+    fn command_with_records(
+        &mut self,
+        context: &CommandContext,
+        payload: &Bytes,
+        records: &mut Records<'_>,
+    ) -> Result<Bytes, Refused> {
+        let _ = records;
+        self.command(context, payload)
+    }
 
     /// Reads the value.
     ///

@@ -1,5 +1,19 @@
 #![doc = include_str!("../README.md")]
 
+/// Whether a test has planted this fault: never outside of a simulation.
+macro_rules! planted {
+    ($mutation:ident) => {{
+        #[cfg(feature = "sim")]
+        {
+            crate::sim::is_planted(crate::sim::Mutation::$mutation)
+        }
+        #[cfg(not(feature = "sim"))]
+        {
+            false
+        }
+    }};
+}
+
 mod caller;
 mod client_session;
 mod config;
@@ -47,6 +61,7 @@ pub use self::id::{FOUNDER, GroupId, MemberId, NodeId, SessionId};
 pub use self::registry::Registry;
 pub use self::request::{Command, Freshness};
 pub use self::restore::{RestoreGroupError, read_last_log_index};
+pub use self::session::{RecordPosition, RecordTable, Records, RecordsPage};
 pub use self::status::{GroupStatus, MemberStatus, Role};
 #[doc(hidden)]
 pub use self::store::bench::LogBench;

@@ -33,7 +33,7 @@ fn world(seed: u64) -> World {
     world.run(60 * SECOND, async move {
         client.change(&Change::Fill(70_000)).await.unwrap();
         let long = "a".repeat(1_000);
-        for _ in 0..300 {
+        for _ in 0..200 {
             client.add(&long, 1).await;
         }
     });
@@ -134,7 +134,7 @@ fn where_the_newest_snapshot_is_damaged_the_one_before_it_takes_its_place() {
     assert_eq!(status.fenced, None);
     assert_eq!(status.applied_index, world.status(world.leader()).applied_index);
     let host = world.nodes[follower].host.clone();
-    assert_eq!(world.run(SECOND, async move { stale(&host).await }).counts[&"a".repeat(1_000)], 300);
+    assert_eq!(world.run(SECOND, async move { stale(&host).await }).counts[&"a".repeat(1_000)], 200);
     assert_eq!(world.status(follower).group, GROUP);
 }
 

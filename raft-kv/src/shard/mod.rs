@@ -1,16 +1,27 @@
 //! A shard: the live values of one range of keys, replicated by one group.
 
+mod classes;
+mod hook;
+mod index;
 mod snapshot;
+mod sweep;
+mod timers;
+mod wake;
 mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use raft_fleet::rafted_value::{CommandContext, RawData, Refused, RestoreError};
+use raft_fleet::rafted_value::{CommandContext, RawData, Refused, RestoreError, encode};
 use serde::{Deserialize, Serialize};
 
+pub use self::classes::{ClassCount, Tally};
+pub(crate) use self::hook::ShardHook;
+use self::index::{Index, Marks};
+pub(crate) use self::sweep::Keys;
+pub(crate) use self::timers::Alarm;
 pub(crate) use self::wire::{ShardAnswer, ShardCommand, ShardQuery, ShardReply, split_answer, split_reply};
 use crate::key;
 use crate::key_range::KeyRange;
@@ -28,6 +39,10 @@ pub(crate) struct ShardData<V: ValuePerKey> {
     /// The sum of the entries' sizes; it wraps, so that no value type can make it panic.
     size: u64,
     load: AtomicU64,
+    /// Derived from the entries.
+    index: Index,
+    /// Whether the next command runs on the member that leads; told by the hook just before it.
+    leads: AtomicBool,
 }
 
 struct Entry<T> {
@@ -52,7 +67,21 @@ pub struct ShardStatus {
 impl<V: ValuePerKey> ShardData<V> {
     /// A shard that holds nothing and is responsible for nothing yet.
     pub(crate) fn new(value_type: Arc<V>) -> Self {
-        Self { value_type, range: None, entries: BTreeMap::new(), size: 0, load: AtomicU64::new(0) }
+        Self {
+            value_type,
+            range: None,
+            entries: BTreeMap::new(),
+            size: 0,
+            load: AtomicU64::new(0),
+            index: Index::default(),
+            leads: AtomicBool::new(false),
+        }
+    }
+
+    /// The same shard, which tells this alarm when its first timer is due.
+    pub(crate) fn with_alarm(mut self, alarm: Alarm) -> Self {
+        self.index.set_alarm(alarm);
+        self
     }
 
     fn initialise(&mut self, range: KeyRange) -> ShardReply {
@@ -74,9 +103,20 @@ impl<V: ValuePerKey> ShardData<V> {
         if let Err(away) = self.responsible(key) {
             return Ok(away.reply());
         }
+        let leads = self.leads.swap(false, Ordering::Relaxed);
+        let value_type = self.value_type.as_ref();
+        let run = |value: &mut Option<V::Value>| {
+            if leads {
+                value_type.command_led(context, key, value, command)
+            } else {
+                value_type.command(context, key, value, command)
+            }
+        };
         let done = match self.entries.get_mut(key) {
             Some(entry) => {
-                let done = self.value_type.command(context, key, &mut entry.value, command)?;
+                let before = Marks::of(value_type, key, entry.value.as_ref());
+                let done = run(&mut entry.value)?;
+                self.index.moved(key, &before, &Marks::of(value_type, key, entry.value.as_ref()));
                 self.size = self.size.wrapping_sub(entry.size);
                 if entry.value.is_some() {
                     entry.size = done.size;
@@ -88,7 +128,7 @@ impl<V: ValuePerKey> ShardData<V> {
             }
             None => {
                 let mut value = None;
-                let done = self.value_type.command(context, key, &mut value, command)?;
+                let done = run(&mut value)?;
                 if value.is_some() {
                     self.insert(key, value, done.size);
                 }
@@ -123,6 +163,8 @@ impl<V: ValuePerKey> ShardData<V> {
 
     /// Adds an entry whose key has none.
     fn insert(&mut self, key: &[u8], value: Option<V::Value>, size: u64) {
+        let marks = Marks::of(self.value_type.as_ref(), key, value.as_ref());
+        self.index.moved(key, &Marks::default(), &marks);
         let previous = self.entries.insert(key.into(), Entry { value, size });
         assert!(previous.is_none(), "an entry is added where there is none");
         self.size = self.size.wrapping_add(size);
@@ -130,6 +172,26 @@ impl<V: ValuePerKey> ShardData<V> {
 
     fn count(&self, load: u64) {
         self.load.fetch_add(load, Ordering::Relaxed);
+    }
+
+    /// The tally at a stamped time, as a reply; and as an answer, at no time.
+    fn tally_at(&self, now_ms: u64) -> Bytes {
+        self.leads.store(false, Ordering::Relaxed);
+        match self.range {
+            Some(range) => {
+                ShardReply::Tally.encode(&encode(&Tally { range, now_ms, counts: self.index.counts() }))
+            }
+            None => Away::NotInitialised.reply(),
+        }
+    }
+
+    fn tally(&self) -> Bytes {
+        match self.range {
+            Some(range) => {
+                ShardAnswer::Tally.encode(&encode(&Tally { range, now_ms: 0, counts: self.index.counts() }))
+            }
+            None => Away::NotInitialised.answer(),
+        }
     }
 
     fn status(&self) -> ShardStatus {
@@ -171,6 +233,11 @@ impl<V: ValuePerKey> RawData for ShardData<V> {
         match command {
             ShardCommand::Initialise { range } => Ok(self.initialise(range).encode(&[])),
             ShardCommand::Command { key } => self.command_key(context, key, &payload.slice_ref(rest)),
+            ShardCommand::Wake { keys_max } => Ok(self.wake(context, keys_max).encode(&[])),
+            ShardCommand::Tally => Ok(self.tally_at(context.now_ms)),
+            ShardCommand::Sweep { prefix, after, keys_max } => {
+                Ok(self.sweep(context, prefix, after, keys_max, &payload.slice_ref(rest)))
+            }
         }
     }
 
@@ -179,6 +246,9 @@ impl<V: ValuePerKey> RawData for ShardData<V> {
         match query {
             ShardQuery::Query { key } => self.query_key(key, &payload.slice_ref(rest)),
             ShardQuery::Status => Ok(ShardAnswer::Status(self.status()).encode(&[])),
+            ShardQuery::Tally => Ok(self.tally()),
+            ShardQuery::List { prefix, after, keys_max } => Ok(self.list(prefix, after, keys_max)),
+            ShardQuery::NextWake => Ok(ShardAnswer::NextWake(self.index.next_wake()).encode(&[])),
         }
     }
 
@@ -188,7 +258,8 @@ impl<V: ValuePerKey> RawData for ShardData<V> {
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
         let error = |reason| RestoreError { data: "a shard".to_owned(), reason };
-        *self = Self::read_snapshot(Arc::clone(&self.value_type), bytes).map_err(error)?;
+        let alarm = self.index.alarm();
+        *self = Self::read_snapshot(Arc::clone(&self.value_type), bytes).map_err(error)?.with_alarm(alarm);
         Ok(())
     }
 }

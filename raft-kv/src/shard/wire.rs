@@ -22,6 +22,19 @@ pub(crate) enum ShardCommand<'a> {
         #[serde(borrow)]
         key: &'a [u8],
     },
+    /// Wakes the values that are due, at most so many of them.
+    Wake { keys_max: u32 },
+    /// Counts the values of each class at a place in the log.
+    Tally,
+    /// Visits the values whose keys begin with `prefix` and come after `after`, at most so many; what the value type needs
+    /// to know follows.
+    Sweep {
+        #[serde(borrow)]
+        prefix: &'a [u8],
+        #[serde(borrow)]
+        after: &'a [u8],
+        keys_max: u32,
+    },
 }
 
 /// What a shard answers to a command.
@@ -37,6 +50,12 @@ pub(crate) enum ShardReply {
     NotInitialised,
     /// The key is another shard's; nothing changed.
     OutOfRange { range: KeyRange },
+    /// So many values were woken; whether more are due.
+    Woken { keys: u32, more: bool },
+    /// The tally follows.
+    Tally,
+    /// Where to go on follows.
+    Swept,
 }
 
 /// What asks a shard.
@@ -49,6 +68,18 @@ pub(crate) enum ShardQuery<'a> {
     },
     /// How much the shard holds.
     Status,
+    /// When the first value wants to be woken.
+    NextWake,
+    /// Counts the values of each class.
+    Tally,
+    /// Lists the keys that begin with `prefix` and come after `after`, at most so many.
+    List {
+        #[serde(borrow)]
+        prefix: &'a [u8],
+        #[serde(borrow)]
+        after: &'a [u8],
+        keys_max: u32,
+    },
 }
 
 /// What a shard answers to a query.
@@ -64,6 +95,12 @@ pub(crate) enum ShardAnswer {
     OutOfRange { range: KeyRange },
     /// How much the shard holds.
     Status(ShardStatus),
+    /// When the first value wants to be woken, in milliseconds since 1970.
+    NextWake(Option<u64>),
+    /// The tally follows.
+    Tally,
+    /// The keys follow.
+    Keys,
 }
 
 impl<'a> ShardCommand<'a> {
@@ -77,7 +114,10 @@ impl<'a> ShardCommand<'a> {
         let (command, rest) = split::<Self>("command", payload)?;
         match command {
             ShardCommand::Command { key } => key::check(key).map_err(|error| Refused(error.to_string()))?,
-            ShardCommand::Initialise { .. } => end("command", rest)?,
+            ShardCommand::Sweep { .. } => {}
+            ShardCommand::Initialise { .. } | ShardCommand::Wake { .. } | ShardCommand::Tally => {
+                end("command", rest)?;
+            }
         }
         Ok((command, rest))
     }
@@ -94,7 +134,9 @@ impl<'a> ShardQuery<'a> {
         let (query, rest) = split::<Self>("query", payload)?;
         match query {
             ShardQuery::Query { key } => key::check(key).map_err(|error| Refused(error.to_string()))?,
-            ShardQuery::Status => end("query", rest)?,
+            ShardQuery::Status | ShardQuery::NextWake | ShardQuery::Tally | ShardQuery::List { .. } => {
+                end("query", rest)?;
+            }
         }
         Ok((query, rest))
     }
@@ -170,6 +212,14 @@ mod tests {
         check(&ShardCommand::Command { key: b"key" }.encode(b"cmd"), b"\x01\x03keycmd");
         check(&ShardQuery::Query { key: b"key" }.encode(b"q"), b"\x00\x03keyq");
         check(&ShardQuery::Status.encode(&[]), &[1]);
+        check(&ShardCommand::Wake { keys_max: 300 }.encode(&[]), &[2, 0xac, 2]);
+        check(&ShardQuery::NextWake.encode(&[]), &[2]);
+        check(&ShardCommand::Tally.encode(&[]), &[3]);
+        let sweep = ShardCommand::Sweep { prefix: b"p", after: b"pa", keys_max: 300 };
+        check(&sweep.encode(b"s"), b"\x04\x01p\x02pa\xac\x02s");
+        check(&ShardQuery::Tally.encode(&[]), &[3]);
+        let list = ShardQuery::List { prefix: b"p", after: b"pa", keys_max: 300 };
+        check(&list.encode(&[]), b"\x04\x01p\x02pa\xac\x02");
     }
 
     #[test]
@@ -186,6 +236,12 @@ mod tests {
         check(&ShardAnswer::OutOfRange { range }.encode(&[]), &[3, 1, 0xac, 2]);
         let status = ShardStatus { range: Some(range), keys: 3, size: 4, load: 5 };
         check(&ShardAnswer::Status(status).encode(&[]), &[4, 1, 1, 0xac, 2, 3, 4, 5]);
+        check(&ShardReply::Woken { keys: 3, more: true }.encode(&[]), &[5, 3, 1]);
+        check(&ShardAnswer::NextWake(Some(300)).encode(&[]), &[5, 1, 0xac, 2]);
+        check(&ShardReply::Tally.encode(b"t"), b"\x06t");
+        check(&ShardReply::Swept.encode(b"k"), b"\x07k");
+        check(&ShardAnswer::Tally.encode(b"t"), b"\x06t");
+        check(&ShardAnswer::Keys.encode(b"k"), b"\x07k");
     }
 
     #[test]

@@ -25,6 +25,8 @@ impl Group {
             self.restore(ready.snapshot().clone())?;
         }
         self.raw.mut_store().append(ready.entries());
+        #[cfg(feature = "sim")]
+        self.tell_appended(ready.entries());
         if let Some(hard_state) = ready.hs() {
             self.raw.mut_store().set_hard_state(hard_state.clone());
         }
@@ -78,6 +80,8 @@ impl Group {
         self.machine = Some(machine);
         self.voters_since = index;
         self.raw.mut_store().restore(snapshot);
+        #[cfg(feature = "sim")]
+        self.tell_log(false);
         tracing::debug!(group = %self.id, member = %self.member, index, "restored from a snapshot");
         metrics::counter!("rafted_value_snapshots_restored_total").increment(1);
         Ok(())

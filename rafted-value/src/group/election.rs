@@ -168,6 +168,10 @@ impl Group {
             // raft counts ticks since it heard of the leader, and would not listen for an election timeout.
             self.raw.raft.election_elapsed = self.raw.raft.election_timeout();
         }
+        if planted!(BreakPromise) && self.leading.is_none() {
+            // raft has a guard of its own, by ticks since it heard of its leader.
+            self.raw.raft.leader_id = raft::INVALID_ID;
+        }
         let newer = term > self.raw.raft.term;
         self.step(message);
         let raft = &self.raw.raft;

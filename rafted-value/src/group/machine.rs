@@ -23,7 +23,7 @@ use crate::raft::convert::read_change;
 use crate::raft::log::MemberLog;
 use crate::registry::Registry;
 use crate::request::Command;
-use crate::session::{Admission, Outcome, Sessions};
+use crate::session::{Admission, Outcome, Records, Sessions};
 
 /// What the caller of a command is told.
 pub(crate) type CommandResult = Result<Bytes, CommandError>;
@@ -147,7 +147,7 @@ impl Machine {
             restored: true,
             data_name: state.data_name,
             data,
-            sessions: state.sessions,
+            sessions: if planted!(DropSessions) { Sessions::default() } else { state.sessions },
             stamp_ms: state.stamp_ms,
             config: state.config,
             nodes: state.nodes,
@@ -342,25 +342,34 @@ impl Machine {
             Admission::Answer(answer) => return Ok(answer),
             Admission::Run => {}
         }
-        let outcome: Outcome = if self.poisoned.contains(&(index, position)) {
+        let (outcome, kept) = if self.poisoned.contains(&(index, position)) {
             // The text is the same on every member, unlike what a panic says of itself.
-            Err(NotApplied::Panicked("when it first ran".into()))
+            (Err(NotApplied::Panicked("when it first ran".into())), true)
         } else {
-            let seed = command_seed(self.group.0, index, position as u64);
-            let context = CommandContext { now_ms: self.stamp_ms, index, seed };
-            let data = &mut self.data;
-            let before = self.hooked.tell(self.group, |hook| hook.before(data.as_ref(), &command.payload));
-            let outcome = catch(|| data.command(&context, &command.payload))?
-                .map_err(|refused| NotApplied::Refused(refused.0));
-            if let (Some(before), Ok(reply)) = (before, &outcome) {
-                self.hooked.tell(self.group, |hook| {
-                    hook.command_committed(self.group, before, data.as_ref(), &command.payload, reply);
-                });
-            }
-            outcome
+            self.call(index, position, command)?
         };
-        self.sessions.record(self.stamp_ms, command, outcome.clone());
+        if kept {
+            self.sessions.record(self.stamp_ms, command, outcome.clone());
+        }
         Ok(outcome.map_err(CommandError::NotApplied))
+    }
+
+    /// Calls the value's handler, and says whether its reply is kept.
+    fn call(&mut self, index: u64, position: usize, command: &Command) -> Result<(Outcome, bool), Panicked> {
+        let seed = command_seed(self.group.0, index, position as u64);
+        let context = CommandContext { now_ms: self.stamp_ms, index, seed };
+        let data = &mut self.data;
+        let before = self.hooked.tell(self.group, |hook| hook.before(data.as_ref(), &command.payload));
+        let mut records = Records::new(&mut self.sessions, &mut self.stamp_ms);
+        let outcome = catch(|| data.command_with_records(&context, &command.payload, &mut records))?
+            .map_err(|refused| NotApplied::Refused(refused.0));
+        let kept = records.keeps_reply();
+        if let (Some(before), Ok(reply)) = (before, &outcome) {
+            self.hooked.tell(self.group, |hook| {
+                hook.command_committed(self.group, before, data.as_ref(), &command.payload, reply);
+            });
+        }
+        Ok((outcome, kept))
     }
 
     /// Builds the machine anew up to and with the command at `position` of entry `index`, which is poisoned.

@@ -19,6 +19,8 @@ mod settings;
 mod status;
 mod stream;
 mod transfer;
+#[cfg(feature = "sim")]
+mod watched;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -157,6 +159,8 @@ impl Group {
         let log = MemberLog::new(convert::snapshot_from_wire(snapshot));
         let mut group = Self::new(id, member, registry, config.clone(), log, 1, turn);
         group.machine = Some(machine);
+        #[cfg(feature = "sim")]
+        group.tell_log(false);
         group.begin_to_keep(turn);
         group.campaign_alone();
         Ok(group)
@@ -252,7 +256,7 @@ impl Group {
     }
 
     /// Takes in a message of another member, on node `from`.
-    pub(crate) fn receive(&mut self, turn: &mut Turn<'_>, from: NodeId, message: GroupMessage) {
+    pub(crate) fn receive(&mut self, turn: &mut Turn<'_>, from: NodeId, mut message: GroupMessage) {
         debug_assert_eq!(message.to, self.member);
         if let Err(reason) = convert::check(&message).and_then(|()| self.check_indices(&message)) {
             metrics::counter!("rafted_value_messages_refused_total").increment(1);
@@ -265,6 +269,13 @@ impl Group {
         if !self.machine.as_ref().is_some_and(|machine| machine.nodes().contains_key(&message.from)) {
             self.learn_route(message.from, from);
         }
+        if planted!(AppendAnywhere)
+            && let Body::Append { log_term, index, .. } = &mut message.body
+            && *index > self.raw.raft.raft_log.committed
+            && let Ok(own) = self.raw.raft.raft_log.term(*index)
+        {
+            *log_term = own;
+        }
         match message.body {
             Body::Removed => {
                 tracing::info!(group = %self.id, member = %self.member, "this member was removed while it was away");
@@ -272,7 +283,9 @@ impl Group {
             }
             // Without its state a member may have forgotten a vote or a promise.
             Body::Vote { .. } | Body::TransferVote { .. } if self.machine.is_none() => {}
-            Body::Vote { .. } if self.promise.withholds(turn.now, None, self.accepted) => {
+            Body::Vote { .. }
+                if self.promise.withholds(turn.now, None, self.accepted) && !planted!(BreakPromise) =>
+            {
                 tracing::debug!(group = %self.id, candidate = %message.from, "a vote is withheld: a promise runs");
             }
             Body::TransferVote { .. } => self.receive_transfer_vote(turn, message),
@@ -404,6 +417,10 @@ impl Group {
         self.propose(turn);
         self.watch_divergence(turn);
         self.ask_for_confirmation(turn);
+        if planted!(AcknowledgeBeforeQuorum) && self.leading.is_some() {
+            let last = self.raw.raft.raft_log.last_index();
+            self.raw.raft.raft_log.commit_to(last);
+        }
         while self.raw.has_ready() {
             self.perform_ready(turn)?;
             if self.removed {
@@ -452,6 +469,8 @@ impl Group {
             if let Some(message) = convert::to_wire(self.id, message, lease)
                 && let Some(node) = self.node_of(message.to)
             {
+                #[cfg(feature = "sim")]
+                self.tell_sent(&message);
                 turn.out.send(node, &message);
             }
         }
@@ -525,6 +544,8 @@ impl Group {
 
     /// Ends the member; whoever waits is told.
     pub(crate) fn stop(mut self, turn: &mut Turn<'_>) {
+        #[cfg(feature = "sim")]
+        self.tell_end();
         self.give_up(turn, &Unknown::Stopped(self.id));
         self.give_up_founding(turn);
         self.drop_transfer(turn);

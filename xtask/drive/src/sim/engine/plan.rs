@@ -1,8 +1,9 @@
 //! What the seed decides before anything runs: sizes, settings, and which faults there will be.
 
+use std::fmt;
 use std::time::Duration;
 
-use rafted_value::sim::SimRng;
+use rafted_value::sim::{Mutation, SimRng};
 use rafted_value::{Durability, GroupConfig, HostConfig, StoreConfig};
 
 /// Milliseconds as a duration.
@@ -29,7 +30,7 @@ pub(super) struct Plan {
 
 /// What breaks a rule that the engine leans on: the checks must notice. For tests of the harness itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Sabotage {
+pub(crate) enum Sabotage {
     /// Clocks run apart by more than the drift margin.
     ClocksBeyondTheMargin,
     /// Nodes are killed however little state is left.
@@ -40,6 +41,54 @@ pub(super) enum Sabotage {
     ReadsFromAnybody,
     /// The members at the first place change more than they were told, now and then.
     OneMemberSlips,
+    /// The engine itself breaks one of its rules.
+    InTheEngine(Mutation),
+}
+
+const MUTATIONS: [Mutation; 12] = [
+    Mutation::SkipLeaseCheck,
+    Mutation::AcknowledgeBeforeQuorum,
+    Mutation::AcknowledgeBeforeDisk,
+    Mutation::ForgetVote,
+    Mutation::ForgetTerm,
+    Mutation::ForgetNewestEntry,
+    Mutation::ForgetPromise,
+    Mutation::BreakPromise,
+    Mutation::AppendAnywhere,
+    Mutation::DropSessions,
+    Mutation::MixUpReplies,
+    Mutation::KeepLeaseInTransfer,
+];
+
+impl Sabotage {
+    /// All there are.
+    pub(crate) fn all() -> impl Iterator<Item = Sabotage> {
+        let harness = [
+            Sabotage::ClocksBeyondTheMargin,
+            Sabotage::KillsWithoutCare,
+            Sabotage::RetriesInNewSessions,
+            Sabotage::ReadsFromAnybody,
+            Sabotage::OneMemberSlips,
+        ];
+        harness.into_iter().chain(MUTATIONS.map(Sabotage::InTheEngine))
+    }
+}
+
+impl fmt::Display for Sabotage {
+    /// As the command line takes it: the words of its name with hyphens.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            Sabotage::InTheEngine(mutation) => format!("{mutation:?}"),
+            harness => format!("{harness:?}"),
+        };
+        for (place, letter) in name.chars().enumerate() {
+            if letter.is_ascii_uppercase() && place > 0 {
+                f.write_str("-")?;
+            }
+            write!(f, "{}", letter.to_ascii_lowercase())?;
+        }
+        Ok(())
+    }
 }
 
 /// One group.
@@ -74,6 +123,9 @@ pub(super) struct Load {
     pub(super) padding_max: usize,
     /// Commands that one session lets wait.
     pub(super) session_waiting_max: usize,
+    /// How often every other client, when it got no answer, asks the same node again: it is the one that may not know that
+    /// it no longer leads. The clients between them lose their patience soon, and find the new leader.
+    pub(super) loyalty: f64,
     pub(super) retry_in_new_sessions: bool,
     pub(super) read_from_anybody: bool,
 }
@@ -112,9 +164,10 @@ pub(super) enum Kind {
     Churn,
     Transfer,
     Configure,
+    Usurp,
 }
 
-const KINDS: [Kind; 15] = [
+const KINDS: [Kind; 16] = [
     Kind::Kill,
     Kind::Stop,
     Kind::PowerLoss,
@@ -130,7 +183,36 @@ const KINDS: [Kind; 15] = [
     Kind::Churn,
     Kind::Transfer,
     Kind::Configure,
+    Kind::Usurp,
 ];
+
+/// How the command line calls them, in the same order.
+pub(crate) const KIND_NAMES: [&str; KINDS.len()] = [
+    "kill",
+    "stop",
+    "power-loss",
+    "blackout",
+    "pause",
+    "depose",
+    "isolate",
+    "split",
+    "one-way",
+    "network",
+    "drift",
+    "wall",
+    "churn",
+    "transfer",
+    "configure",
+    "usurp",
+];
+
+impl Kind {
+    /// Its name.
+    pub(super) fn name(self) -> &'static str {
+        let place = KINDS.iter().position(|kind| *kind == self);
+        KIND_NAMES[place.expect("every kind is listed")]
+    }
+}
 
 /// One of `items`, all equally likely.
 pub(super) fn one_of<T: Clone>(rng: &mut SimRng, items: &[T]) -> T {
@@ -271,6 +353,7 @@ impl Load {
             retry_window: ms(one_of(rng, &[500, 10_000, 18_000])),
             padding_max: one_of(rng, &[0, 50, 500]),
             session_waiting_max: one_of(rng, &[2, 100]),
+            loyalty: one_of(rng, &[0.0, 0.0, 0.5, 0.95]),
             retry_in_new_sessions: false,
             read_from_anybody: false,
         }
