@@ -83,7 +83,6 @@ fn check(seeds: std::ops::Range<u64>, setting: Setting, half_max: Duration, all_
     }
     let (half, last) = (outages[outages.len() / 2], outages[outages.len() - 1]);
     let told = format!("p50 {half:?}, max {last:?} (with its seed); by 50 ms: {histogram:?}");
-    println!("{told}");
     assert!(half.0 <= half_max && last.0 <= all_max, "{told}");
 }
 

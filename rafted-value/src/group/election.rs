@@ -161,16 +161,16 @@ impl Group {
     /// A candidate asks, and no promise runs.
     pub(super) fn receive_vote(&mut self, turn: &mut Turn<'_>, message: GroupMessage, pre: bool) {
         let (candidate, term) = (message.from, message.term);
-        if planted!(BreakPromise) && self.leading.is_none() {
-            // raft has a guard of its own, by ticks since it heard of its leader.
-            self.raw.raft.leader_id = raft::INVALID_ID;
-        }
         if pre && self.expects_another(turn.now, candidate) {
             return;
         }
         if self.mourns().is_some() {
             // raft counts ticks since it heard of the leader, and would not listen for an election timeout.
             self.raw.raft.election_elapsed = self.raw.raft.election_timeout();
+        }
+        if planted!(BreakPromise) && self.leading.is_none() {
+            // raft has a guard of its own, by ticks since it heard of its leader.
+            self.raw.raft.leader_id = raft::INVALID_ID;
         }
         let newer = term > self.raw.raft.term;
         self.step(message);

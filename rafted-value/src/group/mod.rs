@@ -36,7 +36,7 @@ use rand_chacha::ChaCha12Rng;
 
 pub(crate) use self::frozen::FrozenMachine;
 use self::keep::Keeper;
-use self::machine::MachineError;
+pub(crate) use self::machine::MachineError;
 pub(crate) use self::machine::{CommandResult, Machine, panic_message};
 use self::reads::Read;
 use self::rest::Rest;

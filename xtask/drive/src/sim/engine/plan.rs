@@ -49,7 +49,7 @@ pub(crate) enum Sabotage {
     InTheEngine(Mutation),
 }
 
-const MUTATIONS: [Mutation; 11] = [
+const MUTATIONS: [Mutation; 12] = [
     Mutation::SkipLeaseCheck,
     Mutation::AcknowledgeBeforeQuorum,
     Mutation::AcknowledgeBeforeDisk,
@@ -61,6 +61,7 @@ const MUTATIONS: [Mutation; 11] = [
     Mutation::AppendAnywhere,
     Mutation::DropSessions,
     Mutation::MixUpReplies,
+    Mutation::KeepLeaseInTransfer,
 ];
 
 impl Sabotage {

@@ -123,6 +123,12 @@ fn records_of_sessions_that_a_snapshot_lacks_are_found() {
     check_is_found(Mutation::DropSessions, 60, &["ran before", "twice", "is not that of a majority"]);
 }
 
+/// The old leader answers beside its successor, whose voters were freed of their promises.
+#[test]
+fn a_lease_that_is_kept_while_the_leadership_is_handed_over_is_found() {
+    check_is_found(Mutation::KeepLeaseInTransfer, 60, &["holds a lease", "hold a lease", "comes after"]);
+}
+
 #[test]
 fn a_reply_that_changes_is_found() {
     check_is_found(Mutation::MixUpReplies, 10, &["and then"]);
