@@ -121,11 +121,8 @@ impl Kv {
         let (reply, rest) = split_reply(&reply).map_err(not_understood)?;
         match reply {
             ShardReply::Done => Ok(rest),
-            ShardReply::NotInitialised => Err(KvNotApplied::NotInitialised.into()),
-            ShardReply::OutOfRange { range } => Err(KvNotApplied::OutOfRange { range, hash }.into()),
-            ShardReply::Initialised | ShardReply::OtherRange { .. } => {
-                Err(not_understood(format!("{reply:?}")))
-            }
+            ShardReply::Elsewhere(_) => Err(KvNotApplied::NotInitialised.into()),
+            _ => Err(not_understood(format!("{reply:?}"))),
         }
     }
 
@@ -151,9 +148,8 @@ impl Kv {
         match answer {
             ShardAnswer::Answer => Ok(rest),
             ShardAnswer::KeyNotFound => Err(KvQueryError::KeyNotFound),
-            ShardAnswer::NotInitialised => Err(KvQueryError::NotInitialised),
-            ShardAnswer::OutOfRange { range } => Err(KvQueryError::OutOfRange { range, hash }),
-            ShardAnswer::Status(_) => Err(KvQueryError::Answer(format!("{answer:?}"))),
+            ShardAnswer::Elsewhere(_) => Err(KvQueryError::NotInitialised),
+            _ => Err(KvQueryError::Answer(format!("{answer:?}"))),
         }
     }
 
