@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
+#![allow(dead_code, unused_imports, reason = "the planner of moves and listings come next")]
 
+mod call;
 mod config;
 mod error;
 mod key;
@@ -8,8 +10,8 @@ mod keyspace;
 mod keyspace_list;
 mod keyspaces;
 mod kv;
+mod mover;
 mod routes;
-#[allow(dead_code, unused_imports, reason = "the performer of moves comes next")]
 mod shard;
 mod value_type;
 
@@ -20,7 +22,10 @@ pub use self::config::KvConfig;
 pub use self::error::{KvCommandError, KvError, KvNotApplied, KvQueryError, KvUnknown, RouteError};
 pub use self::key::{Key, KeyError};
 pub use self::key_range::KeyRange;
-pub use self::keyspace::{Keyspace, KeyspaceName, KeyspaceNameError, KeyspacePolicy, KeyspaceState};
+pub use self::keyspace::{
+    Keyspace, KeyspaceName, KeyspaceNameError, KeyspacePolicy, KeyspaceState, ShardPlace, SplitMergePolicy,
+};
+pub use self::keyspaces::{Move, MoveKind, MovePhase, MoveRefusal};
 pub use self::kv::Kv;
 pub use self::shard::ShardStatus;
 pub use self::value_type::{Answer, Done, KvTypes, ValuePerKey};

@@ -117,6 +117,23 @@ impl Cluster {
         wait(&self.sim, task).expect("the client is not killed")
     }
 
+    /// Starts something on the client.
+    pub(crate) fn spawn<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+        &self,
+        run: impl FnOnce(Kv) -> F,
+    ) -> SimTask<T> {
+        self.sim.spawn_on(&self.client_env, run(self.client.clone()))
+    }
+
+    /// Starts a node anew that was killed; it comes back empty.
+    pub(crate) fn restart(&mut self, node: usize) {
+        let number = node + 1;
+        let env = self.sim.start_node(&format!("node-{number}"), &format!("sim:{number}"));
+        let started = self.sim.spawn_on(&env, start(env.clone()));
+        let kv = wait(&self.sim, started).expect("not killed").expect("the node starts again");
+        self.nodes[node] = (env, kv);
+    }
+
     /// Starts something on a node.
     pub(crate) fn spawn_on<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
         &self,

@@ -2,4 +2,5 @@
 
 mod cluster;
 mod keyspaces;
+mod moves;
 mod values;
