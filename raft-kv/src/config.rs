@@ -15,6 +15,9 @@ pub struct KvConfig {
     /// For how long each step of making a keyspace is tried again before its caller is told what stands in the way;
     /// whoever asks again continues where it stopped. Default 120 s.
     pub creation_timeout: Duration,
+    /// How often the node that leads the list of keyspaces looks at all shards for what should be split or merged.
+    /// Default 10 s.
+    pub stats_interval: Duration,
     /// How often a node looks for moves (of ranges, at splits and merges) that nobody performs. Default 500 ms.
     pub moves_poll: Duration,
     /// How many moves may be under way in the cluster, as far as this node starts them. Default 4.
@@ -46,6 +49,7 @@ impl Default for KvConfig {
             routes_refresh: Duration::from_secs(5),
             creations_max: 4,
             creation_timeout: Duration::from_secs(120),
+            stats_interval: Duration::from_secs(10),
             moves_poll: Duration::from_millis(500),
             moves_max: 4,
             moves_performed_max: 2,
@@ -70,6 +74,7 @@ impl KvConfig {
     pub fn validate(&self) -> Result<(), String> {
         for (name, duration) in [
             ("routes_refresh", self.routes_refresh),
+            ("stats_interval", self.stats_interval),
             ("moves_poll", self.moves_poll),
             ("move_step_timeout", self.move_step_timeout),
         ] {

@@ -71,6 +71,15 @@ impl KeyspaceList {
         &self.routes
     }
 
+    /// Whether this node leads the list.
+    pub(crate) async fn is_led_here(&self) -> bool {
+        let cluster = self.fleet.cluster();
+        let (Some(host), Some(entry)) = (self.fleet.host(), cluster.groups().get(&self.group)) else {
+            return false;
+        };
+        host.status(entry.id).await.is_some_and(|status| status.ready)
+    }
+
     /// Runs something until it ends or the store does, in the place of what had the name before.
     pub(crate) fn run(&self, task: Task, future: BoxFuture<()>) {
         let handle = self.fleet.env().spawn(task.name(), future);

@@ -14,7 +14,8 @@ use crate::key::Key;
 use crate::keyspace::{Keyspace, KeyspaceName, KeyspacePolicy, ShardPlace, SplitMergePolicy};
 use crate::keyspace_list::{KeyspaceList, Task};
 use crate::keyspaces::{Keyspaces, KeyspacesCommand, KeyspacesReply, Move};
-use crate::mover;
+use crate::mover::stats::KvService;
+use crate::mover::{self, planner};
 use crate::shard::{ShardAnswer, ShardCommand, ShardQuery, ShardStatus, split_answer};
 use crate::value_type::{KvTypes, shard_data_name};
 
@@ -62,7 +63,9 @@ impl Kv {
         let list = Arc::new(KeyspaceList::new(fleet, config, types));
         list.run(Task::Refresher, Box::pin(Arc::clone(&list).refresh_for_ever()));
         if list.fleet().host().is_some() {
+            KvService::register(&list);
             list.run(Task::Mover, Box::pin(mover::run(Arc::clone(&list))));
+            list.run(Task::Planner, Box::pin(planner::run(Arc::clone(&list))));
         }
         Self { shared: Arc::new(Shared { list }) }
     }

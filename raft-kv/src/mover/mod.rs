@@ -1,6 +1,9 @@
 //! Splits and merges: who performs them, and when they are due.
 
 mod performer;
+mod plan;
+pub(crate) mod planner;
+pub(crate) mod stats;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

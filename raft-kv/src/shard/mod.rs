@@ -112,6 +112,8 @@ pub struct ShardStatus {
     pub moving: bool,
     /// The hash that has more load than all others together, if one has.
     pub hot_hash: Option<u64>,
+    /// How many thousandths of the load it has had lately.
+    pub hot_permille: u16,
 }
 
 impl<V: ValuePerKey> ShardData<V> {
@@ -276,15 +278,16 @@ impl<V: ValuePerKey> ShardData<V> {
     }
 
     fn status(&self) -> ShardStatus {
-        let (load, heaviest) = (self.load.total(), self.load.heaviest());
+        let hot = self.load.hot();
         ShardStatus {
             range: self.range,
             keys: self.counts.keys,
             size: self.counts.size,
-            load,
+            load: self.load.total(),
             misses: self.load.misses(),
             moving: self.moves.outgoing.is_some() || self.moves.incoming.is_some(),
-            hot_hash: (heaviest.load > load / 2).then_some(heaviest.hash),
+            hot_hash: hot.map(|(hash, _)| hash),
+            hot_permille: hot.map_or(0, |(_, permille)| permille),
         }
     }
 }

@@ -401,9 +401,17 @@ mod tests {
         check(&ShardAnswer::KeyNotFound.encode(&[]), &[1]);
         check(&ShardAnswer::Elsewhere(elsewhere).encode(&[]), &[2, 0, 0, 0]);
         let (range_of, hot_hash) = (Some(range), Some(7));
-        let status =
-            ShardStatus { range: range_of, keys: 3, size: 4, load: 5, misses: 6, moving: true, hot_hash };
-        check(&ShardAnswer::Status(status).encode(&[]), &[3, 1, 1, 0xac, 2, 3, 4, 5, 6, 1, 1, 7]);
+        let status = ShardStatus {
+            range: range_of,
+            keys: 3,
+            size: 4,
+            load: 5,
+            misses: 6,
+            moving: true,
+            hot_hash,
+            hot_permille: 8,
+        };
+        check(&ShardAnswer::Status(status).encode(&[]), &[3, 1, 1, 0xac, 2, 3, 4, 5, 6, 1, 1, 7, 8]);
         check(&ShardAnswer::Chunk { page: range }.encode(b"s"), &[4, 1, 0xac, 2, b's']);
         check(&ShardAnswer::Changes { to: 3, left: 4 }.encode(b"s"), &[5, 3, 4, b's']);
         check(&ShardAnswer::NoSuchMove.encode(&[]), &[6]);

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raft_kv::raft_fleet::CallOptions;
-use raft_kv::rafted_value::Freshness;
 use raft_kv::rafted_value::env::sleep;
 use raft_kv::rafted_value::sim::SimTask;
-use raft_kv::{KeyspacePolicy, Kv, KvCommandError, KvQueryError};
+use raft_kv::rafted_value::{Freshness, GroupConfig};
+use raft_kv::{
+    KeyspacePolicy, Kv, KvCommandError, KvError, KvNotApplied, KvQueryError, RouteError, SplitMergePolicy,
+};
 
 use crate::cluster::{Cluster, NODES, SECOND, key, name, policy};
 
@@ -167,4 +169,103 @@ fn a_move_whose_performer_or_leader_dies_is_finished_by_another() {
         check(&cluster, histories);
     }
     assert!(interrupted >= 4, "only {interrupted} moves were under way when a node died");
+}
+
+/// Shards are split while they hold too many keys, and merged when the keys are gone.
+#[test]
+fn shards_follow_their_policy() {
+    let cluster = Cluster::new(61);
+    let put = |kv: Kv, text: &'static [u8]| async move {
+        for n in 0..200 {
+            let options = CallOptions::default();
+            kv.command(&name("notes"), &key(&format!("key-{n}")), text, &options)
+                .await
+                .expect("it is written");
+        }
+    };
+    let shards = cluster.run(move |kv| async move {
+        let split_merge = SplitMergePolicy {
+            max_keys: Some(40),
+            cooling_ms: 3000,
+            max_shards: 12,
+            min_shards: 2,
+            ..SplitMergePolicy::default()
+        };
+        let policy = KeyspacePolicy { shards: 2, split_merge, ..policy() };
+        kv.register_keyspace(&name("notes"), &policy).await.unwrap();
+        put(kv.clone(), b"x").await;
+        sleep(kv.fleet().env().as_ref(), 60 * SECOND).await;
+        let statuses = kv.shard_statuses(&name("notes")).await.unwrap();
+        assert!(statuses.iter().all(|status| status.keys <= 40), "{statuses:?}");
+        assert_eq!(statuses.iter().map(|status| status.keys).sum::<u64>(), 200);
+        // An empty command removes a text.
+        put(kv.clone(), b"").await;
+        sleep(kv.fleet().env().as_ref(), 100 * SECOND).await;
+        kv.keyspace(&name("notes")).await.unwrap().shards
+    });
+    assert_eq!(shards.len(), 2, "{shards:?}");
+}
+
+/// In the original this killed the group of the keyspaces (fault 11).
+#[test]
+fn a_keyspace_that_is_deregistered_during_a_split_leaves_nothing_behind() {
+    for seed in 70..76 {
+        let cluster = Cluster::new(seed);
+        let mut rng = cluster.sim.rng();
+        cluster.run(|kv| async move {
+            kv.register_keyspace(&name("other"), &one_shard()).await.unwrap();
+            kv.register_keyspace(&name("notes"), &one_shard()).await.unwrap();
+            kv.command(&name("notes"), &key("k"), b"x", &CallOptions::default()).await.unwrap();
+            kv.split_shard(&name("notes"), 0, None).await.unwrap();
+        });
+        cluster.sim.run_for(rng.duration(Duration::ZERO, 2 * SECOND));
+        cluster.run(|kv| async move {
+            kv.deregister_keyspace(&name("notes")).await.unwrap();
+            let missing = RouteError::NoSuchKeyspace(name("notes"));
+            let error =
+                kv.command(&name("notes"), &key("k"), b"x", &CallOptions::default()).await.unwrap_err();
+            assert_eq!(error, KvCommandError::NotApplied(KvNotApplied::Route(missing)));
+            let again = kv.deregister_keyspace(&name("notes")).await.unwrap_err();
+            assert!(matches!(again, KvError::NoSuchKeyspace(_)), "{again}");
+            // The name is free at once, and what was there is not there any more.
+            kv.register_keyspace(&name("notes"), &one_shard()).await.unwrap();
+            let options = CallOptions::default();
+            let answer = kv.query(&name("notes"), &key("k"), Freshness::Latest, b"", &options).await;
+            assert_eq!(answer.unwrap_err(), KvQueryError::KeyNotFound);
+        });
+        // A performer that had just made the new shard's group is found out by whoever looks next.
+        cluster.sim.run_for(20 * SECOND);
+        let groups = cluster.run(|kv| async move {
+            assert_eq!(kv.list_keyspaces().await.unwrap().len(), 2);
+            kv.command(&name("other"), &key("k"), b"x", &CallOptions::default()).await.unwrap();
+            kv.fleet().cluster().groups().keys().map(ToString::to_string).collect::<Vec<_>>()
+        });
+        assert_eq!(groups, ["kv-keyspaces", "kv/notes/3.0", "kv/other/1.0"], "seed {seed}");
+    }
+}
+
+/// In the original an aborted workflow left its shards locked for ever (fault 12).
+#[test]
+fn a_split_that_cannot_be_done_leaves_the_shard_as_it_was() {
+    let cluster = Cluster::new(81);
+    cluster.run(|kv| async move {
+        // A value grows beyond what a command of the group may carry, so that it cannot be moved.
+        let group = GroupConfig { command_bytes_max: 4000, ..policy().group };
+        let policy = KeyspacePolicy { group, ..one_shard() };
+        kv.register_keyspace(&name("notes"), &policy).await.unwrap();
+        let options = CallOptions::default();
+        for _ in 0..3 {
+            kv.command(&name("notes"), &key("large"), &[b'x'; 2000], &options).await.unwrap();
+        }
+        kv.split_shard(&name("notes"), 0, Some(1)).await.unwrap();
+        assert_eq!(settled(&kv).await, [0]);
+        let statuses = kv.shard_statuses(&name("notes")).await.unwrap();
+        assert!(!statuses[0].moving);
+        let reply = kv.command(&name("notes"), &key("large"), b"!", &options).await.unwrap();
+        assert_eq!(reply.len(), 6001);
+        // ... and it may be split where the value stays.
+        let hash = key("large").hash();
+        kv.split_shard(&name("notes"), 0, Some(hash + 1)).await.unwrap();
+        assert_eq!(settled(&kv).await.len(), 2);
+    });
 }
