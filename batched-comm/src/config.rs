@@ -32,8 +32,8 @@ pub struct EndpointConfig {
     pub cluster: Option<ClusterId>,
     /// What this node proves itself with at first; see [`reload_identity`](crate::Endpoint::reload_identity).
     pub identity: Identity,
-    /// How long before the certificate expires a warning is logged, once a day from then on; never before two thirds
-    /// of its time have passed. Default: 7 days.
+    /// How long before the certificate expires that is told, to [`watch_identity`](crate::Endpoint::watch_identity) and
+    /// to the log, there once a day from then on; never before two thirds of its time have passed. Default: 7 days.
     pub identity_expiry_warning: Duration,
     /// Looks names up, at each dial. Default: the system's way.
     pub resolver: Arc<dyn Resolver>,
@@ -80,6 +80,9 @@ pub struct EndpointConfig {
     /// a killed process within a round trip. Default: true. Where that port cannot be listened on or reached,
     /// connections do without.
     pub lifeline: bool,
+    /// How often the counters and what is held are told to the `metrics` facade; `None` for only when
+    /// [`publish_metrics`](crate::Endpoint::publish_metrics) is called. Default: 10 s.
+    pub metrics_interval: Option<Duration>,
     /// Events of peers that wait for a slow watch; it misses the oldest ones past that. Default: 1,024.
     pub peer_events_max: usize,
     /// How long [`close`](crate::Endpoint::close) waits until what is queued was sent and the peers know.
@@ -134,6 +137,7 @@ impl EndpointConfig {
             idle_timeout: Duration::from_secs(3),
             suspect_after_beats_missed: 3,
             lifeline: true,
+            metrics_interval: Some(Duration::from_secs(10)),
             peer_events_max: 1024,
             close_timeout: Duration::from_secs(1),
             stall_timeout: Duration::from_secs(10),
@@ -216,6 +220,11 @@ impl EndpointConfig {
             (1..=1 << 20).contains(&self.peer_events_max),
             "peer_events_max",
             format!("{} is outside 1 to 1,048,576", self.peer_events_max),
+        )?;
+        require(
+            self.metrics_interval.is_none_or(|interval| !interval.is_zero()),
+            "metrics_interval",
+            "zero would never end".to_owned(),
         )?;
         require(
             !self.reconnect_backoff_min.is_zero() && self.reconnect_backoff_min <= self.reconnect_backoff_max,

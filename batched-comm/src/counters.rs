@@ -20,6 +20,16 @@ macro_rules! counters {
             pub fn each(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
                 [$((stringify!($name), self.$name),)+].into_iter()
             }
+
+            /// Every counter by the name of its metric, with what it counts.
+            pub(crate) fn described(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + use<> {
+                [$((
+                    concat!("batched_comm_", stringify!($name), "_total"),
+                    concat!($($doc),+).trim_ascii(),
+                    self.$name,
+                ),)+]
+                .into_iter()
+            }
         }
 
         /// The live counters behind [`Counters`].

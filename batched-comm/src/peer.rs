@@ -167,6 +167,12 @@ impl Peer {
         &self.lanes[lane.index()]
     }
 
+    /// How many messages wait on all lanes, and their bytes.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        let waiting = self.lanes.iter().map(LaneQueue::waiting);
+        waiting.fold((0, 0), |sum, lane| (sum.0 + lane.0, sum.1 + lane.1))
+    }
+
     /// The current connection.
     pub(crate) fn link(&self) -> Option<Arc<Link>> {
         self.state.lock().link.clone()

@@ -189,13 +189,15 @@ impl LaneQueue {
         service: ServiceId,
         payload: &Bytes,
         calls: &CallTable,
+        deadline: Instant,
         waiter: oneshot::Sender<Answer>,
     ) -> Result<(u64, Pushed), PushError> {
         let mut queue = self.queue.lock();
         self.admit(&queue, payload.len())?;
-        let correlation = calls.insert(self.lane, queue.pushed, waiter).ok_or(PushError::Calls)?;
+        let entered = calls.insert(self.lane, queue.pushed, deadline, waiter);
+        let (correlation, in_flight) = entered.ok_or(PushError::Calls)?;
         queue.encode(Head::Call { service, correlation }, &[], payload, 0);
-        let pace = if calls.in_flight() == 1 { Pace::Lone } else { Pace::Many };
+        let pace = if in_flight == 1 { Pace::Lone } else { Pace::Many };
         Ok((correlation, announce(queue, pace)))
     }
 
@@ -280,6 +282,12 @@ impl LaneQueue {
             queue.is_finishing = true;
             wake(queue);
         }
+    }
+
+    /// How many messages wait, and their bytes.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        let queue = self.queue.lock();
+        (queue.waiting.messages, queue.waiting_bytes)
     }
 
     /// Whether messages wait and a connection may still come for them.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use parking_lot::{Mutex, RwLock};
 use quinn::VarInt;
@@ -15,8 +16,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::EndpointConfig;
 use crate::counters::LiveCounters;
+use crate::deadlines::Deadlines;
 use crate::error::Failure;
-use crate::expiry::Validity;
+use crate::expiry::{IdentityEventSource, Validity};
 use crate::hello::{Features, Hello};
 use crate::id::{ClusterId, NodeId};
 use crate::lane::Lane;
@@ -39,6 +41,7 @@ pub(crate) struct Shared {
     pub(crate) quinn: quinn::Endpoint,
     client_config: RwLock<quinn::ClientConfig>,
     identity_validity: Mutex<Validity>,
+    pub(crate) identity_events: IdentityEventSource,
     /// Told when the identity was replaced.
     pub(crate) identity_replaced: Arc<Notify>,
     pub(crate) services: Arc<Services>,
@@ -50,6 +53,7 @@ pub(crate) struct Shared {
     /// Locked inside the lock of the peers or alone.
     lane_settings: RwLock<[LaneSettings; 3]>,
     pub(crate) bulk_rate: Mutex<TokenBucket>,
+    pub(crate) deadlines: Deadlines,
     pub(crate) peer_events: PeerEventSource,
     pub(crate) lifelines: Lifelines,
     /// Whether the port of lifelines is listened on.
@@ -71,6 +75,8 @@ impl Shared {
     ) -> Shared {
         let lane_settings = config.lanes;
         let identity_validity = config.identity.validity();
+        let warning = config.identity_expiry_warning;
+        let identity_events = IdentityEventSource::new(identity_validity, SystemTime::now(), warning);
         let bulk_rate = TokenBucket::new(config.bulk_bytes_per_second_max, Instant::now());
         Shared {
             cluster: RwLock::new(config.cluster),
@@ -86,6 +92,7 @@ impl Shared {
             quinn,
             client_config: RwLock::new(client_config),
             identity_validity: Mutex::new(identity_validity),
+            identity_events,
             identity_replaced: Arc::default(),
             runtime: Handle::current(),
             services: Arc::new(Services::new(counters.clone())),
@@ -93,6 +100,7 @@ impl Shared {
             peers: RwLock::default(),
             lane_settings: RwLock::new(lane_settings),
             bulk_rate: Mutex::new(bulk_rate),
+            deadlines: Deadlines::new(Instant::now()),
             is_closed: AtomicBool::new(false),
             log_limit: LogLimit::new(Instant::now()),
         }
@@ -278,6 +286,7 @@ impl Shared {
         }
         self.quinn.close(Refusal::ShuttingDown.code(), b"the endpoint is closed");
         self.peer_events.close();
+        self.identity_events.close();
         self.identity_replaced.notify_one();
     }
 

@@ -12,11 +12,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use batched_comm::{
-    BindError, CallError, CertificateAuthority, EndpointConfig, Identity, Lane, NodeId, Refusal, Resolver,
-    Resolving,
+    BindError, CallError, CertificateAuthority, EndpointConfig, Identity, IdentityEvents, IdentityPhase,
+    Lane, NodeId, Refusal, Resolver, Resolving,
 };
 use bytes::Bytes;
 use support::{ECHO, LONG, Node, authority, config, eventually, mortal, node, node_with};
+use tokio::time::timeout;
 
 fn call(from: &Node, to: u64) -> impl Future<Output = Result<Bytes, CallError>> + 'static + use<> {
     from.endpoint.call(NodeId(to), Lane::Normal, ECHO, Bytes::from_static(b"here"), LONG)
@@ -79,6 +80,62 @@ async fn an_endpoint_tells_when_its_certificate_expires() {
     a.endpoint.reload_identity(&short).unwrap();
     assert_eq!(a.endpoint.identity_expires_at(), short.expires_at());
     assert!((2 * day..=3 * day).contains(&left(short.expires_at())));
+}
+
+/// An identity for `node-1` of a CA of its own, from so long ago until so much later.
+fn brief_identity(ago: Duration, left: Duration) -> Identity {
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let ca = params.self_signed(&key).unwrap();
+    let issuer = rcgen::Issuer::new(params, key);
+    let mut params = rcgen::CertificateParams::new(vec!["node-1".to_owned()]).unwrap();
+    params.not_before = (SystemTime::now() - ago).into();
+    params.not_after = (SystemTime::now() + left).into();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let node = params.signed_by(&key, &issuer).unwrap();
+    Identity::from_pem(&ca.pem(), &node.pem(), &key.serialize_pem()).unwrap()
+}
+
+async fn next_phase(events: &mut IdentityEvents) -> IdentityPhase {
+    timeout(LONG, events.next()).await.expect("an event in time").expect("the endpoint lives").phase
+}
+
+/// The log alone once told of it, which no program reads, and certificates of less than an hour expired untold.
+#[tokio::test]
+async fn that_a_certificate_ends_is_an_event_ahead_of_time_and_so_is_its_renewal() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let a = node(1).await;
+    let mut events = a.endpoint.watch_identity();
+    assert_eq!(next_phase(&mut events).await, IdentityPhase::Valid);
+    // In its last third already when it is loaded.
+    let ending = brief_identity(3 * HOUR, HOUR);
+    a.endpoint.reload_identity(&ending).unwrap();
+    let event = timeout(LONG, events.next()).await.unwrap().unwrap();
+    assert_eq!((event.phase, event.expires_at), (IdentityPhase::Expiring, ending.expires_at()));
+    let mut late = a.endpoint.watch_identity();
+    assert_eq!(next_phase(&mut late).await, IdentityPhase::Expiring, "a late watch is told what holds");
+    a.endpoint.reload_identity(&authority().identity("node-1")).unwrap();
+    assert_eq!(next_phase(&mut events).await, IdentityPhase::Valid, "it is renewed");
+    a.endpoint.close().await;
+    assert!(events.next().await.is_none() && a.endpoint.watch_identity().next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_certificate_is_followed_through_its_life_after_a_reload_too() {
+    let mut config_a = config(1);
+    config_a.identity_expiry_warning = Duration::from_millis(1500);
+    let a = node_with(config_a).await;
+    let mut events = a.endpoint.watch_identity();
+    assert_eq!(next_phase(&mut events).await, IdentityPhase::Valid);
+    let brief = brief_identity(Duration::from_secs(4), Duration::from_secs(3));
+    let left = |at: SystemTime| at.duration_since(SystemTime::now()).unwrap();
+    a.endpoint.reload_identity(&brief).unwrap();
+    assert_eq!(next_phase(&mut events).await, IdentityPhase::Valid);
+    assert_eq!(next_phase(&mut events).await, IdentityPhase::Expiring);
+    assert!(left(brief.expires_at()) > Duration::from_millis(500), "{:?}", left(brief.expires_at()));
+    assert_eq!(next_phase(&mut events).await, IdentityPhase::Expired);
+    assert!(SystemTime::now() >= brief.expires_at());
 }
 
 /// Answers with what the test says.

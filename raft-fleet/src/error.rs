@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rafted_value::{CommandError, QueryError};
+use rafted_value::{CommandError, NodeId, QueryError};
 
 use crate::cluster_state::ClusterRefusal;
 use crate::group_name::{GroupName, NameError};
@@ -49,6 +49,28 @@ pub enum FleetError {
         /// The name of the data type.
         data: String,
     },
+    /// This node is to hold members already.
+    #[error("this node is active already")]
+    NotInactive,
+    /// This node is to hold no members already.
+    #[error("this node is inactive already")]
+    Inactive,
+    /// A node that is to be given up answers.
+    #[error("node {0} answers: it is not dead")]
+    NodeAlive(NodeId),
+    /// Not all of a plan to remove dead members could be carried out.
+    #[error("{done} groups are rid of the dead members, and {failed} are not; the first: {first}")]
+    Removal {
+        /// Groups where it was done.
+        done: usize,
+        /// Groups where it was not.
+        failed: usize,
+        /// What happened at the first of these.
+        first: String,
+    },
+    /// A client hosts nothing.
+    #[error("this is a client, and no node of the cluster")]
+    NotANode,
     /// The cluster refused for another reason.
     #[error("the cluster refused: {0}")]
     Refused(ClusterRefusal),
@@ -100,6 +122,8 @@ impl From<ClusterRefusal> for FleetError {
             ClusterRefusal::NoActiveNode => FleetError::NoActiveNode,
             ClusterRefusal::NoSuchGroup(name) => FleetError::NoSuchGroup { name },
             ClusterRefusal::Name(error) => FleetError::Name(error),
+            ClusterRefusal::NotInactive(_) => FleetError::NotInactive,
+            ClusterRefusal::Inactive(_) => FleetError::Inactive,
             other => FleetError::Refused(other),
         }
     }

@@ -9,10 +9,11 @@ use raft_fleet::rafted_value::{CommandError, Freshness, NotApplied, QueryError, 
 use raft_fleet::{CallOptions, GroupName};
 
 use crate::error::{KvCommandError, KvNotApplied, KvQueryError, KvUnknown, RouteError};
+use crate::key::Key;
 use crate::keyspace::KeyspaceName;
 use crate::keyspace_list::KeyspaceList;
 use crate::routes::Route;
-use crate::shard::{Elsewhere, ShardAnswer, ShardReply, split_answer, split_reply};
+use crate::shard::{Elsewhere, ShardAnswer, ShardCommand, ShardReply, split_answer, split_reply};
 
 /// The first wait for a range that no shard serves at the moment; each further one is twice as long.
 const WAIT_FIRST: Duration = Duration::from_millis(1);
@@ -109,14 +110,35 @@ impl<'a> Way<'a> {
 }
 
 impl KeyspaceList {
-    /// Sends a command to the shard of a hash, under one number wherever it goes.
+    /// Sends a command to the value of a key.
     pub(crate) async fn command_key(
+        &self,
+        keyspace: &KeyspaceName,
+        key: &Key,
+        command: &[u8],
+        options: &CallOptions,
+    ) -> Result<Bytes, KvCommandError> {
+        let route = self.route(keyspace, options).await?;
+        let (bytes, limit_bytes) =
+            (key.as_bytes().len() as u64, u64::from(route.keyspace.policy.key_bytes_max));
+        if bytes > limit_bytes {
+            return Err(KvNotApplied::KeyTooLong { bytes, limit_bytes }.into());
+        }
+        let payload = ShardCommand::Command { key: key.as_bytes() }.encode(command);
+        match self.command_hash(keyspace, key.hash(), payload, options).await? {
+            (ShardReply::Done, rest) => Ok(rest),
+            (other, _) => Err(not_understood(format!("{other:?}"))),
+        }
+    }
+
+    /// Sends a command to the shard of a hash, under one number wherever it goes.
+    pub(crate) async fn command_hash(
         &self,
         keyspace: &KeyspaceName,
         hash: u64,
         payload: Bytes,
         options: &CallOptions,
-    ) -> Result<Bytes, KvCommandError> {
+    ) -> Result<(ShardReply, Bytes), KvCommandError> {
         let mut way = Way::begin(self, keyspace, hash, options).await?;
         let mut begun = loop {
             let options = options.with_timeout(way.left().max(WAIT_FIRST));
@@ -141,9 +163,8 @@ impl KeyspaceList {
             };
             let (reply, rest) = split_reply(&reply).map_err(not_understood)?;
             let elsewhere = match reply {
-                ShardReply::Done => return Ok(rest),
                 ShardReply::Elsewhere(elsewhere) => elsewhere,
-                other => return Err(not_understood(format!("{other:?}"))),
+                other => return Ok((other, rest)),
             };
             if let Err(no) = way.follow(elsewhere).await {
                 // What is not known of an earlier attempt stays so.

@@ -39,6 +39,11 @@ pub struct KvConfig {
     pub keyspaces_replicas: u32,
     /// The settings of the group of the list of keyspaces.
     pub keyspaces_group: GroupConfig,
+    /// How often a node looks whether values of the shards that it leads want to be woken. Default 100 ms; nothing but a
+    /// number is looked at while nothing is due.
+    pub wake_interval: Duration,
+    /// How many values of a shard one command wakes; the next command wakes the next. Default 500.
+    pub wake_keys_max: u32,
     /// How commands and queries of this layer itself are sent.
     pub call: CallOptions,
 }
@@ -60,6 +65,8 @@ impl Default for KvConfig {
             move_rounds_max: 200,
             keyspaces_replicas: 3,
             keyspaces_group: GroupConfig::default(),
+            wake_interval: Duration::from_millis(100),
+            wake_keys_max: 500,
             call: CallOptions::default(),
         }
     }
@@ -87,6 +94,12 @@ impl KvConfig {
         }
         if self.move_chunk_bytes == 0 {
             return Err("move_chunk_bytes is 0".into());
+        }
+        if self.wake_interval.is_zero() {
+            return Err("wake_interval is 0".into());
+        }
+        if self.wake_keys_max == 0 {
+            return Err("wake_keys_max is 0".into());
         }
         if self.creations_max == 0 {
             return Err("creations_max is 0".into());

@@ -31,6 +31,28 @@ pub enum KvNotApplied {
         /// The hash of the key.
         hash: u64,
     },
+    /// The key is longer than its keyspace allows.
+    #[error("a key of {bytes} bytes is over the keyspace's limit of {limit_bytes}")]
+    KeyTooLong {
+        /// Its length.
+        bytes: u64,
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// The value is larger than its keyspace allows.
+    #[error("a value of {bytes} bytes is over the keyspace's limit of {limit_bytes}")]
+    ValueTooLarge {
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// The command to all keys is past its time. What it has not run on it never will.
+    #[error("the command to all keys is past its time")]
+    Expired,
+    /// A shard remembers as many commands to all keys as it can; some will be past their time soon.
+    #[error("the shard remembers as many commands to all keys as it can")]
+    TooManyAllKeys,
     /// The shard's group did not apply it. A command that the value type refuses comes as
     /// [`NotApplied::Refused`], one whose handler panicked as [`NotApplied::Panicked`].
     #[error(transparent)]
@@ -209,6 +231,12 @@ impl KvError {
 impl From<KvNotApplied> for KvCommandError {
     fn from(error: KvNotApplied) -> Self {
         KvCommandError::NotApplied(error)
+    }
+}
+
+impl From<KvUnknown> for KvCommandError {
+    fn from(error: KvUnknown) -> Self {
+        KvCommandError::Unknown(error)
     }
 }
 

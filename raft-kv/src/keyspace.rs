@@ -7,6 +7,7 @@ use raft_fleet::GroupName;
 use raft_fleet::rafted_value::GroupConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::key::Key;
 use crate::key_range::KeyRange;
 use crate::value_type;
 
@@ -117,9 +118,15 @@ pub struct KeyspacePolicy {
     pub shards: u32,
     /// How many members each shard should have. 1 to [`KeyspacePolicy::REPLICAS_MAX`]; default 3.
     pub replicas: u32,
-    /// The settings of each shard's group. Its `command_bytes_max` (1 MiB and 64 KiB by default) limits keys and values:
-    /// a value that encodes to more than that cannot be moved to another shard.
+    /// The settings of each shard's group. Its `command_bytes_max` (1 MiB and 64 KiB by default) is the limit of a command
+    /// with its key, and of a value that can be moved to another shard.
     pub group: GroupConfig,
+    /// The longest key that a command may name, in bytes; at most [`Key::BYTES_MAX`](crate::Key::BYTES_MAX). Default
+    /// 4,096.
+    pub key_bytes_max: u32,
+    /// The largest value of a [`BytesStore`](crate::BytesStore), in bytes; `command_bytes_max` must have room for it and its
+    /// key, or the larger ones are refused when they are sent. Default 1 MiB.
+    pub value_bytes_max: u64,
     /// When shards are split and merged.
     pub split_merge: SplitMergePolicy,
 }
@@ -134,7 +141,15 @@ impl KeyspacePolicy {
     pub fn of(value_type: impl Into<String>) -> Self {
         let group = GroupConfig { command_bytes_max: (1 << 20) + (64 << 10), ..GroupConfig::default() };
         let split_merge = SplitMergePolicy::default();
-        Self { value_type: value_type.into(), shards: 16, replicas: 3, group, split_merge }
+        Self {
+            value_type: value_type.into(),
+            shards: 16,
+            replicas: 3,
+            group,
+            key_bytes_max: 4096,
+            value_bytes_max: 1 << 20,
+            split_merge,
+        }
     }
 
     /// Says what cannot work, if anything.
@@ -153,12 +168,15 @@ impl KeyspacePolicy {
         if replicas == 0 || replicas > Self::REPLICAS_MAX {
             return Err(format!("replicas is {replicas}, not 1 to {}", Self::REPLICAS_MAX));
         }
+        if self.key_bytes_max == 0 || self.key_bytes_max as usize > Key::BYTES_MAX {
+            return Err(format!("key_bytes_max is {}, not 1 to {}", self.key_bytes_max, Key::BYTES_MAX));
+        }
         self.group.validate()
     }
 
     /// What differs from another policy: each setting here, and there in brackets.
     pub fn differences(&self, other: &KeyspacePolicy) -> String {
-        let Self { value_type, shards, replicas, group, split_merge } = self;
+        let Self { value_type, shards, replicas, group, key_bytes_max, value_bytes_max, split_merge } = self;
         let mut differences = Vec::new();
         if *value_type != other.value_type {
             differences.push(format!("value_type {value_type:?} ({:?})", other.value_type));
@@ -171,6 +189,12 @@ impl KeyspacePolicy {
         }
         if *group != other.group {
             differences.push(format!("group {group:?} ({:?})", other.group));
+        }
+        if *key_bytes_max != other.key_bytes_max {
+            differences.push(format!("key_bytes_max {key_bytes_max} ({})", other.key_bytes_max));
+        }
+        if *value_bytes_max != other.value_bytes_max {
+            differences.push(format!("value_bytes_max {value_bytes_max} ({})", other.value_bytes_max));
         }
         if *split_merge != other.split_merge {
             differences.push(format!("split_merge {split_merge:?} ({:?})", other.split_merge));

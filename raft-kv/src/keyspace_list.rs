@@ -37,6 +37,7 @@ pub(crate) enum Task {
     Refresher,
     Mover,
     Planner,
+    Waker,
     /// One of the moves that this node performs at a time.
     Move(usize),
 }
@@ -47,6 +48,7 @@ impl Task {
             Task::Refresher => "kv-routes",
             Task::Mover => "kv-mover",
             Task::Planner => "kv-planner",
+            Task::Waker => "kv-wakes",
             Task::Move(_) => "kv-move",
         }
     }

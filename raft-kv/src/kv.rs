@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use raft_fleet::rafted_value::Freshness;
 use raft_fleet::rafted_value::env::Env;
-use raft_fleet::rafted_value::{Freshness, Registry};
 use raft_fleet::{CallOptions, Fleet, FleetConfig};
 
 use crate::config::KvConfig;
@@ -16,8 +16,9 @@ use crate::keyspace_list::{KeyspaceList, Task};
 use crate::keyspaces::{Keyspaces, KeyspacesCommand, KeyspacesReply, Move};
 use crate::mover::stats::KvService;
 use crate::mover::{self, planner};
-use crate::shard::{ShardAnswer, ShardCommand, ShardQuery, ShardStatus, split_answer};
+use crate::shard::{ShardAnswer, ShardQuery, ShardStatus, split_answer};
 use crate::value_type::{KvTypes, shard_data_name};
+use crate::waker::Waker;
 
 /// A sharded, replicated store. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -43,7 +44,7 @@ impl Kv {
     ) -> Result<Self, KvError> {
         config.validate().map_err(KvError::InvalidConfig)?;
         types.validate().map_err(KvError::InvalidValueType)?;
-        let registry = types.add_to(Registry::new().with::<Keyspaces>());
+        let registry = types.registry().with::<Keyspaces>();
         let fleet = Fleet::start(env, fleet, registry).await?;
         Ok(Self::run(fleet, config, types))
     }
@@ -60,7 +61,11 @@ impl Kv {
     }
 
     fn run(fleet: Fleet, config: KvConfig, types: KvTypes) -> Self {
+        let waker = Waker::new(&fleet, &config, &types);
         let list = Arc::new(KeyspaceList::new(fleet, config, types));
+        if let Some(waker) = waker {
+            list.run(Task::Waker, Box::pin(waker.run()));
+        }
         list.run(Task::Refresher, Box::pin(Arc::clone(&list).refresh_for_ever()));
         if list.fleet().host().is_some() {
             KvService::register(&list);
@@ -205,8 +210,7 @@ impl Kv {
         command: &[u8],
         options: &CallOptions,
     ) -> Result<Bytes, KvCommandError> {
-        let payload = ShardCommand::Command { key: key.as_bytes() }.encode(command);
-        self.shared.list.command_key(keyspace, key.hash(), payload, options).await
+        self.shared.list.command_key(keyspace, key, command, options).await
     }
 
     /// Asks the value of a key.
@@ -249,6 +253,10 @@ impl Kv {
             statuses.push(status);
         }
         Ok(statuses)
+    }
+
+    pub(crate) fn list(&self) -> &KeyspaceList {
+        &self.shared.list
     }
 
     /// What the members on this node hold of a value type, leaders or not, without asking any other node; empty where

@@ -47,7 +47,8 @@ impl Route {
     }
 
     /// All shards, in the order of their ranges.
-    pub(crate) fn shards(&self) -> &[RouteShard] {
+    #[cfg(test)]
+    fn shards(&self) -> &[RouteShard] {
         &self.shards
     }
 

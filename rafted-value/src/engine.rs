@@ -362,6 +362,8 @@ impl Engine {
             self.fence(id, reason, clocks, out);
         } else if let Some(group) = self.groups.get_mut(&id) {
             group.set_touched(false);
+            #[cfg(feature = "sim")]
+            group.tell_standing(self.node, clocks.now);
             if group.is_removed() {
                 let member = group.member();
                 self.bury(id, member, clocks, out);
@@ -465,6 +467,8 @@ impl Engine {
         let ours = match self.groups.get_mut(&id) {
             Some(group) if group.member() == to => {
                 if group.receive_quick(&message, clocks.now, out, from) {
+                    #[cfg(feature = "sim")]
+                    group.tell_standing(self.node, clocks.now);
                     return;
                 }
                 Some(to)

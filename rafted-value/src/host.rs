@@ -205,17 +205,19 @@ impl Host {
         self.change(group, ChangeRequest::AddLearner(node)).await
     }
 
-    /// Makes a learner that has caught up a voter; does nothing if it is one.
+    /// Makes a learner that has caught up a voter; does nothing if it is one. Done means that it survives the loss of any
+    /// minority of the voters, this leader included: a quorum of them knows that there is one more.
     ///
     /// # Errors
     ///
     /// [`GroupError::NotCaughtUp`] while it lacks more than a few entries; when this node does not lead the group, or
-    /// another change is under way.
+    /// another change is under way. [`GroupError::Unknown`] when it lost the leadership meanwhile.
     pub async fn promote(&self, group: GroupId, member: MemberId) -> Result<(), GroupError> {
         self.change(group, ChangeRequest::Promote(member)).await.map(drop)
     }
 
-    /// Removes a member for ever, and says whether it was there.
+    /// Removes a member for ever, and says whether it was there. Done means that a quorum of the voters that are left
+    /// knows, so that the member's node may be switched off.
     ///
     /// # Errors
     ///

@@ -1,5 +1,19 @@
 #![doc = include_str!("../README.md")]
 
+/// Whether a test has planted this fault: never outside of a simulation.
+macro_rules! planted {
+    ($mutation:ident) => {{
+        #[cfg(feature = "sim")]
+        {
+            crate::sim::is_planted(crate::sim::Mutation::$mutation)
+        }
+        #[cfg(not(feature = "sim"))]
+        {
+            false
+        }
+    }};
+}
+
 mod caller;
 mod client_session;
 mod config;

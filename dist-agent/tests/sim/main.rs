@@ -5,3 +5,6 @@ mod calls;
 mod cluster;
 mod encoding;
 mod failover;
+mod options;
+mod quotas;
+mod ticks;

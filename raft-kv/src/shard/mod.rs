@@ -42,31 +42,45 @@
 //! together.
 
 mod all_keys;
+mod classes;
 mod entries;
+mod hook;
+mod index;
 mod load;
 mod moves;
 mod reads;
 mod slots;
 mod snapshot;
 mod steps;
+mod sweep;
+mod timers;
+mod wake;
 mod wire;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use raft_fleet::rafted_value::{CommandContext, RawData, Records, Refused, RestoreError};
+use raft_fleet::rafted_value::{
+    CommandContext, RawData, RecordTable, Records, Refused, RestoreError, encode,
+};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::all_keys::AllCommand;
 use self::all_keys::{AllKeys, NotAll};
+pub use self::classes::{ClassCount, Tally};
 use self::entries::{Counts, Entries, Entry};
+pub(crate) use self::hook::ShardHook;
+use self::index::{Index, Marks};
 use self::load::Load;
 pub(crate) use self::load::{BUCKETS, bucket_of, bucket_start};
 use self::moves::Moves;
 pub(crate) use self::moves::{Gone, MoveStep, Outcome, Progress};
+pub(crate) use self::sweep::Keys;
+pub(crate) use self::timers::Alarm;
 pub(crate) use self::wire::{
-    Cover, Elsewhere, FinalAsk, FinalHead, FoundKey, KeyAnswer, ShardAnswer, ShardCommand, ShardQuery,
-    ShardReply, Weights, split_answer, split_final, split_reply,
+    Cover, Elsewhere, FinalAsk, FinalHead, KeyAnswer, ShardAnswer, ShardCommand, ShardQuery, ShardReply,
+    Weights, split_answer, split_reply,
 };
 use crate::key;
 use crate::key_range::KeyRange;
@@ -93,6 +107,10 @@ pub(crate) struct ShardData<V: ValuePerKey> {
     moves: Moves,
     all: AllKeys,
     load: Load,
+    /// Derived from the entries that are served.
+    index: Index,
+    /// Whether the next command runs on the member that leads; told by the hook just before it.
+    leads: AtomicBool,
 }
 
 /// What one member says of its shard.
@@ -128,6 +146,34 @@ impl<V: ValuePerKey> ShardData<V> {
             moves: Moves::default(),
             all: AllKeys::default(),
             load: Load::new(None),
+            index: Index::default(),
+            leads: AtomicBool::new(false),
+        }
+    }
+
+    /// The same shard, which tells this alarm when its first timer is due.
+    pub(crate) fn with_alarm(mut self, alarm: Alarm) -> Self {
+        self.index.set_alarm(alarm);
+        self
+    }
+
+    /// From now on the entries of a range are in the index.
+    fn index(&mut self, range: KeyRange) {
+        for (_, slot) in self.entries.range(range.hashes()) {
+            for entry in slot.entries() {
+                let marks = Marks::of(&*self.value_type, &entry.key, entry.value.as_ref());
+                self.index.moved(&entry.key, &Marks::default(), &marks);
+            }
+        }
+    }
+
+    /// From now on they are not.
+    fn unindex(&mut self, range: KeyRange) {
+        for (_, slot) in self.entries.range(range.hashes()) {
+            for entry in slot.entries() {
+                let marks = Marks::of(&*self.value_type, &entry.key, entry.value.as_ref());
+                self.index.moved(&entry.key, &marks, &Marks::default());
+            }
         }
     }
 
@@ -157,6 +203,7 @@ impl<V: ValuePerKey> ShardData<V> {
         key: &[u8],
         command: &Bytes,
         records: &mut Records<'_>,
+        leads: bool,
     ) -> Result<Bytes, Refused> {
         let hash = key::hash(key);
         if let Err(elsewhere) = self.responsible(hash) {
@@ -164,7 +211,7 @@ impl<V: ValuePerKey> ShardData<V> {
             records.keep_no_reply();
             return Ok(ShardReply::Elsewhere(elsewhere).encode(&[]));
         }
-        let Done { reply, load, .. } = self.run(context, hash, key, command)?;
+        let Done { reply, load, .. } = self.run(context, hash, key, command, leads)?;
         self.load.count(hash, load);
         Ok(ShardReply::Done.encode(&reply))
     }
@@ -176,33 +223,57 @@ impl<V: ValuePerKey> ShardData<V> {
         hash: u64,
         key: &[u8],
         command: &Bytes,
+        leads: bool,
     ) -> Result<Done, Refused> {
-        let done = match self.entries.get_mut(hash, key) {
+        self.change(hash, key, |value_type, value| {
+            let done = if leads {
+                value_type.command_led(context, key, value, command)
+            } else {
+                value_type.command(context, key, value, command)
+            }?;
+            Ok((done.size, done))
+        })
+    }
+
+    /// Lets something be done to the value of a key that is served here, which gives the value's size afterwards. The
+    /// one place where what is served changes, but for the steps of moves.
+    fn change<T>(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        change: impl FnOnce(&V, &mut Option<V::Value>) -> Result<(u64, T), Refused>,
+    ) -> Result<T, Refused> {
+        let value_type = self.value_type.as_ref();
+        let given = match self.entries.get_mut(hash, key) {
             Some(entry) => {
-                let done = self.value_type.command(context, key, &mut entry.value, command)?;
+                let before = Marks::of(value_type, key, entry.value.as_ref());
+                let (size, given) = change(value_type, &mut entry.value)?;
+                self.index.moved(key, &before, &Marks::of(value_type, key, entry.value.as_ref()));
                 self.counts.remove(entry.size);
                 if entry.value.is_some() {
-                    entry.size = done.size;
-                    self.counts.add(done.size);
+                    entry.size = size;
+                    self.counts.add(size);
                 } else {
                     self.entries.remove(hash, key);
                 }
-                done
+                given
             }
             None => {
                 let mut value = None;
-                let done = self.value_type.command(context, key, &mut value, command)?;
+                let (size, given) = change(value_type, &mut value)?;
                 if value.is_some() {
-                    self.entries.insert(hash, Entry { key: key.into(), value, size: done.size });
-                    self.counts.add(done.size);
+                    let marks = Marks::of(value_type, key, value.as_ref());
+                    self.index.moved(key, &Marks::default(), &marks);
+                    self.entries.insert(hash, Entry { key: key.into(), value, size });
+                    self.counts.add(size);
                 }
-                done
+                given
             }
         };
         if let Some(outgoing) = &mut self.moves.outgoing {
             outgoing.note(hash);
         }
-        Ok(done)
+        Ok(given)
     }
 
     /// Runs a command on the keys of the first hashes of a range, as far as it has not run there before.
@@ -212,6 +283,7 @@ impl<V: ValuePerKey> ShardData<V> {
         all: &AllCommand,
         command: &Bytes,
         records: &mut Records<'_>,
+        leads: bool,
     ) -> Bytes {
         // What has run where is kept by id and hash: another attempt at a page does what is left of it.
         records.keep_no_reply();
@@ -245,7 +317,7 @@ impl<V: ValuePerKey> ShardData<V> {
         }
         let (mut ran, mut refused) = (0, 0);
         for (hash, key) in keys {
-            match self.run(context, hash, &key, command) {
+            match self.run(context, hash, &key, command, leads) {
                 Ok(Done { load, .. }) => {
                     self.load.count(hash, load);
                     ran += 1;
@@ -257,15 +329,17 @@ impl<V: ValuePerKey> ShardData<V> {
         ShardReply::AllDone { covered: page, keys: ran, refused }.encode(&[])
     }
 
-    /// The hashes around one that are served here without a gap.
-    fn served(&self, hash: u64) -> Option<KeyRange> {
-        let range = self.range.filter(|range| range.contains(hash))?;
+    /// What is served here.
+    fn serves(&self) -> Option<KeyRange> {
         match &self.moves.outgoing {
-            Some(outgoing) if outgoing.given_up => {
-                range.without(outgoing.range).filter(|left| left.contains(hash))
-            }
-            _ => Some(range),
+            Some(outgoing) if outgoing.given_up => self.range?.without(outgoing.range),
+            _ => self.range,
         }
+    }
+
+    /// What is served here, if this hash is.
+    fn served(&self, hash: u64) -> Option<KeyRange> {
+        self.serves().filter(|range| range.contains(hash))
     }
 
     fn responsible(&self, hash: u64) -> Result<(), Elsewhere> {
@@ -275,6 +349,25 @@ impl<V: ValuePerKey> ShardData<V> {
     fn elsewhere(&self, hash: u64) -> Elsewhere {
         let coming = self.moves.incoming.is_some_and(|incoming| incoming.range.contains(hash));
         Elsewhere { range: self.range, hint: self.moves.hint(hash), coming }
+    }
+
+    /// The tally at a stamped time, as a reply; and as an answer, at no time.
+    fn tally_at(&self, now_ms: u64) -> Bytes {
+        match self.serves() {
+            Some(range) => {
+                ShardReply::Tally.encode(&encode(&Tally { range, now_ms, counts: self.index.counts() }))
+            }
+            None => ShardReply::Elsewhere(self.elsewhere(0)).encode(&[]),
+        }
+    }
+
+    fn tally(&self) -> Bytes {
+        match self.serves() {
+            Some(range) => {
+                ShardAnswer::Tally.encode(&encode(&Tally { range, now_ms: 0, counts: self.index.counts() }))
+            }
+            None => ShardAnswer::Elsewhere(self.elsewhere(0)).encode(&[]),
+        }
     }
 
     fn status(&self) -> ShardStatus {
@@ -293,9 +386,9 @@ impl<V: ValuePerKey> ShardData<V> {
 }
 
 impl<V: ValuePerKey> RawData for ShardData<V> {
-    fn command(&mut self, _: &CommandContext, _: &Bytes) -> Result<Bytes, Refused> {
-        // Groups call it with their records.
-        Err(Refused("a shard runs commands with the records of its group only".into()))
+    fn command(&mut self, context: &CommandContext, payload: &Bytes) -> Result<Bytes, Refused> {
+        // Groups lend it their records; without a group there are none.
+        self.command_with_records(context, payload, &mut RecordTable::default().records())
     }
 
     fn command_with_records(
@@ -304,14 +397,15 @@ impl<V: ValuePerKey> RawData for ShardData<V> {
         payload: &Bytes,
         records: &mut Records<'_>,
     ) -> Result<Bytes, Refused> {
+        let leads = self.leads.swap(false, Ordering::Relaxed);
         let (command, rest) = ShardCommand::split(payload)?;
         match command {
             ShardCommand::Initialise { range } => Ok(self.initialise(range).encode(&[])),
             ShardCommand::Command { key } => {
-                self.command_key(context, key, &payload.slice_ref(rest), records)
+                self.command_key(context, key, &payload.slice_ref(rest), records, leads)
             }
             ShardCommand::CommandAll(all) => {
-                Ok(self.command_all(context, &all, &payload.slice_ref(rest), records))
+                Ok(self.command_all(context, &all, &payload.slice_ref(rest), records, leads))
             }
             ShardCommand::Send { step, range, to } => Ok(self.send(step, range, to).encode(&[])),
             ShardCommand::Receive { step, range } => Ok(self.receive(step, range).encode(&[])),
@@ -322,6 +416,11 @@ impl<V: ValuePerKey> RawData for ShardData<V> {
             ShardCommand::Finish { step } => Ok(self.finish(step).encode(&[])),
             ShardCommand::Abort { step } => Ok(self.abort(step).encode(&[])),
             ShardCommand::Forget { slots_max } => Ok(self.forget(slots_max).encode(&[])),
+            ShardCommand::Wake { keys_max } => Ok(self.wake(context, keys_max, leads).encode(&[])),
+            ShardCommand::Tally => Ok(self.tally_at(context.now_ms)),
+            ShardCommand::Sweep { prefix, after, keys_max } => {
+                Ok(self.sweep(context, prefix, after, keys_max, &payload.slice_ref(rest)))
+            }
         }
     }
 
@@ -335,6 +434,8 @@ impl<V: ValuePerKey> RawData for ShardData<V> {
             ShardQuery::Keys { range, prefix, keys_max } => Ok(self.keys(range, prefix, keys_max)),
             ShardQuery::Many { keys } => Ok(self.query_many(&keys, &payload.slice_ref(rest))),
             ShardQuery::Weights => Ok(ShardAnswer::Weights(self.weights()).encode(&[])),
+            ShardQuery::NextWake => Ok(ShardAnswer::NextWake(self.index.next_wake()).encode(&[])),
+            ShardQuery::Tally => Ok(self.tally()),
         }
     }
 
@@ -344,7 +445,8 @@ impl<V: ValuePerKey> RawData for ShardData<V> {
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
         let error = |reason| RestoreError { data: "a shard".to_owned(), reason };
-        *self = Self::read_snapshot(Arc::clone(&self.value_type), bytes).map_err(error)?;
+        let alarm = self.index.alarm();
+        *self = Self::read_snapshot(Arc::clone(&self.value_type), bytes).map_err(error)?.with_alarm(alarm);
         Ok(())
     }
 

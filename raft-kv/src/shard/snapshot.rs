@@ -70,6 +70,9 @@ impl<V: ValuePerKey> ShardData<V> {
             return Err(format!("{} bytes follow the last entry", rest.len()));
         }
         shard.range_changed();
+        if let Some(served) = shard.serves() {
+            shard.index(served);
+        }
         Ok(shard)
     }
 }

@@ -69,8 +69,11 @@ impl<V: ValuePerKey> ShardData<V> {
             return ShardReply::from(no).encode(&[]);
         }
         let Some(outgoing) = &mut self.moves.outgoing else { return ShardReply::OutOfStep.encode(&[]) };
-        outgoing.given_up = true;
         let (range, bytes_max) = (outgoing.range, usize::try_from(ask.bytes_max).unwrap_or(usize::MAX));
+        if !std::mem::replace(&mut outgoing.given_up, true) {
+            // Nothing there is woken or counted here any more.
+            self.unindex(range);
+        }
         let mut slots = Vec::new();
         let (changes, left) = self.write_changes(ask.changes_after, bytes_max, &mut slots);
         let mut head = FinalHead::default();
@@ -162,6 +165,7 @@ impl<V: ValuePerKey> ShardData<V> {
         self.moves.end(Outcome::Done);
         self.moved = step.move_id;
         self.range_changed();
+        self.index(range);
         Ok(ShardReply::Ended(Outcome::Done))
     }
 
@@ -186,6 +190,10 @@ impl<V: ValuePerKey> ShardData<V> {
     pub(super) fn abort(&mut self, step: MoveStep) -> ShardReply {
         if let Err(no) = self.moves.begin(step) {
             return no.into();
+        }
+        let given_up = self.moves.outgoing.take_if(|outgoing| outgoing.given_up);
+        if let Some(Outgoing { range, .. }) = given_up {
+            self.index(range);
         }
         self.moves.end(Outcome::Aborted);
         ShardReply::Ended(Outcome::Aborted)

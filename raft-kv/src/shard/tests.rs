@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use raft_fleet::rafted_value::{Command, CommandError, NotApplied, RecordTable, SessionId};
 
+use super::wire::split_final;
 use super::*;
 use crate::value_type::Answer;
 

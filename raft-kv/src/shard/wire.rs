@@ -40,6 +40,19 @@ pub(crate) enum ShardCommand<'a> {
     Abort { step: MoveStep },
     /// Removes some entries that are not the shard's.
     Forget { slots_max: u32 },
+    /// Wakes the values that are due, at most so many of them.
+    Wake { keys_max: u32 },
+    /// Counts the values of each class at a place in the log.
+    Tally,
+    /// Visits the values whose keys begin with `prefix` and lie behind `after`, looking at so many; what the value type
+    /// needs to know follows.
+    Sweep {
+        #[serde(borrow)]
+        prefix: &'a [u8],
+        #[serde(borrow)]
+        after: &'a [u8],
+        keys_max: u32,
+    },
 }
 
 /// What the performer of a move has of the end of it.
@@ -113,6 +126,12 @@ pub(crate) enum ShardReply {
     Ended(Outcome),
     /// Some entries were removed; whether more are left.
     Forgotten { left: bool },
+    /// So many values were woken; whether more are due.
+    Woken { keys: u32, more: bool },
+    /// The tally follows.
+    Tally,
+    /// Where to go on follows.
+    Swept,
 }
 
 /// What asks a shard.
@@ -143,6 +162,10 @@ pub(crate) enum ShardQuery<'a> {
     },
     /// Where the weight of the shard lies.
     Weights,
+    /// When the first value wants to be woken.
+    NextWake,
+    /// Counts the values of each class.
+    Tally,
 }
 
 /// A key in a listing.
@@ -193,6 +216,10 @@ pub(crate) enum ShardAnswer {
     Many(Vec<KeyAnswer>),
     /// Where the weight lies.
     Weights(Weights),
+    /// When the first value wants to be woken, in milliseconds since 1970.
+    NextWake(Option<u64>),
+    /// The tally follows.
+    Tally,
 }
 
 impl<'a> ShardCommand<'a> {
@@ -206,7 +233,7 @@ impl<'a> ShardCommand<'a> {
         let (command, rest) = split::<Self>("command", payload)?;
         match command {
             ShardCommand::Command { key } => key::check(key).map_err(|error| Refused(error.to_string()))?,
-            ShardCommand::CommandAll(_) | ShardCommand::Install { .. } => {}
+            ShardCommand::CommandAll(_) | ShardCommand::Install { .. } | ShardCommand::Sweep { .. } => {}
             _ => end("command", rest)?,
         }
         Ok((command, rest))
@@ -225,6 +252,9 @@ impl<'a> ShardCommand<'a> {
             ShardCommand::Finish { .. } => "finish",
             ShardCommand::Abort { .. } => "abort",
             ShardCommand::Forget { .. } => "forget",
+            ShardCommand::Wake { .. } => "wake",
+            ShardCommand::Tally => "tally",
+            ShardCommand::Sweep { .. } => "sweep",
         }
     }
 }
@@ -350,6 +380,10 @@ mod tests {
         check(&ShardCommand::Finish { step: STEP }.encode(&[]), &[7, 7, 8, 9]);
         check(&ShardCommand::Abort { step: STEP }.encode(&[]), &[8, 7, 8, 9]);
         check(&ShardCommand::Forget { slots_max: 3 }.encode(&[]), &[9, 3]);
+        check(&ShardCommand::Wake { keys_max: 300 }.encode(&[]), &[10, 0xac, 2]);
+        check(&ShardCommand::Tally.encode(&[]), &[11]);
+        let sweep = ShardCommand::Sweep { prefix: b"p", after: b"pa", keys_max: 300 };
+        check(&sweep.encode(b"s"), b"\x0c\x01p\x02pa\xac\x02s");
         let head = FinalHead { all: AllKeys::default(), records: Bytes::from("rec") };
         check(&head.encode(b"s"), b"\x00\x03recs");
     }
@@ -365,6 +399,8 @@ mod tests {
         check(&keys.encode(&[]), &[4, 1, 0xac, 2, 1, b'p', 9]);
         check(&ShardQuery::Many { keys: vec![b"a", b"bc"] }.encode(b"q"), b"\x05\x02\x01a\x02bcq");
         check(&ShardQuery::Weights.encode(&[]), &[6]);
+        check(&ShardQuery::NextWake.encode(&[]), &[7]);
+        check(&ShardQuery::Tally.encode(&[]), &[8]);
     }
 
     #[test]
@@ -391,6 +427,9 @@ mod tests {
         check(&given_up.encode(b"x"), &[12, 4, 0, 1, b'x']);
         check(&ShardReply::Ended(Outcome::Aborted).encode(&[]), &[13, 1]);
         check(&ShardReply::Forgotten { left: true }.encode(&[]), &[14, 1]);
+        check(&ShardReply::Woken { keys: 3, more: true }.encode(&[]), &[15, 3, 1]);
+        check(&ShardReply::Tally.encode(b"t"), b"\x10t");
+        check(&ShardReply::Swept.encode(b"k"), b"\x11k");
     }
 
     #[test]
@@ -421,6 +460,8 @@ mod tests {
         check(&ShardAnswer::Many(many).encode(&[]), &[8, 2, 0, 1, b'a', 1]);
         let weights = Weights { range, keys: vec![1], size: vec![2], load: vec![3] };
         check(&ShardAnswer::Weights(weights).encode(&[]), &[9, 1, 0xac, 2, 1, 1, 1, 2, 1, 3]);
+        check(&ShardAnswer::NextWake(Some(300)).encode(&[]), &[10, 1, 0xac, 2]);
+        check(&ShardAnswer::Tally.encode(b"t"), b"\x0bt");
     }
 
     #[test]

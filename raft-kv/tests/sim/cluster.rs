@@ -77,7 +77,7 @@ fn config() -> KvConfig {
 }
 
 async fn start(env: Arc<dyn Env>) -> Result<Kv, KvError> {
-    Kv::start(env, fleet(), config(), KvTypes::new().with("texts", Texts)).await
+    Kv::start(env, fleet(), config(), KvTypes::new().with("texts", Texts).with_bytes()).await
 }
 
 pub(crate) fn name(name: &str) -> KeyspaceName {

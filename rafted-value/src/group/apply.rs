@@ -25,6 +25,8 @@ impl Group {
             self.restore(ready.snapshot().clone())?;
         }
         self.raw.mut_store().append(ready.entries());
+        #[cfg(feature = "sim")]
+        self.tell_appended(ready.entries());
         if let Some(hard_state) = ready.hs() {
             self.raw.mut_store().set_hard_state(hard_state.clone());
         }
@@ -59,7 +61,8 @@ impl Group {
         let entries = ready.take_entries();
         let (number, must_sync) = (ready.number(), ready.must_sync());
         self.raw.advance_append_async(ready);
-        self.keep(turn, Brought { number, must_sync, restored, entries: &entries }, messages);
+        let changes = committed.iter().any(|entry| entry.get_entry_type() != EntryType::EntryNormal);
+        self.keep(turn, Brought { number, must_sync, restored, entries: &entries, changes }, messages);
         self.apply(turn, committed)?;
         if !self.removed {
             self.note_applied();
@@ -75,7 +78,10 @@ impl Group {
             self.take_settings(machine.config().clone());
         }
         self.machine = Some(machine);
+        self.voters_since = index;
         self.raw.mut_store().restore(snapshot);
+        #[cfg(feature = "sim")]
+        self.tell_log(false);
         tracing::debug!(group = %self.id, member = %self.member, index, "restored from a snapshot");
         metrics::counter!("rafted_value_snapshots_restored_total").increment(1);
         Ok(())

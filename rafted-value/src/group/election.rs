@@ -106,6 +106,10 @@ impl Group {
     /// A candidate asks, and no promise runs.
     pub(super) fn receive_vote(&mut self, turn: &mut Turn<'_>, message: GroupMessage, pre: bool) {
         let (candidate, term) = (message.from, message.term);
+        if planted!(BreakPromise) && self.leading.is_none() {
+            // raft has a guard of its own, by ticks since it heard of its leader.
+            self.raw.raft.leader_id = raft::INVALID_ID;
+        }
         self.step(message);
         let raft = &self.raw.raft;
         if !pre && raft.term == term && raft.vote == candidate.0 {

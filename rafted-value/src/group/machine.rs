@@ -147,7 +147,7 @@ impl Machine {
             restored: true,
             data_name: state.data_name,
             data,
-            sessions: state.sessions,
+            sessions: if planted!(DropSessions) { Sessions::default() } else { state.sessions },
             stamp_ms: state.stamp_ms,
             config: state.config,
             nodes: state.nodes,

@@ -19,6 +19,8 @@ mod settings;
 mod status;
 mod stream;
 mod transfer;
+#[cfg(feature = "sim")]
+mod watched;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -104,6 +106,10 @@ pub(crate) struct Group {
     waiting: usize,
     reads: VecDeque<Read>,
     change: Option<change::PendingChange>,
+    /// A change of the voters that is applied here, and who waits until enough of them know it.
+    spreading: Option<change::Settled>,
+    /// Where the newest change of the voters is in the log, or where the snapshot is that has it.
+    voters_since: u64,
     /// The transfer of its leadership that this leader has begun.
     transfer: Option<transfer::Transfer>,
     /// What became of such a transfer is not known yet.
@@ -152,6 +158,8 @@ impl Group {
         let log = MemberLog::new(convert::snapshot_from_wire(snapshot));
         let mut group = Self::new(id, member, registry, config.clone(), log, 1, turn);
         group.machine = Some(machine);
+        #[cfg(feature = "sim")]
+        group.tell_log(false);
         group.begin_to_keep(turn);
         group.campaign_alone();
         Ok(group)
@@ -199,6 +207,8 @@ impl Group {
             waiting: 0,
             reads: VecDeque::new(),
             change: None,
+            spreading: None,
+            voters_since: applied,
             transfer: None,
             succession: None,
             exemption: None,
@@ -245,7 +255,7 @@ impl Group {
     }
 
     /// Takes in a message of another member, on node `from`.
-    pub(crate) fn receive(&mut self, turn: &mut Turn<'_>, from: NodeId, message: GroupMessage) {
+    pub(crate) fn receive(&mut self, turn: &mut Turn<'_>, from: NodeId, mut message: GroupMessage) {
         debug_assert_eq!(message.to, self.member);
         if let Err(reason) = convert::check(&message).and_then(|()| self.check_indices(&message)) {
             metrics::counter!("rafted_value_messages_refused_total").increment(1);
@@ -258,6 +268,13 @@ impl Group {
         if !self.machine.as_ref().is_some_and(|machine| machine.nodes().contains_key(&message.from)) {
             self.learn_route(message.from, from);
         }
+        if planted!(AppendAnywhere)
+            && let Body::Append { log_term, index, .. } = &mut message.body
+            && *index > self.raw.raft.raft_log.committed
+            && let Ok(own) = self.raw.raft.raft_log.term(*index)
+        {
+            *log_term = own;
+        }
         match message.body {
             Body::Removed => {
                 tracing::info!(group = %self.id, member = %self.member, "this member was removed while it was away");
@@ -265,7 +282,9 @@ impl Group {
             }
             // Without its state a member may have forgotten a vote or a promise.
             Body::Vote { .. } | Body::TransferVote { .. } if self.machine.is_none() => {}
-            Body::Vote { .. } if self.promise.withholds(turn.now, None, self.accepted) => {
+            Body::Vote { .. }
+                if self.promise.withholds(turn.now, None, self.accepted) && !planted!(BreakPromise) =>
+            {
                 tracing::debug!(group = %self.id, candidate = %message.from, "a vote is withheld: a promise runs");
             }
             Body::TransferVote { .. } => self.receive_transfer_vote(turn, message),
@@ -397,6 +416,10 @@ impl Group {
         self.propose(turn);
         self.watch_divergence(turn);
         self.ask_for_confirmation(turn);
+        if planted!(AcknowledgeBeforeQuorum) && self.leading.is_some() {
+            let last = self.raw.raft.raft_log.last_index();
+            self.raw.raft.raft_log.commit_to(last);
+        }
         while self.raw.has_ready() {
             self.perform_ready(turn)?;
             if self.removed {
@@ -407,6 +430,7 @@ impl Group {
         }
         self.watch_transfer(turn);
         self.watch_succession(turn);
+        self.watch_spreading(turn);
         self.serve_reads(turn);
         self.compact(turn)
     }
@@ -444,6 +468,8 @@ impl Group {
             if let Some(message) = convert::to_wire(self.id, message, lease)
                 && let Some(node) = self.node_of(message.to)
             {
+                #[cfg(feature = "sim")]
+                self.tell_sent(&message);
                 turn.out.send(node, &message);
             }
         }
@@ -509,13 +535,16 @@ impl Group {
             turn.out.query(read.waiter, Err(QueryError::NotLeader { group: self.id, leader }));
         }
         self.waiting = 0;
-        if let Some(change) = self.change.take() {
-            turn.out.member(change.waiter, Err(GroupError::Unknown(self.id)));
+        let change = self.change.take().map(|change| change.waiter);
+        for waiter in change.into_iter().chain(self.spreading.take().map(|settled| settled.waiter)) {
+            turn.out.member(waiter, Err(GroupError::Unknown(self.id)));
         }
     }
 
     /// Ends the member; whoever waits is told.
     pub(crate) fn stop(mut self, turn: &mut Turn<'_>) {
+        #[cfg(feature = "sim")]
+        self.tell_end();
         self.give_up(turn, &Unknown::Stopped(self.id));
         self.give_up_founding(turn);
         self.drop_transfer(turn);

@@ -52,6 +52,7 @@ impl Group {
         promise_ms: u32,
         now: MonoTime,
     ) -> bool {
+        let may_tell = self.commit_cap().is_none();
         let raft = &mut self.raw.raft;
         let idle = raft.state == StateRole::Follower
             && message.from.0 != INVALID_ID
@@ -59,7 +60,8 @@ impl Group {
             && raft.pending_request_snapshot == INVALID_INDEX
             && commit <= raft.raft_log.committed
             && self.accepted.0 == message.term
-            && self.keeper.may_answer(message.term, promise_ms);
+            && self.keeper.may_answer(message.term, promise_ms)
+            && may_tell;
         if !idle {
             return false;
         }
@@ -74,7 +76,7 @@ impl Group {
 
     /// The acknowledgement of a follower that holds everything, with no query waiting for it.
     fn beat_ack_quick(&mut self, message: &GroupMessage, commit: u64, round: u64) -> bool {
-        if self.leading != Some(message.term) || !self.reads.is_empty() {
+        if self.leading != Some(message.term) || !self.reads.is_empty() || self.spreading.is_some() {
             return false;
         }
         let raft = &mut self.raw.raft;

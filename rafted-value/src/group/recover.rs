@@ -39,11 +39,15 @@ impl Group {
     ) -> Result<Self, MachineError> {
         let index = kept.snapshot.index;
         let machine = Machine::restore(id, registry, index, &kept.snapshot.state)?;
-        let entries: Vec<Entry> = kept.entries.into_iter().map(entry_from_wire).collect();
+        let mut entries: Vec<Entry> = kept.entries.into_iter().map(entry_from_wire).collect();
+        if planted!(ForgetNewestEntry) && kept.before.0 + entries.len() as u64 > index {
+            entries.pop();
+        }
         let last = entries.last().map_or(kept.before.0, |entry| entry.index);
+        let written = entries.last().map_or(kept.before.1, |entry| entry.term);
         let hard_state = HardState {
-            term: kept.vote.term,
-            vote: kept.vote.vote,
+            term: if planted!(ForgetTerm) { written } else { kept.vote.term },
+            vote: if planted!(ForgetTerm) || planted!(ForgetVote) { 0 } else { kept.vote.vote },
             commit: kept.vote.commit.clamp(index, last.max(index)),
             ..HardState::default()
         };
@@ -51,10 +55,14 @@ impl Group {
         let config = machine.config().clone();
         let mut group = Self::new(id, kept.member, registry, config, log, index, turn);
         group.machine = Some(machine);
-        group.keeper = Keeper::recovered(kept.durability, &kept.vote, kept.place);
+        group.keeper = Keeper::recovered(kept.durability, &kept.vote, kept.place, &entries);
         // Whom it promised not to vote, before it went down, nobody knows: it keeps one whole promise, the longest.
         let promise_ms = kept.vote.promise_ms.max(group.config.promise_ms);
-        group.promise.make_blind(turn.now, Duration::from_millis(promise_ms.into()));
+        if !planted!(ForgetPromise) {
+            group.promise.make_blind(turn.now, Duration::from_millis(promise_ms.into()));
+        }
+        #[cfg(feature = "sim")]
+        group.tell_log(true);
         group.campaign_alone();
         tracing::info!(group = %id, member = %group.member, index, last, "recovered from the disk");
         Ok(group)

@@ -1,13 +1,14 @@
-//! The programs that xtask runs in release mode: `bench` and its node processes, and `sim`.
+//! The programs that xtask runs in release mode: `bench` and its node processes, `sim`, `ca` and `node`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
 #![allow(clippy::disallowed_methods, reason = "measures real time on a real machine")]
 
 mod bench;
+mod certificates;
 mod sim;
 
 use clap::{Parser, Subcommand};
 
-/// The programs behind `cargo xtask bench` and `cargo xtask sim`.
+/// The programs behind `cargo xtask bench`, `sim`, `ca` and `node`.
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -20,6 +21,12 @@ enum Verb {
     Bench(bench::Arguments),
     /// Plays seeds of simulated worlds.
     Sim(sim::Arguments),
+    /// Makes the certificate authority of a cluster.
+    #[command(subcommand)]
+    Ca(certificates::Ca),
+    /// Makes the certificates of nodes.
+    #[command(subcommand)]
+    Node(certificates::Node),
     /// One node process of the bench; spoken to in JSON lines.
     #[command(hide = true)]
     BenchNode(bench::node::Arguments),
@@ -29,6 +36,8 @@ fn main() -> std::process::ExitCode {
     let result = match Arguments::parse().verb {
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Sim(arguments) => sim::run(&arguments),
+        Verb::Ca(ca) => ca.run(),
+        Verb::Node(node) => node.run(),
         Verb::BenchNode(arguments) => bench::node::run(&arguments),
     };
     match result {

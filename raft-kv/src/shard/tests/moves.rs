@@ -40,7 +40,17 @@ struct World {
     owners: Vec<(KeyRange, usize)>,
     map: BTreeMap<u8, Vec<u8>>,
     sent: Vec<Sent>,
+    alls: Vec<All>,
     chunk_bytes: u64,
+}
+
+/// A command to all keys of a range, which appends its number to each; its caller asks for page after page.
+#[derive(Clone, Debug)]
+struct All {
+    id: u128,
+    text: Vec<u8>,
+    left: Option<KeyRange>,
+    covered: Vec<KeyRange>,
 }
 
 /// A client's command: it appends its number to a key's value, and the reply is what was there before.
@@ -66,6 +76,7 @@ impl World {
             owners: vec![(KeyRange::ALL, 0)],
             map: BTreeMap::new(),
             sent: Vec::new(),
+            alls: Vec::new(),
             chunk_bytes,
         }
     }
@@ -103,6 +114,36 @@ impl World {
         let command = Command { session, sequence, acknowledged, retry_until_ms, key_hash: hash, payload };
         self.sent.push(Sent { command, hash, key, text, reply: None });
         self.attempt(self.sent.len() - 1, at);
+    }
+
+    fn begin_all(&mut self, first: u64, more: u64) {
+        let left = KeyRange::new(first, first.saturating_add(more));
+        let id = self.alls.len() as u128;
+        self.alls.push(All { id, text: format!("all-{id},").into_bytes(), left, covered: Vec::new() });
+    }
+
+    /// One page, at a shard that may or may not have it; its reply may be lost.
+    fn attempt_all(&mut self, all: usize, at: usize, lost: bool) {
+        let All { id, text, left: Some(range), .. } = self.alls[all].clone() else { return };
+        let command = AllCommand { id, until_ms: 1 << 40, range, keys_max: 2 };
+        let payload = [b"+", &text[..]].concat();
+        let covered = match self.tell(at, &ShardCommand::CommandAll(command), &payload).0 {
+            ShardReply::AllDone { covered, .. } => covered,
+            ShardReply::Elsewhere(_) => return,
+            other => panic!("{other:?}"),
+        };
+        assert!(range.covers(covered) && range.first() == covered.first());
+        let All { covered: before, left, .. } = &mut self.alls[all];
+        for (key, value) in &mut self.map {
+            let hash = key::hash(key.to_string().as_bytes());
+            if covered.contains(hash) && !before.iter().any(|before| before.contains(hash)) {
+                value.extend_from_slice(&text);
+            }
+        }
+        before.push(covered);
+        if !lost {
+            *left = range.without(covered);
+        }
     }
 
     /// A client acknowledges what came before its oldest command without a reply.
@@ -337,6 +378,13 @@ impl World {
             assert!(!member.shard.status().moving, "a shard stays locked");
             assert_eq!(member.shard.entries.count(0..=u64::MAX), member.shard.counts);
         }
+        for all in 0..self.alls.len() {
+            while let Some(left) = self.alls[all].left {
+                let owner = self.owners.iter().find(|(range, _)| range.contains(left.first())).unwrap().1;
+                self.attempt_all(all, owner, false);
+            }
+        }
+        self.check_queries();
         for sent in 0..self.sent.len() {
             let hash = self.sent[sent].hash;
             let owner = self.owners.iter().find(|(range, _)| range.contains(hash)).unwrap().1;
@@ -363,6 +411,8 @@ enum Event {
     Replace,
     AdvanceReplaced(usize),
     Abort,
+    BeginAll { first: u64, more: u64 },
+    All { all: usize, at: usize, lost: bool },
     Snapshot(usize),
     Forget(usize),
     Time(u64),
@@ -378,6 +428,9 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         2 => Just(Event::Replace),
         2 => any::<usize>().prop_map(Event::AdvanceReplaced),
         1 => Just(Event::Abort),
+        1 => (any::<u64>(), any::<u64>()).prop_map(|(first, more)| Event::BeginAll { first, more }),
+        5 => (any::<usize>(), 0..SHARDS, any::<bool>())
+            .prop_map(|(all, at, lost)| Event::All { all, at, lost }),
         2 => (0..SHARDS).prop_map(Event::Snapshot),
         1 => (0..SHARDS).prop_map(Event::Forget),
         1 => (0..50_u64).prop_map(Event::Time),
@@ -406,6 +459,11 @@ fn run(events: Vec<Event>, chunk_bytes: u64) {
             Event::Replace => world.replace_performer(),
             Event::AdvanceReplaced(index) => world.advance_replaced(index),
             Event::Abort => world.abort(),
+            Event::BeginAll { first, more } => world.begin_all(first, more),
+            Event::All { all, at, lost } if !world.alls.is_empty() => {
+                world.attempt_all(all % world.alls.len(), at, lost);
+            }
+            Event::All { .. } => {}
             Event::Snapshot(at) => {
                 let bytes = snapshot(&world.members[at]);
                 world.members[at].shard = restored(&bytes).unwrap();
@@ -420,10 +478,11 @@ fn run(events: Vec<Event>, chunk_bytes: u64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     /// However commands, retries, moves, crashes and late messages interleave: every command runs once, on the newest
-    /// value of its key; at most one shard answers for a key, and never an old value; and no shard stays locked.
+    /// value of its key, and one to all keys runs once on each; at most one shard answers for a key, and never an old
+    /// value; and no shard stays locked.
     #[test]
     fn a_store_that_splits_and_merges_is_a_map(events in events(), chunk_bytes in 1_u64..200) {
         run(events, chunk_bytes);

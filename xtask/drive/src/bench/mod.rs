@@ -1,5 +1,7 @@
 //! `bench`: three node processes on loopback, measured from outside and beside a bare baseline of the same run.
 
+mod bare;
+mod bulk;
 mod children;
 mod cluster;
 mod durable;

@@ -26,7 +26,8 @@ pub(crate) const ALL: &[(&str, Scenario)] = &[
     ("rafted-value/fsync", super::durable::fsync),
     ("rafted-value/outage", super::outage::outage),
     ("foretoken", super::foretoken::scenario),
-    ("batched-comm", super::transport::batched_comm),
+    ("batched-comm/messages", super::transport::batched_comm),
+    ("batched-comm/bulk", super::bulk::scenario),
 ];
 
 fn load_order(groups: u64, clients: usize, seconds: f64, kind: Kind) -> Order {

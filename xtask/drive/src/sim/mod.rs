@@ -9,6 +9,7 @@ mod panics;
 mod report;
 mod scenario;
 mod stack;
+mod steps;
 mod tally;
 mod workers;
 

@@ -20,6 +20,9 @@ use super::witness::Witness;
 use crate::sim::history::{Key, Outcome, Record, Request, Version};
 use crate::sim::tally::Tally;
 
+/// How often a command that was answered is sent again.
+const SENT_AGAIN: f64 = 0.1;
+
 /// What all clients of a seed share.
 pub(super) struct Surroundings {
     pub(super) directory: Arc<Directory>,
@@ -116,6 +119,11 @@ impl Client {
         let payload = payload(key.1, number, request, self.around.load.padding_max, rng);
         let command = Command { payload, ..command };
         let outcome = self.send(line, number, &command).await;
+        if let Outcome::Done { .. } = outcome
+            && rng.chance(SENT_AGAIN)
+        {
+            self.send_again(line, number, &command, outcome).await;
+        }
         line.session.lock().finish(command.sequence);
         match outcome {
             Outcome::Done { .. } => self.around.count("commands acknowledged"),
@@ -126,6 +134,27 @@ impl Client {
         match outcome {
             Outcome::Done { version, .. } => Some(version),
             _ => None,
+        }
+    }
+
+    /// Sends once more what was answered: a session's reply never changes.
+    async fn send_again(&self, line: &Line, number: u32, command: &Command, told: Outcome) {
+        if self.around.load.retry_in_new_sessions {
+            return;
+        }
+        let (node, limit) = (self.pick(line), self.around.load.attempt_limit);
+        let answer = self.caller.command_at(node, GroupId(line.group), command, limit).await;
+        let same = match &answer {
+            Ok(reply) => {
+                self.around.count("replies given twice and compared");
+                postcard::from_bytes(reply)
+                    .is_ok_and(|Changed { version, appended }| told == Outcome::Done { version, appended })
+            }
+            Err(CommandError::NotApplied(NotApplied::Panicked(_) | NotApplied::Refused(_))) => false,
+            Err(_) => true,
+        };
+        if !same {
+            self.around.complain(format!("operation {number} was told {told:?} and then {answer:?}"));
         }
     }
 
@@ -205,7 +234,7 @@ impl Client {
                     Judgement::Refused
                 }
                 _ => {
-                    *line.favourite.lock() = None;
+                    self.is_let_down(line);
                     Judgement::Again
                 }
             },
@@ -219,7 +248,7 @@ impl Client {
                 Judgement::GiveUp
             }
             CommandError::Unknown(_) => {
-                *line.favourite.lock() = None;
+                self.is_let_down(line);
                 Judgement::AgainAfterPerhaps
             }
         }
@@ -248,7 +277,7 @@ impl Client {
                 ) => {
                     self.around.complain(format!("read {number} was told: {error}"));
                 }
-                Err(_) => *line.favourite.lock() = None,
+                Err(_) => self.is_let_down(line),
             }
             sleep(self.env.as_ref(), ms(10)).await;
         }
@@ -280,6 +309,14 @@ impl Client {
         let version = postcard::from_bytes(answer).expect("lists answer with a version");
         self.around.record.end(number, Outcome::Done { version, appended: false });
         version
+    }
+
+    /// The node that was asked had no answer.
+    fn is_let_down(&self, line: &Line) {
+        let draw = (self.env.random_u64() >> 11) as f64 / (1_u64 << 53) as f64;
+        if draw >= self.around.load.loyalty {
+            *line.favourite.lock() = None;
+        }
     }
 
     /// Whom to ask: the favourite while it is there, else one after the other.

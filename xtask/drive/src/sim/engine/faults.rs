@@ -30,6 +30,7 @@ impl Run<'_> {
             Kind::Churn => self.churn(),
             Kind::Transfer => self.transfer(),
             Kind::Configure => self.configure(),
+            Kind::Usurp => self.usurp(),
         }
         Ok(())
     }
@@ -132,6 +133,36 @@ impl Run<'_> {
         let length = self.rng.duration(promise / 2, 3 * ms(group.config.election_timeout_max_ms.into()));
         self.count("leaders cut off their followers");
         self.partition(leader, others, length);
+    }
+
+    /// Cuts one follower off the leader for so long that it campaigns again and again, and meanwhile restarts another
+    /// voter, quickly: one that has just promised its leader to vote for nobody.
+    fn usurp(&mut self) {
+        let group = one_of(&mut self.rng, &self.plan.groups);
+        let Some((place, leader)) = self.cluster.leader(group.id) else { return };
+        let voters = leader.status.members.iter().filter(|of| of.voter && of.member != leader.status.member);
+        let places: Vec<usize> = voters.filter_map(|of| self.cluster.place_of(of.node)).collect();
+        let Some(&hungry) = self.rng.pick(&places) else { return };
+        let others: Vec<usize> = places.into_iter().filter(|other| *other != hungry).collect();
+        let Some(&restarted) = self.rng.pick(&others) else { return };
+        let address = |place: usize| vec![self.cluster.places[place].address.clone()];
+        let (leading, cut_off) = (address(place), address(hungry));
+        let patience = ms(group.config.election_timeout_max_ms.into());
+        self.count("followers made hungry");
+        self.partition(leading, cut_off, 4 * patience);
+        let wait = self.rng.duration(patience, 3 * patience);
+        self.after(wait, Event::Restart(restarted));
+    }
+
+    /// The process at a place ends and another begins at once.
+    pub(super) fn restart(&mut self, place: usize) -> Result<(), String> {
+        if self.is_bearable(&[place], End::Process) && self.cluster.places[place].life.is_some() {
+            self.count("quick restarts");
+            self.note(&format!("restart {place}"));
+            self.cluster.kill(place, End::Process);
+            self.come_back(place)?;
+        }
+        Ok(())
     }
 
     fn isolate(&mut self) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rafted_value::sim::SimRng;
+use rafted_value::sim::{Mutation, SimRng};
 use rafted_value::{Durability, GroupConfig, HostConfig, StoreConfig};
 
 /// Milliseconds as a duration.
@@ -40,6 +40,8 @@ pub(super) enum Sabotage {
     ReadsFromAnybody,
     /// The members at the first place change more than they were told, now and then.
     OneMemberSlips,
+    /// The engine itself breaks one of its rules.
+    InTheEngine(Mutation),
 }
 
 /// One group.
@@ -74,6 +76,9 @@ pub(super) struct Load {
     pub(super) padding_max: usize,
     /// Commands that one session lets wait.
     pub(super) session_waiting_max: usize,
+    /// How often a client that got no answer asks the same node again: it is the one that may not know that it no longer
+    /// leads.
+    pub(super) loyalty: f64,
     pub(super) retry_in_new_sessions: bool,
     pub(super) read_from_anybody: bool,
 }
@@ -112,9 +117,10 @@ pub(super) enum Kind {
     Churn,
     Transfer,
     Configure,
+    Usurp,
 }
 
-const KINDS: [Kind; 15] = [
+const KINDS: [Kind; 16] = [
     Kind::Kill,
     Kind::Stop,
     Kind::PowerLoss,
@@ -130,6 +136,7 @@ const KINDS: [Kind; 15] = [
     Kind::Churn,
     Kind::Transfer,
     Kind::Configure,
+    Kind::Usurp,
 ];
 
 /// One of `items`, all equally likely.
@@ -271,6 +278,7 @@ impl Load {
             retry_window: ms(one_of(rng, &[500, 10_000, 18_000])),
             padding_max: one_of(rng, &[0, 50, 500]),
             session_waiting_max: one_of(rng, &[2, 100]),
+            loyalty: one_of(rng, &[0.0, 0.0, 0.5, 0.95]),
             retry_in_new_sessions: false,
             read_from_anybody: false,
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rafted_value::sim::{ClockConfig, NetConfig, Sim, SimRng};
+use rafted_value::sim::{ClockConfig, NetConfig, Planted, Sim, SimRng, plant};
 use rafted_value::{MemberId, NodeId};
 
 use super::client::{Client, Surroundings};
@@ -37,6 +37,7 @@ pub(super) struct Run<'a> {
     agenda: BTreeMap<(Duration, u64), Event>,
     events: u64,
     breaking: bool,
+    _planted: Option<Planted>,
     notes: &'a mut Notes,
 }
 
@@ -53,6 +54,8 @@ pub(super) enum Event {
     Calm,
     /// A node starts at a place, from the disk that is there if any.
     Return(usize),
+    /// The node at a place ends and is back at once.
+    Restart(usize),
     /// The node at a place is told to whom a group's leadership should go; `None` takes the last order back.
     Order(usize, u64, Option<MemberId>),
 }
@@ -64,6 +67,10 @@ impl<'a> Run<'a> {
         let mut rng = sim.rng();
         let mut plan = Plan::draw(&mut rng);
         plan.sabotage(sabotage);
+        let planted = match sabotage {
+            Some(Sabotage::InTheEngine(mutation)) => Some(plant(mutation)),
+            _ => None,
+        };
         notes.journal.note(Duration::ZERO, &format!("{plan:?}"));
         sim.set_clock_config(ClockConfig { drift_ppm_max: plan.drift_ppm_max, ..ClockConfig::default() });
         let witness = Arc::default();
@@ -91,6 +98,7 @@ impl<'a> Run<'a> {
             agenda: BTreeMap::new(),
             events: 0,
             breaking: false,
+            _planted: planted,
             notes,
         };
         for group in &run.plan.groups {
@@ -139,6 +147,7 @@ impl<'a> Run<'a> {
         self.notes.tally.add("leader changes", self.invariants.leader_changes());
         let commands: u64 = self.plan.groups.iter().map(|group| self.around.witness.ran(group.id)).sum();
         self.notes.tally.add("commands run", commands);
+        self.cluster.steps.read_out(&mut self.notes.tally);
         let stats = self.cluster.sim.stats();
         self.notes.tally.add("messages delivered", stats.delivered);
         self.notes.tally.add("messages lost", stats.lost);
@@ -219,14 +228,20 @@ impl<'a> Run<'a> {
             Event::Mend(left, right) => self.cluster.sim.heal_between(&left, &right),
             Event::Calm => self.cluster.sim.set_net_config(NetConfig::default()),
             Event::Order(place, group, to) => self.order(place, group, to),
-            Event::Return(place) => {
-                if self.cluster.places[place].life.is_none() {
-                    let storage = self.cluster.places[place].storage.is_some();
-                    self.cluster.start_node(place)?;
-                    self.invariants.forget_indices();
-                    self.count(if storage { "nodes restarted from their disks" } else { "nodes replaced" });
-                }
-            }
+            Event::Return(place) => self.come_back(place)?,
+            Event::Restart(place) if self.breaking => self.restart(place)?,
+            Event::Restart(_) => {}
+        }
+        Ok(())
+    }
+
+    /// A node starts at a place that is free.
+    pub(super) fn come_back(&mut self, place: usize) -> Result<(), String> {
+        if self.cluster.places[place].life.is_none() {
+            let storage = self.cluster.places[place].storage.is_some();
+            self.cluster.start_node(place)?;
+            self.invariants.forget_indices();
+            self.count(if storage { "nodes restarted from their disks" } else { "nodes replaced" });
         }
         Ok(())
     }
@@ -235,6 +250,7 @@ impl<'a> Run<'a> {
     fn look(&mut self) -> Result<(), String> {
         let sightings = self.cluster.look()?;
         self.invariants.observe(&sightings)?;
+        self.cluster.steps.check()?;
         self.around.witness.check()?;
         for operator in &mut self.operators {
             operator.follow_up(&self.cluster, &mut self.notes.tally);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dist_agent::{AgentTypes, DistAgent, DistAgentConfig};
+use dist_agent::{AgentTypes, DistAgent, DistAgentConfig, QuotaLimit};
 use parking_lot::Mutex;
 use rafted_value::GroupStatus;
 use rafted_value::env::Env;
@@ -11,6 +11,8 @@ use rafted_value::sim::{Sim, SimEnv};
 
 use super::ledger::Ledger;
 
+/// The quota of all agents.
+pub(super) const QUOTA: &str = "simulated";
 /// Members of each group, on as many nodes.
 const REPLICAS: usize = 3;
 
@@ -79,7 +81,10 @@ impl World {
         let client = Arc::new(Mutex::new(None));
         let (slot, config, door) = (client.clone(), self.config.clone(), env.clone());
         drop(self.sim.spawn_on(&env, async move {
-            *slot.lock() = DistAgent::connect(door, config).await.ok();
+            let Ok(client) = DistAgent::connect(door, config).await else { return };
+            if client.put_quota(QUOTA, QuotaLimit::Unlimited).await.is_ok() {
+                *slot.lock() = Some(client);
+            }
         }));
         (env, client)
     }
