@@ -7,6 +7,8 @@ mod cluster;
 mod durable;
 mod echo;
 mod foretoken;
+mod kv;
+mod kv_node;
 pub(crate) mod node;
 mod outage;
 mod protocol;

@@ -32,8 +32,39 @@ pub(crate) enum Order {
     Echo { to: SocketAddr, seconds: f64 },
     /// Say what this process has used so far.
     Usage,
+    /// Take part in a store, or do something with it.
+    Kv(KvOrder),
     /// End.
     Quit,
+}
+
+/// An order to a node of a store of bytes.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum KvOrder {
+    /// Form the store with all other nodes.
+    Start {},
+    /// Make a keyspace with so many shards.
+    Register { name: String, shards: u32 },
+    /// Give so many keys a value.
+    Fill { name: String, keys: u64, bytes: usize },
+    /// Drive a keyspace.
+    Load(KvLoad),
+    /// Drive a keyspace until its first shard is split, or merged into its neighbour.
+    LoadAndMove { load: KvLoad, merge: bool },
+}
+
+/// How a keyspace is driven.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(crate) struct KvLoad {
+    pub(crate) name: String,
+    pub(crate) clients: usize,
+    pub(crate) seconds: f64,
+    pub(crate) kind: Kind,
+    pub(crate) keys: u64,
+    pub(crate) bytes: usize,
+    /// Straight to the groups, past the store.
+    pub(crate) bare: bool,
 }
 
 /// A node's answer.
@@ -46,6 +77,8 @@ pub(crate) enum Answer {
     Echoed { p50_us: f64 },
     Synced { per_second: f64 },
     Outlasted { outage_ms: f64 },
+    Took { seconds: f64 },
+    KvLoaded { loaded: Loaded, longest_us: f64, moved: Option<f64> },
     Status(Standing),
     Usage(Usage),
     Failed { reason: String },

@@ -25,6 +25,8 @@ pub(crate) const ALL: &[(&str, Scenario)] = &[
     ("rafted-value/idle-groups", idle_groups),
     ("rafted-value/fsync", super::durable::fsync),
     ("rafted-value/outage", super::outage::outage),
+    ("raft-kv/throughput", super::kv::throughput),
+    ("raft-kv/moves", super::kv::moves),
     ("foretoken", super::foretoken::scenario),
     ("batched-comm/messages", super::transport::batched_comm),
     ("batched-comm/bulk", super::bulk::scenario),
