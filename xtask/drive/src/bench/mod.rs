@@ -11,6 +11,8 @@ mod fleet;
 mod foretoken;
 mod idle;
 mod large;
+mod kv;
+mod kv_node;
 pub(crate) mod node;
 mod node_large;
 mod outage;

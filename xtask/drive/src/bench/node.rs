@@ -21,6 +21,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::mpsc;
 
 use super::blob::{Blob, Held};
+use super::kv_node::KvNode;
 use super::protocol::{Answer, Kind, Loaded, Order, Standing};
 use super::{echo, usage};
 use crate::bench::BoxError;
@@ -122,6 +123,7 @@ async fn serve(arguments: &Arguments) -> Result<(), BoxError> {
     say(&Answer::Listening {
         echo: echo::serve(&arguments.certificates, &format!("node-{}", arguments.number))?,
     })?;
+    let mut kv = None;
     let mut lines = orders();
     while let Some(line) = lines.recv().await {
         let answer = match serde_json::from_str(&line)? {
@@ -145,6 +147,17 @@ async fn serve(arguments: &Arguments) -> Result<(), BoxError> {
             }
             Order::Usage => usage::of_this_process().map(Answer::Usage),
             Order::Fleet(_) => Err("this node is none of a fleet".into()),
+            Order::Kv(order) => match &kv {
+                Some(node) => KvNode::carry_out(node, order).await,
+                None => {
+                    // The store has a host of its own, which takes over what others send to this node.
+                    let seeds = arguments.addresses.iter().map(ToString::to_string).collect();
+                    KvNode::start(node.env.clone(), seeds).await.map(|started| {
+                        kv = Some(started);
+                        Answer::Took { seconds: 0.0 }
+                    })
+                }
+            },
         };
         say(&answer.unwrap_or_else(|error| Answer::Failed { reason: error.to_string() }))?;
     }

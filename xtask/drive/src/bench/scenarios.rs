@@ -29,6 +29,8 @@ pub(crate) const ALL: &[(&str, Scenario)] = &[
     ("raft-fleet/place", super::fleet::place),
     ("raft-fleet/rebalance", super::fleet::rebalance),
     ("raft-fleet/outage", super::fleet::outage),
+    ("raft-kv/throughput", super::kv::throughput),
+    ("raft-kv/moves", super::kv::moves),
     ("foretoken", super::foretoken::scenario),
     ("batched-comm/messages", super::transport::batched_comm),
     ("batched-comm/bulk", super::bulk::scenario),
