@@ -1,5 +1,6 @@
 //! `bench`: three node processes on loopback, measured from outside and beside a bare baseline of the same run.
 
+pub(crate) mod agents;
 mod bare;
 mod bulk;
 mod children;
@@ -38,6 +39,9 @@ pub(crate) struct Arguments {
     /// Groups of the raft-fleet scenarios.
     #[arg(long, default_value_t = 1000)]
     fleet_groups: usize,
+    /// Agents on one node, to measure what an idle one costs.
+    #[arg(long, default_value_t = 1_000_000)]
+    agents: u64,
     /// How often the outage scenario kills the leader's process.
     #[arg(long, default_value_t = 20)]
     kills: u32,
