@@ -10,3 +10,4 @@ mod failover;
 mod options;
 mod quotas;
 mod ticks;
+mod watch;

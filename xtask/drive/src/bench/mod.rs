@@ -1,5 +1,6 @@
 //! `bench`: three node processes on loopback, measured from outside and beside a bare baseline of the same run.
 
+pub(crate) mod agents;
 mod bare;
 mod blob;
 mod bulk;
@@ -47,6 +48,9 @@ pub(crate) struct Arguments {
     /// Bytes of a large state, and of a long log.
     #[arg(long, default_value_t = 1 << 30)]
     state_bytes: u64,
+    /// Agents on one node, to measure what an idle one costs.
+    #[arg(long, default_value_t = 1_000_000)]
+    agents: u64,
     /// How often the outage scenario kills the leader's process.
     #[arg(long, default_value_t = 20)]
     kills: u32,

@@ -84,23 +84,30 @@ impl Data for Counter {
 ///
 /// What it logs goes to the standard error output, where `RUST_LOG` asks for it.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), BoxError> {
-    if std::env::var_os("RUST_LOG").is_some() {
-        let filter = tracing_subscriber::EnvFilter::from_default_env();
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    }
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(arguments.threads).enable_all().build()?;
-    // On a worker, where tasks wake each other without crossing threads.
-    let arguments = arguments.clone();
-    runtime.block_on(async {
-        let served = tokio::spawn(async move {
-            match arguments.fleet {
-                Some(founders) => super::fleet::node::serve(&arguments, founders).await,
-                None => serve(&arguments).await,
-            }
-        });
-        served.await?
+    arguments.run(|arguments| async move {
+        match arguments.fleet {
+            Some(founders) => super::fleet::node::serve(&arguments, founders).await,
+            None => serve(&arguments).await,
+        }
     })
+}
+
+impl Arguments {
+    /// Runs a node of any kind on a runtime of its own.
+    pub(super) fn run<F: Future<Output = Result<(), BoxError>> + Send + 'static>(
+        &self,
+        serve: impl FnOnce(Self) -> F,
+    ) -> Result<(), BoxError> {
+        if std::env::var_os("RUST_LOG").is_some() {
+            let filter = tracing_subscriber::EnvFilter::from_default_env();
+            tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        }
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(self.threads).enable_all().build()?;
+        // On a worker, where tasks wake each other without crossing threads.
+        let node = serve(self.clone());
+        runtime.block_on(async { tokio::spawn(node).await? })
+    }
 }
 
 async fn serve(arguments: &Arguments) -> Result<(), BoxError> {
@@ -146,7 +153,6 @@ async fn serve(arguments: &Arguments) -> Result<(), BoxError> {
                 p50.map(|p50_us| Answer::Echoed { p50_us })
             }
             Order::Usage => usage::of_this_process().map(Answer::Usage),
-            Order::Fleet(_) => Err("this node is none of a fleet".into()),
             Order::Kv(order) => match &kv {
                 Some(node) => KvNode::carry_out(node, order).await,
                 None => {
@@ -158,6 +164,7 @@ async fn serve(arguments: &Arguments) -> Result<(), BoxError> {
                     })
                 }
             },
+            other => Err(format!("{other:?} is for another kind of node").into()),
         };
         say(&answer.unwrap_or_else(|error| Answer::Failed { reason: error.to_string() }))?;
     }

@@ -35,6 +35,12 @@ pub(crate) enum Order {
     Status { group: u64 },
     /// Measure the bare round trip to another node's echo.
     Echo { to: SocketAddr, seconds: f64 },
+    /// Give each of these agents its first command.
+    Activate { first: u64, agents: u64, clients: usize },
+    /// Call agents at random, wherever they are.
+    Call { agents: u64, clients: usize, seconds: f64, kind: Kind },
+    /// Let the first of the agents have a timeout at each of so many ticks.
+    Ticks { agents: u64, ticks: u32 },
     /// Say what this process has used so far.
     Usage,
     /// What only a node of a fleet can do.
