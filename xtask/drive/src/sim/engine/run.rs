@@ -12,7 +12,8 @@ use super::client::{Client, Surroundings};
 use super::cluster::Cluster;
 use super::invariants::{Invariants, Sighting};
 use super::operator::Operator;
-use super::plan::{Plan, Sabotage, ms};
+use super::plan::{Plan, ms};
+use super::sabotage::Sabotage;
 use crate::sim::limits::Limits;
 use crate::sim::notes::Notes;
 
