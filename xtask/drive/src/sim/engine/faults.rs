@@ -103,6 +103,10 @@ impl Run<'_> {
             End::Process | End::Politely => self.count("kills"),
             End::Power => self.count("losses of power"),
         }
+        let storage = self.cluster.places[place].storage.as_ref();
+        if end == End::Power && storage.is_some_and(|storage| storage.disk.has_unsynced()) {
+            self.count("rare: power lost with writes that were not synced");
+        }
         self.cluster.kill(place, end);
         let absence_max = self.plan.faults.absence_max;
         let absence = self.rng.duration(Duration::ZERO, absence_max);
