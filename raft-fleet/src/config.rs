@@ -35,6 +35,9 @@ pub struct FleetConfig {
     pub adjustments_max: usize,
     /// How long one group may keep one of those places while it waits for a member to catch up. Default 2 s.
     pub adjustment_wait_max: Duration,
+    /// Members on other nodes that this one brings up to date at a time, over all groups that it leads; those of new groups
+    /// are not counted, which have nothing to send yet. Default 8.
+    pub snapshots_max: usize,
     /// A leadership goes to the group's preferred node once nothing else has been left to do for the group for so long:
     /// by then everybody knows the address of a node that is new. Default 2 s.
     pub leader_home_wait: Duration,
@@ -97,6 +100,7 @@ impl Default for FleetConfig {
             cluster_members_max: 7,
             balancing_interval: Duration::from_secs(1),
             adjustments_max: 16,
+            snapshots_max: 8,
             adjustment_wait_max: Duration::from_secs(2),
             leader_home_wait: Duration::from_secs(2),
             founding_wait: Duration::from_secs(5),
@@ -143,6 +147,7 @@ impl FleetConfig {
             ("bootstrap_expect", self.bootstrap_expect),
             ("cluster_members_max", self.cluster_members_max as usize),
             ("adjustments_max", self.adjustments_max),
+            ("snapshots_max", self.snapshots_max),
             ("sessions", self.sessions),
             ("session_waiting_max", self.session_waiting_max),
             ("addresses_max", self.addresses_max),
@@ -232,6 +237,8 @@ pub struct CallOptions {
     pub timeout: Duration,
     /// The longest time for one attempt at one node. Default 500 ms.
     pub attempt_timeout: Duration,
+    /// The most attempts, the first included; the time limits them anyway. Default: no limit.
+    pub attempts_max: u32,
     /// The wait between two attempts where a new leader must first be found. Default 50 ms.
     pub retry_interval: Duration,
     /// For how much longer than `timeout` the group keeps the reply for a late attempt, within what the group allows.
@@ -244,6 +251,7 @@ impl Default for CallOptions {
         Self {
             timeout: Duration::from_secs(5),
             attempt_timeout: Duration::from_millis(500),
+            attempts_max: u32::MAX,
             retry_interval: Duration::from_millis(50),
             retry_margin: Duration::from_secs(60),
         }
@@ -271,6 +279,9 @@ impl CallOptions {
             if duration.is_zero() {
                 return Err(format!("{name} is 0"));
             }
+        }
+        if self.attempts_max == 0 {
+            return Err("attempts_max is 0".into());
         }
         Ok(())
     }

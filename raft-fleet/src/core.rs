@@ -1,5 +1,6 @@
 //! What all parts of a fleet share on one node.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -36,6 +37,8 @@ pub(crate) struct Core {
     /// What a full node has, and a client has not; on a node with a data directory, once it knows its cluster.
     pub(crate) host: OnceLock<Host>,
     pub(crate) member: Option<Member>,
+    /// When nodes that others believe to be gone last asked something here.
+    heard: Mutex<BTreeMap<NodeId, MonoTime>>,
     tasks: Mutex<Vec<TaskHandle>>,
     closed: AtomicBool,
 }
@@ -117,6 +120,7 @@ impl Core {
             node,
             host: host.map_or_else(OnceLock::new, OnceLock::from),
             member,
+            heard: Mutex::new(BTreeMap::new()),
             tasks: Mutex::new(Vec::new()),
             closed: AtomicBool::new(false),
         })
@@ -140,6 +144,23 @@ impl Core {
             host.shutdown().await;
         }
         Ok(())
+    }
+
+    /// A node has asked something here, so it lives.
+    pub(crate) fn note_heard(&self, node: NodeId) {
+        let view = self.views.current();
+        let suspects = view.state.suspects();
+        if suspects.contains_key(&node) {
+            let mut heard = self.heard.lock();
+            heard.retain(|node, _| suspects.contains_key(node));
+            heard.insert(node, self.env.now());
+        }
+    }
+
+    /// Whether a suspected node has asked something here within this time.
+    pub(crate) fn has_heard(&self, node: NodeId, within: Duration) -> bool {
+        let at = self.heard.lock().get(&node).copied();
+        at.is_some_and(|at| self.env.now().since(at) <= within)
     }
 
     /// Runs a task until it ends or the fleet is shut down.

@@ -94,15 +94,23 @@ mod tests {
     }
 
     fn placed(nodes: &BTreeMap<u64, u8>, group: &str, replicas: usize) -> Vec<NodeId> {
+        weighted(nodes, &BTreeMap::new(), group, replicas)
+    }
+
+    fn weighted(
+        nodes: &BTreeMap<u64, u8>,
+        weights: &BTreeMap<u64, u32>,
+        group: &str,
+        replicas: usize,
+    ) -> Vec<NodeId> {
+        let weight = |node: &NodeId| weights.get(&(node.0 - 1)).copied().unwrap_or(1);
         let named: Vec<_> = nodes
             .iter()
             .map(|(number, zone)| (NodeId(number + 1), format!("node-{number}"), format!("zone-{zone}")))
             .collect();
-        place(
-            named.iter().map(|(node, name, zone)| Place { node: *node, name, zone, weight: 1 }),
-            group,
-            replicas,
-        )
+        let places =
+            named.iter().map(|(node, name, zone)| Place { node: *node, name, zone, weight: weight(node) });
+        place(places, group, replicas)
     }
 
     proptest! {
@@ -138,6 +146,26 @@ mod tests {
             prop_assert_eq!(used.len(), zones.len().min(replicas));
         }
 
+        /// A heavier node takes from others and never gives; nobody else moves anything among themselves.
+        #[test]
+        fn a_node_that_gets_heavier_only_takes(
+            nodes in nodes(), group in "[a-z]{1,8}", replicas in 1..6_usize, at in any::<prop::sample::Index>(),
+            before in 1..8_u32, more in 1..8_u32,
+        ) {
+            let number = *at.get(&nodes.keys().copied().collect::<Vec<_>>());
+            let heavier = NodeId(number + 1);
+            let set = |weight| -> BTreeSet<NodeId> {
+                weighted(&nodes, &[(number, weight)].into(), &group, replicas).into_iter().collect()
+            };
+            let (light, heavy) = (set(before), set(before + more));
+            if light.contains(&heavier) || !heavy.contains(&heavier) {
+                prop_assert_eq!(light, heavy);
+            } else {
+                let kept: BTreeSet<_> = heavy.iter().copied().filter(|node| *node != heavier).collect();
+                prop_assert!(kept.is_subset(&light), "{light:?} {heavy:?}");
+            }
+        }
+
         #[test]
         fn more_replicas_keep_the_members_that_fewer_would_have(
             nodes in nodes(), group in "[a-z]{1,8}", replicas in 1..6_usize,
@@ -160,6 +188,18 @@ mod tests {
         }
         assert!(leads.values().all(|count| (850..1150).contains(count)), "{leads:?}");
         assert!(holds.values().all(|count| (1850..2150).contains(count)), "{holds:?}");
+    }
+
+    #[test]
+    fn a_share_grows_with_the_weight() {
+        let nodes: BTreeMap<u64, u8> = (0..4).map(|number| (number, 0)).collect();
+        let mut leads = BTreeMap::<NodeId, u32>::new();
+        for group in 0..7000 {
+            let chosen = weighted(&nodes, &[(0, 4)].into(), &format!("group-{group}"), 1);
+            *leads.entry(chosen[0]).or_default() += 1;
+        }
+        assert!((3800..4200).contains(&leads[&NodeId(1)]), "four of seven parts: {leads:?}");
+        assert!(leads.values().skip(1).all(|count| (900..1100).contains(count)), "{leads:?}");
     }
 
     #[test]

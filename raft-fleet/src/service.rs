@@ -61,6 +61,7 @@ impl Handler for FleetService {
         // A fleet that was shut down answers nothing, which to its callers is what a dead node does.
         let Some(core) = self.core.upgrade().filter(|core| !core.is_closed()) else { return };
         let Some(member) = &core.member else { return };
+        core.note_heard(from);
         let request = match decode::<FleetRequest>(&payload) {
             Ok(request) => request,
             Err(reason) => return send(reply, &FleetReply::Malformed(reason)),

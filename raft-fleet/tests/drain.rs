@@ -9,7 +9,7 @@ use support::{MS, SECOND, World, count_up, name, read};
 
 fn drain_status(world: &World, place: usize) -> DrainStatus {
     let fleet = world.fleet(place);
-    world.run(async move { fleet.drain_status().await.unwrap() })
+    world.run(async move { fleet.drain_status().await.expect("a node") })
 }
 
 #[test]
@@ -23,7 +23,7 @@ fn a_deactivated_node_gives_its_leaders_away_first_and_ends_empty() {
         assert!(before.active && !before.is_safe_to_stop() && before.members_left > before.leaders_left);
 
         let fleet = world.fleet(place);
-        world.run(async move { fleet.deactivate().await.unwrap() });
+        world.run(async move { fleet.deactivate().await.expect("it was active") });
         assert_eq!(world.fleet(place).presence(), Presence::Inactive);
         let mut seen = vec![drain_status(&world, place)];
         world.until(30 * SECOND, "the node is empty", |world| {
@@ -50,9 +50,9 @@ fn an_inactive_node_is_a_client_and_can_be_activated_again_in_another_zone() {
     let told = world.run(async move {
         assert_eq!(fleet.activate("zone-2").await, Err(FleetError::NotInactive));
         assert_eq!(fleet.drained(SECOND).await, Err(FleetError::NotInactive));
-        fleet.deactivate().await.unwrap();
+        fleet.deactivate().await.expect("it was active");
         assert_eq!(fleet.deactivate().await, Err(FleetError::Inactive));
-        fleet.drained(30 * SECOND).await.unwrap();
+        fleet.drained(30 * SECOND).await.expect("it is empty in time");
         let active = fleet.active_nodes().await.unwrap();
         assert!(!active.contains_key("zone-2") && active.len() == 2, "{active:?}");
         count_up(fleet, name(1), 5, MS).await
@@ -78,7 +78,7 @@ fn the_last_active_node_keeps_its_members_and_says_so() {
     world.add_groups(&world.fleet(0), 2);
     let fleet = world.fleet(0);
     let error = world.run(async move {
-        fleet.deactivate().await.unwrap();
+        fleet.deactivate().await.expect("it was active");
         fleet.drained(5 * SECOND).await.unwrap_err()
     });
     let expected = "the drain of a node with 3 leaders and 3 members left took longer than 5s";
@@ -109,8 +109,8 @@ fn check_rolling_restart(mut world: World, seed: u64) {
     for place in 0..3 {
         let fleet = world.fleet(place);
         world.run(async move {
-            fleet.deactivate().await.unwrap();
-            fleet.drained(30 * SECOND).await.unwrap();
+            fleet.deactivate().await.expect("it was active");
+            fleet.drained(30 * SECOND).await.expect("it is empty in time");
         });
         world.stop(place);
         world.sim.run_for(SECOND / 2);
@@ -159,8 +159,8 @@ fn a_group_of_one_member_moves_without_an_outage_above_a_transfer() {
         world.sim.run_for(SECOND);
         let fleet = world.fleet(place);
         world.run(async move {
-            fleet.deactivate().await.unwrap();
-            fleet.drained(30 * SECOND).await.unwrap();
+            fleet.deactivate().await.expect("it was active");
+            fleet.drained(30 * SECOND).await.expect("it is empty in time");
         });
         world.stop(place);
         let told = world.sim.run_until(60 * SECOND, task).flatten().unwrap();

@@ -9,7 +9,7 @@ use rafted_value::env::{MonoTime, sleep, timeout};
 use rafted_value::{GroupError, GroupId, GroupStatus, Host, NodeId, Role};
 
 use super::lost::{find_lost, silent};
-use super::plan::{Step, is_complete, is_waiting, leads_away, plan};
+use super::plan::{Step, is_complete, is_loading, is_waiting, leads_away, plan};
 use crate::cluster_state::{ClusterCommand, ClusterReply, GroupState};
 use crate::core::Core;
 use crate::view::View;
@@ -44,6 +44,19 @@ struct Work {
     transfers_after: BTreeMap<GroupId, MonoTime>,
     /// Since when nothing is missing in these groups but their leadership at its preferred node.
     settled: BTreeMap<GroupId, MonoTime>,
+    /// Groups that bring a member up to date.
+    loading: BTreeSet<GroupId>,
+}
+
+impl Work {
+    /// Whether a group may bring a member up to date now; it counts until that is done.
+    fn admit(&mut self, group: GroupId, loading_max: usize) -> bool {
+        if self.loading.len() >= loading_max && !self.loading.contains(&group) {
+            return false;
+        }
+        self.loading.insert(group);
+        true
+    }
 }
 
 impl Performer {
@@ -71,6 +84,11 @@ impl Performer {
         work.transfers_after.retain(|_, after| now < *after);
         work.queue.clear();
         let mut settled = std::mem::take(&mut work.settled);
+        // What a worker has begun is not seen yet.
+        let Work { loading, busy, .. } = &mut *work;
+        loading.retain(|group| busy.contains(group));
+        let seen = statuses.iter().filter(|status| is_loading(status) && !is_founding(view, status.group));
+        loading.extend(seen.map(|status| status.group));
         for status in statuses.iter().filter(|status| status.role == Role::Leader) {
             let group = status.group;
             if is_founding(view, group) {
@@ -158,7 +176,15 @@ async fn adjust(core: &Arc<Core>, work: &Mutex<Work>, group: GroupId) {
             Some(step) => Some(step),
             None => find_lost(core, &status, &desired).await,
         };
+        if !is_loading(&status) {
+            work.lock().loading.remove(&group);
+        }
         let progress = match step {
+            Some(Step::AddLearner { .. })
+                if !is_founding(&view, group) && !work.lock().admit(group, core.config.snapshots_max) =>
+            {
+                false
+            }
             Some(step @ Step::Transfer { .. }) => {
                 return transfer(core, work, host, &status, &desired, step).await;
             }

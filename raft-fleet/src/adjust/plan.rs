@@ -82,6 +82,16 @@ pub(crate) fn is_waiting(status: &GroupStatus, desired: &[NodeId]) -> bool {
     status.members.iter().any(|member| !member.voter && desired.contains(&member.node))
 }
 
+/// Whether a learner that is heard of is still being brought up to date.
+pub(crate) fn is_loading(status: &GroupStatus) -> bool {
+    let behind = |member: &MemberStatus| status.last_index.saturating_sub(member.matched.unwrap_or(0));
+    let loads = |member: &MemberStatus| {
+        let behind = member.matched.unwrap_or(0) == 0 || behind(member) > CAUGHT_UP_ENTRIES;
+        !member.voter && member.responsive == Some(true) && behind
+    };
+    status.role == Role::Leader && status.members.iter().any(loads)
+}
+
 struct Survey<'a> {
     status: &'a GroupStatus,
     desired: &'a [NodeId],

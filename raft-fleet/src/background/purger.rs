@@ -28,7 +28,7 @@ pub(crate) async fn run(core: Arc<Core>) {
         core.env.sleep_until(core.jittered(core.config.ping_interval)).await;
         if leads(&core).await {
             ping_all(&core, &mut heard).await;
-            judge(&core, &heard).await;
+            judge(&core, &mut heard).await;
         } else {
             heard.nodes.clear();
         }
@@ -45,6 +45,8 @@ struct Heard {
 struct Since {
     at: MonoTime,
     silent: bool,
+    /// Whether the cluster state lists it as a suspect.
+    suspected: bool,
 }
 
 /// What is new about a node.
@@ -60,14 +62,25 @@ enum News {
 impl Heard {
     /// Takes in whether a node has answered; news is told once.
     fn note(&mut self, node: NodeId, now: MonoTime, answered: bool) -> News {
-        let since = self.nodes.entry(node).or_insert(Since { at: now, silent: false });
+        let since = self.nodes.entry(node).or_insert(Since { at: now, silent: false, suspected: false });
         let before = *since;
-        *since = Since { at: if answered { now } else { before.at }, silent: !answered };
+        *since = Since { at: if answered { now } else { before.at }, silent: !answered, ..before };
         match (before.silent, answered) {
             (false, false) => News::Silent,
             (true, true) => News::Back(now.since(before.at)),
             _ => News::None,
         }
+    }
+}
+
+impl Since {
+    /// Takes in whether the cluster state lists the node as a suspect; one that was taken back by others, who hear more
+    /// than this leader, begins anew.
+    fn note_suspicion(&mut self, now: MonoTime, suspected: bool) {
+        if self.suspected && !suspected {
+            self.at = now;
+        }
+        self.suspected = suspected;
     }
 }
 
@@ -99,12 +112,13 @@ async fn ping_all(core: &Core, heard: &mut Heard) {
 
 /// Tells the cluster whom this leader hears of and whom not, and has it purge a node that nobody has heard of for the
 /// failure window.
-async fn judge(core: &Core, heard: &Heard) {
+async fn judge(core: &Core, heard: &mut Heard) {
     let view = core.views.current();
     let (now, now_ms) = (core.env.now(), core.env.wall_ms());
     let window = core.config.failure_window;
-    for (node, since) in &heard.nodes {
+    for (node, since) in &mut heard.nodes {
         let suspicion = view.state.suspects().get(node);
+        since.note_suspicion(now, suspicion.is_some());
         let node = *node;
         let by = core.node;
         let silent = if since.silent { now.since(since.at) } else { Duration::ZERO };
@@ -144,6 +158,19 @@ fn suspect_after(core: &Core) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// It was once accused again at once, with the whole of its silence.
+    #[test]
+    fn a_suspicion_that_others_took_back_begins_anew() {
+        let at = |seconds: u64| MonoTime::from_nanos(seconds * 1_000_000_000);
+        let mut since = Since { at: at(1), silent: true, suspected: false };
+        since.note_suspicion(at(5), true);
+        assert_eq!(since.at, at(1));
+        since.note_suspicion(at(9), false);
+        assert_eq!(since.at, at(9));
+        since.note_suspicion(at(10), false);
+        assert_eq!(since.at, at(9));
+    }
 
     /// A node that was away was once logged at every ping, for as long as it was.
     #[test]

@@ -237,6 +237,7 @@ impl Core {
         let line = self.lines.of(self.env.as_ref(), target.group);
         let mut chase = Chase::new(options.retry_interval);
         let mut last = None;
+        let mut attempts = 0;
         loop {
             let left = deadline.since(self.env.now());
             if left.is_zero() {
@@ -248,6 +249,10 @@ impl Core {
                 sleep(self.env.as_ref(), options.retry_interval.min(left)).await;
                 continue;
             };
+            if attempts == options.attempts_max {
+                break;
+            }
+            attempts += 1;
             let limit = options.attempt_timeout.min(left);
             let error = match self.command_once(node, target.group, ticket, limit).await {
                 Ok(reply) => {
@@ -298,6 +303,7 @@ impl Core {
         let line = self.lines.of(self.env.as_ref(), group);
         let mut chase = Chase::new(options.retry_interval);
         let mut last = None;
+        let mut attempts = 0;
         loop {
             let left = deadline.since(self.env.now());
             if left.is_zero() {
@@ -308,6 +314,10 @@ impl Core {
                 sleep(self.env.as_ref(), options.retry_interval.min(left)).await;
                 continue;
             };
+            if attempts == options.attempts_max {
+                break;
+            }
+            attempts += 1;
             let limit = options.attempt_timeout.min(left);
             let error = match self.query_once(node, group, freshness, payload.clone(), limit).await {
                 Ok(answer) => {

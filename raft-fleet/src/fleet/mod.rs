@@ -3,6 +3,7 @@
 mod activity;
 mod repair;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -167,6 +168,23 @@ impl Fleet {
         replicas: usize,
         config: GroupConfig,
     ) -> Result<GroupId, FleetError> {
+        self.add_pinned_group(name, data, replicas, config, []).await
+    }
+
+    /// The same for a group whose members may be in these zones only; in all if there are none.
+    ///
+    /// # Errors
+    ///
+    /// As [`add_group`](Self::add_group); [`FleetError::NoActiveNode`] if there is no active node in these zones.
+    pub async fn add_pinned_group(
+        &self,
+        name: GroupName,
+        data: &str,
+        replicas: usize,
+        config: GroupConfig,
+        zones: impl IntoIterator<Item = &str>,
+    ) -> Result<GroupId, FleetError> {
+        let zones: BTreeSet<String> = zones.into_iter().map(str::to_owned).collect();
         config.validate().map_err(FleetError::InvalidConfig)?;
         if replicas == 0 {
             return Err(FleetError::InvalidConfig("a group cannot have 0 replicas".into()));
@@ -175,8 +193,12 @@ impl Fleet {
             return Err(FleetError::NoSuchData { data: data.to_owned() });
         }
         let replicas = u32::try_from(replicas.min(NODES_MAX)).unwrap_or(u32::MAX);
-        let command =
-            ClusterCommand::AddGroup { name: name.clone(), data: data.to_owned(), replicas, config };
+        let (added, data) = (name.clone(), data.to_owned());
+        let command = if zones.is_empty() {
+            ClusterCommand::AddGroup { name: added, data, replicas, config }
+        } else {
+            ClusterCommand::AddPinnedGroup { name: added, data, replicas, config, zones }
+        };
         match self.core.change_cluster(&command, &self.core.config.call).await? {
             ClusterReply::GroupAdded { founder, .. } => {
                 // It would notice by itself, a little later.
@@ -188,6 +210,20 @@ impl Fleet {
             other => return Err(FleetError::Malformed(format!("{other:?}"))),
         }
         self.await_group(&name).await
+    }
+
+    /// Moves the members of a group to these zones, and keeps them there; to all if there are none.
+    ///
+    /// # Errors
+    ///
+    /// [`FleetError::NoSuchGroup`] if there is none; when a zone cannot be, or the cluster group does not answer.
+    pub async fn pin_group(
+        &self,
+        name: &GroupName,
+        zones: impl IntoIterator<Item = &str>,
+    ) -> Result<(), FleetError> {
+        let zones: BTreeSet<String> = zones.into_iter().map(str::to_owned).collect();
+        self.change(&ClusterCommand::Pin { name: name.clone(), zones }).await
     }
 
     /// Waits until a group that was added serves.

@@ -68,6 +68,11 @@ async fn come_back(
 ) -> Result<(), FleetError> {
     tracing::info!(node = %core.node, cluster = %kept.cluster, "coming back to the cluster of the data directory");
     core.env.transport().set_cluster(kept.cluster);
+    let contacts = crate::contacts::load(&core.env).await;
+    for (node, address) in &contacts {
+        core.env.transport().set_address(*node, address);
+    }
+    core.views.remember_contacts(contacts.into_iter().map(|(node, _)| node).collect());
     look_around(core).await;
     match &kept.record {
         // It may have died before the others had all that makes a founder.

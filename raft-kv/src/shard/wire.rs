@@ -135,7 +135,7 @@ impl<'a> ShardQuery<'a> {
         match query {
             ShardQuery::Query { key } => key::check(key).map_err(|error| Refused(error.to_string()))?,
             ShardQuery::Status | ShardQuery::NextWake | ShardQuery::Tally | ShardQuery::List { .. } => {
-                end("query", rest)?
+                end("query", rest)?;
             }
         }
         Ok((query, rest))

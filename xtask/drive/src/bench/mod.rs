@@ -1,9 +1,12 @@
 //! `bench`: three node processes on loopback, measured from outside and beside a bare baseline of the same run.
 
+mod bare;
+mod bulk;
 pub(crate) mod children;
 mod cluster;
 mod durable;
 mod echo;
+mod fleet;
 mod foretoken;
 pub(crate) mod node;
 mod outage;
@@ -32,6 +35,9 @@ pub(crate) struct Arguments {
     /// Idle groups.
     #[arg(long, default_value_t = 1000)]
     idle_groups: u64,
+    /// Groups of the raft-fleet scenarios.
+    #[arg(long, default_value_t = 1000)]
+    fleet_groups: usize,
     /// How often the outage scenario kills the leader's process.
     #[arg(long, default_value_t = 20)]
     kills: u32,

@@ -32,8 +32,34 @@ pub(crate) enum Order {
     Echo { to: SocketAddr, seconds: f64 },
     /// Say what this process has used so far.
     Usage,
+    /// What only a node of a fleet can do.
+    Fleet(FleetOrder),
     /// End.
     Quit,
+}
+
+/// An order to a node of a fleet.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum FleetOrder {
+    /// Add so many groups of three members, and wait until each serves.
+    Add { groups: usize },
+    /// Wait until all members and leaders are where they should be.
+    Settle,
+    /// Send commands to so many groups by name.
+    Load { groups: usize, clients: usize, seconds: f64 },
+    /// Send commands to the member of a group on this node, past the fleet.
+    Direct { group: usize, clients: usize, seconds: f64 },
+    /// Say which node leads a group.
+    Leader { group: usize },
+    /// Send one command after the other to a group, and measure the longest time between two replies.
+    Gap { group: usize, seconds: f64 },
+    /// Hold no members any more, and wait until none is left.
+    Drain,
+    /// Hold members again.
+    Activate,
+    /// Say how many bytes were sent to other nodes so far.
+    Sent,
 }
 
 /// A node's answer.
@@ -48,6 +74,10 @@ pub(crate) enum Answer {
     Outlasted { outage_ms: f64 },
     Status(Standing),
     Usage(Usage),
+    Took { seconds: f64 },
+    Led { node: u64 },
+    Gap { longest_ms: f64 },
+    Sent { bytes: u64 },
     Failed { reason: String },
 }
 

@@ -25,8 +25,13 @@ pub(crate) const ALL: &[(&str, Scenario)] = &[
     ("rafted-value/idle-groups", idle_groups),
     ("rafted-value/fsync", super::durable::fsync),
     ("rafted-value/outage", super::outage::outage),
+    ("raft-fleet/facade", super::fleet::facade),
+    ("raft-fleet/place", super::fleet::place),
+    ("raft-fleet/rebalance", super::fleet::rebalance),
+    ("raft-fleet/outage", super::fleet::outage),
     ("foretoken", super::foretoken::scenario),
-    ("batched-comm", super::transport::batched_comm),
+    ("batched-comm/messages", super::transport::batched_comm),
+    ("batched-comm/bulk", super::bulk::scenario),
 ];
 
 fn load_order(groups: u64, clients: usize, seconds: f64, kind: Kind) -> Order {

@@ -13,7 +13,7 @@ use super::Arguments;
 use crate::bench::BoxError;
 use crate::sim::history::{self, Outcome, Record, Request};
 use crate::sim::stack::ledger::{Ledger, Look, Write};
-use crate::sim::stack::load::{key, seen, told, whole};
+use crate::sim::stack::load::{QUOTA, key, seen, told, whole};
 
 /// How long one call may take: the failover of a shard is ridden out within it.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -130,8 +130,8 @@ async fn work(env: Arc<dyn Env>, client: DistAgent, shared: Arc<Shared>, seed: u
     while !shared.stop.load(Ordering::Relaxed) {
         let draw = env.random_u64() ^ seed;
         let agent = (draw % u64::from(shared.agents)) as u16;
-        let handle = client.agent::<Ledger>("simulated", &key(agent)).expect("a valid identity");
-        let handle = handle.with_timeout(CALL_TIMEOUT);
+        let handle = client.agent::<Ledger>(QUOTA, &key(agent)).expect("a valid identity");
+        let handle = handle.timeout(CALL_TIMEOUT);
         let request = match (draw >> 16) % 100 {
             0..70 => Request::Append,
             70..71 => Request::AppendAndPanic,

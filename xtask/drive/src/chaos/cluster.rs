@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use batched_comm::{CertificateAuthority, Endpoint, EndpointConfig, Identity};
-use dist_agent::{DistAgent, DistAgentConfig};
+use dist_agent::{DistAgent, DistAgentConfig, QuotaLimit};
 use parking_lot::Mutex;
 use rafted_value::env::{Env, RealEnv, random_u64_from_os};
 
@@ -19,6 +19,7 @@ use super::network::Network;
 use super::node::Standing;
 use super::{Arguments, WHOLE_MAX};
 use crate::bench::{BoxError, children::Owned};
+use crate::sim::stack::load::QUOTA;
 
 /// The clients' name in certificates.
 const CLIENTS: &str = "clients";
@@ -94,6 +95,7 @@ impl Cluster {
         let mut config = DistAgentConfig::default();
         config.fleet.seeds = self.seeds();
         let connected = DistAgent::connect(env.clone(), config).await?;
+        connected.put_quota(QUOTA, QuotaLimit::Unlimited).await?;
         Ok((env, connected))
     }
 

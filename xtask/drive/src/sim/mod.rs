@@ -2,6 +2,7 @@
 
 mod counters;
 mod engine;
+mod fleet;
 pub(crate) mod history;
 mod journal;
 mod limits;
@@ -162,6 +163,15 @@ mod tests {
         let (first, result) = Scenario::Engine.play(1, &Limits::default());
         assert_eq!(result, Ok(()));
         let (second, _) = Scenario::Engine.play(1, &Limits::default());
+        assert_eq!(first.trace_hash, second.trace_hash);
+    }
+
+    #[test]
+    fn a_seed_of_the_fleet_passes_and_goes_the_same_way_twice() {
+        panics::install();
+        let (first, result) = Scenario::Fleet.play(1, &Limits::default());
+        assert_eq!(result, Ok(()));
+        let (second, _) = Scenario::Fleet.play(1, &Limits::default());
         assert_eq!(first.trace_hash, second.trace_hash);
     }
 

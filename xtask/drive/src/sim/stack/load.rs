@@ -11,6 +11,9 @@ use rafted_value::sim::{SimEnv, SimRng};
 use super::ledger::{Ledger, Look, Seen, Write};
 use crate::sim::history::{Outcome, Record, Request, Version};
 
+/// The quota of all agents.
+pub(crate) const QUOTA: &str = "simulated";
+
 /// The longest pause of a client between two operations.
 const THINK_MAX: Duration = Duration::from_millis(40);
 
@@ -32,7 +35,7 @@ pub(crate) async fn work(env: Arc<SimEnv>, client: DistAgent, around: Arc<Surrou
     around.running.fetch_add(1, Ordering::Relaxed);
     while !around.stop.load(Ordering::Relaxed) {
         let agent = rng.below(u64::from(around.agents)) as u16;
-        let handle = client.agent::<Ledger>("simulated", &key(agent)).expect("a valid identity");
+        let handle = client.agent::<Ledger>(QUOTA, &key(agent)).expect("a valid identity");
         let request = match rng.below(100) {
             0..70 => Request::Append,
             70..72 => Request::AppendAndPanic,
@@ -75,7 +78,7 @@ pub(crate) fn seen(result: Result<Seen, AgentQueryError>) -> Outcome {
 ///
 /// What the query answered.
 pub(crate) async fn whole(client: DistAgent, agent: u16) -> Result<Vec<u32>, String> {
-    let handle = client.agent::<Ledger>("simulated", &key(agent)).map_err(|error| error.to_string())?;
+    let handle = client.agent::<Ledger>(QUOTA, &key(agent)).map_err(|error| error.to_string())?;
     match handle.query(Look::Whole).await {
         Ok(Seen::Whole(numbers)) => Ok(numbers),
         Ok(Seen::Version(_)) => Err("a question for the whole list was answered by its version".into()),
@@ -90,7 +93,7 @@ pub(crate) async fn whole(client: DistAgent, agent: u16) -> Result<Vec<u32>, Str
 ///
 /// What the command answered.
 pub(crate) async fn probe(client: DistAgent, agent: u16, around: Arc<Surroundings>) -> Result<(), String> {
-    let handle = client.agent::<Ledger>("simulated", &key(agent)).map_err(|error| error.to_string())?;
+    let handle = client.agent::<Ledger>(QUOTA, &key(agent)).map_err(|error| error.to_string())?;
     let number = around.record.begin((0, agent), Request::Append);
     let result = handle.command(Write::Append(number)).await;
     let error = match &result {

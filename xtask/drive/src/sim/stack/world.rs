@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dist_agent::{AgentTypes, DistAgent, DistAgentConfig};
+use dist_agent::{AgentTypes, DistAgent, DistAgentConfig, QuotaLimit};
 use parking_lot::Mutex;
 use rafted_value::env::Env;
 use rafted_value::sim::{Sim, SimDisk, SimEnv, SimRng, Watching};
 use rafted_value::{GroupStatus, NodeId, node_on};
 
 use super::ledger::Ledger;
+use super::load::QUOTA;
 use super::plan::Plan;
 use crate::sim::steps::Steps;
 
@@ -158,7 +159,10 @@ impl World {
         let client = Arc::new(Mutex::new(None));
         let (slot, config, door) = (client.clone(), self.config.clone(), env.clone());
         drop(self.sim.spawn_on(&env, async move {
-            *slot.lock() = DistAgent::connect(door, config).await.ok();
+            let Ok(client) = DistAgent::connect(door, config).await else { return };
+            if client.put_quota(QUOTA, QuotaLimit::Unlimited).await.is_ok() {
+                *slot.lock() = Some(client);
+            }
         }));
         (env, client)
     }
