@@ -76,7 +76,7 @@ async fn send(client: DistAgent, number: u64, told: Arc<Told>) {
     let under_way = told.under_way.fetch_add(1, Ordering::Relaxed) + 1;
     told.under_way_max.fetch_max(under_way, Ordering::Relaxed);
     let begun = Instant::now();
-    let result = handle.with_timeout(CALL_TIMEOUT).command(Write::Append(number as u32)).await;
+    let result = handle.timeout(CALL_TIMEOUT).command(Write::Append(number as u32)).await;
     let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(MICROS_MAX);
     match result {
         Ok(_) => told.done.lock().saturating_record(took),
