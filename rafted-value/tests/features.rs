@@ -88,12 +88,12 @@ fn quoted(cell: &str) -> impl Iterator<Item = &str> {
 
 /// The names of the functions that follow a test attribute in all files of a folder.
 fn collect(folder: &Path, names: &mut BTreeSet<String>) {
-    for entry in std::fs::read_dir(folder).unwrap().filter_map(Result::ok) {
+    for entry in std::fs::read_dir(folder).expect("a folder").filter_map(Result::ok) {
         let path = entry.path();
         if path.is_dir() {
             collect(&path, names);
         } else if path.extension().is_some_and(|ending| ending == "rs") {
-            let text = std::fs::read_to_string(&path).unwrap();
+            let text = std::fs::read_to_string(&path).expect("a file of ours");
             let mut is_test = false;
             for line in text.lines().map(str::trim) {
                 is_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
