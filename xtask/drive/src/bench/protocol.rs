@@ -133,6 +133,9 @@ pub(crate) struct Loaded {
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
     pub(crate) p999_us: f64,
+    /// The longest that anybody waited: clients that wait for their answer ask nothing, and a standstill of all of them
+    /// shows in no percentile.
+    pub(crate) max_us: f64,
 }
 
 /// How a group stands, as one member sees it.
