@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rafted_value::{GroupConfig, HostConfig};
+use rafted_value::{GroupConfig, HostConfig, SessionId};
 
 use crate::cluster_state::NODES_MAX;
 use crate::formation::FormationConfig;
 use crate::group_name::check_word;
+use crate::placement::WEIGHT_MAX;
 
 /// The settings of one node's, or one client's, part in a fleet.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,13 +35,26 @@ pub struct FleetConfig {
     pub adjustments_max: usize,
     /// How long one group may keep one of those places while it waits for a member to catch up. Default 2 s.
     pub adjustment_wait_max: Duration,
+    /// Members on other nodes that this one brings up to date at a time, over all groups that it leads; those of new groups
+    /// are not counted, which have nothing to send yet. Default 8.
+    pub snapshots_max: usize,
+    /// A leadership goes to the group's preferred node once nothing else has been left to do for the group for so long:
+    /// by then everybody knows the address of a node that is new. Default 2 s.
+    pub leader_home_wait: Duration,
     /// A new group is used without members on nodes that are away once it has waited for them for so long and has a
     /// majority. Default 5 s.
     pub founding_wait: Duration,
     /// A node that has been silent for this long is purged, and its members are replaced. Default 60 s.
     pub failure_window: Duration,
-    /// How often nodes are asked whether they live. Default 1 s.
+    /// How often nodes are asked whether they live; one that has not answered for three times as long is listed among
+    /// [`unreachable_nodes`](crate::Fleet::unreachable_nodes). Default 1 s.
     pub ping_interval: Duration,
+    /// Whether this node joins again by itself after it was purged while it was away. Else it only says so, and
+    /// [`activate`](crate::Fleet::activate) brings it back. Default true.
+    pub rejoin: bool,
+    /// The share of members and leaders that this node is to have, as a multiple of what a node of weight 1 gets; at most
+    /// [`WEIGHT_MAX`](crate::WEIGHT_MAX). Default: what the cluster remembers for the node's name, at first 1.
+    pub weight: Option<u32>,
     /// How often the view of the cluster state is refreshed. Default 250 ms.
     pub view_refresh: Duration,
     /// How often it is refreshed while somebody waits for a change of it. Default 25 ms.
@@ -86,10 +100,14 @@ impl Default for FleetConfig {
             cluster_members_max: 7,
             balancing_interval: Duration::from_secs(1),
             adjustments_max: 16,
+            snapshots_max: 8,
             adjustment_wait_max: Duration::from_secs(2),
+            leader_home_wait: Duration::from_secs(2),
             founding_wait: Duration::from_secs(5),
             failure_window: Duration::from_secs(60),
             ping_interval: Duration::from_secs(1),
+            rejoin: true,
+            weight: None,
             view_refresh: Duration::from_millis(250),
             view_refresh_urgent: Duration::from_millis(25),
             add_group_wait: Duration::from_secs(30),
@@ -122,10 +140,14 @@ impl FleetConfig {
         }
         self.cluster_group.validate()?;
         self.call.validate()?;
+        if let Some(weight) = self.weight.filter(|weight| !(1..=WEIGHT_MAX).contains(weight)) {
+            return Err(format!("weight {weight} is not in the range from 1 to {WEIGHT_MAX}"));
+        }
         for (name, count) in [
             ("bootstrap_expect", self.bootstrap_expect),
             ("cluster_members_max", self.cluster_members_max as usize),
             ("adjustments_max", self.adjustments_max),
+            ("snapshots_max", self.snapshots_max),
             ("sessions", self.sessions),
             ("session_waiting_max", self.session_waiting_max),
             ("addresses_max", self.addresses_max),
@@ -215,6 +237,10 @@ pub struct CallOptions {
     pub timeout: Duration,
     /// The longest time for one attempt at one node. Default 500 ms.
     pub attempt_timeout: Duration,
+    /// The most attempts, the first included; the time limits them anyway. Default: no limit.
+    pub attempts_max: u32,
+    /// The number of a command, where its caller chooses it; see [`CommandNumber`]. Default: none, one is given.
+    pub number: Option<CommandNumber>,
     /// The wait between two attempts where a new leader must first be found. Default 50 ms.
     pub retry_interval: Duration,
     /// For how much longer than `timeout` the group keeps the reply for a late attempt, within what the group allows.
@@ -222,11 +248,24 @@ pub struct CallOptions {
     pub retry_margin: Duration,
 }
 
+/// The number of a command of the caller's choice: whoever sends a command with it again, from wherever, while the group
+/// keeps the reply (`timeout` and `retry_margin` after the first), gets the reply of the first. No two commands of one
+/// group may share it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CommandNumber {
+    /// The session; no other caller may use it.
+    pub session: SessionId,
+    /// The number in the session.
+    pub sequence: u64,
+}
+
 impl Default for CallOptions {
     fn default() -> Self {
         Self {
             timeout: Duration::from_secs(5),
             attempt_timeout: Duration::from_millis(500),
+            attempts_max: u32::MAX,
+            number: None,
             retry_interval: Duration::from_millis(50),
             retry_margin: Duration::from_secs(60),
         }
@@ -255,6 +294,9 @@ impl CallOptions {
                 return Err(format!("{name} is 0"));
             }
         }
+        if self.attempts_max == 0 {
+            return Err("attempts_max is 0".into());
+        }
         Ok(())
     }
 }
@@ -282,6 +324,7 @@ mod tests {
             |config| config.cluster_group.election_timeout_min_ms = 60,
             "election_timeout_min_ms 60 is below twice heartbeat_ms 50",
         );
+        check(|config| config.weight = Some(65), "weight 65 is not in the range from 1 to 64");
         check(|config| config.call.retry_interval = Duration::ZERO, "retry_interval is 0");
     }
 

@@ -1,5 +1,6 @@
 //! What all parts of a fleet share on one node.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -36,13 +37,17 @@ pub(crate) struct Core {
     /// What a full node has, and a client has not; on a node with a data directory, once it knows its cluster.
     pub(crate) host: OnceLock<Host>,
     pub(crate) member: Option<Member>,
+    /// When nodes that others believe to be gone last asked something here.
+    heard: Mutex<BTreeMap<NodeId, MonoTime>>,
     tasks: Mutex<Vec<TaskHandle>>,
     closed: AtomicBool,
 }
 
 /// What a full node has besides its host.
 pub(crate) struct Member {
-    pub(crate) info: NodeInfo,
+    info: Mutex<NodeInfo>,
+    /// Whether this node is to hold members, as its program said last.
+    wants_members: AtomicBool,
     pub(crate) registry: Registry,
     pub(crate) formation: Mutex<Formation>,
     /// What this node has seen while it looked for a cluster.
@@ -51,6 +56,51 @@ pub(crate) struct Member {
     pub(crate) formed: tokio::sync::Notify,
     /// What its data directory remembered when it started.
     pub(crate) kept: Option<Membership>,
+}
+
+impl Member {
+    /// A node in its first moments.
+    pub(crate) fn new(
+        info: NodeInfo,
+        registry: Registry,
+        formation: Formation,
+        kept: Option<Membership>,
+    ) -> Self {
+        Self {
+            info: Mutex::new(info),
+            wants_members: AtomicBool::new(true),
+            registry,
+            formation: Mutex::new(formation),
+            sightings: Mutex::default(),
+            formed: tokio::sync::Notify::new(),
+            kept,
+        }
+    }
+
+    /// The node as it presents itself.
+    pub(crate) fn info(&self) -> NodeInfo {
+        self.info.lock().clone()
+    }
+
+    /// The node is in this zone from now on.
+    pub(crate) fn move_to(&self, zone: &str) {
+        zone.clone_into(&mut self.info.lock().zone);
+    }
+
+    /// Whether the node is to hold members, as its program said last.
+    pub(crate) fn wants_members(&self) -> bool {
+        self.wants_members.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_wants_members(&self, wants: bool) {
+        self.wants_members.store(wants, Ordering::Release);
+    }
+
+    /// Whether a state lists the node just as it presents itself.
+    pub(crate) fn is_listed(&self, state: &ClusterState) -> bool {
+        let (node, entry) = self.info().into();
+        state.nodes().get(&node) == Some(&entry)
+    }
 }
 
 impl Core {
@@ -70,6 +120,7 @@ impl Core {
             node,
             host: host.map_or_else(OnceLock::new, OnceLock::from),
             member,
+            heard: Mutex::new(BTreeMap::new()),
             tasks: Mutex::new(Vec::new()),
             closed: AtomicBool::new(false),
         })
@@ -93,6 +144,23 @@ impl Core {
             host.shutdown().await;
         }
         Ok(())
+    }
+
+    /// A node has asked something here, so it lives.
+    pub(crate) fn note_heard(&self, node: NodeId) {
+        let view = self.views.current();
+        let suspects = view.state.suspects();
+        if suspects.contains_key(&node) {
+            let mut heard = self.heard.lock();
+            heard.retain(|node, _| suspects.contains_key(node));
+            heard.insert(node, self.env.now());
+        }
+    }
+
+    /// Whether a suspected node has asked something here within this time.
+    pub(crate) fn has_heard(&self, node: NodeId, within: Duration) -> bool {
+        let at = self.heard.lock().get(&node).copied();
+        at.is_some_and(|at| self.env.now().since(at) <= within)
     }
 
     /// Runs a task until it ends or the fleet is shut down.
@@ -172,20 +240,26 @@ impl Core {
             return true;
         }
         let sources = self.views.sources(self.node);
-        let revision = self.views.current().state.revision();
         for asked in 0..sources.len().min(SOURCES_MAX) {
             let node = sources[(turn / 4 + asked) % sources.len()];
-            let request = FleetRequest::View { revision };
-            match self.ask(node, &request, self.config.call.attempt_timeout).await {
-                Ok(FleetReply::View(ViewReply::State(state))) => {
-                    self.learn(*state);
-                    return true;
-                }
-                Ok(FleetReply::View(ViewReply::Unchanged)) => return true,
-                Ok(_) | Err(_) => (),
+            if self.refresh_from(node, self.config.call.attempt_timeout).await {
+                return true;
             }
         }
         self.refresh_from_own_member().await
+    }
+
+    /// Takes in what a node knows of the cluster state, where that is newer; says whether it answered.
+    pub(crate) async fn refresh_from(&self, node: NodeId, limit: Duration) -> bool {
+        let revision = self.views.current().state.revision();
+        match self.ask(node, &FleetRequest::View { revision }, limit).await {
+            Ok(FleetReply::View(ViewReply::State(state))) => {
+                self.learn(*state);
+                true
+            }
+            Ok(FleetReply::View(ViewReply::Unchanged)) => true,
+            Ok(_) | Err(_) => false,
+        }
     }
 
     async fn refresh_from_own_member(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rafted_value::{CommandError, QueryError};
+use rafted_value::{CommandError, NodeId, NotApplied, QueryError};
 
 use crate::cluster_state::ClusterRefusal;
 use crate::group_name::{GroupName, NameError};
@@ -49,6 +49,28 @@ pub enum FleetError {
         /// The name of the data type.
         data: String,
     },
+    /// This node is to hold members already.
+    #[error("this node is active already")]
+    NotInactive,
+    /// This node is to hold no members already.
+    #[error("this node is inactive already")]
+    Inactive,
+    /// A node that is to be given up answers.
+    #[error("node {0} answers: it is not dead")]
+    NodeAlive(NodeId),
+    /// Not all of a plan to remove dead members could be carried out.
+    #[error("{done} groups are rid of the dead members, and {failed} are not; the first: {first}")]
+    Removal {
+        /// Groups where it was done.
+        done: usize,
+        /// Groups where it was not.
+        failed: usize,
+        /// What happened at the first of these.
+        first: String,
+    },
+    /// A client hosts nothing.
+    #[error("this is a client, and no node of the cluster")]
+    NotANode,
     /// The cluster refused for another reason.
     #[error("the cluster refused: {0}")]
     Refused(ClusterRefusal),
@@ -60,12 +82,15 @@ pub enum FleetError {
         /// How long.
         limit: Duration,
     },
+    /// The cluster group has no leader within reach: surely nothing was changed.
+    #[error("the cluster group has no leader within reach: {0}")]
+    NoLeader(String),
     /// The cluster state could not be changed.
     #[error("the cluster group: {0}")]
-    Command(#[from] CommandError),
+    Command(CommandError),
     /// The cluster state could not be read.
     #[error("the cluster group: {0}")]
-    Query(#[from] QueryError),
+    Query(QueryError),
     /// No seed answered as a node of a cluster.
     #[error("none of {seeds} seeds answered as a node of a cluster in {limit:?}: {seen}")]
     NoCluster {
@@ -92,6 +117,33 @@ pub enum FleetError {
     },
 }
 
+impl From<CommandError> for FleetError {
+    fn from(error: CommandError) -> Self {
+        match error {
+            CommandError::NotApplied(
+                error @ (NotApplied::NotLeader { .. }
+                | NotApplied::Unreachable(_)
+                | NotApplied::NoSuchGroup(_)
+                | NotApplied::ShuttingDown),
+            ) => FleetError::NoLeader(error.to_string()),
+            error => FleetError::Command(error),
+        }
+    }
+}
+
+impl From<QueryError> for FleetError {
+    fn from(error: QueryError) -> Self {
+        match error {
+            QueryError::NotLeader { .. }
+            | QueryError::Unreachable(_)
+            | QueryError::NoSuchGroup(_)
+            | QueryError::ShuttingDown
+            | QueryError::Timeout { .. } => FleetError::NoLeader(error.to_string()),
+            error => FleetError::Query(error),
+        }
+    }
+}
+
 impl From<ClusterRefusal> for FleetError {
     fn from(refusal: ClusterRefusal) -> Self {
         match refusal {
@@ -100,6 +152,8 @@ impl From<ClusterRefusal> for FleetError {
             ClusterRefusal::NoActiveNode => FleetError::NoActiveNode,
             ClusterRefusal::NoSuchGroup(name) => FleetError::NoSuchGroup { name },
             ClusterRefusal::Name(error) => FleetError::Name(error),
+            ClusterRefusal::NotInactive(_) => FleetError::NotInactive,
+            ClusterRefusal::Inactive(_) => FleetError::Inactive,
             other => FleetError::Refused(other),
         }
     }

@@ -5,6 +5,7 @@ mod background;
 mod call;
 mod cluster_state;
 mod config;
+mod contacts;
 mod core;
 mod error;
 mod fleet;
@@ -12,8 +13,10 @@ mod formation;
 #[cfg(test)]
 mod golden;
 mod group_name;
+mod inspect;
 mod membership;
 mod node_info;
+mod note;
 mod placement;
 mod service;
 mod view;
@@ -22,21 +25,26 @@ mod wire;
 pub use rafted_value;
 pub use rafted_value::{
     Command, CommandContext, CommandError, Data, Durability, Freshness, GroupConfig, GroupId, GroupStatus,
-    HostConfig, NodeId, NotApplied, QueryError, RawData, Refused, Registry, RestoreError, Unknown, encode,
+    HostConfig, MemberId, NodeId, NotApplied, QueryError, RawData, Refused, Registry, RestoreError, Unknown,
+    encode,
 };
 
 pub use self::adjust::{Step, plan};
+pub use self::call::BegunCommand;
 pub use self::cluster_state::{
     CLUSTER_GROUP, ClusterAnswer, ClusterCommand, ClusterQuery, ClusterRefusal, ClusterReply, ClusterState,
-    FIRST_GROUP, GROUPS_MAX, GroupEntry, GroupState, NODES_MAX, NodeEntry, RemovedGroup,
+    FIRST_GROUP, GROUPS_MAX, GroupEntry, GroupState, NODES_MAX, NodeEntry, PINS_MAX, RemovedGroup, Suspicion,
 };
-pub use self::config::{CallOptions, FleetConfig};
+pub use self::config::{CallOptions, CommandNumber, FleetConfig};
 pub use self::error::FleetError;
-pub use self::fleet::Fleet;
+pub use self::fleet::{DrainStatus, Fleet, Presence};
 pub use self::formation::{
     ActivateReply, Formation, FormationAction, FormationConfig, FormationOutcome, FoundingRecord, Hello,
     HelloReply, ProposeReply, RenounceReply, Standing,
 };
 pub use self::group_name::{GroupName, NAME_BYTES_MAX, NameError};
+pub use self::inspect::{
+    GroupRemoval, LeaderlessGroup, MemberReport, Move, MoveKind, Removal, RemovalPlan, ReportedMember,
+};
 pub use self::node_info::NodeInfo;
-pub use self::placement::{Place, place};
+pub use self::placement::{Place, WEIGHT_MAX, place};

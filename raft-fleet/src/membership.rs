@@ -6,23 +6,21 @@
 
 use std::sync::Arc;
 
-use rafted_value::disk::{Disk, DiskReason, replace};
+use rafted_value::disk::{Disk, DiskReason};
 use rafted_value::env::Env;
 use rafted_value::transport::ClusterId;
 use rafted_value::{NodeId, encode, node_on};
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
-use twox_hash::XxHash3_64;
 
 use crate::core::decode;
 use crate::error::FleetError;
 use crate::formation::FoundingRecord;
+use crate::note::{ended, on_disk, seal, unseal, write};
 
 /// In a folder of its own: files beside the log are strangers to the host.
 const FILE: &str = "fleet/membership";
 /// A record of as many nodes as a cluster can have is below it.
 const FILE_BYTES_MAX: usize = 4 << 20;
-const CHECKSUM_BYTES: usize = 8;
 
 /// Which cluster a node belongs to.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -48,13 +46,9 @@ impl Membership {
     ///
     /// When the directory is another node's, keeps groups of no known cluster, or cannot be read.
     pub(crate) async fn load(env: &Arc<dyn Env>) -> Result<Option<Self>, FleetError> {
-        let Some(disk) = env.disk().cloned() else { return Ok(None) };
         let node = env.transport().local().node;
-        let (tell, told) = oneshot::channel();
-        // Whoever asked may have gone.
-        let task = async move { drop(tell.send(read(disk.as_ref(), node))) };
-        drop(env.spawn_blocking("fleet membership", Box::pin(task)));
-        told.await.unwrap_or_else(|_| Err(ended())).map_err(FleetError::Storage)
+        let Some(read) = on_disk(env, move |disk| read(disk, node)).await else { return Ok(None) };
+        read.unwrap_or_else(|| Err(ended())).map_err(FleetError::Storage)
     }
 
     /// Makes the directory remember it; it is durable then.
@@ -63,29 +57,15 @@ impl Membership {
     ///
     /// When it cannot be written.
     pub(crate) async fn save(self, env: &Arc<dyn Env>) -> Result<(), FleetError> {
-        let Some(disk) = env.disk().cloned() else { return Ok(()) };
-        let (tell, told) = oneshot::channel();
-        let task = async move {
-            let written = replace(disk.as_ref(), FILE, &self.to_bytes()).await;
-            drop(tell.send(written.map_err(|error| error.to_string())));
-        };
-        drop(env.spawn_blocking("fleet membership", Box::pin(task)));
-        told.await.unwrap_or_else(|_| Err(ended())).map_err(FleetError::Storage)
+        write(env, FILE, self.to_bytes()).await.map_err(FleetError::Storage)
     }
 
     fn to_bytes(&self) -> Vec<u8> {
-        let payload = encode(&Kept::V1(self.clone()));
-        let mut bytes = checksum(&payload).to_vec();
-        bytes.extend_from_slice(&payload);
-        bytes
+        seal(&encode(&Kept::V1(self.clone())))
     }
 
     fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
-        let (sum, payload) = bytes.split_at_checked(CHECKSUM_BYTES).ok_or("it is too short")?;
-        if sum != checksum(payload) {
-            return Err("its checksum is wrong".into());
-        }
-        let Kept::V1(membership) = decode(payload)?;
+        let Kept::V1(membership) = decode(unseal(bytes)?)?;
         Ok(membership)
     }
 }
@@ -112,14 +92,6 @@ fn read(disk: &dyn Disk, node: NodeId) -> Result<Option<Membership>, String> {
     Ok(Some(membership))
 }
 
-fn checksum(payload: &[u8]) -> [u8; CHECKSUM_BYTES] {
-    XxHash3_64::oneshot(payload).to_le_bytes()
-}
-
-fn ended() -> String {
-    "the node ended before its disk answered".into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,7 +100,7 @@ mod tests {
     fn the_kept_bytes_never_change_and_damage_is_seen() {
         let membership = Membership { node: NodeId(300), cluster: ClusterId(5), record: None };
         let bytes = membership.to_bytes();
-        assert_eq!(bytes[CHECKSUM_BYTES..], [0, 172, 2, 5, 0]);
+        assert_eq!(bytes[crate::note::CHECKSUM_BYTES..], [0, 172, 2, 5, 0]);
         assert_eq!(Membership::from_bytes(&bytes), Ok(membership));
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();

@@ -14,6 +14,9 @@
 use rafted_value::NodeId;
 use twox_hash::XxHash3_64;
 
+/// The largest weight of a node: it gets this many times what a node of weight 1 gets.
+pub const WEIGHT_MAX: u32 = 64;
+
 /// The seed of all placement hashes; it must never change, or every group of every cluster moves.
 const SEED: u64 = 0x7261_6674_666c_6565;
 
@@ -26,13 +29,15 @@ pub struct Place<'a> {
     pub name: &'a str,
     /// Its zone.
     pub zone: &'a str,
+    /// Its share, as a multiple of what a node of weight 1 gets; 1 to [`WEIGHT_MAX`].
+    pub weight: u32,
 }
 
 /// The nodes that should hold the group named `group`, the preferred leader first; all nodes where there are fewer
 /// than `replicas`. The order of `places` does not matter.
 pub fn place<'a>(places: impl IntoIterator<Item = Place<'a>>, group: &str, replicas: usize) -> Vec<NodeId> {
     let mut by_zone: Vec<(&str, u64, NodeId)> =
-        places.into_iter().map(|place| (place.zone, score(place.name, group), place.node)).collect();
+        places.into_iter().map(|place| (place.zone, lowest(&place, group), place.node)).collect();
     by_zone.sort_unstable();
     let mut ranked = Vec::with_capacity(by_zone.len());
     let mut rank = 0_usize;
@@ -47,12 +52,27 @@ pub fn place<'a>(places: impl IntoIterator<Item = Place<'a>>, group: &str, repli
     ranked.into_iter().map(|(_, _, node)| node).collect()
 }
 
-/// The lower, the nearer the node is to the group.
+/// The lower, the nearer the node is to the group. A node of weight `w` has `w` draws, the best of which counts, and so
+/// wins `w` times as often; no more weight ever takes a group away from it. (Logarithms would do it in one draw, but
+/// floating point differs between machines.)
+fn lowest(place: &Place<'_>, group: &str) -> u64 {
+    let first = score(place.name, group);
+    let further = (1..place.weight.min(WEIGHT_MAX)).map(|draw| mix(first, hash_of_draw(draw)));
+    further.fold(first, u64::min)
+}
+
+fn hash_of_draw(draw: u32) -> u64 {
+    XxHash3_64::oneshot_with_seed(SEED, &draw.to_le_bytes())
+}
+
 fn score(node: &str, group: &str) -> u64 {
-    let pair = [XxHash3_64::oneshot_with_seed(SEED, node.as_bytes()), hash(group)];
+    mix(hash(node), hash(group))
+}
+
+fn mix(first: u64, second: u64) -> u64 {
     let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&pair[0].to_le_bytes());
-    bytes[8..].copy_from_slice(&pair[1].to_le_bytes());
+    bytes[..8].copy_from_slice(&first.to_le_bytes());
+    bytes[8..].copy_from_slice(&second.to_le_bytes());
     XxHash3_64::oneshot_with_seed(SEED, &bytes)
 }
 
@@ -74,11 +94,23 @@ mod tests {
     }
 
     fn placed(nodes: &BTreeMap<u64, u8>, group: &str, replicas: usize) -> Vec<NodeId> {
+        weighted(nodes, &BTreeMap::new(), group, replicas)
+    }
+
+    fn weighted(
+        nodes: &BTreeMap<u64, u8>,
+        weights: &BTreeMap<u64, u32>,
+        group: &str,
+        replicas: usize,
+    ) -> Vec<NodeId> {
+        let weight = |node: &NodeId| weights.get(&(node.0 - 1)).copied().unwrap_or(1);
         let named: Vec<_> = nodes
             .iter()
             .map(|(number, zone)| (NodeId(number + 1), format!("node-{number}"), format!("zone-{zone}")))
             .collect();
-        place(named.iter().map(|(node, name, zone)| Place { node: *node, name, zone }), group, replicas)
+        let places =
+            named.iter().map(|(node, name, zone)| Place { node: *node, name, zone, weight: weight(node) });
+        place(places, group, replicas)
     }
 
     proptest! {
@@ -114,6 +146,26 @@ mod tests {
             prop_assert_eq!(used.len(), zones.len().min(replicas));
         }
 
+        /// A heavier node takes from others and never gives; nobody else moves anything among themselves.
+        #[test]
+        fn a_node_that_gets_heavier_only_takes(
+            nodes in nodes(), group in "[a-z]{1,8}", replicas in 1..6_usize, at in any::<prop::sample::Index>(),
+            before in 1..8_u32, more in 1..8_u32,
+        ) {
+            let number = *at.get(&nodes.keys().copied().collect::<Vec<_>>());
+            let heavier = NodeId(number + 1);
+            let set = |weight| -> BTreeSet<NodeId> {
+                weighted(&nodes, &[(number, weight)].into(), &group, replicas).into_iter().collect()
+            };
+            let (light, heavy) = (set(before), set(before + more));
+            if light.contains(&heavier) || !heavy.contains(&heavier) {
+                prop_assert_eq!(light, heavy);
+            } else {
+                let kept: BTreeSet<_> = heavy.iter().copied().filter(|node| *node != heavier).collect();
+                prop_assert!(kept.is_subset(&light), "{light:?} {heavy:?}");
+            }
+        }
+
         #[test]
         fn more_replicas_keep_the_members_that_fewer_would_have(
             nodes in nodes(), group in "[a-z]{1,8}", replicas in 1..6_usize,
@@ -139,10 +191,27 @@ mod tests {
     }
 
     #[test]
+    fn a_share_grows_with_the_weight() {
+        let nodes: BTreeMap<u64, u8> = (0..4).map(|number| (number, 0)).collect();
+        let mut leads = BTreeMap::<NodeId, u32>::new();
+        for group in 0..7000 {
+            let chosen = weighted(&nodes, &[(0, 4)].into(), &format!("group-{group}"), 1);
+            *leads.entry(chosen[0]).or_default() += 1;
+        }
+        assert!((3800..4200).contains(&leads[&NodeId(1)]), "four of seven parts: {leads:?}");
+        assert!(leads.values().skip(1).all(|count| (900..1100).contains(count)), "{leads:?}");
+    }
+
+    #[test]
     fn a_node_that_restarts_under_a_new_id_gets_its_place_back() {
         let names = ["a", "b", "c", "d"];
         let at = |ids: [u64; 4]| {
-            let places = names.iter().zip(ids).map(|(name, id)| Place { node: NodeId(id), name, zone: "z" });
+            let places = names.iter().zip(ids).map(|(name, id)| Place {
+                node: NodeId(id),
+                name,
+                zone: "z",
+                weight: 1,
+            });
             place(places, "g", 3)
         };
         let before = at([1, 2, 3, 4]);

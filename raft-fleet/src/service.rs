@@ -5,26 +5,50 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use rafted_value::transport::{Handler, Reply};
-use rafted_value::{NodeId, encode};
+use rafted_value::{GroupError, NodeId, encode};
 
 use crate::cluster_state::{ClusterCommand, ClusterRefusal, ClusterReply};
 use crate::core::{Core, Member, decode};
+use crate::inspect::own_reports;
 use crate::node_info::NodeInfo;
 use crate::wire::{FleetReply, FleetRequest, JoinReply, ViewReply};
 
-/// Requests to join that one node carries out at a time.
-const JOINS_MAX: usize = 64;
+/// Requests that need waiting and that one node carries out at a time.
+const TASKS_MAX: usize = 64;
+
+/// Members that one answer tells of at most, so that it fits a message.
+const REPORTS_MAX: u32 = 2048;
 
 /// The fleet's service on a full node.
 pub(crate) struct FleetService {
     /// Weak, because the transport keeps its handlers, and the core keeps the transport.
     core: Weak<Core>,
-    joins: Arc<AtomicUsize>,
+    tasks: Arc<AtomicUsize>,
 }
 
 impl FleetService {
     pub(crate) fn new(core: &Arc<Core>) -> Arc<Self> {
-        Arc::new(Self { core: Arc::downgrade(core), joins: Arc::default() })
+        Arc::new(Self { core: Arc::downgrade(core), tasks: Arc::default() })
+    }
+
+    /// Answers when the future is done; too many at a time are dropped, which tells their callers at once.
+    fn answer_later(
+        &self,
+        core: &Core,
+        reply: Reply,
+        answer: impl Future<Output = FleetReply> + Send + 'static,
+    ) {
+        if self.tasks.fetch_add(1, Ordering::Relaxed) >= TASKS_MAX {
+            self.tasks.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        let tasks = Arc::clone(&self.tasks);
+        let task = async move {
+            let answer = answer.await;
+            tasks.fetch_sub(1, Ordering::Relaxed);
+            send(reply, &answer);
+        };
+        core.env.spawn("fleet answer", Box::pin(task));
     }
 }
 
@@ -37,6 +61,7 @@ impl Handler for FleetService {
         // A fleet that was shut down answers nothing, which to its callers is what a dead node does.
         let Some(core) = self.core.upgrade().filter(|core| !core.is_closed()) else { return };
         let Some(member) = &core.member else { return };
+        core.note_heard(from);
         let request = match decode::<FleetRequest>(&payload) {
             Ok(request) => request,
             Err(reason) => return send(reply, &FleetReply::Malformed(reason)),
@@ -49,17 +74,30 @@ impl Handler for FleetService {
                         &FleetReply::Malformed(format!("node {from} says that it is {}", node.node)),
                     );
                 }
-                if self.joins.fetch_add(1, Ordering::Relaxed) >= JOINS_MAX {
-                    self.joins.fetch_sub(1, Ordering::Relaxed);
-                    return send(reply, &FleetReply::Join(JoinReply::Retry("too many nodes join".into())));
-                }
-                let (joins, core_of_task) = (Arc::clone(&self.joins), Arc::clone(&core));
-                let join = async move {
-                    let answer = take_in(&core_of_task, ClusterCommand::Join { node, cluster }).await;
-                    joins.fetch_sub(1, Ordering::Relaxed);
-                    send(reply, &FleetReply::Join(answer));
-                };
-                core.env.spawn("fleet join", Box::pin(join));
+                let core_of_task = Arc::clone(&core);
+                self.answer_later(&core, reply, async move {
+                    FleetReply::Join(take_in(&core_of_task, ClusterCommand::Join { node, cluster }).await)
+                });
+            }
+            FleetRequest::Members { after, limit } => {
+                let core_of_task = Arc::clone(&core);
+                self.answer_later(&core, reply, async move {
+                    let reports = own_reports(&core_of_task, after, limit.min(REPORTS_MAX)).await;
+                    FleetReply::Members(reports)
+                });
+            }
+            FleetRequest::ForgetMember { group, member } => {
+                let core_of_task = Arc::clone(&core);
+                self.answer_later(&core, reply, async move {
+                    let Some(host) = core_of_task.host.get() else { return no_host() };
+                    tracing::warn!(%group, %member, %from, "a member is forgotten by force at an operator's wish");
+                    let forgotten = host.force_remove_member(group, member).await;
+                    FleetReply::Forgotten(match forgotten {
+                        // It was forgotten before.
+                        Err(GroupError::NotMember { removed: true, .. }) => Ok(()),
+                        other => other.map_err(|error| error.to_string()),
+                    })
+                });
             }
             request => send(reply, &answer(&core, member, from, request)),
         }
@@ -100,7 +138,9 @@ fn answer(core: &Core, member: &Member, from: NodeId, request: FleetRequest) -> 
             }
             FleetReply::Done
         }
-        FleetRequest::Join { .. } => FleetReply::Malformed("a join in the wrong place".into()),
+        FleetRequest::Join { .. } | FleetRequest::Members { .. } | FleetRequest::ForgetMember { .. } => {
+            FleetReply::Malformed("what needs waiting, in the wrong place".into())
+        }
     }
 }
 
@@ -118,6 +158,10 @@ async fn take_in(core: &Core, join: ClusterCommand) -> JoinReply {
         },
         Err(error) => JoinReply::Retry(error.to_string()),
     }
+}
+
+fn no_host() -> FleetReply {
+    FleetReply::Forgotten(Err("this node is not part of a cluster yet".into()))
 }
 
 fn send(reply: Reply, answer: &FleetReply) {

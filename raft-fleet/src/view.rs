@@ -60,6 +60,8 @@ pub(crate) struct Views {
     waiting: AtomicUsize,
     /// Nodes to ask while the view lists none.
     contacts: RwLock<Vec<NodeId>>,
+    /// The same as an earlier life of this node knew them.
+    remembered: RwLock<Vec<NodeId>>,
 }
 
 impl Views {
@@ -70,6 +72,7 @@ impl Views {
             wake: Notify::new(),
             waiting: AtomicUsize::new(0),
             contacts: RwLock::new(Vec::new()),
+            remembered: RwLock::new(Vec::new()),
         }
     }
 
@@ -124,7 +127,7 @@ impl Views {
         let mut seen = BTreeSet::from([me]);
         let mut nodes = view.state.desired_of_cluster_group();
         nodes.extend(view.state.nodes().keys());
-        nodes.extend(self.contacts.read().iter());
+        nodes.extend(self.contacts());
         nodes.retain(|node| seen.insert(*node));
         nodes
     }
@@ -134,9 +137,16 @@ impl Views {
         *self.contacts.write() = contacts;
     }
 
-    /// The nodes that were contacted first.
+    /// Nodes that an earlier life of this node knew.
+    pub(crate) fn remember_contacts(&self, contacts: Vec<NodeId>) {
+        *self.remembered.write() = contacts;
+    }
+
+    /// The nodes that were contacted first, and those of an earlier life.
     pub(crate) fn contacts(&self) -> Vec<NodeId> {
-        self.contacts.read().clone()
+        let mut contacts = self.contacts.read().clone();
+        contacts.extend(self.remembered.read().iter());
+        contacts
     }
 
     /// Has the view refreshed soon.

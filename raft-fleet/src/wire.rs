@@ -1,10 +1,12 @@
 //! What the fleet's nodes and clients say to each other; variants are only ever added at the end.
 
 use rafted_value::transport::{ClusterId, ServiceId};
+use rafted_value::{GroupId, MemberId};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster_state::{ClusterRefusal, ClusterState};
 use crate::formation::{ActivateReply, FoundingRecord, Hello, HelloReply, ProposeReply, RenounceReply};
+use crate::inspect::MemberReport;
 use crate::node_info::NodeInfo;
 
 /// The service of the fleet on every node.
@@ -32,6 +34,18 @@ pub(crate) enum FleetRequest {
     Refresh {
         revision: u64,
     },
+    /// What the members on the node say of themselves, in the order of their groups.
+    Members {
+        /// Only those of later groups.
+        after: Option<GroupId>,
+        /// So many at most.
+        limit: u32,
+    },
+    /// Have the member on the node forget this one, with no regard to what others know.
+    ForgetMember {
+        group: GroupId,
+        member: MemberId,
+    },
 }
 
 /// The answer.
@@ -46,6 +60,10 @@ pub(crate) enum FleetReply {
     Done,
     /// The request does not decode, or makes no sense from this peer.
     Malformed(String),
+    /// What members say of themselves; fewer than the limit are the last ones.
+    Members(Vec<MemberReport>),
+    /// A member was forgotten, or the reason why not.
+    Forgotten(Result<(), String>),
 }
 
 /// Whether a node was taken in.
@@ -74,6 +92,8 @@ pub(crate) enum ViewReply {
 mod tests {
     use rafted_value::{GroupConfig, NodeId, encode};
 
+    use crate::inspect::ReportedMember;
+
     use super::*;
 
     #[test]
@@ -88,6 +108,21 @@ mod tests {
         let hello = Hello { info: node.clone(), addresses: vec![], granted: None };
         let join = FleetRequest::Join { node, cluster: ClusterId(5) };
         let joined = FleetReply::Join(JoinReply::Joined(Box::default()));
+        let (group, member) = (GroupId(300), MemberId(7));
+        let reported =
+            ReportedMember { member, node: NodeId(1), voter: true, matched: Some(5), heard: Some(true) };
+        let report = MemberReport {
+            node: NodeId(1),
+            group,
+            member,
+            leads: true,
+            leader: Some(NodeId(1)),
+            term: 2,
+            commit_index: 5,
+            last_index: 6,
+            fenced: None,
+            members: vec![reported],
+        };
         crate::golden::check(
             "wire",
             &[
@@ -109,6 +144,10 @@ mod tests {
                 ("unformed", &encode(&FleetReply::View(ViewReply::Unformed))),
                 ("done", &encode(&FleetReply::Done)),
                 ("malformed", &encode(&FleetReply::Malformed("m".into()))),
+                ("members", &encode(&FleetRequest::Members { after: Some(group), limit: 300 })),
+                ("forget_member", &encode(&FleetRequest::ForgetMember { group, member })),
+                ("reports", &encode(&FleetReply::Members(vec![report]))),
+                ("forgotten", &encode(&FleetReply::Forgotten(Err("e".into())))),
             ],
         );
     }

@@ -2,9 +2,11 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use raft_fleet::rafted_value::MemberId;
+use raft_fleet::rafted_value::sim::SimDisk;
 use raft_fleet::{CLUSTER_GROUP, Data, Durability, FleetError, GroupConfig, GroupId};
 use support::{Counter, MS, SECOND, World, count_up, name, read};
 
@@ -103,6 +105,110 @@ fn members_that_a_disk_has_lost_are_replaced_under_new_ids() {
         }
         for group in 0..3 {
             assert_eq!(world.run(read(world.fleet(1), name(group))), 10, "seed {seed}");
+        }
+    }
+}
+
+/// It once looked only for its id, found it, and nobody learnt where it was.
+#[test]
+fn a_node_that_comes_back_at_another_address_is_listed_there_and_serves() {
+    for seed in 570..574 {
+        let mut world = World::formed_on_disks(seed, 3);
+        world.add_groups(&world.fleet(0), 4);
+        let id = world.id(1);
+        world.lose_power(1);
+        world.moved.insert(1, "elsewhere:7".into());
+        world.restart(1);
+        assert_eq!(world.id(1), id);
+        world.until(10 * SECOND, "all know its address", |world| {
+            (0..3).all(|place| world.fleet(place).cluster().nodes()[&id].address == "elsewhere:7")
+        });
+        world.until(10 * SECOND, "all groups are whole", |world| world.is_whole(4, 3));
+        // The others can do without one only if they reach the one that moved.
+        world.lose_power(2);
+        assert_eq!(world.run(count_up(world.fleet(0), name(0), 5, MS)).applied, 5, "seed {seed}");
+    }
+}
+
+/// Its seeds are gone, and it holds no member of the cluster group that would know the others.
+#[test]
+fn a_node_without_seeds_finds_the_others_where_they_were() {
+    let mut world = World::new(580, 5);
+    world.config.cluster_members_max = 3;
+    world.disks = (0..5).map(|_| SimDisk::new(world.sim.rng())).collect();
+    (0..5).for_each(|place| world.begin(place));
+    (0..5).for_each(|place| world.finish(place, 30 * SECOND));
+    let outside = |world: &World| (0..5).find(|place| !members(world, *place).contains_key(&CLUSTER_GROUP));
+    world.until(30 * SECOND, "the cluster group is small", |world| {
+        world.leaders()[&CLUSTER_GROUP].1.len() == 3 && outside(world).is_some()
+    });
+    let place = outside(&world).expect("it was looked for above");
+    world.sim.run_for(5 * SECOND);
+    let cluster = world.fleet(place).cluster().cluster();
+    world.lose_power(place);
+    world.config.seeds = Vec::new();
+    world.restart(place);
+    assert_eq!(world.fleet(place).cluster().cluster(), cluster);
+    world.add_groups(&world.fleet(place), 2);
+    assert_eq!(world.run(count_up(world.fleet(place), name(1), 5, MS)).applied, 5);
+}
+
+/// A founder that loses its power between its grant and its first member has kept nothing, so it must not be asked for
+/// what it does not know, and the others must not wait for it for ever.
+#[test]
+fn power_that_is_lost_in_the_middle_of_a_formation_never_makes_two_clusters() {
+    let seeds = std::env::var("RAFT_FLEET_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(30);
+    for seed in 5800..5800 + seeds {
+        let mut world = World::new(seed, 3);
+        let mut rng = world.sim.rng();
+        world.disks = (0..3).map(|_| SimDisk::new(world.sim.rng())).collect();
+        world.config.formation_wait = 40 * SECOND;
+        (0..3).for_each(|place| world.begin(place));
+        world.sim.run_for(Duration::from_millis(rng.next_u64() % 900));
+        let victim = (rng.next_u64() % 3) as usize;
+        world.lose_power(victim);
+        world.sim.run_for(Duration::from_millis(rng.next_u64() % 2000));
+        world.begin(victim);
+        let started: Vec<_> = (0..3).map(|place| world.try_finish(place, 60 * SECOND)).collect();
+        let clusters: BTreeSet<_> =
+            started.iter().flatten().flatten().map(|fleet| fleet.cluster().cluster()).collect();
+        assert_eq!(clusters.len(), 1, "seed {seed}: {started:?}");
+        let waiting: Vec<usize> = (0..3).filter(|place| !matches!(started[*place], Some(Ok(_)))).collect();
+        assert!(waiting.is_empty(), "seed {seed}: {started:?}");
+    }
+}
+
+/// One after the other loses its power under load, a second one only when the first is back.
+#[test]
+fn power_that_is_lost_under_load_costs_no_acknowledged_command() {
+    for seed in 590..596 {
+        let mut world = World::formed_on_disks(seed, 3);
+        let mut rng = world.sim.rng();
+        world.add_groups(&world.fleet(0), 4);
+        let (client_env, client) = world.client("client");
+        let tasks: Vec<_> = (0..4)
+            .map(|group| world.sim.spawn_on(&client_env, count_up(client.clone(), name(group), 300, 20 * MS)))
+            .collect();
+        for round in 0..4 {
+            world.sim.run_for(Duration::from_millis(rng.next_u64() % 1500));
+            if round == 3 {
+                // The whole cluster at once.
+                (0..3).for_each(|place| world.lose_power(place));
+                world.sim.run_for(Duration::from_millis(rng.next_u64() % 2000));
+                (0..3).for_each(|place| world.begin(place));
+                (0..3).for_each(|place| world.finish(place, 30 * SECOND));
+            } else {
+                let victim = (rng.next_u64() % 3) as usize;
+                world.lose_power(victim);
+                world.sim.run_for(Duration::from_millis(rng.next_u64() % 3000));
+                world.restart(victim);
+            }
+            world.until(30 * SECOND, "all groups are whole", |world| world.is_whole(4, 3));
+        }
+        for (group, task) in tasks.into_iter().enumerate() {
+            let told = world.sim.run_until(120 * SECOND, task).flatten().expect("the client ends");
+            assert_eq!((told.applied, told.unknown), (300, 0), "seed {seed}");
+            assert_eq!(world.run(read(client.clone(), name(group))), 300, "seed {seed}");
         }
     }
 }

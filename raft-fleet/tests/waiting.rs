@@ -2,7 +2,7 @@
 
 mod support;
 
-use raft_fleet::{Fleet, FleetError};
+use raft_fleet::{Fleet, FleetConfig, FleetError, Registry};
 use support::{SECOND, World, address};
 
 /// What a node says that gave up.
@@ -49,6 +49,39 @@ fn nodes_that_expect_different_numbers_say_so() {
     );
     says(&errors[0], &["2 of the 2 nodes of bootstrap_expect are seen"]);
     says(&errors[1], &["2 of the 3 nodes of bootstrap_expect are seen"]);
+}
+
+/// They once formed a cluster in which two nodes had one name, and neither could ever come back.
+#[test]
+fn nodes_of_one_name_form_no_cluster_and_say_who_they_are() {
+    let mut world = impatient(54, 3);
+    world.names.insert(2, "node-1".into());
+    (0..3).for_each(|place| world.begin(place));
+    for place in 0..3 {
+        let error = gave_up(&mut world, place);
+        says(&error, &["are both named \"node-1\"", "host-1:1", "host-2:1"]);
+    }
+}
+
+#[test]
+fn a_zone_that_cannot_be_is_refused_before_anything_is_done() {
+    let mut world = World::new(55, 1);
+    let long = "z".repeat(10_000);
+    for (zone, expected) in [
+        ("rack 1", "the zone holds the character ' ' at byte 4"),
+        ("", "the zone is empty"),
+        (long.as_str(), "the zone has 10000 bytes, over the limit of 255"),
+    ] {
+        let env = world.sim.start_node("node", "host:1");
+        let (door, config) = (env.clone(), FleetConfig { zone: zone.into(), ..FleetConfig::default() });
+        let start = async move { Fleet::start(door, config, Registry::new()).await };
+        let error = world.sim.run_until(SECOND, world.sim.spawn_on(&env, start)).flatten().expect("at once");
+        let error = error.map(drop).unwrap_err().to_string();
+        assert_eq!(error, format!("the configuration cannot work: {expected}"));
+        world.sim.kill(&env);
+    }
+    world.begin(0);
+    world.finish(0, SECOND);
 }
 
 #[test]

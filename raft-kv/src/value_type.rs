@@ -5,9 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use raft_fleet::rafted_value::{CommandContext, Refused, Registry};
+use raft_fleet::rafted_value::{CommandContext, Data, Refused, Registry};
 
-use crate::shard::ShardData;
+use crate::shard::{Alarm, ShardData, ShardHook};
 
 /// The callbacks of the values of a keyspace, one value for each key.
 ///
@@ -37,6 +37,80 @@ pub trait ValuePerKey: Send + Sync + 'static {
         value: &mut Option<Self::Value>,
         command: &Bytes,
     ) -> Result<Done, Refused>;
+
+    /// The same on the member that leads the shard: it must do to the value, and reply, exactly what
+    /// [`command`](Self::command) does, and may beside that act on the world. What it does is done at least once for each
+    /// command that takes effect, before its caller is answered; twice where the leader changed in between.
+    ///
+    /// It must not block, and whatever it does beside the command must not panic: only this member would undo the
+    /// command. Called only where [`has_hooks`](Self::has_hooks) says so.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`command`](Self::command).
+    fn command_led(
+        &self,
+        context: &CommandContext,
+        key: &[u8],
+        value: &mut Option<Self::Value>,
+        command: &Bytes,
+    ) -> Result<Done, Refused> {
+        self.command(context, key, value, command)
+    }
+
+    /// Whether [`command_led`](Self::command_led), [`answered`](Self::answered) and the `leads` of [`wake`](Self::wake)
+    /// are made use of. Asked once, when the type is registered; without it nothing of this costs anything.
+    fn has_hooks(&self) -> bool {
+        false
+    }
+
+    /// When the value wants to be woken, in milliseconds since 1970 of stamped time; asked after each command for it.
+    fn wake_at(&self, value: &Self::Value) -> Option<u64> {
+        let _ = value;
+        None
+    }
+
+    /// The time that [`wake_at`](Self::wake_at) gave has come; pure but for what it does where this member `leads`, see
+    /// [`command_led`](Self::command_led). The value is changed in place, or taken out to remove the key. One that
+    /// leaves the value as it was would be called again at once, for ever.
+    ///
+    /// It must not panic: values that are due together are woken by one command, and a panic undoes all of it.
+    fn wake(
+        &self,
+        context: &CommandContext,
+        key: &[u8],
+        value: &mut Option<Self::Value>,
+        leads: bool,
+    ) -> Woken {
+        let _ = (context, key, value, leads);
+        Woken::default()
+    }
+
+    /// The class that a value is counted in: what its key begins with, and a tag. The values of each class are counted
+    /// where they are, so that a [`Tally`](crate::Tally) costs in proportion to the classes. Asked before and after each
+    /// command.
+    fn class<'k>(&self, key: &'k [u8], value: &Self::Value) -> Option<(&'k [u8], u64)> {
+        let _ = (key, value);
+        None
+    }
+
+    /// A command for all keys that begin alike has come to this one; pure. Gives the size of the value that it leaves,
+    /// which counts for nothing when it took it out. It must not panic, like [`wake`](Self::wake).
+    fn sweep(
+        &self,
+        context: &CommandContext,
+        key: &[u8],
+        value: &mut Option<Self::Value>,
+        payload: &Bytes,
+    ) -> u64 {
+        let _ = (context, key, value, payload);
+        0
+    }
+
+    /// The leader has answered a query for the newest state; see [`command_led`](Self::command_led).
+    fn answered(&self, key: &[u8], value: &Self::Value, query: &Bytes, answer: &Bytes) {
+        let _ = (key, value, query, answer);
+    }
 
     /// Reads the value of a key that has one; pure.
     ///
@@ -69,6 +143,15 @@ pub struct Done {
     pub size: u64,
 }
 
+/// What waking a value gives.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Woken {
+    /// What it cost, in the same unit as a command's load.
+    pub load: u64,
+    /// How large the value is now; counts for nothing when it was removed.
+    pub size: u64,
+}
+
 /// What a query gives.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Answer {
@@ -84,6 +167,10 @@ type AddTo = Arc<dyn Fn(Registry, String) -> Registry + Send + Sync>;
 #[derive(Clone, Default)]
 pub struct KvTypes {
     types: BTreeMap<String, AddTo>,
+    /// Told by every shard of this node when its first value is due.
+    alarm: Alarm,
+    /// Replicated values beside the store, in groups of their own.
+    data: Registry,
 }
 
 impl KvTypes {
@@ -95,12 +182,25 @@ impl KvTypes {
     /// Adds a value type. A later one replaces an earlier one of the same name.
     #[must_use]
     pub fn with<V: ValuePerKey>(mut self, name: impl Into<String>, value_type: V) -> Self {
-        let value_type = Arc::new(value_type);
-        let add = move |registry: Registry, data: String| {
-            let value_type = Arc::clone(&value_type);
-            registry.with_raw(data, move || Box::new(ShardData::new(Arc::clone(&value_type))))
+        let (value_type, alarm) = (Arc::new(value_type), self.alarm.clone());
+        let add = move |mut registry: Registry, data: String| {
+            let (value_type, alarm) = (Arc::clone(&value_type), alarm.clone());
+            if value_type.has_hooks() {
+                registry = registry.with_raw_hook(data.clone(), ShardHook::<V>::new());
+            }
+            registry.with_raw(data, move || {
+                Box::new(ShardData::new(Arc::clone(&value_type)).with_alarm(alarm.clone()))
+            })
         };
         self.types.insert(name.into(), Arc::new(add));
+        self
+    }
+
+    /// Adds a replicated value that the layer above keeps in a group of its own, beside the store; it makes the group
+    /// itself, through [`Kv::fleet`](crate::Kv::fleet).
+    #[must_use]
+    pub fn with_data<D: Data>(mut self) -> Self {
+        self.data = self.data.with::<D>();
         self
     }
 
@@ -109,13 +209,18 @@ impl KvTypes {
         self.types.contains_key(name)
     }
 
+    pub(crate) fn alarm(&self) -> &Alarm {
+        &self.alarm
+    }
+
     /// Says which name cannot work, if any.
     pub(crate) fn validate(&self) -> Result<(), String> {
         self.types.keys().try_for_each(|name| check_name(name))
     }
 
-    /// Registers the shards of every type.
-    pub(crate) fn add_to(&self, registry: Registry) -> Registry {
+    /// Registers the shards of every type, beside what was added for the layer above.
+    pub(crate) fn registry(&self) -> Registry {
+        let registry = self.data.clone();
         self.types.iter().fold(registry, |registry, (name, add)| add(registry, shard_data_name(name)))
     }
 }
@@ -128,8 +233,11 @@ impl fmt::Debug for KvTypes {
 
 /// The name under which hosts know the shards of a value type.
 pub(crate) fn shard_data_name(value_type: &str) -> String {
-    format!("kv/{value_type}")
+    format!("{SHARD_DATA}{value_type}")
 }
+
+/// How the names of all shards' data begin.
+pub(crate) const SHARD_DATA: &str = "kv/";
 
 /// The longest name of a value type, in bytes.
 const NAME_BYTES_MAX: usize = 200;

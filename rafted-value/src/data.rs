@@ -12,6 +12,8 @@ use rand_core::SeedableRng;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::session::Records;
+
 /// A value that is replicated by a Raft group.
 ///
 /// `command` runs on every member and must give the same state and reply everywhere: no clock, no randomness, no
@@ -64,6 +66,14 @@ pub trait Data: Default + Serialize + DeserializeOwned + Send + 'static {
     /// Reads the value; pure.
     fn query(&self, query: Self::Query) -> Self::Answer;
 
+    /// A copy that shares with the value what it holds, if one can be made in a moment whatever the size: by reference
+    /// counts (`Bytes`, `Arc`) or persistent collections. Snapshots of a large value are then encoded from it beside the
+    /// loop; without one, the value's loop stands still as long as that takes, for all groups that it drives. Default:
+    /// none.
+    fn freeze(&self) -> Option<Self> {
+        None
+    }
+
     /// What a report calls such a command, for example the name of its variant. Default: `command`.
     fn command_kind(command: &Self::Command) -> &'static str {
         let _ = command;
@@ -104,6 +114,9 @@ pub struct RestoreError {
     pub reason: String,
 }
 
+/// Appends a value, as it was at one moment, to a buffer.
+pub type Frozen = Box<dyn FnOnce(&mut Vec<u8>) + Send>;
+
 /// A replicated value in bytes; see [`Data`] for what handlers must hold.
 pub trait RawData: Any + Send {
     /// Changes the value.
@@ -112,6 +125,23 @@ pub trait RawData: Any + Send {
     ///
     /// When the command cannot be carried out at all (it does not decode); nothing may have changed then.
     fn command(&mut self, context: &CommandContext, payload: &Bytes) -> Result<Bytes, Refused>;
+
+    /// The same with the records of the group's sessions at hand, for a value that moves its keys, and the records of their
+    /// commands with them, from group to group. This is what groups call; by default it is
+    /// [`command`](RawData::command).
+    ///
+    /// # Errors
+    ///
+    /// As [`command`](RawData::command); neither the value nor the records may have changed then.
+    fn command_with_records(
+        &mut self,
+        context: &CommandContext,
+        payload: &Bytes,
+        records: &mut Records<'_>,
+    ) -> Result<Bytes, Refused> {
+        let _ = records;
+        self.command(context, payload)
+    }
 
     /// Reads the value.
     ///
@@ -122,6 +152,12 @@ pub trait RawData: Any + Send {
 
     /// Appends the whole value to `out`.
     fn snapshot(&self, out: &mut Vec<u8>);
+
+    /// What appends the value as it is now to a buffer, on another thread and while commands go on, exactly as
+    /// [`snapshot`](RawData::snapshot) would; `None` where that takes as long as encoding it. See [`Data::freeze`].
+    fn freeze(&self) -> Option<Frozen> {
+        None
+    }
 
     /// Replaces the value by one that [`snapshot`](RawData::snapshot) wrote.
     ///
@@ -168,7 +204,12 @@ impl<D: Data> RawData for Typed<D> {
     }
 
     fn snapshot(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&encode(&self.value));
+        append(&self.value, out);
+    }
+
+    fn freeze(&self) -> Option<Frozen> {
+        let value = self.value.freeze()?;
+        Some(Box::new(move |out| append(&value, out)))
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
@@ -191,6 +232,12 @@ impl<D: Data> RawData for Typed<D> {
 /// error of that type.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Bytes {
     postcard::to_stdvec(value).expect("the type serialises").into()
+}
+
+/// Appends the postcard bytes of `value`, without another copy of them.
+fn append<T: Serialize>(value: &T, out: &mut Vec<u8>) {
+    let buffer = std::mem::take(out);
+    *out = postcard::to_extend(value, buffer).expect("the type serialises");
 }
 
 /// Encodes, decodes and encodes again, and says what does not come back as it was.

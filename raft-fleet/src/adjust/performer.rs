@@ -9,7 +9,7 @@ use rafted_value::env::{MonoTime, sleep, timeout};
 use rafted_value::{GroupError, GroupId, GroupStatus, Host, NodeId, Role};
 
 use super::lost::{find_lost, silent};
-use super::plan::{Step, is_complete, is_waiting, plan};
+use super::plan::{Step, is_complete, is_loading, is_waiting, leads_away, plan};
 use crate::cluster_state::{ClusterCommand, ClusterReply, GroupState};
 use crate::core::Core;
 use crate::view::View;
@@ -18,6 +18,12 @@ use crate::view::View;
 const CATCH_UP_POLL_MIN: Duration = Duration::from_millis(5);
 /// ... up to this.
 const CATCH_UP_POLL_MAX: Duration = Duration::from_millis(200);
+
+/// After a transfer of a leadership did not come to its end, the next one of that group waits: during a transfer
+/// commands wait too.
+const TRANSFER_PAUSE: Duration = Duration::from_secs(5);
+/// The same where the leader's node is to be left.
+const TRANSFER_PAUSE_AWAY: Duration = Duration::from_secs(1);
 
 /// Brings the members of the groups led on this node to where they should be.
 pub(crate) struct Performer {
@@ -34,6 +40,23 @@ struct Work {
     workers: usize,
     /// Since when each group that is being founded has been led here.
     founding: BTreeMap<GroupId, MonoTime>,
+    /// Until when the leaderships of these groups stay where they are.
+    transfers_after: BTreeMap<GroupId, MonoTime>,
+    /// Since when nothing is missing in these groups but their leadership at its preferred node.
+    settled: BTreeMap<GroupId, MonoTime>,
+    /// Groups that bring a member up to date.
+    loading: BTreeSet<GroupId>,
+}
+
+impl Work {
+    /// Whether a group may bring a member up to date now; it counts until that is done.
+    fn admit(&mut self, group: GroupId, loading_max: usize) -> bool {
+        if self.loading.len() >= loading_max && !self.loading.contains(&group) {
+            return false;
+        }
+        self.loading.insert(group);
+        true
+    }
 }
 
 impl Performer {
@@ -58,7 +81,14 @@ impl Performer {
         let now = self.core.env.now();
         let mut work = self.work.lock();
         work.founding.retain(|group, _| is_founding(view, *group));
+        work.transfers_after.retain(|_, after| now < *after);
         work.queue.clear();
+        let mut settled = std::mem::take(&mut work.settled);
+        // What a worker has begun is not seen yet.
+        let Work { loading, busy, .. } = &mut *work;
+        loading.retain(|group| busy.contains(group));
+        let seen = statuses.iter().filter(|status| is_loading(status) && !is_founding(view, status.group));
+        loading.extend(seen.map(|status| status.group));
         for status in statuses.iter().filter(|status| status.role == Role::Leader) {
             let group = status.group;
             if is_founding(view, group) {
@@ -66,11 +96,23 @@ impl Performer {
             }
             let Some(desired) = view.desired(group) else { continue };
             let silent = self.core.env.disk().is_some() && silent(status, &desired).next().is_some();
-            let due = silent
-                || plan(status, &desired).is_some()
-                || is_waiting(status, &desired)
-                || is_founding(view, group);
-            if due && !work.busy.contains(&group) {
+            let step = plan(status, &desired);
+            let away = leads_away(status, &desired);
+            if !away && matches!(step, Some(Step::Transfer { .. })) {
+                let since = settled.remove(&group).unwrap_or(now);
+                work.settled.insert(group, since);
+                if now.since(since) < self.core.config.leader_home_wait {
+                    continue;
+                }
+            }
+            let due = silent || step.is_some() || is_waiting(status, &desired) || is_founding(view, group);
+            if !due || work.busy.contains(&group) {
+                continue;
+            }
+            // Whoever waits for a node to be left waits for its leaders first.
+            if away {
+                work.queue.push_front(group);
+            } else {
                 work.queue.push_back(group);
             }
         }
@@ -134,7 +176,18 @@ async fn adjust(core: &Arc<Core>, work: &Mutex<Work>, group: GroupId) {
             Some(step) => Some(step),
             None => find_lost(core, &status, &desired).await,
         };
+        if !is_loading(&status) {
+            work.lock().loading.remove(&group);
+        }
         let progress = match step {
+            Some(Step::AddLearner { .. })
+                if !is_founding(&view, group) && !work.lock().admit(group, core.config.snapshots_max) =>
+            {
+                false
+            }
+            Some(step @ Step::Transfer { .. }) => {
+                return transfer(core, work, host, &status, &desired, step).await;
+            }
             Some(step) => perform(core, host, group, step).await,
             None => {
                 if is_founding(&view, group) && may_run(core, work, &status, &desired) {
@@ -167,6 +220,32 @@ fn is_waiting_for_the_living(status: &GroupStatus, desired: &[NodeId]) -> bool {
     status.role == Role::Leader && !is_complete(status, desired) && desired.iter().any(|node| heard(*node))
 }
 
+/// Hands a leadership over, unless that was just tried in vain, or may wait. Whatever comes of it, the rest is for the
+/// next survey of whoever leads then.
+async fn transfer(
+    core: &Core,
+    work: &Mutex<Work>,
+    host: &Host,
+    status: &GroupStatus,
+    desired: &[NodeId],
+    step: Step,
+) {
+    let group = status.group;
+    let away = leads_away(status, desired);
+    {
+        let (work, now) = (work.lock(), core.env.now());
+        let waits = work.transfers_after.get(&group).is_some_and(|after| now < *after);
+        let settled = work.settled.get(&group);
+        if waits || !(away || settled.is_some_and(|at| now.since(*at) >= core.config.leader_home_wait)) {
+            return;
+        }
+    }
+    if !perform(core, host, group, step).await {
+        let pause = if away { TRANSFER_PAUSE_AWAY } else { TRANSFER_PAUSE };
+        work.lock().transfers_after.insert(group, core.env.now() + pause);
+    }
+}
+
 /// Takes a step; says whether the group has changed.
 async fn perform(core: &Core, host: &Host, group: GroupId, step: Step) -> bool {
     tracing::debug!(%group, ?step, "a step of a group's membership");
@@ -176,6 +255,7 @@ async fn perform(core: &Core, host: &Host, group: GroupId, step: Step) -> bool {
             Step::AddLearner { node } => host.add_learner(group, node).await.map(drop),
             Step::Promote { member, .. } => host.promote(group, member).await,
             Step::Remove { member, .. } => host.remove_member(group, member).await.map(drop),
+            Step::Transfer { member, .. } => host.replace_leader(group, Some(member)).await,
         }
     };
     match timeout(core.env.as_ref(), limit, change).await {

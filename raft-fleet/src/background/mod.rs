@@ -2,6 +2,7 @@
 
 mod cleaner;
 mod founder;
+mod presence;
 mod purger;
 mod refresher;
 mod reporter;
@@ -20,6 +21,8 @@ pub(crate) fn start(core: &Arc<Core>) {
     core.run("fleet adjuster", Box::pin(Performer::new(core).run()));
     core.run("fleet cleaner", Box::pin(cleaner::run(Arc::clone(core))));
     core.run("fleet purger", Box::pin(purger::run(Arc::clone(core))));
+    core.run("fleet contacts", Box::pin(crate::contacts::keep(Arc::clone(core))));
+    core.run("fleet presence", Box::pin(presence::run(Arc::clone(core))));
     core.run("fleet reporter", Box::pin(reporter::run(Arc::clone(core))));
 }
 

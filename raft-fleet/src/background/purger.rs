@@ -1,6 +1,9 @@
 //! Asks every node whether it lives, and has the cluster purge one that has been silent for too long.
 //!
-//! Only the leader of the cluster group does so: two observers that cannot see each other must not purge each other.
+//! Only the leader of the cluster group does so, and what it believes is part of the replicated state: a suspicion is
+//! proposed first, everybody sees it, anybody who hears of the node can take it back, the node itself above all, and only
+//! a suspicion that has stood for the failure window ends in a purge. So two observers never act against each other, and
+//! the window does not begin anew with each new leader.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,9 +13,13 @@ use futures_util::future::join_all;
 use rafted_value::env::MonoTime;
 use rafted_value::{NodeId, Role};
 
+use crate::call::as_ms;
 use crate::cluster_state::{CLUSTER_GROUP, ClusterCommand, ClusterReply};
 use crate::core::Core;
 use crate::wire::FleetRequest;
+
+/// A node that has not answered for as long as so many pings is suspected.
+const SUSPECT_PINGS: u32 = 3;
 
 pub(crate) async fn run(core: Arc<Core>) {
     // It starts anew with each leadership: what a former leader heard is not known.
@@ -21,7 +28,7 @@ pub(crate) async fn run(core: Arc<Core>) {
         core.env.sleep_until(core.jittered(core.config.ping_interval)).await;
         if leads(&core).await {
             ping_all(&core, &mut heard).await;
-            purge_silent(&core, &mut heard).await;
+            judge(&core, &mut heard).await;
         } else {
             heard.nodes.clear();
         }
@@ -38,6 +45,8 @@ struct Heard {
 struct Since {
     at: MonoTime,
     silent: bool,
+    /// Whether the cluster state lists it as a suspect.
+    suspected: bool,
 }
 
 /// What is new about a node.
@@ -53,20 +62,25 @@ enum News {
 impl Heard {
     /// Takes in whether a node has answered; news is told once.
     fn note(&mut self, node: NodeId, now: MonoTime, answered: bool) -> News {
-        let since = self.nodes.entry(node).or_insert(Since { at: now, silent: false });
+        let since = self.nodes.entry(node).or_insert(Since { at: now, silent: false, suspected: false });
         let before = *since;
-        *since = Since { at: if answered { now } else { before.at }, silent: !answered };
+        *since = Since { at: if answered { now } else { before.at }, silent: !answered, ..before };
         match (before.silent, answered) {
             (false, false) => News::Silent,
             (true, true) => News::Back(now.since(before.at)),
             _ => News::None,
         }
     }
+}
 
-    /// The nodes that have been silent for longer than `window`.
-    fn silent_for(&self, window: Duration, now: MonoTime) -> Vec<NodeId> {
-        let silent = self.nodes.iter().filter(|(_, since)| now.since(since.at) > window);
-        silent.map(|(node, _)| *node).collect()
+impl Since {
+    /// Takes in whether the cluster state lists the node as a suspect; one that was taken back by others, who hear more
+    /// than this leader, begins anew.
+    fn note_suspicion(&mut self, now: MonoTime, suspected: bool) {
+        if self.suspected && !suspected {
+            self.at = now;
+        }
+        self.suspected = suspected;
     }
 }
 
@@ -96,26 +110,67 @@ async fn ping_all(core: &Core, heard: &mut Heard) {
     }
 }
 
-async fn purge_silent(core: &Core, heard: &mut Heard) {
-    let now = core.env.now();
+/// Tells the cluster whom this leader hears of and whom not, and has it purge a node that nobody has heard of for the
+/// failure window.
+async fn judge(core: &Core, heard: &mut Heard) {
+    let view = core.views.current();
+    let (now, now_ms) = (core.env.now(), core.env.wall_ms());
     let window = core.config.failure_window;
-    for node in heard.silent_for(window, now) {
-        tracing::warn!(%node, ?window, "a node was silent for too long and is purged");
-        let purge = ClusterCommand::Purge { node, by: core.node };
-        match core.change_cluster(&purge, &core.config.call).await {
-            Ok(ClusterReply::Refused(refusal)) => tracing::info!(%node, %refusal, "the node is not purged"),
-            Ok(_) => {
-                metrics::counter!("raft_fleet_nodes_purged_total").increment(1);
-                heard.nodes.remove(&node);
+    for (node, since) in &mut heard.nodes {
+        let suspicion = view.state.suspects().get(node);
+        since.note_suspicion(now, suspicion.is_some());
+        let node = *node;
+        let by = core.node;
+        let silent = if since.silent { now.since(since.at) } else { Duration::ZERO };
+        let command = match suspicion {
+            Some(_) if !since.silent => ClusterCommand::Hear { node, by },
+            None if silent >= suspect_after(core) => {
+                ClusterCommand::Suspect { node, by, silent_ms: as_ms(silent) }
             }
-            Err(error) => tracing::warn!(%node, %error, "the node is not purged yet"),
+            // A leader that is new has tried for itself before it believes its predecessor.
+            Some(suspicion) if silent >= core.config.ping_interval => {
+                if now_ms.saturating_sub(suspicion.since_ms) < as_ms(window) {
+                    continue;
+                }
+                tracing::warn!(%node, ?window, "a node was silent for too long and is purged");
+                ClusterCommand::PurgeSilent { node, by, window_ms: as_ms(window) }
+            }
+            _ => continue,
+        };
+        match core.change_cluster(&command, &core.config.call).await {
+            Ok(ClusterReply::Refused(refusal)) => {
+                tracing::info!(%node, %refusal, "the cluster thinks otherwise");
+            }
+            Ok(_) if matches!(command, ClusterCommand::PurgeSilent { .. }) => {
+                metrics::counter!("raft_fleet_nodes_purged_total").increment(1);
+            }
+            Ok(_) => (),
+            Err(error) => tracing::warn!(%node, %error, "the cluster does not know yet how a node is"),
         }
     }
+}
+
+/// For how long a node is silent before everybody is told.
+fn suspect_after(core: &Core) -> Duration {
+    core.config.ping_interval.saturating_mul(SUSPECT_PINGS).min(core.config.failure_window / 2)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// It was once accused again at once, with the whole of its silence.
+    #[test]
+    fn a_suspicion_that_others_took_back_begins_anew() {
+        let at = |seconds: u64| MonoTime::from_nanos(seconds * 1_000_000_000);
+        let mut since = Since { at: at(1), silent: true, suspected: false };
+        since.note_suspicion(at(5), true);
+        assert_eq!(since.at, at(1));
+        since.note_suspicion(at(9), false);
+        assert_eq!(since.at, at(9));
+        since.note_suspicion(at(10), false);
+        assert_eq!(since.at, at(9));
+    }
 
     /// A node that was away was once logged at every ping, for as long as it was.
     #[test]
@@ -126,8 +181,7 @@ mod tests {
         assert_eq!(heard.note(NodeId(1), at(1), true), News::None);
         assert_eq!(heard.note(NodeId(1), at(2), false), News::Silent);
         assert_eq!(heard.note(NodeId(1), at(3), false), News::None);
-        assert_eq!(heard.silent_for(seconds(1), at(3)), [NodeId(1)]);
-        assert_eq!(heard.silent_for(seconds(2), at(3)), []);
+        assert_eq!(heard.nodes[&NodeId(1)].at, at(1), "it counts from the last answer");
         assert_eq!(heard.note(NodeId(1), at(4), true), News::Back(seconds(3)));
         assert_eq!(heard.note(NodeId(1), at(5), true), News::None);
         assert_eq!(
@@ -135,6 +189,6 @@ mod tests {
             News::Silent,
             "one that never answered counts from here"
         );
-        assert_eq!(heard.silent_for(seconds(1), at(7)), [NodeId(1), NodeId(2)]);
+        assert_eq!(heard.nodes[&NodeId(2)].at, at(5));
     }
 }

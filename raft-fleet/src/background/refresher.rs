@@ -1,11 +1,10 @@
-//! Keeps the view fresh, and this node listed.
+//! Keeps the view fresh.
 
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 use rafted_value::env::timeout;
 
-use crate::cluster_state::{ClusterCommand, ClusterReply};
 use crate::core::Core;
 use crate::formation::{Sight, Sightings};
 
@@ -17,9 +16,7 @@ pub(crate) async fn run(core: Arc<Core>) {
             if core.views.is_urgent() { core.config.view_refresh_urgent } else { core.config.view_refresh };
         let wait = core.jittered(interval).since(core.env.now());
         let _ = timeout(core.env.as_ref(), wait, core.views.wanted()).await;
-        if core.refresh(turn).await {
-            stay_listed(&core).await;
-        } else {
+        if !core.refresh(turn).await {
             find_contacts(&core).await;
         }
         turn = turn.wrapping_add(1);
@@ -56,34 +53,4 @@ pub(crate) async fn find_contacts(core: &Core) -> Sightings {
         core.views.set_contacts(found);
     }
     sightings
-}
-
-/// A node that was purged while it was away is not listed any more: it says so and joins again.
-async fn stay_listed(core: &Core) {
-    let Some(member) = &core.member else { return };
-    let view = core.views.current();
-    let Some(cluster) = view.state.cluster() else { return };
-    if view.state.nodes().contains_key(&core.node) {
-        return;
-    }
-    let successor = view
-        .state
-        .nodes()
-        .iter()
-        .find(|(_, entry)| entry.name == member.info.name && entry.address == member.info.address);
-    if let Some((successor, _)) = successor {
-        tracing::error!(node = %core.node, %successor, "another process has the name and address of this node");
-        return;
-    }
-    tracing::warn!(node = %core.node, "this node was purged from the cluster; it joins again");
-    let join = ClusterCommand::Join { node: member.info.clone(), cluster };
-    match core.change_cluster(&join, &core.config.call).await {
-        Ok(ClusterReply::Refused(refusal)) => {
-            tracing::error!(node = %core.node, %refusal, "the cluster does not take this node back");
-        }
-        Ok(_) => (),
-        Err(error) => {
-            tracing::info!(node = %core.node, %error, "the cluster has not taken this node back yet");
-        }
-    }
 }

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rafted_value::env::{MonoTime, sleep};
-use rafted_value::{CommandError, Freshness, GroupConfig, GroupId, NodeId, NotApplied, QueryError, Unknown};
+use rafted_value::{
+    Command, CommandError, Freshness, GroupConfig, GroupId, NodeId, NotApplied, QueryError, Unknown,
+};
 
 use super::chase::{Chase, Shown};
 use super::line::Ticket;
 use crate::cluster_state::{CLUSTER_GROUP, GroupState};
-use crate::config::CallOptions;
+use crate::config::{CallOptions, CommandNumber};
 use crate::core::Core;
 use crate::group_name::GroupName;
 use crate::view::View;
@@ -32,6 +34,28 @@ impl Target {
     pub(crate) fn new(group: GroupId, config: &GroupConfig) -> Self {
         let &GroupConfig { retry_window_max_ms, command_bytes_max, .. } = config;
         Self { group, retry_window_max_ms, command_bytes_max }
+    }
+}
+
+/// A command that has its number and its time, and may go to one group after another: a layer above moves keys between
+/// groups, with the records of their commands, and the command runs at most once among all groups that it is sent to.
+pub struct BegunCommand {
+    ticket: Ticket,
+    options: CallOptions,
+    deadline: MonoTime,
+    /// What is not known of an attempt at any of the groups.
+    unknown: Option<Unknown>,
+}
+
+impl BegunCommand {
+    /// When its caller stops waiting.
+    pub fn deadline(&self) -> MonoTime {
+        self.deadline
+    }
+
+    /// An attempt of which it is not known whether it was applied, if there was one.
+    pub fn unknown(&self) -> Option<&Unknown> {
+        self.unknown.as_ref()
     }
 }
 
@@ -84,6 +108,37 @@ impl Core {
             Ok(target) => self.command_to(target, key_hash, payload, options, deadline).await,
             Err(no) => Err(no.command_error(name)),
         }
+    }
+
+    /// Numbers a command that may go to one group after another; see [`Fleet::begin`](crate::Fleet::begin).
+    pub(crate) async fn begin(
+        &self,
+        name: &GroupName,
+        key_hash: u64,
+        payload: Bytes,
+        options: &CallOptions,
+    ) -> Result<BegunCommand, CommandError> {
+        let deadline = self.env.now() + options.timeout;
+        let target = self.route(name, deadline).await.map_err(|no| no.command_error(name))?;
+        let ticket = self.number(target, key_hash, payload, options, deadline).await?;
+        Ok(BegunCommand { ticket, options: *options, deadline, unknown: None })
+    }
+
+    /// Sends it to one group.
+    pub(crate) async fn send(
+        &self,
+        name: &GroupName,
+        command: &mut BegunCommand,
+    ) -> Result<Bytes, CommandError> {
+        let BegunCommand { ticket, options, deadline, unknown } = command;
+        let target = match self.route(name, *deadline).await {
+            Ok(target) => target,
+            Err(no) => {
+                return Err(unknown.clone().map_or_else(|| no.command_error(name), CommandError::Unknown));
+            }
+        };
+        check_size(target, &ticket.command().payload)?;
+        self.attempt(target, ticket, options, *deadline, unknown).await
     }
 
     /// Asks the group of this name, as often as it takes.
@@ -141,27 +196,55 @@ impl Core {
         deadline: MonoTime,
     ) -> Result<Bytes, CommandError> {
         // The group would refuse it, and what is larger than a message could not even be sent to be refused.
-        let (bytes, limit_bytes) = (payload.len() as u64, target.command_bytes_max);
-        if bytes > limit_bytes {
-            return Err(NotApplied::TooLarge { bytes, limit_bytes }.into());
-        }
+        check_size(target, &payload)?;
+        let ticket = self.number(target, key_hash, payload, options, deadline).await?;
+        self.attempt(target, &ticket, options, deadline, &mut None).await
+    }
+
+    /// Gives a command its number in this node's line to a group.
+    async fn number(
+        &self,
+        target: Target,
+        key_hash: u64,
+        payload: Bytes,
+        options: &CallOptions,
+        deadline: MonoTime,
+    ) -> Result<Ticket, CommandError> {
         let line = self.lines.of(self.env.as_ref(), target.group);
         // The group measures the window by its own clock: leave room for one that is behind ours.
         let allowed = millis(target.retry_window_max_ms / 10 * 9);
         let window = options.timeout.saturating_add(options.retry_margin).min(allowed);
         let retry_until_ms = self.env.wall_ms().saturating_add(as_ms(window));
-        let ticket = loop {
+        if let Some(CommandNumber { session, sequence }) = options.number {
+            let acknowledged = 0;
+            let command = Command { session, sequence, acknowledged, retry_until_ms, key_hash, payload };
+            return Ok(Ticket::of(command));
+        }
+        loop {
             if let Some(ticket) = line.begin(retry_until_ms, key_hash, payload.clone()) {
-                break ticket;
+                return Ok(ticket);
             }
             if self.env.now() >= deadline {
                 return Err(NotApplied::Overloaded { retry_after_ms: SESSION_RETRY_MS }.into());
             }
             sleep(self.env.as_ref(), millis(SESSION_RETRY_MS)).await;
-        };
+        }
+    }
+
+    /// Sends a command that has its number until `deadline`. `unknown` is what it is not known of an earlier attempt, and
+    /// stays so whatever a later one shows, unless that one has the reply.
+    async fn attempt(
+        &self,
+        target: Target,
+        ticket: &Ticket,
+        options: &CallOptions,
+        deadline: MonoTime,
+        unknown: &mut Option<Unknown>,
+    ) -> Result<Bytes, CommandError> {
+        let line = self.lines.of(self.env.as_ref(), target.group);
         let mut chase = Chase::new(options.retry_interval);
         let mut last = None;
-        let mut unknown = None;
+        let mut attempts = 0;
         loop {
             let left = deadline.since(self.env.now());
             if left.is_zero() {
@@ -173,8 +256,12 @@ impl Core {
                 sleep(self.env.as_ref(), options.retry_interval.min(left)).await;
                 continue;
             };
+            if attempts == options.attempts_max {
+                break;
+            }
+            attempts += 1;
             let limit = options.attempt_timeout.min(left);
-            let error = match self.command_once(node, target.group, &ticket, limit).await {
+            let error = match self.command_once(node, target.group, ticket, limit).await {
                 Ok(reply) => {
                     line.set_leader(node);
                     return Ok(reply);
@@ -183,16 +270,17 @@ impl Core {
             };
             let shown = Shown::by_command(&error);
             if shown == Shown::Final {
-                return Err(final_error(error, unknown));
+                return Err(final_error(error, unknown.clone()));
             }
             tracing::debug!(group = %target.group, %node, %error, "an attempt at a command ended without a reply");
             // An attempt that the deadline cut short says less than one before it.
             let cut = limit < options.attempt_timeout;
             match error {
-                CommandError::Unknown(error) if !cut || unknown.is_none() => unknown = Some(error),
+                CommandError::Unknown(error) if !cut || unknown.is_none() => *unknown = Some(error),
                 CommandError::NotApplied(error) if !cut || last.is_none() => last = Some(error),
                 _ => (),
             }
+            self.learn_of_stranger(node, shown, limit).await;
             let pause = self.learn_from(&line, target.group, node, shown, &mut chase);
             match pause {
                 Some(pause) if pause.is_zero() => (),
@@ -200,7 +288,7 @@ impl Core {
                 None => break,
             }
         }
-        Err(self.give_up(target.group, unknown, last, options))
+        Err(self.give_up(target.group, unknown.clone(), last, options))
     }
 
     /// Asks a group until `deadline`.
@@ -222,6 +310,7 @@ impl Core {
         let line = self.lines.of(self.env.as_ref(), group);
         let mut chase = Chase::new(options.retry_interval);
         let mut last = None;
+        let mut attempts = 0;
         loop {
             let left = deadline.since(self.env.now());
             if left.is_zero() {
@@ -232,6 +321,10 @@ impl Core {
                 sleep(self.env.as_ref(), options.retry_interval.min(left)).await;
                 continue;
             };
+            if attempts == options.attempts_max {
+                break;
+            }
+            attempts += 1;
             let limit = options.attempt_timeout.min(left);
             let error = match self.query_once(node, group, freshness, payload.clone(), limit).await {
                 Ok(answer) => {
@@ -251,6 +344,7 @@ impl Core {
             if limit == options.attempt_timeout || last.is_none() {
                 last = Some(error);
             }
+            self.learn_of_stranger(node, shown, limit).await;
             match self.learn_from(&line, group, node, shown, &mut chase) {
                 Some(pause) if pause.is_zero() => (),
                 Some(pause) => sleep(self.env.as_ref(), pause.min(left)).await,
@@ -263,6 +357,15 @@ impl Core {
             Some(QueryError::Timeout { .. }) | None => QueryError::Timeout { limit_ms },
             Some(error) => error,
         })
+    }
+
+    /// A redirect to a node that the view does not list cannot be followed: its address is not known yet. Whoever
+    /// redirects most likely knows it.
+    async fn learn_of_stranger(&self, asked: NodeId, shown: Shown, limit: Duration) {
+        let Shown::Redirect(leader) = shown else { return };
+        if asked != self.node && !self.views.current().state.nodes().contains_key(&leader) {
+            self.refresh_from(asked, limit).await;
+        }
     }
 
     /// Notes what an attempt has shown. The pause before the next one, or `None` when the group is gone for good.
@@ -356,6 +459,14 @@ impl Core {
         metrics::counter!("raft_fleet_commands_without_reply_total").increment(1);
         error
     }
+}
+
+fn check_size(target: Target, payload: &Bytes) -> Result<(), CommandError> {
+    let (bytes, limit_bytes) = (payload.len() as u64, target.command_bytes_max);
+    if bytes > limit_bytes {
+        return Err(NotApplied::TooLarge { bytes, limit_bytes }.into());
+    }
+    Ok(())
 }
 
 /// A refusal that is not kept in the group's state speaks of one attempt only: an earlier one may still be applied.

@@ -4,5 +4,6 @@ mod attempts;
 mod chase;
 mod line;
 
+pub use self::attempts::BegunCommand;
 pub(crate) use self::attempts::{Target, as_ms};
 pub(crate) use self::line::Lines;

@@ -1,17 +1,19 @@
 //! What each command does to the cluster state.
 
+use std::collections::BTreeSet;
+
 use rafted_value::transport::ClusterId;
 use rafted_value::{GroupConfig, GroupId, NodeId};
 
 use super::command::{ClusterCommand, ClusterRefusal, ClusterReply};
-use super::{ClusterState, GROUPS_MAX, GroupEntry, GroupState, NODES_MAX, RemovedGroup};
-use crate::group_name::{GroupName, check_name};
+use super::{ClusterState, GROUPS_MAX, GroupEntry, GroupState, NODES_MAX, PINS_MAX, RemovedGroup, Suspicion};
+use crate::group_name::{GroupName, check_name, check_word};
 use crate::node_info::NodeInfo;
-use crate::placement::place;
+use crate::placement::WEIGHT_MAX;
 
 impl ClusterState {
-    /// Applies one command; the revision grows if it changes anything.
-    pub(super) fn apply(&mut self, command: ClusterCommand) -> ClusterReply {
+    /// Applies one command in stamped time; the revision grows if it changes anything.
+    pub(super) fn apply(&mut self, now_ms: u64, command: ClusterCommand) -> ClusterReply {
         let done = match command {
             ClusterCommand::Form { cluster, nodes, cluster_members_max } => {
                 self.form(cluster, nodes, cluster_members_max)
@@ -20,11 +22,22 @@ impl ClusterState {
             ClusterCommand::Leave { node } => self.leave(node),
             ClusterCommand::Purge { node, by } => self.purge(node, by),
             ClusterCommand::AddGroup { name, data, replicas, config } => {
-                self.add_group(name, data, replicas, config)
+                self.add_group(name, data, replicas, config, BTreeSet::new())
             }
             ClusterCommand::RemoveGroup { name } => self.remove_group(name),
             ClusterCommand::GroupReady { name, id } => self.group_ready(name, id),
             ClusterCommand::CleanedUp { node, groups } => self.cleaned_up(node, &groups),
+            ClusterCommand::Activate { node, cluster } => self.activate(node, cluster),
+            ClusterCommand::Suspect { node, by, silent_ms } => self.suspect(now_ms, node, by, silent_ms),
+            ClusterCommand::Hear { node, by } => self.hear(node, by),
+            ClusterCommand::PurgeSilent { node, by, window_ms } => {
+                self.purge_silent(now_ms, node, by, window_ms)
+            }
+            ClusterCommand::Weigh { node, weight } => self.weigh(node, weight),
+            ClusterCommand::Pin { name, zones } => self.pin(name, zones),
+            ClusterCommand::AddPinnedGroup { name, data, replicas, config, zones } => {
+                self.add_group(name, data, replicas, config, zones)
+            }
         };
         match done {
             Ok(Change::None(reply)) => reply,
@@ -81,12 +94,17 @@ impl ClusterState {
             return Err(ClusterRefusal::TooManyNodes);
         }
         let (node, entry) = info.into();
-        if self.nodes.get(&node) == Some(&entry) && superseded.is_none() {
+        let known = self.nodes.get(&node) == Some(&entry) && superseded.is_none();
+        if known && !self.suspects.contains_key(&node) {
             return Ok(Change::None(ClusterReply::Joined { superseded: None }));
         }
         if let Some(former) = superseded {
             self.forget_node(former);
         }
+        if let Some(former) = self.nodes.get(&node).filter(|former| former.name != entry.name) {
+            self.weights.remove(&former.name);
+        }
+        self.suspects.remove(&node);
         self.nodes.insert(node, entry);
         self.found_orphans_again();
         Ok(Change::Some(ClusterReply::Joined { superseded }))
@@ -95,25 +113,113 @@ impl ClusterState {
     fn leave(&mut self, node: NodeId) -> Applied {
         let entry = self.nodes.get_mut(&node).ok_or(ClusterRefusal::NoSuchNode(node))?;
         if !entry.active {
-            return Ok(Change::None(ClusterReply::Done));
+            return Err(ClusterRefusal::Inactive(node));
         }
         entry.active = false;
         self.found_orphans_again();
         Ok(Change::Some(ClusterReply::Done))
     }
 
-    fn purge(&mut self, node: NodeId, by: NodeId) -> Applied {
-        for listed in [by, node] {
-            if !self.nodes.contains_key(&listed) {
-                return Err(ClusterRefusal::NoSuchNode(listed));
-            }
+    fn activate(&mut self, info: NodeInfo, cluster: ClusterId) -> Applied {
+        if self.nodes.get(&info.node).is_some_and(|entry| entry.active) {
+            return Err(ClusterRefusal::NotInactive(info.node));
         }
+        self.join(info, cluster)
+    }
+
+    fn purge(&mut self, node: NodeId, by: NodeId) -> Applied {
+        self.check_listed([by, node])?;
+        let entry = self.nodes.get(&node).expect("it was looked for above");
+        self.weights.remove(&entry.name);
         self.forget_node(node);
         self.found_orphans_again();
         Ok(Change::Some(ClusterReply::Done))
     }
 
-    fn add_group(&mut self, name: GroupName, data: String, replicas: u32, config: GroupConfig) -> Applied {
+    /// Of two nodes that do not hear each other, the one that reaches the cluster group first is believed, and the other
+    /// cannot accuse it: whoever is suspected must be heard of first.
+    fn suspect(&mut self, now_ms: u64, node: NodeId, by: NodeId, silent_ms: u64) -> Applied {
+        self.check_listed([by, node])?;
+        if by == node || self.suspects.contains_key(&by) {
+            return Err(ClusterRefusal::Suspected(by));
+        }
+        if self.suspects.contains_key(&node) {
+            return Ok(Change::None(ClusterReply::Done));
+        }
+        self.suspects.insert(node, Suspicion { by, since_ms: now_ms.saturating_sub(silent_ms) });
+        Ok(Change::Some(ClusterReply::Done))
+    }
+
+    fn hear(&mut self, node: NodeId, by: NodeId) -> Applied {
+        self.check_listed([by, node])?;
+        if by != node && self.suspects.contains_key(&by) {
+            return Err(ClusterRefusal::Suspected(by));
+        }
+        let suspected = self.suspects.remove(&node).is_some();
+        Ok(if suspected { Change::Some(ClusterReply::Done) } else { Change::None(ClusterReply::Done) })
+    }
+
+    fn purge_silent(&mut self, now_ms: u64, node: NodeId, by: NodeId, window_ms: u64) -> Applied {
+        self.check_listed([by, node])?;
+        if by == node || self.suspects.contains_key(&by) {
+            return Err(ClusterRefusal::Suspected(by));
+        }
+        let since_ms = self.suspects.get(&node).map_or(now_ms, |suspicion| suspicion.since_ms);
+        let silent_ms = now_ms.saturating_sub(since_ms);
+        if silent_ms < window_ms || !self.suspects.contains_key(&node) {
+            return Err(ClusterRefusal::NotSilent { node, silent_ms, window_ms });
+        }
+        self.purge(node, by)
+    }
+
+    fn weigh(&mut self, node: NodeId, weight: u32) -> Applied {
+        if weight == 0 || weight > WEIGHT_MAX {
+            return Err(ClusterRefusal::Weight(weight));
+        }
+        let entry = self.nodes.get(&node).ok_or(ClusterRefusal::NoSuchNode(node))?;
+        let before = match weight {
+            1 => self.weights.remove(&entry.name),
+            weight => self.weights.insert(entry.name.clone(), weight),
+        };
+        let changed = before.unwrap_or(1) != weight;
+        Ok(if changed { Change::Some(ClusterReply::Done) } else { Change::None(ClusterReply::Done) })
+    }
+
+    fn pin(&mut self, name: GroupName, zones: BTreeSet<String>) -> Applied {
+        if !self.groups.contains_key(&name) {
+            return Err(ClusterRefusal::NoSuchGroup(name));
+        }
+        check_zones(&zones)?;
+        if self.pins.get(&name).map_or(zones.is_empty(), |before| *before == zones) {
+            return Ok(Change::None(ClusterReply::Done));
+        }
+        self.set_pin(&name, zones);
+        // One that waited for a node of its zones may have some now.
+        self.found_orphans_again();
+        Ok(Change::Some(ClusterReply::Done))
+    }
+
+    fn set_pin(&mut self, name: &GroupName, zones: BTreeSet<String>) {
+        if zones.is_empty() {
+            self.pins.remove(name);
+        } else {
+            self.pins.insert(name.clone(), zones);
+        }
+    }
+
+    fn check_listed(&self, nodes: [NodeId; 2]) -> Result<(), ClusterRefusal> {
+        let unknown = nodes.into_iter().find(|node| !self.nodes.contains_key(node));
+        unknown.map_or(Ok(()), |node| Err(ClusterRefusal::NoSuchNode(node)))
+    }
+
+    fn add_group(
+        &mut self,
+        name: GroupName,
+        data: String,
+        replicas: u32,
+        config: GroupConfig,
+        zones: BTreeSet<String>,
+    ) -> Applied {
         if self.cluster.is_none() {
             return Err(ClusterRefusal::NotFormed);
         }
@@ -131,7 +237,12 @@ impl ClusterState {
         if self.groups.len() + self.removed.len() >= GROUPS_MAX {
             return Err(ClusterRefusal::TooManyGroups);
         }
-        let founder = *self.desired(&name, 1).first().ok_or(ClusterRefusal::NoActiveNode)?;
+        check_zones(&zones)?;
+        self.set_pin(&name, zones);
+        let Some(founder) = self.desired(&name, 1).first().copied() else {
+            self.pins.remove(&name);
+            return Err(ClusterRefusal::NoActiveNode);
+        };
         let id = self.allocate_group();
         let state = GroupState::Founding { founder };
         self.groups.insert(name, GroupEntry { id, data, replicas, config, state });
@@ -140,6 +251,7 @@ impl ClusterState {
 
     fn remove_group(&mut self, name: GroupName) -> Applied {
         let entry = self.groups.remove(&name).ok_or_else(|| ClusterRefusal::NoSuchGroup(name.clone()))?;
+        self.pins.remove(&name);
         // Without nodes there is nobody who could have members to clean up.
         if !self.nodes.is_empty() {
             let pending = self.nodes.keys().copied().collect();
@@ -171,6 +283,7 @@ impl ClusterState {
 
     fn forget_node(&mut self, node: NodeId) {
         self.nodes.remove(&node);
+        self.suspects.remove(&node);
         self.removed.retain(|_, removed| {
             removed.pending.remove(&node);
             !removed.pending.is_empty()
@@ -190,7 +303,7 @@ impl ClusterState {
             .map(|(name, _)| name.clone())
             .collect();
         for name in orphans {
-            let Some(founder) = place(self.places(), name.as_str(), 1).first().copied() else { return };
+            let Some(founder) = self.desired(&name, 1).first().copied() else { continue };
             let id = self.allocate_group();
             let entry = self.groups.get_mut(&name).expect("the name was taken from the table above");
             entry.id = id;
@@ -203,6 +316,13 @@ impl ClusterState {
         self.next_group += 1;
         id
     }
+}
+
+fn check_zones(zones: &BTreeSet<String>) -> Result<(), ClusterRefusal> {
+    if zones.len() > PINS_MAX {
+        return Err(ClusterRefusal::TooManyZones(zones.len()));
+    }
+    zones.iter().try_for_each(|zone| check_word("zone", zone)).map_err(ClusterRefusal::Name)
 }
 
 enum Change {

@@ -1,12 +1,15 @@
 //! What changes the cluster state and what asks about it; sent and stored, so variants are only ever added at the end.
 
+use std::collections::BTreeSet;
+
 use rafted_value::transport::ClusterId;
 use rafted_value::{GroupConfig, GroupId, NodeId};
 use serde::{Deserialize, Serialize};
 
-use super::{ClusterState, GROUPS_MAX, GroupEntry, NODES_MAX};
+use super::{ClusterState, GROUPS_MAX, GroupEntry, NODES_MAX, PINS_MAX};
 use crate::group_name::{GroupName, NameError};
 use crate::node_info::NodeInfo;
+use crate::placement::WEIGHT_MAX;
 
 /// Changes the cluster state.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -68,6 +71,65 @@ pub enum ClusterCommand {
         node: NodeId,
         /// The groups.
         groups: Vec<GroupId>,
+    },
+    /// A node that holds no members, or is not listed, wants to hold some.
+    Activate {
+        /// The node.
+        node: NodeInfo,
+        /// The cluster it means.
+        cluster: ClusterId,
+    },
+    /// A node does not answer; from now on everybody knows.
+    Suspect {
+        /// The silent node.
+        node: NodeId,
+        /// Who noticed.
+        by: NodeId,
+        /// For how long it has been silent, in ms.
+        silent_ms: u64,
+    },
+    /// A suspected node was heard of.
+    Hear {
+        /// The node.
+        node: NodeId,
+        /// Who has heard of it; perhaps itself.
+        by: NodeId,
+    },
+    /// A node that has been suspected for too long is listed no more.
+    PurgeSilent {
+        /// The silent node.
+        node: NodeId,
+        /// Who asks for it.
+        by: NodeId,
+        /// For how long it must have been silent, in ms.
+        window_ms: u64,
+    },
+    /// A node is to get a larger or smaller share.
+    Weigh {
+        /// The node.
+        node: NodeId,
+        /// Its share, as a multiple of what a node of weight 1 gets.
+        weight: u32,
+    },
+    /// The members of a group are to be in these zones only.
+    Pin {
+        /// Its name.
+        name: GroupName,
+        /// The zones; none for all.
+        zones: BTreeSet<String>,
+    },
+    /// Adds a group with members in these zones only.
+    AddPinnedGroup {
+        /// Its name.
+        name: GroupName,
+        /// The name of its data type.
+        data: String,
+        /// How many members it should have.
+        replicas: u32,
+        /// Its settings.
+        config: GroupConfig,
+        /// The zones; none for all.
+        zones: BTreeSet<String>,
     },
 }
 
@@ -167,6 +229,31 @@ pub enum ClusterRefusal {
     /// A group without members.
     #[error("a group cannot have {0} replicas")]
     Replicas(u32),
+    /// The node is to hold members already.
+    #[error("node {0} is active already")]
+    NotInactive(NodeId),
+    /// The node is to hold no members already.
+    #[error("node {0} is inactive already")]
+    Inactive(NodeId),
+    /// Who does not answer itself cannot speak against others.
+    #[error("node {0} is itself suspected to be gone")]
+    Suspected(NodeId),
+    /// The node was heard of lately.
+    #[error("node {node} has been silent for {silent_ms} ms only, and is purged after {window_ms} ms")]
+    NotSilent {
+        /// The node.
+        node: NodeId,
+        /// For how long it has been suspected.
+        silent_ms: u64,
+        /// For how long it would have to be.
+        window_ms: u64,
+    },
+    /// A share that no node can have.
+    #[error("a weight of {0} is not in the range from 1 to {WEIGHT_MAX}")]
+    Weight(u32),
+    /// More zones than a pin can name.
+    #[error("a group cannot be pinned to {0} zones; the limit is {PINS_MAX}")]
+    TooManyZones(usize),
 }
 
 /// Asks about the cluster state.

@@ -5,6 +5,7 @@
 
 mod apply;
 mod command;
+mod stored;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,6 +14,7 @@ use rafted_value::{CommandContext, Data, GroupConfig, GroupId, NodeId};
 use serde::{Deserialize, Serialize};
 
 pub use self::command::{ClusterAnswer, ClusterCommand, ClusterQuery, ClusterRefusal, ClusterReply};
+use self::stored::Stored;
 use crate::group_name::GroupName;
 use crate::node_info::NodeInfo;
 use crate::placement::{Place, place};
@@ -29,6 +31,9 @@ pub const NODES_MAX: usize = 1024;
 /// Groups of one cluster, at most, the recently removed included.
 pub const GROUPS_MAX: usize = 131_072;
 
+/// Zones that one group can be pinned to, at most.
+pub const PINS_MAX: usize = 64;
+
 /// The name under which the cluster group is placed; no user's group can have it.
 const CLUSTER_GROUP_NAME: &str = "\0cluster";
 
@@ -43,6 +48,21 @@ pub struct ClusterState {
     groups: BTreeMap<GroupName, GroupEntry>,
     removed: BTreeMap<GroupId, RemovedGroup>,
     next_group: u64,
+    /// Nodes that do not answer.
+    suspects: BTreeMap<NodeId, Suspicion>,
+    /// By the name of the node, so that its next life has the same; those that are not listed have 1.
+    weights: BTreeMap<String, u32>,
+    /// The zones in which the members of a group must be, where not all will do.
+    pins: BTreeMap<GroupName, BTreeSet<String>>,
+}
+
+/// That a node does not answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Suspicion {
+    /// Who noticed first.
+    pub by: NodeId,
+    /// Since when it has been silent, in the stamped time of the cluster group: milliseconds since 1970.
+    pub since_ms: u64,
 }
 
 /// A node of the cluster.
@@ -105,6 +125,9 @@ impl Default for ClusterState {
             groups: BTreeMap::new(),
             removed: BTreeMap::new(),
             next_group: FIRST_GROUP.0,
+            suspects: BTreeMap::new(),
+            weights: BTreeMap::new(),
+            pins: BTreeMap::new(),
         }
     }
 }
@@ -144,9 +167,26 @@ impl ClusterState {
         zones
     }
 
+    /// The nodes that do not answer, and since when; each is purged when that has gone on for the failure window.
+    pub fn suspects(&self) -> &BTreeMap<NodeId, Suspicion> {
+        &self.suspects
+    }
+
+    /// The share of a node, as a multiple of what a node of weight 1 gets.
+    pub fn weight(&self, name: &str) -> u32 {
+        self.weights.get(name).copied().unwrap_or(1)
+    }
+
+    /// The zones that a group is pinned to; `None` where its members may be anywhere.
+    pub fn pinned(&self, name: &GroupName) -> Option<&BTreeSet<String>> {
+        self.pins.get(name)
+    }
+
     /// The nodes that should hold the members of a group with this name, the preferred leader first.
     pub fn desired(&self, name: &GroupName, replicas: u32) -> Vec<NodeId> {
-        place(self.places(), name.as_str(), replicas as usize)
+        let zones = self.pinned(name);
+        let places = self.places().filter(|place| zones.is_none_or(|zones| zones.contains(place.zone)));
+        place(places, name.as_str(), replicas as usize)
     }
 
     /// The nodes that should hold the members of the cluster group itself.
@@ -156,7 +196,12 @@ impl ClusterState {
 
     fn places(&self) -> impl Iterator<Item = Place<'_>> {
         let active = self.nodes.iter().filter(|(_, entry)| entry.active);
-        active.map(|(node, entry)| Place { node: *node, name: &entry.name, zone: &entry.zone })
+        active.map(|(node, entry)| Place {
+            node: *node,
+            name: &entry.name,
+            zone: &entry.zone,
+            weight: self.weight(&entry.name),
+        })
     }
 }
 
@@ -167,8 +212,8 @@ impl Data for ClusterState {
     type Query = ClusterQuery;
     type Answer = ClusterAnswer;
 
-    fn command(&mut self, _: &CommandContext, command: ClusterCommand) -> ClusterReply {
-        self.apply(command)
+    fn command(&mut self, context: &CommandContext, command: ClusterCommand) -> ClusterReply {
+        self.apply(context.now_ms, command)
     }
 
     fn query(&self, query: ClusterQuery) -> ClusterAnswer {
@@ -181,36 +226,6 @@ impl Data for ClusterState {
             }
             ClusterQuery::Group { name } => ClusterAnswer::Group(self.groups.get(&name).cloned()),
         }
-    }
-}
-
-/// The state as it is stored and sent; a change of its shape is a new variant at the end.
-#[derive(Serialize, Deserialize)]
-enum Stored {
-    V1 {
-        cluster: Option<ClusterId>,
-        revision: u64,
-        cluster_members_max: u32,
-        nodes: BTreeMap<NodeId, NodeEntry>,
-        groups: BTreeMap<GroupName, GroupEntry>,
-        removed: BTreeMap<GroupId, RemovedGroup>,
-        next_group: u64,
-    },
-}
-
-impl From<Stored> for ClusterState {
-    fn from(stored: Stored) -> Self {
-        let Stored::V1 { cluster, revision, cluster_members_max, nodes, groups, removed, next_group } =
-            stored;
-        Self { cluster, revision, cluster_members_max, nodes, groups, removed, next_group }
-    }
-}
-
-impl From<ClusterState> for Stored {
-    fn from(state: ClusterState) -> Self {
-        let ClusterState { cluster, revision, cluster_members_max, nodes, groups, removed, next_group } =
-            state;
-        Self::V1 { cluster, revision, cluster_members_max, nodes, groups, removed, next_group }
     }
 }
 

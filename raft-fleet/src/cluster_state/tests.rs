@@ -28,17 +28,17 @@ fn formed(nodes: u64) -> ClusterState {
     let mut state = ClusterState::default();
     let nodes = (1..=nodes).map(info).collect();
     let form = ClusterCommand::Form { cluster: CLUSTER, nodes, cluster_members_max: 7 };
-    assert_eq!(state.apply(form), ClusterReply::Done);
+    assert_eq!(state.apply(0, form), ClusterReply::Done);
     state
 }
 
 fn join(state: &mut ClusterState, node: NodeInfo) -> ClusterReply {
-    state.apply(ClusterCommand::Join { node, cluster: CLUSTER })
+    state.apply(0, ClusterCommand::Join { node, cluster: CLUSTER })
 }
 
 fn add(state: &mut ClusterState, group: &str) -> ClusterReply {
     let config = GroupConfig::default();
-    state.apply(ClusterCommand::AddGroup { name: name(group), data: "d".into(), replicas: 3, config })
+    state.apply(0, ClusterCommand::AddGroup { name: name(group), data: "d".into(), replicas: 3, config })
 }
 
 fn added(state: &mut ClusterState, group: &str) -> (GroupId, NodeId) {
@@ -49,7 +49,7 @@ fn added(state: &mut ClusterState, group: &str) -> (GroupId, NodeId) {
 }
 
 fn purge(state: &mut ClusterState, node: NodeId, by: NodeId) -> ClusterReply {
-    state.apply(ClusterCommand::Purge { node, by })
+    state.apply(0, ClusterCommand::Purge { node, by })
 }
 
 #[test]
@@ -58,11 +58,11 @@ fn only_the_first_forming_command_lists_the_founders() {
     let revision = state.revision();
     join(&mut state, info(9));
     let again = ClusterCommand::Form { cluster: CLUSTER, nodes: vec![info(1)], cluster_members_max: 7 };
-    assert_eq!(state.apply(again), ClusterReply::Done);
+    assert_eq!(state.apply(0, again), ClusterReply::Done);
     assert_eq!(state.nodes().len(), 4);
     assert_eq!(state.revision(), revision + 1);
     let other = ClusterCommand::Form { cluster: ClusterId(8), nodes: vec![], cluster_members_max: 7 };
-    assert!(matches!(state.apply(other), ClusterReply::Refused(ClusterRefusal::OtherCluster { .. })));
+    assert!(matches!(state.apply(0, other), ClusterReply::Refused(ClusterRefusal::OtherCluster { .. })));
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn a_name_or_an_address_is_held_by_one_node_at_a_time() {
 #[test]
 fn a_node_of_another_cluster_or_with_a_bad_zone_is_refused() {
     let mut state = formed(1);
-    let other = state.apply(ClusterCommand::Join { node: info(2), cluster: ClusterId(8) });
+    let other = state.apply(0, ClusterCommand::Join { node: info(2), cluster: ClusterId(8) });
     assert!(matches!(other, ClusterReply::Refused(ClusterRefusal::OtherCluster { .. })));
     let mut bad = info(2);
     bad.zone = "x".repeat(10_000);
@@ -109,9 +109,9 @@ fn a_group_whose_founder_dies_before_it_is_ready_is_founded_anew_under_another_i
     assert_ne!(entry.id, first);
     let GroupState::Founding { founder: second } = entry.state else { panic!() };
     assert_ne!(second, founder);
-    let stale = state.apply(ClusterCommand::GroupReady { name: name("g"), id: first });
+    let stale = state.apply(0, ClusterCommand::GroupReady { name: name("g"), id: first });
     assert!(matches!(stale, ClusterReply::Refused(ClusterRefusal::NoSuchGroup(_))));
-    let ready = state.apply(ClusterCommand::GroupReady { name: name("g"), id: entry.id });
+    let ready = state.apply(0, ClusterCommand::GroupReady { name: name("g"), id: entry.id });
     assert_eq!(ready, ClusterReply::Done);
 }
 
@@ -120,7 +120,7 @@ fn a_group_whose_founder_dies_before_it_is_ready_is_founded_anew_under_another_i
 fn a_group_in_use_is_never_founded_again_whoever_is_purged() {
     let mut state = formed(3);
     let (id, _) = added(&mut state, "g");
-    state.apply(ClusterCommand::GroupReady { name: name("g"), id });
+    state.apply(0, ClusterCommand::GroupReady { name: name("g"), id });
     for node in 1..=3 {
         purge(&mut state, NodeId(node), NodeId(node));
     }
@@ -134,11 +134,11 @@ fn a_name_cannot_be_used_again_before_the_members_of_the_removed_group_are_gone(
     let mut state = formed(2);
     let (id, _) = added(&mut state, "g");
     assert_eq!(add(&mut state, "g"), ClusterReply::Refused(ClusterRefusal::AlreadyAdded(name("g"))));
-    let removed = state.apply(ClusterCommand::RemoveGroup { name: name("g") });
+    let removed = state.apply(0, ClusterCommand::RemoveGroup { name: name("g") });
     assert_eq!(removed, ClusterReply::GroupRemoved { id });
     let refused = ClusterRefusal::CleanupOngoing { name: name("g"), pending: 2 };
     assert_eq!(add(&mut state, "g"), ClusterReply::Refused(refused));
-    state.apply(ClusterCommand::CleanedUp { node: NodeId(1), groups: vec![id] });
+    state.apply(0, ClusterCommand::CleanedUp { node: NodeId(1), groups: vec![id] });
     let refused = ClusterRefusal::CleanupOngoing { name: name("g"), pending: 1 };
     assert_eq!(add(&mut state, "g"), ClusterReply::Refused(refused));
     purge(&mut state, NodeId(2), NodeId(1));
@@ -156,12 +156,118 @@ fn an_unlisted_node_purges_nobody() {
 #[test]
 fn a_node_that_leaves_is_listed_but_gets_no_members() {
     let mut state = formed(2);
-    assert_eq!(state.apply(ClusterCommand::Leave { node: NodeId(1) }), ClusterReply::Done);
+    assert_eq!(state.apply(0, ClusterCommand::Leave { node: NodeId(1) }), ClusterReply::Done);
     assert_eq!(state.desired(&name("g"), 3), vec![NodeId(2)]);
     assert_eq!(state.nodes().len(), 2);
-    let none = state.apply(ClusterCommand::Leave { node: NodeId(2) });
+    let again = state.apply(0, ClusterCommand::Leave { node: NodeId(1) });
+    assert_eq!(again, ClusterReply::Refused(ClusterRefusal::Inactive(NodeId(1))));
+    let none = state.apply(0, ClusterCommand::Leave { node: NodeId(2) });
     assert_eq!(none, ClusterReply::Done);
     assert_eq!(add(&mut state, "g"), ClusterReply::Refused(ClusterRefusal::NoActiveNode));
+}
+
+#[test]
+fn a_node_that_left_is_activated_once_in_any_zone() {
+    let mut state = formed(2);
+    let activate = |zone: &str| {
+        let node = NodeInfo { zone: zone.into(), ..info(1) };
+        ClusterCommand::Activate { node, cluster: CLUSTER }
+    };
+    let refused = ClusterReply::Refused(ClusterRefusal::NotInactive(NodeId(1)));
+    assert_eq!(state.apply(0, activate("z9")), refused);
+    state.apply(0, ClusterCommand::Leave { node: NodeId(1) });
+    assert_eq!(state.apply(0, activate("z9")), ClusterReply::Joined { superseded: None });
+    assert_eq!(state.active_nodes()["z9"], [NodeId(1)]);
+    assert_eq!(state.apply(0, activate("z9")), refused);
+}
+
+fn suspect(state: &mut ClusterState, now_ms: u64, node: u64, by: u64) -> ClusterReply {
+    state.apply(now_ms, ClusterCommand::Suspect { node: NodeId(node), by: NodeId(by), silent_ms: 100 })
+}
+
+fn purge_silent(state: &mut ClusterState, now_ms: u64, node: u64, by: u64) -> ClusterReply {
+    let (node, by) = (NodeId(node), NodeId(by));
+    state.apply(now_ms, ClusterCommand::PurgeSilent { node, by, window_ms: 1000 })
+}
+
+fn hear(state: &mut ClusterState, node: u64, by: u64) -> ClusterReply {
+    state.apply(0, ClusterCommand::Hear { node: NodeId(node), by: NodeId(by) })
+}
+
+#[test]
+fn a_node_is_purged_only_after_a_suspicion_that_nobody_took_back_for_the_window() {
+    let mut state = formed(3);
+    let not_silent = |silent_ms: u64| {
+        let refusal = ClusterRefusal::NotSilent { node: NodeId(2), silent_ms, window_ms: 1000 };
+        ClusterReply::Refused(refusal)
+    };
+    assert_eq!(purge_silent(&mut state, 50_000, 2, 1), not_silent(0), "nobody has suspected it");
+    assert_eq!(suspect(&mut state, 50_000, 2, 1), ClusterReply::Done);
+    assert_eq!(state.suspects()[&NodeId(2)], Suspicion { by: NodeId(1), since_ms: 49_900 });
+    assert_eq!(purge_silent(&mut state, 50_800, 2, 3), not_silent(900));
+    assert_eq!(hear(&mut state, 2, 2), ClusterReply::Done, "it speaks up for itself");
+    assert_eq!(suspect(&mut state, 51_000, 2, 1), ClusterReply::Done);
+    assert_eq!(purge_silent(&mut state, 51_100, 2, 1), not_silent(200), "the window begins anew");
+    assert_eq!(purge_silent(&mut state, 51_900, 2, 3), ClusterReply::Done, "whoever leads by then");
+    assert!(!state.nodes().contains_key(&NodeId(2)) && state.suspects().is_empty());
+}
+
+/// In the original two nodes that do not see each other each purge the other.
+#[test]
+fn of_two_nodes_that_do_not_hear_each_other_the_first_to_say_so_is_believed() {
+    let mut state = formed(3);
+    let refused = |node: u64| ClusterReply::Refused(ClusterRefusal::Suspected(NodeId(node)));
+    assert_eq!(suspect(&mut state, 0, 2, 1), ClusterReply::Done);
+    assert_eq!(suspect(&mut state, 0, 1, 2), refused(2));
+    assert_eq!(purge_silent(&mut state, 90_000, 1, 2), refused(2));
+    assert_eq!(hear(&mut state, 2, 3), ClusterReply::Done);
+    assert_eq!(suspect(&mut state, 0, 1, 2), ClusterReply::Done);
+    assert_eq!(suspect(&mut state, 0, 3, 3), refused(3), "nobody speaks against itself");
+}
+
+#[test]
+fn a_weight_belongs_to_a_name_and_outlives_a_restart_but_not_a_purge() {
+    let mut state = formed(2);
+    let weigh = |weight| ClusterCommand::Weigh { node: NodeId(2), weight };
+    for weight in [0, 65] {
+        assert_eq!(state.apply(0, weigh(weight)), ClusterReply::Refused(ClusterRefusal::Weight(weight)));
+    }
+    let revision = state.revision();
+    assert_eq!(state.apply(0, weigh(1)), ClusterReply::Done);
+    assert_eq!(state.revision(), revision, "it had 1 before");
+    state.apply(0, weigh(5));
+    join(&mut state, info_at(99, "node-2", "host-2:1"));
+    assert_eq!(state.weight("node-2"), 5);
+    purge(&mut state, NodeId(99), NodeId(1));
+    assert_eq!(state.weight("node-2"), 1);
+}
+
+#[test]
+fn a_pinned_group_is_placed_in_its_zones_only() {
+    let mut state = formed(4);
+    let zones = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    let pin = |names: &[&str]| ClusterCommand::Pin { name: name("g"), zones: zones(names) };
+    let missing = ClusterReply::Refused(ClusterRefusal::NoSuchGroup(name("g")));
+    assert_eq!(state.apply(0, pin(&["z0"])), missing);
+    let add = |names: &[&str]| {
+        let (data, config) = ("d".to_owned(), GroupConfig::default());
+        ClusterCommand::AddPinnedGroup { name: name("g"), data, replicas: 3, config, zones: zones(names) }
+    };
+    let nobody = ClusterReply::Refused(ClusterRefusal::NoActiveNode);
+    assert_eq!(state.apply(0, add(&["elsewhere"])), nobody);
+    assert!(state.pinned(&name("g")).is_none() && state.groups().is_empty());
+    state.apply(0, add(&["z1"]));
+    let at = |state: &ClusterState| state.desired(&name("g"), 3).into_iter().collect::<BTreeSet<_>>();
+    assert_eq!(at(&state), [NodeId(1), NodeId(3)].into());
+    state.apply(0, pin(&["z0"]));
+    assert_eq!(at(&state), [NodeId(2), NodeId(4)].into());
+    state.apply(0, pin(&[]));
+    assert_eq!(at(&state).len(), 3);
+    let bad = state.apply(0, pin(&["rack 1"]));
+    assert!(matches!(bad, ClusterReply::Refused(ClusterRefusal::Name(_))), "{bad:?}");
+    state.apply(0, pin(&["z0"]));
+    state.apply(0, ClusterCommand::RemoveGroup { name: name("g") });
+    assert!(state.pinned(&name("g")).is_none(), "a pin goes with its group");
 }
 
 #[test]
@@ -178,7 +284,7 @@ fn the_stored_bytes_never_change() {
     let mut state = formed(1);
     added(&mut state, "g");
     let (id, _) = added(&mut state, "h");
-    state.apply(ClusterCommand::RemoveGroup { name: name("h") });
+    state.apply(0, ClusterCommand::RemoveGroup { name: name("h") });
     assert_eq!(id, GroupId(17));
     let bytes = encode(&state);
     assert_eq!(postcard::from_bytes::<ClusterState>(&bytes).unwrap(), state);
@@ -186,6 +292,16 @@ fn the_stored_bytes_never_change() {
     let form = ClusterCommand::Form { cluster: CLUSTER, nodes: vec![info(1)], cluster_members_max: 7 };
     let add = ClusterCommand::AddGroup { name: name("g"), data: "d".into(), replicas: 3, config };
     let ready = ClusterCommand::GroupReady { name: name("g"), id };
+    let mut second = formed(1);
+    let weigh = ClusterCommand::Weigh { node: NodeId(1), weight: 5 };
+    second.apply(0, weigh.clone());
+    let second = encode(&second);
+    assert_eq!(postcard::from_bytes::<ClusterState>(&second).unwrap().weight("node-1"), 5);
+    let zones: BTreeSet<String> = ["z".to_owned()].into();
+    let pin = ClusterCommand::Pin { name: name("g"), zones: zones.clone() };
+    let (data, config) = ("d".to_owned(), GroupConfig::default());
+    let pinned = ClusterCommand::AddPinnedGroup { name: name("g"), data, replicas: 3, config, zones };
+    let (node, by) = (NodeId(1), NodeId(2));
     crate::golden::check(
         "cluster_state",
         &[
@@ -209,6 +325,15 @@ fn the_stored_bytes_never_change() {
             ("unchanged", &encode(&ClusterAnswer::Unchanged)),
             ("missing_answer", &encode(&ClusterAnswer::Missing(vec![id]))),
             ("group_answer", &encode(&ClusterAnswer::Group(None))),
+            ("second_state", &second),
+            ("activate", &encode(&ClusterCommand::Activate { node: info(1), cluster: CLUSTER })),
+            ("suspect", &encode(&ClusterCommand::Suspect { node, by, silent_ms: 300 })),
+            ("hear", &encode(&ClusterCommand::Hear { node, by })),
+            ("purge_silent", &encode(&ClusterCommand::PurgeSilent { node, by, window_ms: 300 })),
+            ("weigh", &encode(&weigh)),
+            ("pin", &encode(&pin)),
+            ("add_pinned", &encode(&pinned)),
+            ("last_refusal", &encode(&ClusterReply::Refused(ClusterRefusal::TooManyZones(300)))),
         ],
     );
 }
@@ -216,6 +341,7 @@ fn the_stored_bytes_never_change() {
 fn any_command() -> impl Strategy<Value = ClusterCommand> {
     let node = 1..8_u64;
     let group = (0..4_u8).prop_map(|number| name(&format!("g{number}")));
+    let pinned = group.clone();
     let id = (16..40_u64).prop_map(GroupId);
     prop_oneof![
         (node.clone(), 1..5_u64).prop_map(|(node, at)| {
@@ -231,7 +357,23 @@ fn any_command() -> impl Strategy<Value = ClusterCommand> {
         }),
         group.clone().prop_map(|name| ClusterCommand::RemoveGroup { name }),
         (group, id.clone()).prop_map(|(name, id)| ClusterCommand::GroupReady { name, id }),
-        (node, id).prop_map(|(node, id)| ClusterCommand::CleanedUp { node: NodeId(node), groups: vec![id] }),
+        (node.clone(), id)
+            .prop_map(|(node, id)| ClusterCommand::CleanedUp { node: NodeId(node), groups: vec![id] }),
+        (node.clone(), node.clone()).prop_map(|(node, by)| {
+            ClusterCommand::Suspect { node: NodeId(node), by: NodeId(by), silent_ms: 10 }
+        }),
+        (node.clone(), node.clone())
+            .prop_map(|(node, by)| ClusterCommand::Hear { node: NodeId(node), by: NodeId(by) }),
+        (node.clone(), node.clone()).prop_map(|(node, by)| {
+            ClusterCommand::PurgeSilent { node: NodeId(node), by: NodeId(by), window_ms: 20 }
+        }),
+        (node.clone(), 1..3_u32)
+            .prop_map(|(node, weight)| ClusterCommand::Weigh { node: NodeId(node), weight }),
+        (pinned, 0..3_u64).prop_map(|(name, zone)| {
+            let zones = if zone == 2 { BTreeSet::new() } else { [format!("z{zone}")].into() };
+            ClusterCommand::Pin { name, zones }
+        }),
+        node.prop_map(|node| ClusterCommand::Activate { node: info(node), cluster: CLUSTER }),
     ]
 }
 
@@ -242,9 +384,10 @@ proptest! {
     ) {
         let mut state = formed(3);
         let mut ids = BTreeMap::<GroupId, GroupName>::new();
-        for command in commands {
+        for (now_ms, command) in commands.into_iter().enumerate() {
             let before = state.clone();
-            let reply = state.apply(command);
+            let reply = state.apply(now_ms as u64 * 10, command);
+            prop_assert_eq!(&postcard::from_bytes::<ClusterState>(&encode(&state)).unwrap(), &state);
             prop_assert_eq!(state.revision() > before.revision(), state != before, "{:?}", reply);
             let names: BTreeSet<_> = state.nodes().values().map(|entry| &entry.name).collect();
             let addresses: BTreeSet<_> = state.nodes().values().map(|entry| &entry.address).collect();
@@ -256,9 +399,12 @@ proptest! {
                 prop_assert!(!state.removed().contains_key(&entry.id));
                 if let GroupState::Founding { founder } = entry.state {
                     let active = state.nodes().get(&founder).is_some_and(|node| node.active);
-                    prop_assert!(active || state.active_nodes().is_empty());
+                    prop_assert!(active || state.desired(name, 1).is_empty());
                 }
             }
+            prop_assert!(state.suspects().keys().all(|node| state.nodes().contains_key(node)));
+            prop_assert!(state.pins.keys().all(|name| state.groups().contains_key(name)));
+            prop_assert!(state.weights.keys().all(|name| names.contains(name)));
             for removed in state.removed().values() {
                 prop_assert!(!removed.pending.is_empty());
                 prop_assert!(removed.pending.iter().all(|node| state.nodes().contains_key(node)));

@@ -128,6 +128,13 @@ impl Formation {
         let lowest =
             seeing.iter().min_by_key(|peer| peer.info.node).filter(|peer| peer.info.node < self.me.node);
         let counted = format!("{seen} of the {expect} nodes of bootstrap_expect are seen");
+        let infos = self.fresh(now).map(|peer| &peer.info).chain([&self.me]);
+        if let Some((one, other)) = namesakes(infos) {
+            return format!(
+                "{counted}; the nodes at {} and {} are both named {:?}, and each needs a name of its own",
+                one.address, other.address, one.name
+            );
+        }
         if let Some((name, number)) = &self.other_number {
             return format!(
                 "{counted}; node {name:?} expects {number}, and the number must be the same on all"
@@ -287,6 +294,7 @@ impl Formation {
         let expected = record.nodes.len() == self.config.bootstrap_expect
             && record.nodes.is_sorted_by(|a, b| a.node < b.node)
             && record.nodes.iter().all(|info| info.validate().is_ok())
+            && namesakes(&record.nodes).is_none()
             && record.nodes.contains(&self.me)
             && record.config.validate().is_ok()
             && !self.refused.contains(&record.cluster);
@@ -411,7 +419,7 @@ impl Formation {
             .collect();
         nodes.sort_by_key(|info| info.node);
         let expect = self.config.bootstrap_expect;
-        if nodes.len() < expect || nodes[0].node != self.me.node {
+        if nodes.len() < expect || nodes[0].node != self.me.node || namesakes(&nodes).is_some() {
             return;
         }
         nodes.truncate(expect);
@@ -541,4 +549,10 @@ impl Formation {
             }
         }
     }
+}
+
+/// Two nodes of one name: they cannot be in one cluster.
+fn namesakes<'a>(nodes: impl IntoIterator<Item = &'a NodeInfo>) -> Option<(&'a NodeInfo, &'a NodeInfo)> {
+    let mut by_name = BTreeMap::<&str, &NodeInfo>::new();
+    nodes.into_iter().find_map(|info| Some((by_name.insert(&info.name, info)?, info)))
 }

@@ -68,6 +68,11 @@ async fn come_back(
 ) -> Result<(), FleetError> {
     tracing::info!(node = %core.node, cluster = %kept.cluster, "coming back to the cluster of the data directory");
     core.env.transport().set_cluster(kept.cluster);
+    let contacts = crate::contacts::load(&core.env).await;
+    for (node, address) in &contacts {
+        core.env.transport().set_address(*node, address);
+    }
+    core.views.remember_contacts(contacts.into_iter().map(|(node, _)| node).collect());
     look_around(core).await;
     match &kept.record {
         // It may have died before the others had all that makes a founder.
@@ -258,7 +263,7 @@ async fn join(
         return Ok(false);
     }
     tracing::info!(node = %core.node, %cluster, through = %node, "joining a cluster");
-    let request = FleetRequest::Join { node: member.info.clone(), cluster };
+    let request = FleetRequest::Join { node: member.info(), cluster };
     // Whoever is asked takes two calls at most.
     let limit = core.config.call.timeout.saturating_mul(2);
     match core.ask(node, &request, limit).await {
@@ -289,7 +294,7 @@ fn not_taken_in(member: &Member, node: NodeId, reason: String) {
     member.sightings.lock().note(&format!("node {node}"), Sight::NotTakenIn { reason });
 }
 
-/// Waits until the view lists this node.
+/// Waits until the view lists this node as it presents itself: at its address, in its zone, and to hold members.
 async fn be_listed(
     core: &Core,
     member: &Member,
@@ -297,14 +302,14 @@ async fn be_listed(
     patience: &mut Patience,
 ) -> Result<(), FleetError> {
     loop {
-        if core.views.current().state.nodes().contains_key(&core.node) {
+        if member.is_listed(&core.views.current().state) {
             return Ok(());
         }
         match core.refresh_latest(core.config.call.timeout).await {
-            Ok(()) if core.views.current().state.nodes().contains_key(&core.node) => return Ok(()),
+            Ok(()) if member.is_listed(&core.views.current().state) => return Ok(()),
             Ok(()) => {
-                // It was purged between then and now.
-                let join = ClusterCommand::Join { node: member.info.clone(), cluster };
+                // It was purged between then and now, was drained, or has another address than in its former life.
+                let join = ClusterCommand::Join { node: member.info(), cluster };
                 if let Ok(ClusterReply::Refused(refusal)) =
                     core.change_cluster(&join, &core.config.call).await
                 {

@@ -77,6 +77,10 @@ pub struct World {
     pub config: FleetConfig,
     /// The disks of the places, where the nodes keep anything.
     pub disks: Vec<SimDisk>,
+    /// Where nodes are that have moved.
+    pub moved: BTreeMap<usize, String>,
+    /// The names of nodes that are not called after their place.
+    pub names: BTreeMap<usize, String>,
 }
 
 impl World {
@@ -89,7 +93,14 @@ impl World {
             failure_window: 5 * SECOND,
             ..FleetConfig::default()
         };
-        Self { sim: Sim::new(seed, NetConfig::default()), nodes: Vec::new(), config, disks: Vec::new() }
+        Self {
+            sim: Sim::new(seed, NetConfig::default()),
+            nodes: Vec::new(),
+            config,
+            disks: Vec::new(),
+            moved: BTreeMap::new(),
+            names: BTreeMap::new(),
+        }
     }
 
     /// A world with a formed cluster of `count` nodes.
@@ -116,7 +127,8 @@ impl World {
     }
 
     fn door(&self, place: usize) -> Arc<SimEnv> {
-        let (label, address) = (format!("node-{place}"), address(place));
+        let address = self.moved.get(&place).cloned().unwrap_or_else(|| address(place));
+        let label = self.names.get(&place).cloned().unwrap_or_else(|| format!("node-{place}"));
         let Some(disk) = self.disks.get(place) else { return self.sim.start_node(&label, &address) };
         let node = node_on(disk.disk().as_ref()).unwrap();
         let node = node.unwrap_or_else(|| NodeId(self.sim.rng().next_u64().max(1)));
@@ -163,6 +175,15 @@ impl World {
         self.nodes[place].fleet = None;
         self.sim.kill(&self.nodes[place].env);
         self.disks.get(place).iter().for_each(|disk| disk.kill());
+    }
+
+    /// The program of a node ends in order.
+    pub fn stop(&mut self, place: usize) {
+        let fleet = self.fleet(place);
+        let env = self.nodes[place].env.clone();
+        let stopped = self.sim.spawn_on(&env, async move { fleet.shutdown().await });
+        self.sim.run_until(30 * SECOND, stopped).flatten().expect("a node stops in time");
+        self.kill(place);
     }
 
     pub fn fleet(&self, place: usize) -> Fleet {

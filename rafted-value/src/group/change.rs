@@ -1,11 +1,16 @@
 //! Changes of the membership: one at a time, a learner first, a voter when it has caught up.
+//!
+//! A change counts on each member from when that member applies it, which is when it hears that the entry is committed.
+//! Where nobody but the leader knew, its end would leave members of two memberships: of a pair and a third that was
+//! promoted, one still asks for the votes of the pair, and the other believes that it has none. So a change of the voters
+//! is done only when a quorum of the new voters tells that it knows: they then survive the loss of any minority, and
+//! their requests for votes tell the others.
 
 use std::time::Duration;
 
 use raft::StateRole;
 use raft::eraftpb::{Entry, EntryType};
 
-use super::keep::Settled;
 use super::machine::Machine;
 use super::{Group, Turn};
 use crate::config::GroupConfig;
@@ -25,6 +30,14 @@ pub(super) struct PendingChange {
     index: u64,
     member: MemberId,
     pub(super) waiter: Waiter<Result<MemberId, GroupError>>,
+}
+
+/// A change that was applied, and who waits for it, with the answer.
+pub(super) struct Settled {
+    pub(super) waiter: Waiter<Result<MemberId, GroupError>>,
+    pub(super) answer: Result<MemberId, GroupError>,
+    /// Whether it is of the voters, so that enough of them must know it first.
+    of_voters: bool,
 }
 
 /// What is asked of the membership or the settings.
@@ -90,14 +103,17 @@ impl Group {
             }
             ChangeRequest::Promote(member) => {
                 if conf.voters().contains(member.0) {
-                    return Ok(Planned::Already(member));
+                    return self.check_voters_know().map(|()| Planned::Already(member));
                 }
                 let node = *machine.nodes().get(&member).ok_or_else(|| no_such(member, "promoted"))?;
                 self.check_caught_up(now, member)?;
                 MemberChange { kind: ChangeKind::Promote, member, node }
             }
             ChangeRequest::Remove(member) => {
-                let node = *machine.nodes().get(&member).ok_or_else(|| self.not_member(member))?;
+                let Some(&node) = machine.nodes().get(&member) else {
+                    self.check_voters_know()?;
+                    return Err(self.not_member(member));
+                };
                 if member == self.member {
                     return Err(GroupError::Leads { group: self.id, member });
                 }
@@ -160,9 +176,26 @@ impl Group {
         Err(GroupError::WouldBreakQuorum { group: self.id, member, voters, healthy, needed })
     }
 
-    /// Whether a change was proposed and is not applied yet.
+    /// Whether a change was proposed and is not applied yet, or too few voters know it.
     pub(super) fn change_under_way(&self) -> bool {
-        self.raw.raft.has_pending_conf() || self.change.is_some()
+        self.raw.raft.has_pending_conf() || self.change.is_some() || !self.voters_know()
+    }
+
+    /// Whether a quorum of the voters has told this leader that it knows the newest change of them.
+    fn voters_know(&self) -> bool {
+        let progress = self.raw.raft.prs();
+        let voters = progress.conf().voters().ids();
+        let knows = |voter: u64| {
+            let told = progress.get(voter).map_or(0, |progress| progress.committed_index);
+            voter == self.member.0 || told >= self.voters_since
+        };
+        let (all, knowing) = (voters.len(), voters.iter().filter(|voter| knows(*voter)).count());
+        knowing > all / 2
+    }
+
+    /// What is so already is said only of what would survive the leader.
+    fn check_voters_know(&self) -> Result<(), GroupError> {
+        if self.voters_know() { Ok(()) } else { Err(GroupError::ChangeInProgress(self.id)) }
     }
 
     /// A learner that has caught up and is heard of: one that died since would cost the group its quorum.
@@ -214,11 +247,12 @@ impl Group {
             self.machine.as_mut().expect("changes are applied after the snapshot that precedes them");
         if change.kind == ChangeKind::Promote && !machine.nodes().contains_key(&change.member) {
             // It was removed by force while this was on its way, and ids are never used again.
-            return self.settle_change(turn, entry);
+            return self.settle_change(turn, entry, false);
         }
         machine.apply_change(change);
         let (member, node) = (change.member, change.node);
         let voted = self.raw.raft.prs().conf().voters().contains(member.0);
+        let of_voters = voted == (change.kind == ChangeKind::Remove);
         match change.kind {
             ChangeKind::Promote if !voted => {
                 machine.tell(|hook, group, value| hook.follower_added(group, value, member, node));
@@ -229,6 +263,9 @@ impl Group {
             _ => {}
         }
         self.raw.apply_conf_change(&change_to_raft(change)).expect("a single simple change always applies");
+        if of_voters {
+            self.voters_since = entry.index;
+        }
         tracing::info!(group = %self.id, kind = ?change.kind, member = %change.member, node = %change.node, "membership changed");
         if change.kind == ChangeKind::Remove {
             self.snapshots_sent.remove(&change.member);
@@ -238,33 +275,55 @@ impl Group {
                 self.leave();
             }
         }
-        self.settle_change(turn, entry);
+        self.settle_change(turn, entry, of_voters);
     }
 
-    /// Tells whoever waits for the change that this entry holds.
-    pub(super) fn settle_change(&mut self, turn: &mut Turn<'_>, entry: &Entry) {
+    /// Tells whoever waits for the change that this entry holds, once it is sure to stay.
+    pub(super) fn settle_change(&mut self, turn: &mut Turn<'_>, entry: &Entry, of_voters: bool) {
         let pending = self.change.take_if(|pending| pending.index <= entry.index);
         let settled = pending.map(|pending| {
             let same = pending.index == entry.index && pending.term == entry.term;
             let answer = if same { Ok(pending.member) } else { Err(GroupError::Unknown(self.id)) };
-            Settled { waiter: pending.waiter, answer }
+            Settled { waiter: pending.waiter, answer, of_voters }
         });
         if settled.is_some() || entry.get_entry_type() != EntryType::EntryNormal {
             self.keep_change(turn, entry.index, settled);
         }
     }
 
+    /// Answers whoever waits for a change that this member's disk knows, or has it wait until the voters know it too.
+    pub(super) fn answer_change(&mut self, turn: &mut Turn<'_>, settled: Settled) {
+        if !settled.of_voters || settled.answer.is_err() {
+            turn.out.member(settled.waiter, settled.answer);
+        } else if self.leading.is_none() {
+            turn.out.member(settled.waiter, Err(GroupError::Unknown(self.id)));
+        } else {
+            debug_assert!(self.spreading.is_none(), "there is one change at a time");
+            self.spreading = Some(settled);
+        }
+    }
+
+    /// Answers whoever waits for a change of the voters once enough of them know it.
+    pub(super) fn watch_spreading(&mut self, turn: &mut Turn<'_>) {
+        if self.spreading.is_some()
+            && self.voters_know()
+            && let Some(settled) = self.spreading.take()
+        {
+            turn.out.member(settled.waiter, settled.answer);
+        }
+    }
+
     /// This member has applied its own removal.
     ///
-    /// A follower heard of it from a leader that knows, and may go. A leader that found its removal in the log when it
-    /// was elected may be the only one that knows: where it went at once, others could go on asking for its vote for
-    /// ever, as the remaining one of two. It stays, leads no more, and answers, until someone tells it that it was
-    /// removed.
+    /// A follower that hears of it from its leader may go: that one knows. A leader that found its removal in the log
+    /// when it was elected may be the only one that knows, and so may a member that finds it in its log when it starts
+    /// again: where it went at once, others could go on asking for its vote for ever, as the remaining one of two. It
+    /// stays, leads no more, and answers, until someone tells it that it was removed.
     fn leave(&mut self) {
         if self.is_leader() {
             let term = self.raw.raft.term;
             self.raw.raft.become_follower(term, raft::INVALID_ID);
-        } else {
+        } else if self.raw.raft.leader_id != raft::INVALID_ID {
             self.removed = true;
         }
     }

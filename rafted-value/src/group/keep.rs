@@ -10,14 +10,16 @@
 //! committed; and raft refuses to campaign while a committed change is not applied. A restarted member can thus be one
 //! change behind at most, and any two majorities one change apart meet.
 //!
-//! A leader tells nobody that a change is committed before its own disk knows it. A member that was removed ends when it
-//! hears of it, and a leader that has forgotten it by then would ask for its vote for ever. Followers write it down at
-//! once as well, so that they know it even where the leader does not come back.
+//! No member tells anybody that a change is committed before its own disk knows it. A member that was removed ends when
+//! it hears of it, and a leader that has forgotten it by then would ask for its vote for ever. Followers write it down at
+//! once as well, so that they know it even where the leader does not come back, and what a leader hears of them is true
+//! after a loss of power.
 
 use std::collections::VecDeque;
 
 use raft::eraftpb::{Entry, EntryType, Message, MessageType, Snapshot};
 
+use super::change::Settled;
 use super::{Group, Turn};
 use crate::config::Durability;
 use crate::error::GroupError;
@@ -48,8 +50,8 @@ pub(super) struct Keeper {
     snapshot: Option<KeptSnapshot>,
     /// A snapshot of our own that is being written to its file.
     writing: Option<Snapshot>,
-    /// The newest commit index that others may be told, while the disk does not know of a change after it.
-    commit_cap: Option<u64>,
+    /// Changes of the membership in the log of which the disk does not know that they are committed, in order.
+    changes: VecDeque<u64>,
     /// Who waits for the beginning: of the group, or of a member whose group was changed by force.
     founder: Option<Waiter<Result<MemberId, GroupError>>>,
 }
@@ -74,16 +76,10 @@ struct OnItsWay {
     recorded: bool,
     /// Whether it starts the member over.
     restored: bool,
-    /// Whether with it the disk learns that a change of the membership is committed.
-    commits: bool,
+    /// What the disk then knows to be committed.
+    commit: u64,
     /// Who is told of that.
     change: Option<Settled>,
-}
-
-/// A change of the membership that was applied, and who waits for it, with the answer.
-pub(super) struct Settled {
-    pub(super) waiter: Waiter<Result<MemberId, GroupError>>,
-    pub(super) answer: Result<MemberId, GroupError>,
 }
 
 /// What one `Ready` brought that must be kept.
@@ -94,6 +90,8 @@ pub(super) struct Brought<'a> {
     /// The member starts over from a leader's snapshot.
     pub(super) restored: bool,
     pub(super) entries: &'a [Entry],
+    /// A change of the membership is applied with it, which is written down then.
+    pub(super) changes: bool,
 }
 
 impl Keeper {
@@ -109,20 +107,45 @@ impl Keeper {
             promise_grew: false,
             snapshot: None,
             writing: None,
-            commit_cap: None,
+            changes: VecDeque::new(),
             founder: None,
         }
     }
 
-    /// A member that was read from the disk.
-    pub(super) fn recovered(level: Durability, vote: &VoteRecord, snapshot: KeptSnapshot) -> Self {
-        Self {
+    /// A member that was read from the disk, with these entries.
+    pub(super) fn recovered(
+        level: Durability,
+        vote: &VoteRecord,
+        snapshot: KeptSnapshot,
+        entries: &[Entry],
+    ) -> Self {
+        let mut keeper = Self {
             level,
             stage: Stage::Begun,
             kept_term: vote.term,
             promise_ms: vote.promise_ms,
             snapshot: Some(snapshot),
             ..Self::nothing()
+        };
+        keeper.note_changes(entries);
+        keeper.note_commit(vote.commit);
+        keeper
+    }
+
+    /// Notes the changes of the membership among entries that replace what the log had from the first of them on.
+    fn note_changes(&mut self, entries: &[Entry]) {
+        let Some(first) = entries.first() else { return };
+        while self.changes.back().is_some_and(|change| *change >= first.index) {
+            self.changes.pop_back();
+        }
+        let changes = entries.iter().filter(|entry| entry.get_entry_type() != EntryType::EntryNormal);
+        self.changes.extend(changes.map(|entry| entry.index));
+    }
+
+    /// The disk knows that all up to `commit` is committed.
+    fn note_commit(&mut self, commit: u64) {
+        while self.changes.front().is_some_and(|change| *change <= commit) {
+            self.changes.pop_front();
         }
     }
 
@@ -233,14 +256,20 @@ impl Group {
 
     /// Writes down what one `Ready` brought, and holds its messages until it is kept.
     pub(super) fn keep(&mut self, turn: &mut Turn<'_>, brought: Brought<'_>, messages: Vec<Message>) {
+        if brought.restored {
+            self.keeper.changes.clear();
+        }
+        if self.keeper.level != Durability::Memory {
+            self.keeper.note_changes(brought.entries);
+        }
         let messages = self.send_what_may_go(turn, messages);
-        let Brought { number, must_sync, restored, entries } = brought;
-        let term = self.raw.store().hard_state().term;
+        let Brought { number, must_sync, restored, entries, changes } = brought;
+        let (term, commit) = (self.raw.store().hard_state().term, self.raw.store().hard_state().commit);
         self.keeper.newest = number;
         let new = must_sync || !entries.is_empty() || self.keeper.promise_grew;
         let written = new && self.keeper.level != Durability::Memory;
         let installs = matches!(self.keeper.stage, Stage::Installing { .. });
-        let recorded = restored || installs || written;
+        let recorded = restored || installs || written || (changes && self.writes_changes());
         if !recorded && self.keeper.on_their_way.is_empty() {
             self.send(turn, messages);
             self.raw.on_persist_ready(number);
@@ -252,7 +281,7 @@ impl Group {
             messages,
             recorded,
             restored,
-            commits: false,
+            commit,
             change: None,
         });
         if restored {
@@ -281,25 +310,26 @@ impl Group {
         turn.out.keep(record, Some(Ack { group: self.id, member: self.member, number, sync }));
     }
 
+    /// Whether a change of the membership is written down when it is applied.
+    fn writes_changes(&self) -> bool {
+        self.keeper.is_slow() && self.keeper.level != Durability::Memory
+    }
+
     /// A change of the membership at `index` is applied: the disk is to know that it is committed before anybody else is
     /// told, and whoever waits for it.
     pub(super) fn keep_change(&mut self, turn: &mut Turn<'_>, index: u64, change: Option<Settled>) {
-        if !self.keeper.is_slow() || self.keeper.level == Durability::Memory {
-            if let Some(Settled { waiter, answer }) = change {
-                turn.out.member(waiter, answer);
+        if !self.writes_changes() {
+            if let Some(settled) = change {
+                self.answer_change(turn, settled);
             }
             return;
         }
-        debug_assert!(self.raw.store().hard_state().commit >= index, "an applied change is committed");
-        if self.leading.is_some() {
-            let cap = index - 1;
-            self.keeper.commit_cap = Some(self.keeper.commit_cap.map_or(cap, |known| known.min(cap)));
-        }
+        let (term, commit) = (self.raw.store().hard_state().term, self.raw.store().hard_state().commit);
+        debug_assert!(commit >= index, "an applied change is committed");
         // The `Ready` that brought it goes into the same batch of records, and is acknowledged with it.
-        let (number, term) = (self.keeper.newest, self.raw.store().hard_state().term);
+        let number = self.keeper.newest;
         let messages = Vec::new();
-        let ready =
-            OnItsWay { number, term, messages, recorded: true, restored: false, commits: true, change };
+        let ready = OnItsWay { number, term, messages, recorded: true, restored: false, commit, change };
         self.keeper.on_their_way.push_back(ready);
         if !matches!(self.keeper.stage, Stage::Installing { .. }) {
             self.write_append(turn, number, &[]);
@@ -308,15 +338,15 @@ impl Group {
 
     /// The newest commit index that others may be told.
     pub(super) fn commit_cap(&self) -> Option<u64> {
-        self.keeper.commit_cap
+        self.keeper.changes.front().map(|change| change - 1)
     }
 
     /// Acknowledgements of a leader's beats promise nothing that the disk must know, if it knows their term: a slow disk
     /// does not cost the leader its lease.
     fn send_what_may_go(&mut self, turn: &mut Turn<'_>, messages: Vec<Message>) -> Vec<Message> {
         let may_go = |message: &Message| {
-            message.get_msg_type() == MessageType::MsgHeartbeatResponse
-                && self.keeper.may_answer(message.term, 0)
+            let answers = message.get_msg_type() == MessageType::MsgHeartbeatResponse;
+            (answers && self.keeper.may_answer(message.term, 0)) || planted!(AcknowledgeBeforeDisk)
         };
         let (now, later): (Vec<Message>, Vec<Message>) = messages.into_iter().partition(may_go);
         self.send(turn, now);
@@ -339,7 +369,7 @@ impl Group {
     }
 
     fn let_go(&mut self, turn: &mut Turn<'_>, number: u64) {
-        let mut newest = None;
+        let (mut newest, capped) = (None, self.commit_cap());
         while let Some(first) = self.keeper.on_their_way.front() {
             if first.number > number && first.recorded {
                 break;
@@ -347,18 +377,21 @@ impl Group {
             let first = self.keeper.on_their_way.pop_front().expect("there is a front");
             newest = Some(first.number);
             self.keeper.kept_term = first.term;
-            if first.commits {
-                let more = self.keeper.on_their_way.iter().any(|ready| ready.commits);
-                self.keeper.commit_cap = self.keeper.commit_cap.filter(|_| more);
+            if first.recorded {
+                self.keeper.note_commit(first.commit);
             }
-            if let Some(Settled { waiter, answer }) = first.change {
-                turn.out.member(waiter, answer);
+            if let Some(settled) = first.change {
+                self.answer_change(turn, settled);
             }
             self.send(turn, first.messages);
         }
         if let Some(newest) = newest {
             self.raw.on_persist_ready(newest);
             self.note_applied();
+        }
+        if self.leading.is_some() && capped.is_some() && self.commit_cap() != capped {
+            // Nobody was told, and whoever waits for the change waits until enough of them know it.
+            self.raw.raft.bcast_append();
         }
     }
 
@@ -405,7 +438,9 @@ impl Group {
 
     /// Whether a snapshot may be taken now: one at a time, and none beside one that came from the leader.
     pub(super) fn may_take_snapshot(&self) -> bool {
-        self.keeper.writing.is_none() && matches!(self.keeper.stage, Stage::Nothing | Stage::Begun)
+        self.keeper.writing.is_none()
+            && !self.encoding
+            && matches!(self.keeper.stage, Stage::Nothing | Stage::Begun)
     }
 
     fn adopt_snapshot(&mut self, turn: &mut Turn<'_>, snapshot: Snapshot, kept: KeptSnapshot) {

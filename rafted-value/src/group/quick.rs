@@ -23,7 +23,7 @@ impl Group {
         out: &mut Outputs,
         from: NodeId,
     ) -> bool {
-        if self.touched || message.term != self.raw.raft.term {
+        if self.touched || self.rest.is_quiet() || message.term != self.raw.raft.term {
             return false;
         }
         match message.body {
@@ -52,6 +52,7 @@ impl Group {
         promise_ms: u32,
         now: MonoTime,
     ) -> bool {
+        let plain = self.commit_cap().is_none() && self.bereaved.is_none();
         let raft = &mut self.raw.raft;
         let idle = raft.state == StateRole::Follower
             && message.from.0 != INVALID_ID
@@ -59,7 +60,8 @@ impl Group {
             && raft.pending_request_snapshot == INVALID_INDEX
             && commit <= raft.raft_log.committed
             && self.accepted.0 == message.term
-            && self.keeper.may_answer(message.term, promise_ms);
+            && self.keeper.may_answer(message.term, promise_ms)
+            && plain;
         if !idle {
             return false;
         }
@@ -68,13 +70,12 @@ impl Group {
         self.accepted.1 = self.accepted.1.max(round);
         // As long a wait as was drawn last, counted from now: a new draw is for new elections.
         self.election_deadline = now + self.election_wait;
-        self.hurries = false;
         true
     }
 
     /// The acknowledgement of a follower that holds everything, with no query waiting for it.
     fn beat_ack_quick(&mut self, message: &GroupMessage, commit: u64, round: u64) -> bool {
-        if self.leading != Some(message.term) || !self.reads.is_empty() {
+        if self.leading != Some(message.term) || !self.reads.is_empty() || self.spreading.is_some() {
             return false;
         }
         let raft = &mut self.raw.raft;

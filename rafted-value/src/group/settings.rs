@@ -53,7 +53,7 @@ impl Group {
         self.take_settings(config);
         // Rounds sent so far may have asked for shorter promises than the lease counts with from now on.
         self.rounds.disown(turn.now);
-        self.settle_change(turn, entry);
+        self.settle_change(turn, entry, false);
         Ok(())
     }
 

@@ -14,7 +14,11 @@ const WALL_STEP_MAX: Duration = Duration::from_secs(8);
 impl Run<'_> {
     /// One fault of the kind that is drawn.
     pub(super) fn break_something(&mut self) -> Result<(), String> {
-        match self.plan.faults.draw_kind(&mut self.rng) {
+        let kind = self.plan.faults.draw_kind(&mut self.rng);
+        if !self.limits.allow(kind.name()) {
+            return Ok(());
+        }
+        match kind {
             Kind::Kill => self.kill(End::Process),
             Kind::Stop => self.kill(End::Politely),
             Kind::PowerLoss => self.kill(End::Power),
@@ -30,6 +34,7 @@ impl Run<'_> {
             Kind::Churn => self.churn(),
             Kind::Transfer => self.transfer(),
             Kind::Configure => self.configure(),
+            Kind::Usurp => self.usurp(),
         }
         Ok(())
     }
@@ -134,6 +139,36 @@ impl Run<'_> {
         self.partition(leader, others, length);
     }
 
+    /// Cuts one follower off the leader for so long that it campaigns again and again, and meanwhile restarts another
+    /// voter, quickly: one that has just promised its leader to vote for nobody.
+    fn usurp(&mut self) {
+        let group = one_of(&mut self.rng, &self.plan.groups);
+        let Some((place, leader)) = self.cluster.leader(group.id) else { return };
+        let voters = leader.status.members.iter().filter(|of| of.voter && of.member != leader.status.member);
+        let places: Vec<usize> = voters.filter_map(|of| self.cluster.place_of(of.node)).collect();
+        let Some(&hungry) = self.rng.pick(&places) else { return };
+        let others: Vec<usize> = places.into_iter().filter(|other| *other != hungry).collect();
+        let Some(&restarted) = self.rng.pick(&others) else { return };
+        let address = |place: usize| vec![self.cluster.places[place].address.clone()];
+        let (leading, cut_off) = (address(place), address(hungry));
+        let patience = ms(group.config.election_timeout_max_ms.into());
+        self.count("followers made hungry");
+        self.partition(leading, cut_off, 4 * patience);
+        let wait = self.rng.duration(patience, 3 * patience);
+        self.after(wait, Event::Restart(restarted));
+    }
+
+    /// The process at a place ends and another begins at once.
+    pub(super) fn restart(&mut self, place: usize) -> Result<(), String> {
+        if self.is_bearable(&[place], End::Process) && self.cluster.places[place].life.is_some() {
+            self.count("quick restarts");
+            self.note(&format!("restart {place}"));
+            self.cluster.kill(place, End::Process);
+            self.come_back(place)?;
+        }
+        Ok(())
+    }
+
     fn isolate(&mut self) {
         let place = self.target();
         let lonely = vec![self.cluster.places[place].address.clone()];
@@ -195,7 +230,7 @@ impl Run<'_> {
             reordering: one_of(rng, &[0.0, 0.1, 0.5]),
             straggling_max: ms(one_of(rng, &[5, 50, 1_000])),
             bandwidth_bytes_per_second: one_of(rng, &[100_000, 125_000_000]),
-            ..NetConfig::default()
+            ..self.plan.network.clone()
         };
         if config.duplication > 0.0 {
             self.around.duplicates.store(true, std::sync::atomic::Ordering::Relaxed);

@@ -86,15 +86,18 @@ impl Operator {
         let step = under_way.step;
         self.under_way = None;
         match answer {
-            Ok(()) => tally.one(match step {
-                Step::Add(_) => "learners added",
-                Step::Promote(_) => "learners promoted",
-                Step::Remove(_) => "members removed",
-            }),
+            Ok(()) => {
+                // What is done is known to a quorum of the new voters, and survives whoever asked for it.
+                tally.one(match step {
+                    Step::Add(_) => "learners added",
+                    Step::Promote(_) => "learners promoted",
+                    Step::Remove(_) => "members removed",
+                });
+                return;
+            }
             Err(GroupError::Unknown(_)) => tally.one("membership changes of unknown fate"),
             Err(_) => return,
         }
-        // Even one that is done may be known to nobody but a leader that dies in the next moment.
         let terms = cluster.views(self.group).map(|(_, sighting)| sighting.status.term);
         self.uncertain.push(Uncertain { step, term: terms.max().unwrap_or(u64::MAX), known: None });
     }

@@ -1,5 +1,9 @@
 //! The fleet as its users see it.
 
+mod activity;
+mod repair;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,7 +11,9 @@ use parking_lot::Mutex;
 use rafted_value::env::{Env, timeout};
 use rafted_value::{CommandError, Freshness, GroupConfig, GroupId, Host, NodeId, QueryError, Registry};
 
+pub use self::activity::{DrainStatus, Presence};
 use crate::background;
+use crate::call::BegunCommand;
 use crate::cluster_state::{
     ClusterAnswer, ClusterCommand, ClusterQuery, ClusterReply, ClusterState, GroupState, NODES_MAX,
 };
@@ -71,10 +77,7 @@ impl Fleet {
             Some(kept) => Formation::formed(info.clone(), config.formation(), kept.cluster, kept.record),
             None => Formation::new(info.clone(), config.formation()),
         };
-        let formation = Mutex::new(formation);
-        let sightings = Mutex::default();
-        let formed = tokio::sync::Notify::new();
-        let member = Member { info, registry, formation, sightings, formed, kept };
+        let member = Member::new(info, registry, formation, kept);
         let core = Core::new(env, config, host, Some(member));
         core.env.transport().register(FLEET_SERVICE, FleetService::new(&core));
         let fleet = Fleet { core };
@@ -165,6 +168,23 @@ impl Fleet {
         replicas: usize,
         config: GroupConfig,
     ) -> Result<GroupId, FleetError> {
+        self.add_pinned_group(name, data, replicas, config, []).await
+    }
+
+    /// The same for a group whose members may be in these zones only; in all if there are none.
+    ///
+    /// # Errors
+    ///
+    /// As [`add_group`](Self::add_group); [`FleetError::NoActiveNode`] if there is no active node in these zones.
+    pub async fn add_pinned_group(
+        &self,
+        name: GroupName,
+        data: &str,
+        replicas: usize,
+        config: GroupConfig,
+        zones: impl IntoIterator<Item = &str>,
+    ) -> Result<GroupId, FleetError> {
+        let zones: BTreeSet<String> = zones.into_iter().map(str::to_owned).collect();
         config.validate().map_err(FleetError::InvalidConfig)?;
         if replicas == 0 {
             return Err(FleetError::InvalidConfig("a group cannot have 0 replicas".into()));
@@ -173,8 +193,12 @@ impl Fleet {
             return Err(FleetError::NoSuchData { data: data.to_owned() });
         }
         let replicas = u32::try_from(replicas.min(NODES_MAX)).unwrap_or(u32::MAX);
-        let command =
-            ClusterCommand::AddGroup { name: name.clone(), data: data.to_owned(), replicas, config };
+        let (added, data) = (name.clone(), data.to_owned());
+        let command = if zones.is_empty() {
+            ClusterCommand::AddGroup { name: added, data, replicas, config }
+        } else {
+            ClusterCommand::AddPinnedGroup { name: added, data, replicas, config, zones }
+        };
         match self.core.change_cluster(&command, &self.core.config.call).await? {
             ClusterReply::GroupAdded { founder, .. } => {
                 // It would notice by itself, a little later.
@@ -186,6 +210,20 @@ impl Fleet {
             other => return Err(FleetError::Malformed(format!("{other:?}"))),
         }
         self.await_group(&name).await
+    }
+
+    /// Moves the members of a group to these zones, and keeps them there; to all if there are none.
+    ///
+    /// # Errors
+    ///
+    /// [`FleetError::NoSuchGroup`] if there is none; when a zone cannot be, or the cluster group does not answer.
+    pub async fn pin_group(
+        &self,
+        name: &GroupName,
+        zones: impl IntoIterator<Item = &str>,
+    ) -> Result<(), FleetError> {
+        let zones: BTreeSet<String> = zones.into_iter().map(str::to_owned).collect();
+        self.change(&ClusterCommand::Pin { name: name.clone(), zones }).await
     }
 
     /// Waits until a group that was added serves.
@@ -260,6 +298,34 @@ impl Fleet {
         options: &CallOptions,
     ) -> Result<Bytes, CommandError> {
         self.core.command(name, key_hash, payload, options).await
+    }
+
+    /// Gives a command its number, in this node's line to a group, without sending it yet.
+    ///
+    /// For a layer above that moves keys between groups: [`send`](Fleet::send) may be called for one group after
+    /// another, and where the groups move the records of their commands with the keys
+    /// ([`Records`](rafted_value::Records)), it runs at most once among them.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::NotApplied`] always: nothing was sent.
+    pub async fn begin(
+        &self,
+        name: &GroupName,
+        key_hash: u64,
+        payload: Bytes,
+        options: &CallOptions,
+    ) -> Result<BegunCommand, CommandError> {
+        self.core.begin(name, key_hash, payload, options).await
+    }
+
+    /// Sends a command that was [begun](Fleet::begin) to a group, until its time is up or that group is gone.
+    ///
+    /// # Errors
+    ///
+    /// As [`command`](Fleet::command), over all groups that it was sent to so far.
+    pub async fn send(&self, name: &GroupName, command: &mut BegunCommand) -> Result<Bytes, CommandError> {
+        self.core.send(name, command).await
     }
 
     /// Asks a group; with [`Freshness::Latest`] its leader, else the member on this node if there is one.

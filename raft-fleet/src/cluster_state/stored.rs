@@ -1,0 +1,80 @@
+//! The cluster state as it is stored and sent; a change of its shape is a new variant at the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rafted_value::transport::ClusterId;
+use rafted_value::{GroupId, NodeId};
+use serde::{Deserialize, Serialize};
+
+use super::{ClusterState, GroupEntry, NodeEntry, RemovedGroup, Suspicion};
+use crate::group_name::GroupName;
+
+/// The shapes that the state has had. A state that needs no more than an older shape is written in that one, so that
+/// nodes of that version can read it.
+#[derive(Serialize, Deserialize)]
+pub(super) enum Stored {
+    V1(First),
+    /// With suspects, weights and pins.
+    V2(First, Second),
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct First {
+    cluster: Option<ClusterId>,
+    revision: u64,
+    cluster_members_max: u32,
+    nodes: BTreeMap<NodeId, NodeEntry>,
+    groups: BTreeMap<GroupName, GroupEntry>,
+    removed: BTreeMap<GroupId, RemovedGroup>,
+    next_group: u64,
+}
+
+#[derive(Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Second {
+    suspects: BTreeMap<NodeId, Suspicion>,
+    weights: BTreeMap<String, u32>,
+    pins: BTreeMap<GroupName, BTreeSet<String>>,
+}
+
+impl From<Stored> for ClusterState {
+    fn from(stored: Stored) -> Self {
+        let (first, second) = match stored {
+            Stored::V1(first) => (first, Second::default()),
+            Stored::V2(first, second) => (first, second),
+        };
+        let First { cluster, revision, cluster_members_max, nodes, groups, removed, next_group } = first;
+        let Second { suspects, weights, pins } = second;
+        Self {
+            cluster,
+            revision,
+            cluster_members_max,
+            nodes,
+            groups,
+            removed,
+            next_group,
+            suspects,
+            weights,
+            pins,
+        }
+    }
+}
+
+impl From<ClusterState> for Stored {
+    fn from(state: ClusterState) -> Self {
+        let ClusterState {
+            cluster,
+            revision,
+            cluster_members_max,
+            nodes,
+            groups,
+            removed,
+            next_group,
+            suspects,
+            weights,
+            pins,
+        } = state;
+        let first = First { cluster, revision, cluster_members_max, nodes, groups, removed, next_group };
+        let second = Second { suspects, weights, pins };
+        if second == Second::default() { Self::V1(first) } else { Self::V2(first, second) }
+    }
+}

@@ -1,0 +1,174 @@
+//! Groups that have lost their majority: reported, never deleted, and brought back by a plan that says what it costs.
+
+mod support;
+
+use raft_fleet::{
+    CLUSTER_GROUP, Data, FleetError, GroupConfig, LeaderlessGroup, NodeId, Presence, Removal, RemovalPlan,
+};
+use support::{Counter, MS, SECOND, World, count_up, name, read};
+
+fn leaderless(world: &World, place: usize) -> Vec<LeaderlessGroup> {
+    let fleet = world.fleet(place);
+    world.run(async move { fleet.find_groups_without_leader().await })
+}
+
+fn plan(world: &World, place: usize, nodes: &[NodeId]) -> RemovalPlan {
+    let (fleet, nodes) = (world.fleet(place), nodes.to_vec());
+    world.run(async move { fleet.plan_removal(&nodes).await })
+}
+
+fn carry_out(world: &World, place: usize, plan: RemovalPlan) -> Result<(), FleetError> {
+    let fleet = world.fleet(place);
+    world.run(async move { fleet.remove_dead_members(&plan).await })
+}
+
+/// The places of a group's voters.
+fn holders(world: &World, group: usize) -> Vec<usize> {
+    let id = world.fleet(0).cluster().groups()[&name(group)].id;
+    let voters = world.leaders()[&id].1.clone();
+    (0..world.nodes.len()).filter(|place| voters.contains(&world.id(*place))).collect()
+}
+
+/// Five nodes, nobody is purged, and two of the three members of group 0 are dead for good.
+fn majority_lost(seed: u64) -> (World, usize, [NodeId; 2]) {
+    let mut world = World::formed(seed, 5);
+    world.add_groups(&world.fleet(0), 6);
+    assert_eq!(world.run(count_up(world.fleet(0), name(0), 9, MS)).applied, 9);
+    world.sim.run_for(SECOND);
+    let places = holders(&world, 0);
+    let dead = [world.id(places[0]), world.id(places[1])];
+    world.kill(places[0]);
+    world.kill(places[1]);
+    (world, places[2], dead)
+}
+
+#[test]
+fn a_group_that_lost_its_majority_is_found_and_goes_on_by_a_plan_that_says_what_it_costs() {
+    for seed in 700..704 {
+        let (world, survivor, dead) = majority_lost(seed);
+        let early = plan(&world, survivor, &dead);
+        if let Some(removal) = early.groups.iter().find(|removal| removal.group == CLUSTER_GROUP) {
+            let forced = matches!(removal.how, Removal::ByForce { .. });
+            assert!(!forced, "three of five are left, and only have no leader yet: {early}");
+        }
+        world.until(10 * SECOND, "only groups without a majority are found", |world| {
+            let found = leaderless(world, survivor);
+            !found.is_empty() && found.iter().all(|group| group.name.is_some() && group.silent.len() == 2)
+        });
+        let found = leaderless(&world, survivor);
+        let group = found.iter().find(|group| group.name == Some(name(0))).expect("group 0 is among them");
+        assert_eq!(group.members.len(), 1);
+        assert_eq!(group.members[0].node, world.id(survivor));
+
+        let alive = plan(&world, survivor, &[world.id(survivor)]);
+        assert_eq!(carry_out(&world, survivor, alive), Err(FleetError::NodeAlive(world.id(survivor))));
+
+        let plan = plan(&world, survivor, &dead);
+        let text = plan.to_string();
+        let expected = format!(
+            "group \"group-0\" has 1 of 3 voters left, on [{:?}]; they go on with what the newest holds, up to index ",
+            world.id(survivor)
+        );
+        assert!(text.contains(&expected) && text.contains("whatever only the others held is lost"), "{text}");
+        assert!(matches!(plan.groups[0].how, Removal::ByLeader { .. }), "the cluster's own group: {text}");
+        assert_eq!(plan.lossy().count(), found.len(), "seed {seed}: {text}");
+
+        carry_out(&world, survivor, plan).unwrap();
+        assert!(dead.iter().all(|node| !world.fleet(survivor).cluster().nodes().contains_key(node)));
+        world.until(30 * SECOND, "all is whole", |world| {
+            let leaders = world.leaders();
+            leaders.len() == 7
+                && leaders.iter().all(|(group, (_, voters, _))| *group == CLUSTER_GROUP || voters.len() == 3)
+        });
+        assert_eq!(world.run(read(world.fleet(survivor), name(0))), 9, "seed {seed}");
+        assert_eq!(leaderless(&world, survivor), []);
+    }
+}
+
+#[test]
+fn a_cluster_that_lost_its_own_majority_goes_on_with_the_node_that_is_left() {
+    for seed in 710..713 {
+        let mut world = World::formed(seed, 3);
+        world.add_groups(&world.fleet(0), 3);
+        assert_eq!(world.run(count_up(world.fleet(0), name(1), 5, MS)).applied, 5);
+        world.sim.run_for(SECOND);
+        let dead = [world.id(0), world.id(1)];
+        world.kill(0);
+        world.kill(1);
+        world.sim.run_for(5 * SECOND);
+        let found = leaderless(&world, 2);
+        assert_eq!(found.len(), 4, "{found:?}");
+        assert_eq!(found[0].name, None, "the cluster's own group comes first");
+        let plan = plan(&world, 2, &dead);
+        assert_eq!(plan.lossy().count(), 4, "{plan}");
+        carry_out(&world, 2, plan).unwrap();
+        assert_eq!(world.run(read(world.fleet(2), name(1))), 5, "seed {seed}");
+        world.restart(0);
+        world.restart(1);
+        world.until(60 * SECOND, "all is whole", |world| world.is_whole(3, 3));
+        assert_eq!(world.run(read(world.fleet(0), name(1))), 5, "seed {seed}");
+    }
+}
+
+/// Fault 27: the original deletes a group, with its data, when all its members look dead. Here they are even purged, and
+/// a person asks to go on without them; the entry stays, and so do the bytes.
+#[test]
+fn a_group_whose_members_were_all_purged_is_reported_and_comes_back_with_its_nodes() {
+    for seed in 720..722 {
+        let mut world = World::formed_on_disks(seed, 7);
+        world.add_groups(&world.fleet(0), 2);
+        assert_eq!(world.run(count_up(world.fleet(0), name(0), 7, MS)).applied, 7);
+        let places = holders(&world, 0);
+        let dead: Vec<NodeId> = places.iter().map(|place| world.id(*place)).collect();
+        places.iter().for_each(|place| world.lose_power(*place));
+        let witness = (0..7).find(|place| !places.contains(place)).unwrap();
+        world.until(60 * SECOND, "all three are purged", |world| {
+            dead.iter().all(|node| !world.fleet(witness).cluster().nodes().contains_key(node))
+        });
+        let found = leaderless(&world, witness);
+        let group = found.iter().find(|group| group.name == Some(name(0))).expect("it is reported");
+        assert_eq!(
+            group.to_string(),
+            "group \"group-0\" has no leader: members on [] answer, those on [] do not"
+        );
+        let plan = plan(&world, witness, &dead);
+        let says =
+            "group \"group-0\" has no member left that answers; nothing is done, and its entry is kept";
+        assert!(plan.to_string().contains(says), "{plan}");
+        assert!(matches!(carry_out(&world, witness, plan), Err(FleetError::Removal { .. })));
+        assert!(world.fleet(witness).cluster().groups().contains_key(&name(0)));
+
+        places.iter().for_each(|place| world.begin(*place));
+        places.iter().for_each(|place| world.finish(*place, 60 * SECOND));
+        for place in places {
+            assert_eq!(world.fleet(place).presence(), Presence::Active, "who was purged is taken in again");
+        }
+        world.until(60 * SECOND, "the group serves", |world| leaderless(world, witness).is_empty());
+        assert_eq!(world.run(read(world.fleet(witness), name(0))), 7, "seed {seed}");
+    }
+}
+
+#[test]
+fn what_is_on_its_way_is_visible_and_comes_to_an_end() {
+    let mut world = World::formed(730, 3);
+    world.config.adjustments_max = 1;
+    world.add_groups(&world.fleet(0), 12);
+    let moves = |world: &World| {
+        let fleet = world.fleet(0);
+        world.run(async move { fleet.moves().await })
+    };
+    world.until(20 * SECOND, "all are at their places", |world| moves(world).is_empty());
+    world.begin(3);
+    world.finish(3, 10 * SECOND);
+    let newcomer = world.id(3);
+    let mut most = 0;
+    world.until(30 * SECOND, "moves are seen", |world| {
+        let seen = moves(world);
+        most = most.max(seen.iter().filter(|step| step.node == newcomer).count());
+        most > 3
+    });
+    world.until(60 * SECOND, "all are at their places", |world| moves(world).is_empty());
+    let data = Counter::NAME;
+    let fleet = world.fleet(3);
+    world.run(async move { fleet.add_group(name(20), data, 3, GroupConfig::default()).await.unwrap() });
+}
