@@ -269,3 +269,29 @@ fn a_split_that_cannot_be_done_leaves_the_shard_as_it_was() {
         assert_eq!(settled(&kv).await.len(), 2);
     });
 }
+
+/// The power goes while a shard is split or two are merged; the move goes on from what the disks hold.
+#[test]
+fn a_store_on_disks_that_loses_its_power_during_a_move_comes_back_with_every_command() {
+    for seed in 130..134 {
+        let mut cluster = Cluster::on_disks(seed);
+        let mut rng = cluster.sim.rng();
+        cluster.run(|kv| async move { kv.register_keyspace(&name("notes"), &one_shard()).await.unwrap() });
+        let writing = writers(&cluster, 250);
+        cluster.sim.run_for(SECOND);
+        let merges = seed % 2 == 1;
+        cluster.run(move |kv| async move {
+            kv.split_shard(&name("notes"), 0, None).await.unwrap();
+            if merges {
+                settled(&kv).await;
+                kv.merge_shards(&name("notes"), 1, 0).await.unwrap();
+            }
+        });
+        cluster.sim.run_for(rng.duration(Duration::ZERO, Duration::from_millis(1500)));
+        cluster.lose_power();
+        let shards = cluster.run(|kv| async move { settled(&kv).await });
+        assert_eq!(shards, if merges { vec![0] } else { vec![0, 1] }, "seed {seed}");
+        let histories = writing.into_iter().map(|task| cluster.wait(task).unwrap()).collect();
+        check(&cluster, histories);
+    }
+}
