@@ -156,6 +156,10 @@ impl Cluster {
         wait(&self.sim, task).expect("the client is not killed")
     }
 
+    pub(crate) fn client_env(&self) -> &Arc<SimEnv> {
+        &self.client_env
+    }
+
     /// Starts something on the client.
     pub(crate) fn spawn<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
         &self,
