@@ -219,6 +219,7 @@ impl KvError {
                 error,
                 FleetError::CleanupOngoing { .. }
                     | FleetError::NoActiveNode
+                    | FleetError::NoLeader(_)
                     | FleetError::Timeout { .. }
                     | FleetError::Command(_)
                     | FleetError::Query(_)

@@ -20,6 +20,7 @@ use rafted_value::{
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::mpsc;
 
+use super::blob::{Blob, Held};
 use super::kv_node::KvNode;
 use super::protocol::{Answer, Kind, Loaded, Order, Standing};
 use super::{echo, usage};
@@ -40,16 +41,19 @@ const OUTLAST_MAX: Duration = Duration::from_secs(30);
 pub(crate) struct Arguments {
     /// Its number, from 1.
     #[arg(long)]
-    number: u64,
+    pub(super) number: u64,
     /// The addresses of all nodes, in the order of their numbers.
     #[arg(long, value_delimiter = ',')]
-    addresses: Vec<SocketAddr>,
+    pub(super) addresses: Vec<SocketAddr>,
+    /// A node of a fleet that so many found; a bare host, if not given.
+    #[arg(long)]
+    pub(super) fleet: Option<usize>,
     /// Threads of its runtime.
     #[arg(long, default_value_t = 2)]
     threads: usize,
     /// Where the certificates are.
     #[arg(long)]
-    certificates: PathBuf,
+    pub(super) certificates: PathBuf,
     /// Where it keeps its groups; in memory, if not given.
     #[arg(long)]
     directory: Option<PathBuf>,
@@ -57,7 +61,7 @@ pub(crate) struct Arguments {
 
 /// A counter, as small as a value can be.
 #[derive(Default, serde::Serialize, serde::Deserialize)]
-struct Counter(u64);
+pub(super) struct Counter(u64);
 
 impl Data for Counter {
     const NAME: &'static str = "counter";
@@ -80,15 +84,30 @@ impl Data for Counter {
 ///
 /// What it logs goes to the standard error output, where `RUST_LOG` asks for it.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), BoxError> {
-    if std::env::var_os("RUST_LOG").is_some() {
-        let filter = tracing_subscriber::EnvFilter::from_default_env();
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    arguments.run(|arguments| async move {
+        match arguments.fleet {
+            Some(founders) => super::fleet::node::serve(&arguments, founders).await,
+            None => serve(&arguments).await,
+        }
+    })
+}
+
+impl Arguments {
+    /// Runs a node of any kind on a runtime of its own.
+    pub(super) fn run<F: Future<Output = Result<(), BoxError>> + Send + 'static>(
+        &self,
+        serve: impl FnOnce(Self) -> F,
+    ) -> Result<(), BoxError> {
+        if std::env::var_os("RUST_LOG").is_some() {
+            let filter = tracing_subscriber::EnvFilter::from_default_env();
+            tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        }
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(self.threads).enable_all().build()?;
+        // On a worker, where tasks wake each other without crossing threads.
+        let node = serve(self.clone());
+        runtime.block_on(async { tokio::spawn(node).await? })
     }
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(arguments.threads).enable_all().build()?;
-    // On a worker, where tasks wake each other without crossing threads.
-    let arguments = arguments.clone();
-    runtime.block_on(async { tokio::spawn(async move { serve(&arguments).await }).await? })
 }
 
 async fn serve(arguments: &Arguments) -> Result<(), BoxError> {
@@ -105,7 +124,7 @@ async fn serve(arguments: &Arguments) -> Result<(), BoxError> {
     for (number, address) in (1..).zip(&arguments.addresses) {
         env.transport().set_address(NodeId(number), &address.to_string());
     }
-    let registry = Registry::new().with::<Counter>();
+    let registry = Registry::new().with::<Counter>().with::<Blob>().with::<Held>();
     let host = Host::open(env.clone(), HostConfig::default(), registry).await?;
     let node = BenchNode { env, host, nodes: arguments.addresses.len() as u64 };
     say(&Answer::Listening {
@@ -117,6 +136,10 @@ async fn serve(arguments: &Arguments) -> Result<(), BoxError> {
         let answer = match serde_json::from_str(&line)? {
             Order::Quit => return Ok(()),
             Order::Found { first, groups, lease } => node.found_all(first, groups, lease).await,
+            Order::FoundLarge { group, held, bytes, carried } => {
+                node.found_large(GroupId(group), held, bytes, carried).await
+            }
+            Order::Snapshot { group } => node.take_snapshot(GroupId(group)).await,
             Order::Load { first, groups, clients, seconds, kind, leader } => {
                 let time = Duration::from_secs_f64(seconds);
                 node.load(first, groups, clients, time, kind, NodeId(leader)).await
@@ -141,6 +164,7 @@ async fn serve(arguments: &Arguments) -> Result<(), BoxError> {
                     })
                 }
             },
+            other => Err(format!("{other:?} is for another kind of node").into()),
         };
         say(&answer.unwrap_or_else(|error| Answer::Failed { reason: error.to_string() }))?;
     }
@@ -148,7 +172,7 @@ async fn serve(arguments: &Arguments) -> Result<(), BoxError> {
 }
 
 /// The lines of orders. Where they end, so does the process, whatever it is doing: the bench is gone.
-fn orders() -> mpsc::Receiver<String> {
+pub(super) fn orders() -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel(ORDERS_MAX);
     tokio::spawn(async move {
         let mut lines = BufReader::new(tokio::io::stdin()).lines();
@@ -162,7 +186,7 @@ fn orders() -> mpsc::Receiver<String> {
     receiver
 }
 
-fn say(answer: &Answer) -> Result<(), BoxError> {
+pub(super) fn say(answer: &Answer) -> Result<(), BoxError> {
     println!("{}", serde_json::to_string(answer)?);
     Ok(())
 }
@@ -183,9 +207,9 @@ async fn sync(arguments: &Arguments, seconds: f64) -> Result<Answer, BoxError> {
     Ok(Answer::Synced { per_second: per_second.await?? })
 }
 
-struct BenchNode {
+pub(super) struct BenchNode {
     env: Arc<RealEnv>,
-    host: Host,
+    pub(super) host: Host,
     nodes: u64,
 }
 
@@ -206,6 +230,11 @@ impl BenchNode {
         }
         let nodes = vec![self.host.node()];
         self.host.found(Found { group, data: Counter::NAME.into(), config, nodes }).await?;
+        self.add_voters(group).await
+    }
+
+    /// A voter on every other node.
+    pub(super) async fn add_voters(&self, group: GroupId) -> Result<(), BoxError> {
         for node in (1..=self.nodes).map(NodeId).filter(|node| *node != self.host.node()) {
             self.add_voter(group, node).await?;
         }
@@ -234,6 +263,11 @@ impl BenchNode {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// What its wall clock says.
+    pub(super) fn now_ms(&self) -> u64 {
+        self.env.wall_ms()
     }
 
     fn asked(&self, leader: NodeId) -> Asked {
@@ -310,27 +344,35 @@ impl BenchNode {
                 tokio::spawn(drive(self.env.clone(), self.asked(leader), group, end, kind))
             })
             .collect();
-        let mut all = Histogram::<u64>::new_with_bounds(1, LATENCY_MAX_NS, 3)?;
-        let mut errors = 0;
-        for task in tasks {
-            let (latencies, failed) = task.await?;
-            all.add(latencies)?;
-            errors += failed;
-        }
-        let us = |quantile: f64| all.value_at_quantile(quantile) as f64 / 1000.0;
-        Ok(Answer::Loaded(Loaded {
-            operations: all.len(),
-            errors,
-            seconds: start.elapsed().as_secs_f64(),
-            p50_us: us(0.5),
-            p99_us: us(0.99),
-            p999_us: us(0.999),
-        }))
+        gather(tasks, start).await
     }
 }
 
+/// What all clients of a load have measured.
+pub(super) async fn gather(
+    tasks: Vec<tokio::task::JoinHandle<(Histogram<u64>, u64)>>,
+    start: Instant,
+) -> Result<Answer, BoxError> {
+    let mut all = Histogram::<u64>::new_with_bounds(1, LATENCY_MAX_NS, 3)?;
+    let mut errors = 0;
+    for task in tasks {
+        let (latencies, failed) = task.await?;
+        all.add(latencies)?;
+        errors += failed;
+    }
+    let us = |quantile: f64| all.value_at_quantile(quantile) as f64 / 1000.0;
+    Ok(Answer::Loaded(Loaded {
+        operations: all.len(),
+        errors,
+        seconds: start.elapsed().as_secs_f64(),
+        p50_us: us(0.5),
+        p99_us: us(0.99),
+        p999_us: us(0.999),
+    }))
+}
+
 /// Whom a client asks.
-enum Asked {
+pub(super) enum Asked {
     /// The member on its own node.
     Here(Host),
     /// The member on another node.
@@ -357,7 +399,7 @@ impl Asked {
 }
 
 /// One client in a closed loop; latencies in ns, and how many operations failed.
-async fn drive(
+pub(super) async fn drive(
     env: Arc<RealEnv>,
     asked: Asked,
     group: GroupId,

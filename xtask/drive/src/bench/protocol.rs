@@ -20,6 +20,11 @@ pub(crate) enum Kind {
 pub(crate) enum Order {
     /// Found these groups here and add a voter on every other node; without a lease, each query takes a round.
     Found { first: u64, groups: u64, lease: bool },
+    /// Found a group here whose state, or whose log where it is `carried`, has so many bytes, with a voter on every other
+    /// node. It takes no snapshot until it is told to; one that is `held` is encoded in its loop.
+    FoundLarge { group: u64, held: bool, bytes: u64, carried: bool },
+    /// Have all members of a large group take a snapshot, and wait for the one here.
+    Snapshot { group: u64 },
     /// Drive these groups, which `leader` leads; through the network if that is another node.
     Load { first: u64, groups: u64, clients: usize, seconds: f64, kind: Kind, leader: u64 },
     /// Append to a file beside the node's store and sync it, again and again.
@@ -30,12 +35,44 @@ pub(crate) enum Order {
     Status { group: u64 },
     /// Measure the bare round trip to another node's echo.
     Echo { to: SocketAddr, seconds: f64 },
+    /// Give each of these agents its first command.
+    Activate { first: u64, agents: u64, clients: usize },
+    /// Call agents at random, wherever they are.
+    Call { agents: u64, clients: usize, seconds: f64, kind: Kind },
+    /// Let the first of the agents have a timeout at each of so many ticks.
+    Ticks { agents: u64, ticks: u32 },
     /// Say what this process has used so far.
     Usage,
+    /// What only a node of a fleet can do.
+    Fleet(FleetOrder),
     /// Take part in a store, or do something with it.
     Kv(KvOrder),
     /// End.
     Quit,
+}
+
+/// An order to a node of a fleet.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum FleetOrder {
+    /// Add so many groups of three members, and wait until each serves.
+    Add { groups: usize },
+    /// Wait until all members and leaders are where they should be.
+    Settle,
+    /// Send commands to so many groups by name.
+    Load { groups: usize, clients: usize, seconds: f64 },
+    /// Send commands to the member of a group on this node, past the fleet.
+    Direct { group: usize, clients: usize, seconds: f64 },
+    /// Say which node leads a group.
+    Leader { group: usize },
+    /// Send one command after the other to a group, and measure the longest time between two replies.
+    Gap { group: usize, seconds: f64 },
+    /// Hold no members any more, and wait until none is left.
+    Drain,
+    /// Hold members again.
+    Activate,
+    /// Say how many bytes were sent to other nodes so far.
+    Sent,
 }
 
 /// An order to a node of a store of bytes.
@@ -76,11 +113,14 @@ pub(crate) enum Answer {
     Loaded(Loaded),
     Echoed { p50_us: f64 },
     Synced { per_second: f64 },
-    Outlasted { outage_ms: f64 },
     Took { seconds: f64 },
+    Outlasted { outage_ms: f64 },
     KvLoaded { loaded: Loaded, longest_us: f64, moved: Option<f64> },
     Status(Standing),
     Usage(Usage),
+    Led { node: u64 },
+    Gap { longest_ms: f64 },
+    Sent { bytes: u64 },
     Failed { reason: String },
 }
 
