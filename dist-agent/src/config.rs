@@ -111,7 +111,7 @@ impl Default for AgentsPolicy {
 impl AgentsPolicy {
     pub(crate) fn keyspace_policy(&self) -> KeyspacePolicy {
         let Self { shards, replicas, group } = self.clone();
-        KeyspacePolicy { value_type: VALUE_TYPE.to_owned(), shards, replicas, group }
+        KeyspacePolicy { shards, replicas, group, ..KeyspacePolicy::of(VALUE_TYPE) }
     }
 }
 

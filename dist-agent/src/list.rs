@@ -40,10 +40,10 @@ impl DistAgent {
         let (quota, agent_type) = (QuotaName::new(quota)?, AgentTypeName::new(A::TYPE)?);
         let store_prefix = [quota.as_str(), agent_type.as_str(), prefix].join("\0");
         let mut agents = Vec::new();
-        let mut position = from.0.clone();
+        let mut position = from.0;
         loop {
-            let left = agents_max.max(1) - agents.len() as u32;
-            let page = self.kv().list_keys(keyspace(), store_prefix.as_bytes(), &position, left).await?;
+            let left = agents_max.saturating_sub(agents.len() as u32);
+            let page = self.kv().scan_keys(keyspace(), store_prefix.as_bytes(), &position, left).await?;
             agents.extend(page.keys.iter().filter_map(|key| {
                 let key = AgentKey::new(AgentIdRef::parse(key).ok()?.key).ok()?;
                 Some(AgentId { quota: quota.clone(), agent_type: agent_type.clone(), key })

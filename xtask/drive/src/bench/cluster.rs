@@ -114,6 +114,11 @@ impl Cluster {
         self.listening(node)
     }
 
+    /// Where a node keeps its groups.
+    pub(crate) fn directory(&self, node: usize) -> Result<PathBuf, BoxError> {
+        self.layout.directory(node + 1)
+    }
+
     fn listening(&mut self, node: usize) -> Result<(), BoxError> {
         match self.answer(node)? {
             Answer::Listening { echo } => {

@@ -14,7 +14,11 @@ const WALL_STEP_MAX: Duration = Duration::from_secs(8);
 impl Run<'_> {
     /// One fault of the kind that is drawn.
     pub(super) fn break_something(&mut self) -> Result<(), String> {
-        match self.plan.faults.draw_kind(&mut self.rng) {
+        let kind = self.plan.faults.draw_kind(&mut self.rng);
+        if !self.limits.allow(kind.name()) {
+            return Ok(());
+        }
+        match kind {
             Kind::Kill => self.kill(End::Process),
             Kind::Stop => self.kill(End::Politely),
             Kind::PowerLoss => self.kill(End::Power),
@@ -226,7 +230,7 @@ impl Run<'_> {
             reordering: one_of(rng, &[0.0, 0.1, 0.5]),
             straggling_max: ms(one_of(rng, &[5, 50, 1_000])),
             bandwidth_bytes_per_second: one_of(rng, &[100_000, 125_000_000]),
-            ..NetConfig::default()
+            ..self.plan.network.clone()
         };
         if config.duplication > 0.0 {
             self.around.duplicates.store(true, std::sync::atomic::Ordering::Relaxed);

@@ -1,8 +1,9 @@
 //! What the seed decides before anything runs: sizes, settings, and which faults there will be.
 
+use std::fmt;
 use std::time::Duration;
 
-use rafted_value::sim::{Mutation, SimRng};
+use rafted_value::sim::{Mutation, NetConfig, SimRng};
 use rafted_value::{Durability, GroupConfig, HostConfig, StoreConfig};
 
 /// Milliseconds as a duration.
@@ -16,6 +17,8 @@ pub(super) struct Plan {
     pub(super) nodes: usize,
     pub(super) groups: Vec<GroupPlan>,
     pub(super) host: HostConfig,
+    /// The network where nothing is wrong with it.
+    pub(super) network: NetConfig,
     /// Whether nodes have disks, and which.
     pub(super) disks: Option<DiskPlan>,
     pub(super) load: Load,
@@ -29,7 +32,7 @@ pub(super) struct Plan {
 
 /// What breaks a rule that the engine leans on: the checks must notice. For tests of the harness itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Sabotage {
+pub(crate) enum Sabotage {
     /// Clocks run apart by more than the drift margin.
     ClocksBeyondTheMargin,
     /// Nodes are killed however little state is left.
@@ -40,8 +43,56 @@ pub(super) enum Sabotage {
     ReadsFromAnybody,
     /// The members at the first place change more than they were told, now and then.
     OneMemberSlips,
+    /// Nothing wakes a quiet group but what is asked of it.
+    QuietGroupsSleepOn,
     /// The engine itself breaks one of its rules.
     InTheEngine(Mutation),
+}
+
+const MUTATIONS: [Mutation; 12] = [
+    Mutation::SkipLeaseCheck,
+    Mutation::AcknowledgeBeforeQuorum,
+    Mutation::AcknowledgeBeforeDisk,
+    Mutation::ForgetVote,
+    Mutation::ForgetTerm,
+    Mutation::ForgetNewestEntry,
+    Mutation::ForgetPromise,
+    Mutation::BreakPromise,
+    Mutation::AppendAnywhere,
+    Mutation::DropSessions,
+    Mutation::MixUpReplies,
+    Mutation::KeepLeaseInTransfer,
+];
+
+impl Sabotage {
+    /// All there are.
+    pub(crate) fn all() -> impl Iterator<Item = Sabotage> {
+        let harness = [
+            Sabotage::ClocksBeyondTheMargin,
+            Sabotage::KillsWithoutCare,
+            Sabotage::RetriesInNewSessions,
+            Sabotage::ReadsFromAnybody,
+            Sabotage::OneMemberSlips,
+        ];
+        harness.into_iter().chain(MUTATIONS.map(Sabotage::InTheEngine))
+    }
+}
+
+impl fmt::Display for Sabotage {
+    /// As the command line takes it: the words of its name with hyphens.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            Sabotage::InTheEngine(mutation) => format!("{mutation:?}"),
+            harness => format!("{harness:?}"),
+        };
+        for (place, letter) in name.chars().enumerate() {
+            if letter.is_ascii_uppercase() && place > 0 {
+                f.write_str("-")?;
+            }
+            write!(f, "{}", letter.to_ascii_lowercase())?;
+        }
+        Ok(())
+    }
 }
 
 /// One group.
@@ -53,6 +104,8 @@ pub(super) struct GroupPlan {
     /// Founded on one node and grown, or on all at once.
     pub(super) founded_together: bool,
     pub(super) config: GroupConfig,
+    /// Clients ask nothing of it.
+    pub(super) idle: bool,
 }
 
 /// The disks of all nodes.
@@ -76,8 +129,8 @@ pub(super) struct Load {
     pub(super) padding_max: usize,
     /// Commands that one session lets wait.
     pub(super) session_waiting_max: usize,
-    /// How often a client that got no answer asks the same node again: it is the one that may not know that it no longer
-    /// leads.
+    /// How often every other client, when it got no answer, asks the same node again: it is the one that may not know that
+    /// it no longer leads. The clients between them lose their patience soon, and find the new leader.
     pub(super) loyalty: f64,
     pub(super) retry_in_new_sessions: bool,
     pub(super) read_from_anybody: bool,
@@ -139,6 +192,34 @@ const KINDS: [Kind; 16] = [
     Kind::Usurp,
 ];
 
+/// How the command line calls them, in the same order.
+pub(crate) const KIND_NAMES: [&str; KINDS.len()] = [
+    "kill",
+    "stop",
+    "power-loss",
+    "blackout",
+    "pause",
+    "depose",
+    "isolate",
+    "split",
+    "one-way",
+    "network",
+    "drift",
+    "wall",
+    "churn",
+    "transfer",
+    "configure",
+    "usurp",
+];
+
+impl Kind {
+    /// Its name.
+    pub(super) fn name(self) -> &'static str {
+        let place = KINDS.iter().position(|kind| *kind == self);
+        KIND_NAMES[place.expect("every kind is listed")]
+    }
+}
+
 /// One of `items`, all equally likely.
 pub(super) fn one_of<T: Clone>(rng: &mut SimRng, items: &[T]) -> T {
     rng.pick(items).expect("there is something to choose from").clone()
@@ -165,6 +246,7 @@ impl Plan {
             nodes,
             groups,
             host: draw_host(rng),
+            network: draw_network(rng),
             disks,
             load: Load::draw(rng),
             drift_ppm_max: one_of(rng, &[0, drift_ppm_max / 2, drift_ppm_max]),
@@ -181,6 +263,17 @@ impl Plan {
         self.sabotage = sabotage;
         self.load.retry_in_new_sessions = sabotage == Some(Sabotage::RetriesInNewSessions);
         self.load.read_from_anybody = sabotage == Some(Sabotage::ReadsFromAnybody);
+        if sabotage == Some(Sabotage::QuietGroupsSleepOn) {
+            let never = Duration::from_secs(3_600);
+            let (loop_silence_max, quiet_max) = (never, never);
+            self.host = HostConfig { quiet_after: ms(20), loop_silence_max, quiet_max, ..self.host.clone() };
+            self.network = NetConfig {
+                death_notice: 0.0,
+                silence_min: never,
+                silence_max: 2 * never,
+                ..self.network.clone()
+            };
+        }
         if sabotage == Some(Sabotage::ClocksBeyondTheMargin) {
             self.drift_ppm_max = 400_000;
             for group in &mut self.groups {
@@ -205,7 +298,8 @@ pub(super) fn drift_covered_ppm(config: &GroupConfig) -> u32 {
 impl GroupPlan {
     fn draw(rng: &mut SimRng, id: u64, nodes: usize) -> Self {
         let voters = one_of(rng, &[1, 2, 3, 3, 3, 3, 4, 5]).min(nodes);
-        Self { id, voters, founded_together: rng.chance(0.5), config: draw_group_config(rng) }
+        let idle = id > 1 && rng.chance(0.5);
+        Self { id, voters, founded_together: rng.chance(0.5), config: draw_group_config(rng), idle }
     }
 }
 
@@ -249,8 +343,20 @@ fn draw_store(rng: &mut SimRng) -> StoreConfig {
     }
 }
 
+/// In some seeds nobody is told of a death, and connections outlast it by long.
+fn draw_network(rng: &mut SimRng) -> NetConfig {
+    let silence_min = ms(one_of(rng, &[500, 500, 10_000]));
+    let death_notice = one_of(rng, &[1.0, 0.5, 0.0]);
+    NetConfig { death_notice, silence_min, silence_max: 2 * silence_min, ..NetConfig::default() }
+}
+
 fn draw_host(rng: &mut SimRng) -> HostConfig {
+    let loop_beat = ms(one_of(rng, &[2, 5, 10]));
     HostConfig {
+        quiet_after: ms(one_of(rng, &[0, 20, 20, 60, 200])),
+        loop_beat,
+        loop_silence_max: loop_beat * 4,
+        quiet_max: ms(one_of(rng, &[200, 2_000, 60_000])),
         loops: 1 + rng.below(3) as usize,
         inbox_max: one_of(rng, &[8, 65_536, 65_536]),
         turn_inputs_max: one_of(rng, &[1, 4, 4096]),

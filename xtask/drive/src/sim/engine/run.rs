@@ -6,13 +6,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rafted_value::sim::{ClockConfig, NetConfig, Planted, Sim, SimRng, plant};
-use rafted_value::{MemberId, NodeId};
+use rafted_value::{GroupStatus, MemberId, NodeId};
 
 use super::client::{Client, Surroundings};
 use super::cluster::Cluster;
 use super::invariants::{Invariants, Sighting};
 use super::operator::Operator;
 use super::plan::{Plan, Sabotage, ms};
+use crate::sim::limits::Limits;
 use crate::sim::notes::Notes;
 
 /// A group must be led and have all its members within this time where nothing breaks.
@@ -37,6 +38,7 @@ pub(super) struct Run<'a> {
     agenda: BTreeMap<(Duration, u64), Event>,
     events: u64,
     breaking: bool,
+    pub(super) limits: Limits,
     _planted: Option<Planted>,
     notes: &'a mut Notes,
 }
@@ -62,12 +64,15 @@ pub(super) enum Event {
 
 impl<'a> Run<'a> {
     /// A cluster with its groups founded and its clients idle.
-    pub(super) fn start(seed: u64, sabotage: Option<Sabotage>, notes: &'a mut Notes) -> Result<Self, String> {
+    pub(super) fn start(seed: u64, limits: &Limits, notes: &'a mut Notes) -> Result<Self, String> {
         let sim = Sim::new(seed, NetConfig::default());
         let mut rng = sim.rng();
         let mut plan = Plan::draw(&mut rng);
-        plan.sabotage(sabotage);
-        let planted = match sabotage {
+        plan.sabotage(limits.plant);
+        plan.faults.time = limits.time(plan.faults.time);
+        notes.faults_time = plan.faults.time;
+        sim.set_net_config(plan.network.clone());
+        let planted = match limits.plant {
             Some(Sabotage::InTheEngine(mutation)) => Some(plant(mutation)),
             _ => None,
         };
@@ -98,6 +103,7 @@ impl<'a> Run<'a> {
             agenda: BTreeMap::new(),
             events: 0,
             breaking: false,
+            limits: limits.clone(),
             _planted: planted,
             notes,
         };
@@ -122,7 +128,7 @@ impl<'a> Run<'a> {
         self.pass(self.plan.faults.time)?;
         self.breaking = false;
         self.note("everything is mended");
-        self.cluster.mend()?;
+        self.cluster.mend(&self.plan.network)?;
         self.invariants.forget_indices();
         let mended = self.cluster.sim.elapsed();
         let mended_and = |why| format!("everything is mended, and {why}");
@@ -172,10 +178,11 @@ impl<'a> Run<'a> {
     }
 
     fn start_clients(&mut self) {
-        let groups: Vec<u64> = self.plan.groups.iter().map(|group| group.id).collect();
+        let busy = self.plan.groups.iter().filter(|group| !group.idle);
+        let groups: Vec<u64> = busy.map(|group| group.id).collect();
         for index in 0..self.plan.load.clients {
             let env = self.cluster.sim.start_node("client", &format!("sim:client-{index}"));
-            let client = Client::new(env, self.around.clone(), &groups);
+            let client = Client::new(env, self.around.clone(), &groups).of_several(index);
             for _ in 0..self.plan.load.concurrency {
                 let work = client.clone().work(self.cluster.sim.rng());
                 drop(self.cluster.sim.spawn_on(&client.env, work));
@@ -226,7 +233,7 @@ impl<'a> Run<'a> {
                 }
             }
             Event::Mend(left, right) => self.cluster.sim.heal_between(&left, &right),
-            Event::Calm => self.cluster.sim.set_net_config(NetConfig::default()),
+            Event::Calm => self.cluster.sim.set_net_config(self.plan.network.clone()),
             Event::Order(place, group, to) => self.order(place, group, to),
             Event::Return(place) => self.come_back(place)?,
             Event::Restart(place) if self.breaking => self.restart(place)?,
@@ -291,7 +298,16 @@ impl<'a> Run<'a> {
     }
 
     fn is_led(&self, group: u64) -> Result<(), String> {
-        self.cluster.leader(group).map(drop).ok_or(format!("group {group} has no leader that serves"))
+        if self.cluster.leader(group).is_some() {
+            return Ok(());
+        }
+        let views = self.cluster.views(group).map(|(place, view)| {
+            let GroupStatus { member, role, term, members, commit_index, last_index, .. } = &view.status;
+            let voters: Vec<_> = members.iter().filter(|of| of.voter).map(|of| of.member).collect();
+            format!("{member} at {place} is {role:?} in term {term} of {voters:?}, {commit_index} of {last_index} committed")
+        });
+        let views: Vec<_> = views.collect();
+        Err(format!("group {group} has no leader that serves: {views:#?}"))
     }
 
     /// Members that were removed, have state, and do not know it.
