@@ -1,10 +1,11 @@
 //! What the seed decides before anything runs: sizes, settings, and which faults there will be.
 
-use std::fmt;
 use std::time::Duration;
 
-use rafted_value::sim::{Mutation, NetConfig, SimRng};
+use rafted_value::sim::{NetConfig, SimRng};
 use rafted_value::{Durability, GroupConfig, HostConfig, StoreConfig};
+
+use super::sabotage::Sabotage;
 
 /// Milliseconds as a duration.
 pub(super) const fn ms(count: u64) -> Duration {
@@ -28,71 +29,6 @@ pub(super) struct Plan {
     /// How often the invariants are checked, at most.
     pub(super) watch_every: Duration,
     pub(super) sabotage: Option<Sabotage>,
-}
-
-/// What breaks a rule that the engine leans on: the checks must notice. For tests of the harness itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Sabotage {
-    /// Clocks run apart by more than the drift margin.
-    ClocksBeyondTheMargin,
-    /// Nodes are killed however little state is left.
-    KillsWithoutCare,
-    /// Clients send a command anew in another session.
-    RetriesInNewSessions,
-    /// Clients take any member's answer for the leader's.
-    ReadsFromAnybody,
-    /// The members at the first place change more than they were told, now and then.
-    OneMemberSlips,
-    /// Nothing wakes a quiet group but what is asked of it.
-    QuietGroupsSleepOn,
-    /// The engine itself breaks one of its rules.
-    InTheEngine(Mutation),
-}
-
-const MUTATIONS: [Mutation; 12] = [
-    Mutation::SkipLeaseCheck,
-    Mutation::AcknowledgeBeforeQuorum,
-    Mutation::AcknowledgeBeforeDisk,
-    Mutation::ForgetVote,
-    Mutation::ForgetTerm,
-    Mutation::ForgetNewestEntry,
-    Mutation::ForgetPromise,
-    Mutation::BreakPromise,
-    Mutation::AppendAnywhere,
-    Mutation::DropSessions,
-    Mutation::MixUpReplies,
-    Mutation::KeepLeaseInTransfer,
-];
-
-impl Sabotage {
-    /// All there are.
-    pub(crate) fn all() -> impl Iterator<Item = Sabotage> {
-        let harness = [
-            Sabotage::ClocksBeyondTheMargin,
-            Sabotage::KillsWithoutCare,
-            Sabotage::RetriesInNewSessions,
-            Sabotage::ReadsFromAnybody,
-            Sabotage::OneMemberSlips,
-        ];
-        harness.into_iter().chain(MUTATIONS.map(Sabotage::InTheEngine))
-    }
-}
-
-impl fmt::Display for Sabotage {
-    /// As the command line takes it: the words of its name with hyphens.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match self {
-            Sabotage::InTheEngine(mutation) => format!("{mutation:?}"),
-            harness => format!("{harness:?}"),
-        };
-        for (place, letter) in name.chars().enumerate() {
-            if letter.is_ascii_uppercase() && place > 0 {
-                f.write_str("-")?;
-            }
-            write!(f, "{}", letter.to_ascii_lowercase())?;
-        }
-        Ok(())
-    }
 }
 
 /// One group.
@@ -171,9 +107,10 @@ pub(super) enum Kind {
     Transfer,
     Configure,
     Usurp,
+    Freeze,
 }
 
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 17] = [
     Kind::Kill,
     Kind::Stop,
     Kind::PowerLoss,
@@ -190,6 +127,7 @@ const KINDS: [Kind; 16] = [
     Kind::Transfer,
     Kind::Configure,
     Kind::Usurp,
+    Kind::Freeze,
 ];
 
 /// How the command line calls them, in the same order.
@@ -210,6 +148,7 @@ pub(crate) const KIND_NAMES: [&str; KINDS.len()] = [
     "transfer",
     "configure",
     "usurp",
+    "freeze",
 ];
 
 impl Kind {

@@ -12,9 +12,11 @@ use super::client::{Client, Surroundings};
 use super::cluster::Cluster;
 use super::invariants::{Invariants, Sighting};
 use super::operator::Operator;
-use super::plan::{Plan, Sabotage, ms};
+use super::plan::{Plan, ms};
+use super::sabotage::Sabotage;
 use crate::sim::limits::Limits;
 use crate::sim::notes::Notes;
+use crate::sim::steps::Scene;
 
 /// A group must be led and have all its members within this time where nothing breaks.
 const CALM_MAX: Duration = Duration::from_secs(60);
@@ -258,11 +260,19 @@ impl<'a> Run<'a> {
         let sightings = self.cluster.look()?;
         self.invariants.observe(&sightings)?;
         self.cluster.steps.check()?;
+        self.set_scene();
         self.around.witness.check()?;
         for operator in &mut self.operators {
             operator.follow_up(&self.cluster, &mut self.notes.tally);
         }
         self.around.complaint.lock().clone().map_or(Ok(()), Err)
+    }
+
+    fn set_scene(&self) {
+        let cut = self.agenda.values().any(|event| matches!(event, Event::Mend(..)));
+        let changing = self.operators.iter().any(Operator::is_at_work);
+        let dead = self.cluster.places.iter().any(|place| place.life.is_none());
+        self.cluster.steps.set_scene(Scene { cut, changing, dead, draining: false });
     }
 
     fn operate(&mut self) -> Result<(), String> {

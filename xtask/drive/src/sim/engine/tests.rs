@@ -2,8 +2,8 @@
 
 use rafted_value::sim::Mutation;
 
-use super::plan::Sabotage;
 use super::play;
+use super::sabotage::Sabotage;
 use crate::sim::limits::Limits;
 use crate::sim::notes::Notes;
 use crate::sim::panics;
