@@ -111,6 +111,7 @@ impl KvNode {
             p50_us: us(0.5),
             p99_us: us(0.99),
             p999_us: us(0.999),
+            max_us: us(1.0),
         };
         Ok(Answer::KvLoaded { loaded, longest_us: all.max() as f64 / 1000.0, moved })
     }

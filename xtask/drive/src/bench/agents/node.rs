@@ -347,6 +347,7 @@ impl Told {
             p50_us: us(0.5),
             p99_us: us(0.99),
             p999_us: us(0.999),
+            max_us: us(1.0),
         }))
     }
 }
