@@ -14,6 +14,7 @@ mod formation;
 mod golden;
 mod group_name;
 mod inspect;
+mod keepsakes;
 mod membership;
 mod node_info;
 mod note;
@@ -33,7 +34,8 @@ pub use self::adjust::{Step, plan};
 pub use self::call::BegunCommand;
 pub use self::cluster_state::{
     CLUSTER_GROUP, ClusterAnswer, ClusterCommand, ClusterQuery, ClusterRefusal, ClusterReply, ClusterState,
-    FIRST_GROUP, GROUPS_MAX, GroupEntry, GroupState, NODES_MAX, NodeEntry, PINS_MAX, RemovedGroup, Suspicion,
+    FIRST_GROUP, GROUPS_MAX, GroupEntry, GroupState, KeptGroup, NODES_MAX, NodeEntry, PINS_MAX, RemovedGroup,
+    Suspicion,
 };
 pub use self::config::{CallOptions, FleetConfig};
 pub use self::error::FleetError;

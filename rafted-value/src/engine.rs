@@ -14,6 +14,7 @@ use crate::group::change::ChangeRequest;
 use crate::group::recover::KeptMember;
 use crate::group::{CommandResult, Group, Turn, panic_message};
 use crate::id::{FOUNDER, GroupId, MemberId, NodeId};
+use crate::keepsake::Keepsake;
 use crate::message::{Body, GroupMessage};
 use crate::outputs::{Ack, Answer, Outputs};
 use crate::registry::Registry;
@@ -56,6 +57,17 @@ pub(crate) enum Input {
     Found {
         found: Found,
         waiter: Waiter<Result<MemberId, GroupError>>,
+    },
+    /// The same, with what a member of another group had come to.
+    FoundWith {
+        found: Found,
+        keepsake: Keepsake,
+        waiter: Waiter<Result<MemberId, GroupError>>,
+    },
+    /// What a member has come to.
+    Keepsake {
+        group: GroupId,
+        waiter: Waiter<Option<Keepsake>>,
     },
     Change {
         group: GroupId,
@@ -246,12 +258,14 @@ impl Engine {
                     self.receive(from, message, clocks, out);
                 }
             }
-            Input::Found { found, waiter } => match self.found(&found, clocks, out) {
-                Ok(_) => {
-                    self.with(found.group, clocks, out, |group, turn| group.answer_founder(turn, waiter));
-                }
-                Err(error) => out.member(waiter, Err(error)),
-            },
+            Input::Found { found, waiter } => self.answer_found(&found, None, waiter, clocks, out),
+            Input::FoundWith { found, keepsake, waiter } => {
+                self.answer_found(&found, Some(&keepsake), waiter, clocks, out);
+            }
+            Input::Keepsake { group, waiter } => {
+                let keepsake = self.groups.get_mut(&group).and_then(Group::keepsake);
+                out.answers.push(Answer::Keepsake(waiter, keepsake));
+            }
             Input::Drop { group, newest, waiter } => {
                 self.bury(group, newest, clocks, out);
                 out.member(waiter, Ok(newest));
@@ -320,7 +334,7 @@ impl Engine {
     }
 
     /// Runs `act` on a group, whose turn must be finished then; one that panics is fenced, and the others live on.
-    fn with(
+    pub(crate) fn with(
         &mut self,
         id: GroupId,
         clocks: Clocks,
@@ -403,7 +417,13 @@ impl Engine {
         }
     }
 
-    fn found(&mut self, found: &Found, clocks: Clocks, out: &mut Outputs) -> Result<MemberId, GroupError> {
+    pub(crate) fn found(
+        &mut self,
+        found: &Found,
+        keepsake: Option<&Keepsake>,
+        clocks: Clocks,
+        out: &mut Outputs,
+    ) -> Result<MemberId, GroupError> {
         found.config.validate().map_err(GroupError::InvalidConfig)?;
         let mut distinct = found.nodes.clone();
         distinct.sort_unstable();
@@ -433,7 +453,7 @@ impl Engine {
         }
         let mut turn = turn!(self, clocks, out);
         let registry = &self.registry;
-        let make = || Group::found(registry, found, position, &mut turn);
+        let make = || Group::found(registry, found, keepsake, position, &mut turn);
         let group = catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|panic| {
             let reason = format!("its new value panicked: {}", panic_message(panic.as_ref()));
             Err(GroupError::Fenced { group: found.group, reason })

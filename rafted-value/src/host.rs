@@ -104,11 +104,13 @@ impl Refusal {
             Input::Command { waiter, .. } => waiter.answer(Err(not_applied.into())),
             Input::Query { waiter, .. } => waiter.answer(Err(query_error)),
             Input::Found { waiter, .. }
+            | Input::FoundWith { waiter, .. }
             | Input::Change { waiter, .. }
             | Input::Transfer { waiter, .. }
             | Input::Drop { waiter, .. }
             | Input::Stop { waiter } => waiter.answer(Err(GroupError::Unavailable)),
             Input::Statuses { waiter, .. } => waiter.answer(Vec::new()),
+            Input::Keepsake { waiter, .. } => waiter.answer(None),
             Input::Peer { .. } => metrics::counter!("rafted_value_peer_batches_dropped_total").increment(1),
             // Then its silence will tell.
             Input::Death { .. } => metrics::counter!("rafted_value_deaths_missed_total").increment(1),
@@ -376,7 +378,7 @@ impl Host {
         self.ask_member(group, |waiter| Input::Change { group, request, waiter }).await
     }
 
-    async fn ask_member(
+    pub(crate) async fn ask_member(
         &self,
         group: GroupId,
         input: impl FnOnce(Waiter<Result<MemberId, GroupError>>) -> Input,
@@ -386,7 +388,7 @@ impl Host {
         answer.await.unwrap_or(Err(GroupError::Unknown(group)))
     }
 
-    fn put(&self, group: GroupId, input: Input) {
+    pub(crate) fn put(&self, group: GroupId, input: Input) {
         if let Err(refusal) = self.shared.inboxes.put(self.shared.inboxes.of(group), input) {
             refusal.answer();
         }

@@ -37,6 +37,7 @@ use crate::engine::Found;
 use crate::env::MonoTime;
 use crate::error::{CommandError, GroupError, NotApplied, QueryError, Unknown};
 use crate::id::{FOUNDER, GroupId, MemberId, NodeId};
+use crate::keepsake::Keepsake;
 use crate::lease::{Exemption, Promise, Rounds};
 use crate::message::{Body, GroupMessage, WireSnapshot};
 use crate::outputs::Outputs;
@@ -137,6 +138,7 @@ impl Group {
     pub(crate) fn found(
         registry: &Registry,
         found: &Found,
+        keepsake: Option<&Keepsake>,
         position: usize,
         turn: &mut Turn<'_>,
     ) -> Result<Self, GroupError> {
@@ -146,8 +148,11 @@ impl Group {
             (FOUNDER.0..).map(MemberId).zip(nodes.iter().copied()).collect();
         let voters: Vec<MemberId> = members.keys().copied().collect();
         let member = voters[position];
-        let mut machine = Machine::found(id, registry, data, config.clone(), members)
-            .map_err(|_| GroupError::NoSuchData(data.to_owned()))?;
+        let mut machine = match keepsake {
+            None => Machine::found(id, registry, data, config.clone(), members)
+                .map_err(|_| GroupError::NoSuchData(data.to_owned()))?,
+            Some(keepsake) => Machine::found_with(id, registry, data, config.clone(), members, keepsake)?,
+        };
         let state = machine
             .snapshot()
             .map_err(|error| GroupError::Fenced { group: id, reason: error.to_string() })?;
@@ -159,6 +164,22 @@ impl Group {
         group.begin_to_keep(turn);
         group.campaign_alone();
         Ok(group)
+    }
+
+    /// What this member has come to, if it has come to anything that encodes.
+    pub(crate) fn keepsake(&mut self) -> Option<Keepsake> {
+        let machine = self.machine.as_mut()?;
+        match machine.snapshot() {
+            // raft counts a snapshot as applied once the disk has it.
+            Ok(state) => {
+                let index = self.raw.raft.raft_log.applied.max(self.raw.store().snapshot_index());
+                Some(Keepsake { index, state })
+            }
+            Err(error) => {
+                tracing::error!(group = %self.id, member = %self.member, %error, "no keepsake can be taken");
+                None
+            }
+        }
     }
 
     /// A member that has nothing yet and waits for a leader's snapshot.
