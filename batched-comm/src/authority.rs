@@ -8,8 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType,
+    KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
 };
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 
 use crate::identity::{Identity, IdentityError, read_file};
 
@@ -32,6 +34,12 @@ pub enum AuthorityError {
         /// The name.
         name: String,
     },
+    /// A node name that cannot be the name of a file.
+    #[error("node name {name:?} cannot be the name of a file")]
+    FileName {
+        /// The name.
+        name: String,
+    },
     /// A certificate that would expire before it starts, or after the year 9999.
     #[error("a validity of {days} days is outside 1 to 36500")]
     Validity {
@@ -48,6 +56,18 @@ pub enum AuthorityError {
         name: String,
         /// What the generator said.
         detail: String,
+    },
+    /// A file is there already: keys and certificates are never overwritten.
+    #[error("{path:?} exists already and is not overwritten")]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The key is not the one in the CA's certificate.
+    #[error("{origin}: is not the key of the CA's certificate")]
+    OtherKey {
+        /// The file or the part.
+        origin: String,
     },
     /// A file cannot be written.
     #[error("cannot write {path:?}: {source}")]
@@ -69,14 +89,13 @@ pub struct NodeCertificate {
 }
 
 impl NodeCertificate {
-    /// Writes `NAME.pem` and `NAME.key` into `dir`, the key readable by its owner only.
+    /// Writes `NAME.pem` and `NAME.key` into `dir`, which is made if need be, the key readable by its owner only. Both are
+    /// new files, or none is.
     ///
     /// # Errors
-    /// When a file cannot be written; it is named.
+    /// When one of the files exists or cannot be written, or the name is none for a file; it is named.
     pub fn save(&self, dir: impl AsRef<Path>, name: &str) -> Result<(), AuthorityError> {
-        let dir = dir.as_ref();
-        write_file(&dir.join(format!("{name}.pem")), &self.cert_pem, false)?;
-        write_file(&dir.join(format!("{name}.key")), &self.key_pem, true)
+        save_pair(dir.as_ref(), name, &self.cert_pem, &self.key_pem)
     }
 }
 
@@ -96,26 +115,38 @@ pub struct CertificateAuthority {
 }
 
 impl CertificateAuthority {
-    /// Makes a new authority with a fresh key; `name` is for people who read the certificate.
+    /// Makes a new authority with a fresh key, valid for ten years; `name` is for people who read the certificate.
     ///
     /// # Panics
     /// When the system has no random numbers to make a key from.
     pub fn new(name: &str) -> CertificateAuthority {
+        CertificateAuthority::new_for(name, AUTHORITY_VALIDITY_DAYS).expect("ten years are in range")
+    }
+
+    /// Makes a new authority that is valid for `validity_days` from now.
+    ///
+    /// # Errors
+    /// When the validity is out of range.
+    ///
+    /// # Panics
+    /// When the system has no random numbers to make a key from.
+    pub fn new_for(name: &str, validity_days: u32) -> Result<CertificateAuthority, AuthorityError> {
+        check_validity(validity_days)?;
         let key = KeyPair::generate().expect("the system provides random numbers");
         let mut params = CertificateParams::default();
         params.distinguished_name = common_name(name);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        set_validity(&mut params, AUTHORITY_VALIDITY_DAYS);
+        set_validity(&mut params, validity_days);
         let certificate =
             params.self_signed(&key).expect("parameters made here can be signed with a fresh key");
-        CertificateAuthority { ca_pem: certificate.pem(), issuer: Issuer::new(params, key) }
+        Ok(CertificateAuthority { ca_pem: certificate.pem(), issuer: Issuer::new(params, key) })
     }
 
     /// Takes up an authority from the PEM texts of its certificate and its key.
     ///
     /// # Errors
-    /// When one of them cannot be parsed.
+    /// When one of them cannot be parsed, or they do not belong together.
     pub fn from_pem(ca: &str, key: &str) -> Result<CertificateAuthority, AuthorityError> {
         CertificateAuthority::parse("CA certificate", ca.to_owned(), "CA key", key)
     }
@@ -123,7 +154,7 @@ impl CertificateAuthority {
     /// Takes up an authority from the files of its certificate and its key.
     ///
     /// # Errors
-    /// When a file cannot be read or parsed; it is named.
+    /// When a file cannot be read or parsed, or the two do not belong together; the file is named.
     pub fn from_files(
         ca: impl AsRef<Path>,
         key: impl AsRef<Path>,
@@ -144,10 +175,12 @@ impl CertificateAuthority {
             origin: key_origin.to_owned(),
             detail: error.to_string(),
         })?;
-        let issuer = Issuer::from_ca_cert_pem(&ca_pem, key).map_err(|error| IdentityError::Certificate {
-            origin: ca_origin.to_owned(),
-            detail: error.to_string(),
-        })?;
+        let unusable = |detail: String| IdentityError::Certificate { origin: ca_origin.to_owned(), detail };
+        let certified = certified_key(&ca_pem).map_err(unusable)?;
+        if certified != key.subject_public_key_info() {
+            return Err(AuthorityError::OtherKey { origin: key_origin.to_owned() });
+        }
+        let issuer = Issuer::from_ca_cert_pem(&ca_pem, key).map_err(|error| unusable(error.to_string()))?;
         Ok(CertificateAuthority { ca_pem, issuer })
     }
 
@@ -172,9 +205,7 @@ impl CertificateAuthority {
         if !is_node_name(node_name) {
             return Err(AuthorityError::Name { name: node_name.to_owned() });
         }
-        if !(1..=36_500).contains(&validity_days) {
-            return Err(AuthorityError::Validity { days: validity_days });
-        }
+        check_validity(validity_days)?;
         let generate = |error: rcgen::Error| AuthorityError::Generate {
             name: node_name.to_owned(),
             detail: error.to_string(),
@@ -208,14 +239,13 @@ impl CertificateAuthority {
             .expect("what was just issued is valid")
     }
 
-    /// Writes `ca.pem` and `ca.key` into `dir`, the key readable by its owner only.
+    /// Writes `ca.pem` and `ca.key` into `dir`, which is made if need be, the key readable by its owner only. Both are new
+    /// files, or none is.
     ///
     /// # Errors
-    /// When a file cannot be written; it is named.
+    /// When one of the files exists or cannot be written; it is named.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<(), AuthorityError> {
-        let dir = dir.as_ref();
-        write_file(&dir.join("ca.pem"), &self.ca_pem, false)?;
-        write_file(&dir.join("ca.key"), &self.issuer.key().serialize_pem(), true)
+        save_pair(dir.as_ref(), "ca", &self.ca_pem, &self.issuer.key().serialize_pem())
     }
 }
 
@@ -245,16 +275,60 @@ fn set_validity(params: &mut CertificateParams, days: u32) {
     params.not_after = (now + Duration::from_secs(u64::from(days) * 86_400)).into();
 }
 
-fn write_file(path: &Path, text: &str, secret: bool) -> Result<(), AuthorityError> {
+fn check_validity(days: u32) -> Result<(), AuthorityError> {
+    if (1..=36_500).contains(&days) { Ok(()) } else { Err(AuthorityError::Validity { days }) }
+}
+
+/// The public key that a certificate is for, as DER.
+fn certified_key(pem: &str) -> Result<Vec<u8>, String> {
+    let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| error.to_string())?;
+    let (_, parsed) =
+        x509_parser::parse_x509_certificate(certificate.as_ref()).map_err(|error| error.to_string())?;
+    Ok(parsed.public_key().raw.to_vec())
+}
+
+/// Writes a certificate and its key as two new files. What was written is removed again if the other one cannot be.
+fn save_pair(dir: &Path, name: &str, cert_pem: &str, key_pem: &str) -> Result<(), AuthorityError> {
+    // A name may hold what leads out of the folder.
+    if name.contains(['/', '\\']) || Path::new(name).file_name() != Some(name.as_ref()) {
+        return Err(AuthorityError::FileName { name: name.to_owned() });
+    }
+    make_folder(dir).map_err(|source| AuthorityError::Write { path: dir.to_owned(), source })?;
+    let (cert, key) = (dir.join(format!("{name}.pem")), dir.join(format!("{name}.key")));
+    write_new_file(&key, key_pem, true)?;
+    write_new_file(&cert, cert_pem, false).inspect_err(|_| drop(std::fs::remove_file(&key)))
+}
+
+/// Makes a folder for keys, if there is none: nobody else needs to look into it.
+fn make_folder(dir: &Path) -> io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(dir)
+}
+
+fn write_new_file(path: &Path, text: &str, secret: bool) -> Result<(), AuthorityError> {
     use std::io::Write as _;
     let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    options.write(true).create_new(true);
     #[cfg(unix)]
     if secret {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     }
     #[cfg(not(unix))]
     let _ = secret;
-    let written = options.open(path).and_then(|mut file| file.write_all(text.as_bytes()));
-    written.map_err(|source| AuthorityError::Write { path: path.to_owned(), source })
+    let path = path.to_owned();
+    let mut file = match options.open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(AuthorityError::Exists { path });
+        }
+        Err(source) => return Err(AuthorityError::Write { path, source }),
+    };
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    written.map_err(|source| {
+        // Half a file would be in the way of the next try.
+        drop(std::fs::remove_file(&path));
+        AuthorityError::Write { path, source }
+    })
 }

@@ -2,6 +2,7 @@
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::error::Failure;
 use crate::frame::Outcome;
@@ -16,6 +17,8 @@ pub(crate) enum Answer {
     Lost,
     /// The call was still queued here when the peer turned out to be out of reach.
     NotSent(Failure),
+    /// Its time is over.
+    TimedOut,
 }
 
 /// A table of calls by correlation.
@@ -38,6 +41,7 @@ struct Slot {
     lane: Lane,
     /// The frame's number in its lane's queue: tells whether it has been taken for sending.
     sequence: u64,
+    deadline: Instant,
     waiter: Option<oneshot::Sender<Answer>>,
 }
 
@@ -48,8 +52,14 @@ impl CallTable {
         CallTable { slots: Mutex::new(slots), calls_max }
     }
 
-    /// Enters a call and returns its correlation; `None` when the table is full.
-    pub(crate) fn insert(&self, lane: Lane, sequence: u64, waiter: oneshot::Sender<Answer>) -> Option<u64> {
+    /// Enters a call and returns its correlation, and how many calls wait with it; `None` when the table is full.
+    pub(crate) fn insert(
+        &self,
+        lane: Lane,
+        sequence: u64,
+        deadline: Instant,
+        waiter: oneshot::Sender<Answer>,
+    ) -> Option<(u64, usize)> {
         let mut table = self.slots.lock();
         let table = &mut *table;
         let index = match table.free.pop() {
@@ -57,7 +67,8 @@ impl CallTable {
             None if table.slots.len() >= self.calls_max => return None,
             None => {
                 let index = table.slots.len() as u32;
-                table.slots.push(Slot { generation: table.first_generation, lane, sequence, waiter: None });
+                let generation = table.first_generation;
+                table.slots.push(Slot { generation, lane, sequence, deadline, waiter: None });
                 index
             }
         };
@@ -65,8 +76,10 @@ impl CallTable {
         slot.generation = slot.generation.wrapping_add(1);
         slot.lane = lane;
         slot.sequence = sequence;
+        slot.deadline = deadline;
         slot.waiter = Some(waiter);
-        Some(u64::from(slot.generation) << 32 | u64::from(index))
+        let correlation = u64::from(slot.generation) << 32 | u64::from(index);
+        Some((correlation, table.slots.len() - table.free.len()))
     }
 
     /// Calls that wait for an answer.
@@ -100,6 +113,23 @@ impl CallTable {
         count
     }
 
+    /// Takes out every call whose deadline has come and tells so; returns the next deadline.
+    pub(crate) fn fail_overdue(&self, now: Instant) -> Option<Instant> {
+        let mut next: Option<Instant> = None;
+        let overdue = self.take_where(|slot| {
+            let is_overdue = slot.deadline <= now;
+            if !is_overdue {
+                next = Some(next.map_or(slot.deadline, |next| next.min(slot.deadline)));
+            }
+            is_overdue
+        });
+        for waiter in overdue {
+            // A caller that gave up is not waiting.
+            let _ = waiter.send(Answer::TimedOut);
+        }
+        next
+    }
+
     /// Takes out every call and tells that it was not sent. Returns how many.
     pub(crate) fn fail_queued(&self, failure: &Failure) -> u64 {
         let failed = self.take_where(|_| true);
@@ -111,7 +141,7 @@ impl CallTable {
         count
     }
 
-    fn take_where(&self, takes: impl Fn(&Slot) -> bool) -> Vec<oneshot::Sender<Answer>> {
+    fn take_where(&self, mut takes: impl FnMut(&Slot) -> bool) -> Vec<oneshot::Sender<Answer>> {
         let mut table = self.slots.lock();
         let table = &mut *table;
         let mut taken = Vec::new();
@@ -133,10 +163,10 @@ mod tests {
     fn a_late_answer_never_meets_another_call() {
         let calls = CallTable::new(10, u32::MAX);
         let (first, _waiting) = oneshot::channel();
-        let old = calls.insert(Lane::Normal, 0, first).unwrap();
+        let (old, _) = calls.insert(Lane::Normal, 0, Instant::now(), first).unwrap();
         assert!(calls.remove(old).is_some());
         let (second, _waiting) = oneshot::channel();
-        let new = calls.insert(Lane::Normal, 1, second).unwrap();
+        let (new, _) = calls.insert(Lane::Normal, 1, Instant::now(), second).unwrap();
         assert_eq!(old as u32, new as u32, "the slot is used again");
         assert!(calls.remove(old).is_none());
         assert!(calls.remove(new).is_some());
@@ -147,8 +177,8 @@ mod tests {
         let calls = CallTable::new(10, 0);
         let (sent, mut sent_answer) = oneshot::channel();
         let (queued, mut queued_answer) = oneshot::channel();
-        calls.insert(Lane::Normal, 4, sent).unwrap();
-        calls.insert(Lane::Normal, 5, queued).unwrap();
+        calls.insert(Lane::Normal, 4, Instant::now(), sent).unwrap();
+        calls.insert(Lane::Normal, 5, Instant::now(), queued).unwrap();
         assert_eq!(calls.fail_sent([9, 5, 9]), 1);
         assert!(matches!(sent_answer.try_recv(), Ok(Answer::Lost)));
         assert!(queued_answer.try_recv().is_err());
@@ -160,11 +190,34 @@ mod tests {
     fn a_full_table_takes_no_call() {
         let calls = CallTable::new(1, 0);
         let (waiter, _waiting) = oneshot::channel();
-        let correlation = calls.insert(Lane::Control, 0, waiter).unwrap();
+        let (correlation, _) = calls.insert(Lane::Control, 0, Instant::now(), waiter).unwrap();
         let (waiter, _waiting) = oneshot::channel();
-        assert!(calls.insert(Lane::Control, 1, waiter).is_none());
+        assert!(calls.insert(Lane::Control, 1, Instant::now(), waiter).is_none());
         calls.remove(correlation);
         let (waiter, _waiting) = oneshot::channel();
-        assert!(calls.insert(Lane::Control, 2, waiter).is_some());
+        assert!(calls.insert(Lane::Control, 2, Instant::now(), waiter).is_some());
+    }
+
+    #[test]
+    fn calls_end_at_their_deadline_and_the_next_one_is_known() {
+        let calls = CallTable::new(10, 0);
+        let start = Instant::now();
+        let at = |millis| start + std::time::Duration::from_millis(millis);
+        assert_eq!(calls.fail_overdue(start), None);
+        let waiting = [30, 10, 20].map(|millis| {
+            let (waiter, waiting) = oneshot::channel();
+            (calls.insert(Lane::Normal, millis, at(millis), waiter).unwrap(), waiting)
+        });
+        let [((_, first), mut late), ((_, second), mut early), ((answered, _), mut between)] = waiting;
+        assert_eq!((first, second), (1, 2), "calls in flight");
+        assert_eq!(calls.fail_overdue(at(9)), Some(at(10)));
+        assert_eq!(calls.fail_overdue(at(10)), Some(at(20)));
+        assert!(matches!(early.try_recv(), Ok(Answer::TimedOut)));
+        drop(calls.remove(answered));
+        assert_eq!(calls.fail_overdue(at(20)), Some(at(30)), "an answered call has no deadline any more");
+        assert!(between.try_recv().is_err() && late.try_recv().is_err());
+        assert_eq!(calls.fail_overdue(at(31)), None);
+        assert!(matches!(late.try_recv(), Ok(Answer::TimedOut)));
+        assert_eq!(calls.in_flight(), 0);
     }
 }

@@ -13,6 +13,7 @@ use crate::accept::accept_connections;
 use crate::calls::Answer;
 use crate::config::EndpointConfig;
 use crate::counters::{Counters, LiveCounters};
+use crate::deadlines::end_overdue_calls;
 use crate::dial::dial;
 use crate::error::{BindError, CallError, Destination, Failure, SendError};
 use crate::expiry::{IdentityEvents, watch_expiry};
@@ -98,6 +99,7 @@ impl Endpoint {
         tokio::spawn(accept_connections(shared.clone()));
         shared.start_lifelines(listener);
         tokio::spawn(watch_expiry(Arc::downgrade(&shared)));
+        tokio::spawn(end_overdue_calls(Arc::downgrade(&shared)));
         tokio::spawn(publish_now_and_then(Arc::downgrade(&shared)));
         let config = &shared.config;
         let local = LocalLanes::start(config.node, config.queue_messages_max, &shared.services);
@@ -305,18 +307,22 @@ impl Endpoint {
         payload: Bytes,
         timeout: Duration,
     ) -> impl Future<Output = Result<Bytes, CallError>> + Send + 'static + use<> {
-        let deadline = Instant::now() + timeout;
-        let queued = self.begin_call(to, lane, service, payload);
+        let deadline = deadline_after(timeout);
+        let queued = self.begin_call(to, lane, service, payload, deadline);
         if queued.is_err() {
             self.shared().counters.calls_refused.increment();
         }
         async move {
-            let (answer, _pending) = queued?;
-            match timeout_at(deadline, answer).await {
-                Ok(Ok(answer)) => answer_to_result(answer, to, service),
+            let (answer, pending) = queued?;
+            let answer = match pending {
+                // The endpoint itself ends it in time.
+                Some(_) => answer.await,
+                None => timeout_at(deadline, answer).await.unwrap_or(Ok(Answer::TimedOut)),
+            };
+            match answer {
+                Ok(answer) => answer_to_result(answer, to, service, timeout),
                 // The waiter was dropped without a word: the endpoint is gone.
-                Ok(Err(_)) => Err(CallError::Lost { node: to }),
-                Err(_) => Err(CallError::Timeout { to: Destination::Node(to), timeout }),
+                Err(_) => Err(CallError::Lost { node: to }),
             }
         }
     }
@@ -327,6 +333,7 @@ impl Endpoint {
         lane: Lane,
         service: ServiceId,
         payload: Bytes,
+        deadline: Instant,
     ) -> Result<(oneshot::Receiver<Answer>, Option<PendingCall>), CallError> {
         let (waiter, answer) = oneshot::channel();
         if to == self.node() {
@@ -334,8 +341,9 @@ impl Endpoint {
             return Ok((answer, None));
         }
         let peer = self.peer(to).map_err(|failure| failure.call_error(Destination::Node(to)))?;
-        match peer.lane(lane).push_call(service, &payload, &peer.calls, waiter) {
+        match peer.lane(lane).push_call(service, &payload, &peer.calls, deadline, waiter) {
             Ok((correlation, pushed)) => {
+                self.shared().deadlines.add(deadline);
                 let pending = PendingCall { peer, correlation };
                 self.follow_up(&pending.peer, lane, pushed);
                 Ok((answer, Some(pending)))
@@ -411,7 +419,7 @@ impl Endpoint {
         if self.shared().is_leaving() {
             return Err(CallError::Closed);
         }
-        dial(self.shared(), address, None, Instant::now() + timeout)
+        dial(self.shared(), address, None, deadline_after(timeout))
             .await
             .map_err(|failure| failure.call_error(Destination::Address(Arc::from(address))))
     }
@@ -466,6 +474,13 @@ fn check_name(config: &EndpointConfig, identity: &Identity) -> Result<(), BindEr
     Err(BindError::NameNotCertified { name: config.name.clone(), certified: identity.names().to_vec() })
 }
 
+/// When a time from now on is over; times beyond what a clock can tell end in a century.
+fn deadline_after(timeout: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+    let now = Instant::now();
+    now.checked_add(timeout).unwrap_or(now + CENTURY)
+}
+
 /// Takes its call out of the table when nobody waits for the answer any more.
 struct PendingCall {
     peer: Arc<Peer>,
@@ -478,7 +493,12 @@ impl Drop for PendingCall {
     }
 }
 
-fn answer_to_result(answer: Answer, node: NodeId, service: ServiceId) -> Result<Bytes, CallError> {
+fn answer_to_result(
+    answer: Answer,
+    node: NodeId,
+    service: ServiceId,
+    timeout: Duration,
+) -> Result<Bytes, CallError> {
     match answer {
         Answer::Outcome(Outcome::Reply(payload)) => Ok(payload),
         Answer::Outcome(Outcome::NoHandler) => Err(CallError::NoHandler { node, service }),
@@ -488,6 +508,7 @@ fn answer_to_result(answer: Answer, node: NodeId, service: ServiceId) -> Result<
             Err(CallError::Overloaded { node, detail })
         }
         Answer::Lost => Err(CallError::Lost { node }),
+        Answer::TimedOut => Err(CallError::Timeout { to: Destination::Node(node), timeout }),
         Answer::NotSent(failure) => Err(failure.call_error(Destination::Node(node))),
     }
 }

@@ -11,6 +11,7 @@ mod backoff;
 mod calls;
 mod config;
 mod counters;
+mod deadlines;
 mod dial;
 mod endpoint;
 mod error;

@@ -189,13 +189,15 @@ impl LaneQueue {
         service: ServiceId,
         payload: &Bytes,
         calls: &CallTable,
+        deadline: Instant,
         waiter: oneshot::Sender<Answer>,
     ) -> Result<(u64, Pushed), PushError> {
         let mut queue = self.queue.lock();
         self.admit(&queue, payload.len())?;
-        let correlation = calls.insert(self.lane, queue.pushed, waiter).ok_or(PushError::Calls)?;
+        let entered = calls.insert(self.lane, queue.pushed, deadline, waiter);
+        let (correlation, in_flight) = entered.ok_or(PushError::Calls)?;
         queue.encode(Head::Call { service, correlation }, &[], payload, 0);
-        let pace = if calls.in_flight() == 1 { Pace::Lone } else { Pace::Many };
+        let pace = if in_flight == 1 { Pace::Lone } else { Pace::Many };
         Ok((correlation, announce(queue, pace)))
     }
 

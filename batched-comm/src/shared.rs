@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::EndpointConfig;
 use crate::counters::LiveCounters;
+use crate::deadlines::Deadlines;
 use crate::error::Failure;
 use crate::expiry::{IdentityEventSource, Validity};
 use crate::hello::{Features, Hello};
@@ -52,6 +53,7 @@ pub(crate) struct Shared {
     /// Locked inside the lock of the peers or alone.
     lane_settings: RwLock<[LaneSettings; 3]>,
     pub(crate) bulk_rate: Mutex<TokenBucket>,
+    pub(crate) deadlines: Deadlines,
     pub(crate) peer_events: PeerEventSource,
     pub(crate) lifelines: Lifelines,
     /// Whether the port of lifelines is listened on.
@@ -98,6 +100,7 @@ impl Shared {
             peers: RwLock::default(),
             lane_settings: RwLock::new(lane_settings),
             bulk_rate: Mutex::new(bulk_rate),
+            deadlines: Deadlines::new(Instant::now()),
             is_closed: AtomicBool::new(false),
             log_limit: LogLimit::new(Instant::now()),
         }
@@ -206,6 +209,11 @@ impl Shared {
     /// How a lane to peers that have no settings of their own is written.
     pub(crate) fn lane_settings(&self, lane: Lane) -> LaneSettings {
         self.lane_settings.read()[lane.index()]
+    }
+
+    /// How many bytes go out on a bulk lane at once.
+    pub(crate) fn bulk_slice_bytes(&self) -> usize {
+        self.bulk_rate.lock().slice_bytes()
     }
 
     /// Waits until so many bytes may be sent on bulk lanes.

@@ -74,6 +74,50 @@ async fn calls_in_flight_to_a_node_that_is_killed_are_lost_after_the_idle_timeou
     assert_eq!(a.endpoint.counters().calls_lost, 1);
 }
 
+/// The endpoint's own timer ends calls in time, and it ends with the runtime: whoever waited on another one once waited for
+/// its own timer, and would wait for ever without.
+#[test]
+fn a_call_ends_when_the_runtime_of_its_endpoint_does() {
+    let here = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (a, b) = (mortal(config(1)), here.block_on(node(2)));
+    let silent = batched_comm::ServiceId(2);
+    b.endpoint.register(silent, std::sync::Arc::new(Forgetful));
+    a.node.knows(&b);
+    here.block_on(ping(&a.node, 2)).unwrap();
+    let call = a.node.endpoint.call(NodeId(2), Lane::Normal, silent, Bytes::new(), Duration::MAX);
+    let received = || b.endpoint.counters().messages_received;
+    here.block_on(eventually("it has arrived", || received() == 2));
+    let endpoint = a.node.endpoint.clone();
+    a.kill();
+    assert_eq!(here.block_on(call), Err(CallError::Lost { node: NodeId(2) }));
+    let after = endpoint.call(NodeId(2), Lane::Normal, silent, Bytes::new(), LONG);
+    assert_eq!(here.block_on(after), Err(CallError::Closed));
+}
+
+#[tokio::test]
+async fn calls_end_at_their_own_time_whatever_the_order_of_their_deadlines() {
+    let (a, b) = (node(1).await, node(2).await);
+    a.knows(&b);
+    let silent = batched_comm::ServiceId(2);
+    b.endpoint.register(silent, std::sync::Arc::new(Forgetful));
+    let start = Instant::now();
+    let mut calls: Vec<_> = [60_000, 100, 300, 0, 100]
+        .into_iter()
+        .map(|millis| {
+            let timeout = Duration::from_millis(millis);
+            let call = a.endpoint.call(NodeId(2), Lane::Normal, silent, Bytes::new(), timeout);
+            tokio::spawn(async move { (timeout, call.await, start.elapsed()) })
+        })
+        .collect();
+    for call in calls.split_off(1) {
+        let (timeout, answer, took) = call.await.unwrap();
+        assert!(matches!(answer, Err(CallError::Timeout { .. })), "{answer:?}");
+        assert!(took >= timeout && took < timeout + LONG, "{took:?} of {timeout:?}");
+    }
+    assert!(!calls[0].is_finished());
+    assert_eq!(ping(&a, 2).await.unwrap(), "ping");
+}
+
 #[tokio::test]
 async fn calls_in_flight_to_a_node_that_closes_are_lost_at_once() {
     let (a, b) = (node(1).await, node(2).await);

@@ -7,7 +7,9 @@
 
 mod support;
 
-use batched_comm::{BindError, CertificateAuthority, Endpoint, Identity, IdentityError, NodeId};
+use batched_comm::{
+    AuthorityError, BindError, CertificateAuthority, Endpoint, Identity, IdentityError, NodeId,
+};
 use support::{LONG, authority, config, node, node_with};
 
 #[tokio::test]
@@ -40,18 +42,19 @@ async fn a_setting_out_of_range_is_named() {
 async fn certificates_that_were_saved_are_read_back_and_work() {
     let dir = tempfile::tempdir().unwrap();
     let made = CertificateAuthority::new("saved");
-    made.save(dir.path()).unwrap();
-    let read =
-        CertificateAuthority::from_files(dir.path().join("ca.pem"), dir.path().join("ca.key")).unwrap();
+    // A folder that is not there is made: the first thing a newcomer does.
+    let dir = dir.path().join("tls/of/the cluster");
+    made.save(&dir).unwrap();
+    let read = CertificateAuthority::from_files(dir.join("ca.pem"), dir.join("ca.key")).unwrap();
     assert_eq!(read.ca_pem(), made.ca_pem());
-    made.issue("first", 1, &["127.0.0.1", "localhost"]).unwrap().save(dir.path(), "first").unwrap();
-    read.issue("second", 1, &[]).unwrap().save(dir.path(), "second").unwrap();
+    made.issue("first", 1, &["127.0.0.1", "localhost"]).unwrap().save(&dir, "first").unwrap();
+    read.issue("second", 1, &[]).unwrap().save(&dir, "second").unwrap();
     let mut endpoints = Vec::new();
     for (node, name) in [(1, "first"), (2, "second")] {
-        let path = |extension| dir.path().join(format!("{name}.{extension}"));
+        let path = |extension| dir.join(format!("{name}.{extension}"));
         let mut config = config(node);
         config.name = name.to_owned();
-        config.identity = Identity::from_files(dir.path().join("ca.pem"), path("pem"), path("key")).unwrap();
+        config.identity = Identity::from_files(dir.join("ca.pem"), path("pem"), path("key")).unwrap();
         endpoints.push(node_with(config).await);
     }
     let info = endpoints[0].endpoint.discover(endpoints[1].endpoint.advertised(), LONG).await.unwrap();
@@ -64,8 +67,51 @@ fn private_keys_are_saved_for_their_owner_only() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
     authority().save(dir.path()).unwrap();
-    let mode = std::fs::metadata(dir.path().join("ca.key")).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
+    authority().issue("one", 1, &[]).unwrap().save(dir.path(), "one").unwrap();
+    for key in ["ca.key", "one.key"] {
+        let mode = std::fs::metadata(dir.path().join(key)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{key}");
+    }
+}
+
+/// A second CA in the same folder once took the place of the first: no node of the cluster was let in any more. And a key
+/// that replaced a file which everybody may read was a key that everybody may read.
+#[test]
+fn nothing_that_exists_is_overwritten_and_nothing_is_left_half_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = || {
+        let mut names: Vec<_> =
+            std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let node = authority().issue("one", 1, &[]).unwrap();
+    std::fs::write(dir.path().join("one.pem"), "mine").unwrap();
+    let error = node.save(dir.path(), "one").unwrap_err();
+    assert!(matches!(&error, AuthorityError::Exists { path } if path.ends_with("one.pem")), "{error}");
+    assert_eq!(files(), ["one.pem"], "no key without its certificate");
+    assert_eq!(std::fs::read_to_string(dir.path().join("one.pem")).unwrap(), "mine");
+    authority().save(dir.path()).unwrap();
+    let key = std::fs::read(dir.path().join("ca.key")).unwrap();
+    let error = CertificateAuthority::new("second").save(dir.path()).unwrap_err();
+    assert!(error.to_string().ends_with("ca.key\" exists already and is not overwritten"), "{error}");
+    assert_eq!(std::fs::read(dir.path().join("ca.key")).unwrap(), key);
+    assert_eq!(std::fs::read_to_string(dir.path().join("ca.pem")).unwrap(), authority().ca_pem());
+    for name in ["../one", "a/b", "a\\b", "..", ""] {
+        let error = node.save(dir.path(), name).unwrap_err();
+        assert!(matches!(error, AuthorityError::FileName { .. }), "{name}: {error}");
+    }
+}
+
+/// Certificates signed with the wrong key were issued without a word, and every peer refused them.
+#[test]
+fn the_key_of_another_ca_is_not_taken() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    authority().save(one.path()).unwrap();
+    CertificateAuthority::new("other").save(two.path()).unwrap();
+    let error =
+        CertificateAuthority::from_files(one.path().join("ca.pem"), two.path().join("ca.key")).unwrap_err();
+    assert!(matches!(&error, AuthorityError::OtherKey { origin } if origin.ends_with("ca.key")), "{error}");
 }
 
 /// What is wrong with an identity made of these texts.
@@ -110,6 +156,7 @@ fn a_certificate_is_not_issued_for_an_impossible_name_or_time() {
     }
     assert!(authority().issue("one", 0, &[]).is_err());
     assert!(authority().issue("one", 1_000_000, &[]).is_err());
+    assert!(CertificateAuthority::new_for("ca", 0).is_err());
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! authority is not kept: whoever wants more nodes makes everything anew.
 
 use std::error::Error;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -66,7 +67,11 @@ fn make(options: &Options) -> Result<(), Box<dyn Error>> {
     let cannot_write = |error| format!("cannot write {dir:?}: {error}");
     std::fs::create_dir_all(dir).map_err(cannot_write)?;
     let authority = CertificateAuthority::new("dist-agent");
-    std::fs::write(dir.join(AUTHORITY).with_extension("pem"), authority.ca_pem()).map_err(cannot_write)?;
+    let path = dir.join(AUTHORITY).with_extension("pem");
+    let cannot_make = |error| format!("cannot make {path:?}: {error}");
+    // Certificates of nodes are not overwritten either: they would not fit a new authority.
+    let mut file = std::fs::File::create_new(&path).map_err(cannot_make)?;
+    file.write_all(authority.ca_pem().as_bytes()).map_err(cannot_make)?;
     for node in nodes {
         authority.issue(node, *days, &[])?.save(dir, node)?;
     }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "it shows what it does")]
 
-use dist_agent::{Agent, AgentContext, AgentTypes, DistAgent, QueryContext};
+use dist_agent::{Agent, AgentContext, AgentTypes, DistAgent, QueryContext, QuotaLimit};
 use serde::{Deserialize, Serialize};
 
 /// A number that lives in the cluster.
@@ -35,6 +35,7 @@ impl Agent for Counter {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let cluster = DistAgent::single_node(AgentTypes::new().with::<Counter>()).await?;
+    cluster.put_quota("tenant-a", QuotaLimit::Unlimited).await?;
     let counter = cluster.agent::<Counter>("tenant-a", "room-42")?;
     println!("after the first command: {}", counter.command(Add(5)).await?);
     println!("after the second: {}", counter.command(Add(-2)).await?);

@@ -19,7 +19,7 @@ use clap::Parser;
 use demo::Membership;
 use demo::counter::{Add, Counter};
 use dist_agent::raft_kv::rafted_value::env::{Env, MonoTime, sleep};
-use dist_agent::{AgentError, AgentHandle, AgentQueryError, DistAgent, DistAgentConfig};
+use dist_agent::{AgentError, AgentHandle, AgentQueryError, DistAgent, DistAgentConfig, QuotaLimit};
 use futures_util::future::{Either, select};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
@@ -77,6 +77,7 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     config.fleet.seeds = options.membership.seeds;
     config.call.timeout = CALL_TIMEOUT;
     let cluster = DistAgent::connect(Arc::clone(&env), config).await?;
+    cluster.put_quota("demo", QuotaLimit::Unlimited).await?;
     let agents = (0..options.agents)
         .map(|number| cluster.agent::<Counter>("demo", &format!("counter-{number}")))
         .collect::<Result<Vec<_>, _>>()?;

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// The name of a quota: 1 to [`QuotaName::BYTES_MAX`] bytes without control characters. Cheap to clone.
 ///
-/// Every agent belongs to one. Quotas are part of the address only; nothing is limited by them yet.
+/// Every agent belongs to one, which must be there before the agent is activated: see
+/// [`DistAgent::put_quota`](crate::DistAgent::put_quota).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct QuotaName(Arc<str>);
@@ -132,6 +133,12 @@ pub(crate) struct AgentIdRef<'a> {
 }
 
 impl<'a> AgentIdRef<'a> {
+    /// What the store keys of all agents of the same quota begin with, and no others.
+    pub(crate) fn quota_prefix(store_key: &'a [u8]) -> Option<&'a [u8]> {
+        let end = store_key.iter().position(|byte| *byte == SEPARATOR as u8)?;
+        Some(&store_key[..=end])
+    }
+
     /// Reads what [`AgentId::store_key`] wrote; the bytes may be a stranger's.
     pub(crate) fn parse(store_key: &'a [u8]) -> Result<Self, AgentIdError> {
         let text = std::str::from_utf8(store_key).map_err(|_| AgentIdError::StoreKey)?;
@@ -180,6 +187,14 @@ pub enum AgentIdError {
     /// This node hosts agents, and this type is not among those it was started with.
     #[error("this node does not know the agent type {0:?}")]
     UnknownAgentType(String),
+    /// The identity is that of an agent of another type.
+    #[error("the identity names an agent of type {named:?}, not {wanted:?}")]
+    OtherType {
+        /// The type that it names.
+        named: String,
+        /// The type that was asked for.
+        wanted: &'static str,
+    },
 }
 
 fn check_length(what: &'static str, text: &str, limit: usize) -> Result<(), AgentIdError> {

@@ -1,16 +1,15 @@
-//! The agent types that a node knows, and live agents whose type is forgotten.
+//! The agent types that a node knows.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map;
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::agent::Agent;
 use crate::agent_id::{AgentIdError, AgentTypeName};
-use crate::context::{AgentContext, QueryContext};
-use crate::state_watch::{RoundTrip, StateWatch, check_encodes, is_decoded, round_trip, try_encode};
+use crate::agent_type::{AgentType, TypeOf};
+use crate::hooks::{AgentHooks, TypeHooks};
+use crate::state_watch::{RoundTrip, round_trip};
 
 /// The agent types that a node can host.
 ///
@@ -35,18 +34,27 @@ impl AgentTypes {
     /// [`Agent`].
     #[must_use]
     pub fn with<A: Agent>(mut self) -> Self {
-        if let Err(mistake) = self.add::<A>() {
+        if let Err(mistake) = self.add::<A>(None) {
             self.mistake.get_or_insert(mistake);
         }
         self
     }
 
-    fn add<A: Agent>(&mut self) -> Result<(), AgentTypesError> {
+    /// The same for a type beside whose agents something happens: see [`AgentHooks`].
+    #[must_use]
+    pub fn with_hooks<A: Agent + Clone>(mut self, hooks: impl AgentHooks<A>) -> Self {
+        if let Err(mistake) = self.add::<A>(Some(TypeHooks::new(hooks))) {
+            self.mistake.get_or_insert(mistake);
+        }
+        self
+    }
+
+    fn add<A: Agent>(&mut self, hooks: Option<TypeHooks<A>>) -> Result<(), AgentTypesError> {
         match self.types.entry(AgentTypeName::new(A::TYPE)?) {
             btree_map::Entry::Occupied(_) => Err(AgentTypesError::Twice(A::TYPE)),
             btree_map::Entry::Vacant(place) => {
                 check_default::<A>()?;
-                place.insert(Arc::new(TypeOf::<A>::new()));
+                place.insert(Arc::new(TypeOf::<A>::new(hooks)));
                 Ok(())
             }
         }
@@ -65,6 +73,10 @@ impl AgentTypes {
     /// Whether a type of this name is known.
     pub fn contains(&self, agent_type: &AgentTypeName) -> bool {
         self.types.contains_key(agent_type)
+    }
+
+    pub(crate) fn have_hooks(&self) -> bool {
+        self.types.values().any(|agent_type| agent_type.has_hooks())
     }
 
     pub(crate) fn get(&self, agent_type: &str) -> Option<&dyn AgentType> {
@@ -107,125 +119,4 @@ fn check_default<A: Agent>() -> Result<(), AgentTypesError> {
     };
     let hint = "postcard knows no serde(flatten), untagged, tag or skip_serializing_if";
     Err(AgentTypesError::Encoding { agent_type: A::TYPE, reason: format!("{reason}; {hint}") })
-}
-
-/// An agent type whose Rust type is forgotten.
-pub(crate) trait AgentType: Send + Sync {
-    /// A new agent.
-    fn activate(&self) -> Box<dyn LiveAgent>;
-
-    /// The agent that [`LiveAgent::encode`] wrote.
-    fn restore(&self, bytes: &[u8]) -> Result<Box<dyn LiveAgent>, String>;
-
-    /// What was seen of the states of this type.
-    fn watch(&self) -> &StateWatch;
-}
-
-/// A live agent whose Rust type is forgotten.
-pub(crate) trait LiveAgent: Send {
-    /// Runs a command.
-    fn command(
-        &mut self,
-        context: &mut AgentContext<'_>,
-        command: &[u8],
-        watch: &StateWatch,
-    ) -> Result<Bytes, CommandFailure>;
-
-    /// Runs a query; an error says that it does not decode, or that its answer does not encode.
-    fn query(&self, context: &QueryContext<'_>, query: &[u8]) -> Result<Bytes, String>;
-
-    /// The state in bytes, without its version head.
-    fn encode(&self) -> Bytes;
-}
-
-/// Why a command gave no reply; the same on every member.
-pub(crate) enum CommandFailure {
-    /// It does not decode, and nothing has changed.
-    NotRun(String),
-    /// It ran, and left a state or gave a reply that cannot be encoded: it must be undone.
-    Ran(String),
-}
-
-struct TypeOf<A> {
-    watch: StateWatch,
-    agent: std::marker::PhantomData<fn() -> A>,
-}
-
-impl<A: Agent> TypeOf<A> {
-    fn new() -> Self {
-        Self { watch: StateWatch::new(A::TYPE), agent: std::marker::PhantomData }
-    }
-}
-
-impl<A: Agent> AgentType for TypeOf<A> {
-    fn activate(&self) -> Box<dyn LiveAgent> {
-        Box::new(Live(A::default()))
-    }
-
-    fn restore(&self, bytes: &[u8]) -> Result<Box<dyn LiveAgent>, String> {
-        let agent: A = postcard::from_bytes(bytes).map_err(|error| error.to_string())?;
-        Ok(Box::new(Live(agent)))
-    }
-
-    fn watch(&self) -> &StateWatch {
-        &self.watch
-    }
-}
-
-struct Live<A>(A);
-
-impl<A: Agent> Live<A> {
-    fn check_state(&self, context: &AgentContext<'_>, watch: &StateWatch) -> Result<(), String> {
-        if context.is_deactivated() {
-            return Ok(());
-        }
-        if !is_decoded(context.revision()) {
-            return check_encodes(&self.0).map_err(|error| format!("it does not encode: {error}"));
-        }
-        match round_trip(&self.0) {
-            Err(RoundTrip::Broken(reason)) => Err(reason),
-            Err(RoundTrip::Differs) => {
-                // Not an error: the order of a hash map, which no handler looks at, does not come back either.
-                watch.report("it encodes to other bytes once it was decoded");
-                Ok(())
-            }
-            Ok(()) => Ok(()),
-        }
-    }
-}
-
-impl<A: Agent> LiveAgent for Live<A> {
-    fn command(
-        &mut self,
-        context: &mut AgentContext<'_>,
-        command: &[u8],
-        watch: &StateWatch,
-    ) -> Result<Bytes, CommandFailure> {
-        let decode = || {
-            postcard::from_bytes::<A::Command>(command)
-                .map_err(|error| CommandFailure::NotRun(format!("the command does not decode: {error}")))
-        };
-        let value = decode()?;
-        let twin = watch.twin(&self.0);
-        let reply = try_encode(&self.0.handle_command(context, value))
-            .map_err(|error| CommandFailure::Ran(format!("its reply does not encode: {error}")))?;
-        self.check_state(context, watch).map_err(|reason| {
-            CommandFailure::Ran(format!("the state that it leaves cannot be kept: {reason}"))
-        })?;
-        if let (Some(twin), Ok(command)) = (twin, decode()) {
-            watch.compare(&self.0, &reply, context, twin, command);
-        }
-        Ok(reply)
-    }
-
-    fn query(&self, context: &QueryContext<'_>, query: &[u8]) -> Result<Bytes, String> {
-        let query: A::Query =
-            postcard::from_bytes(query).map_err(|error| format!("the query does not decode: {error}"))?;
-        try_encode(&self.0.handle_query(context, query))
-            .map_err(|error| format!("its answer does not encode: {error}"))
-    }
-
-    fn encode(&self) -> Bytes {
-        try_encode(&self.0).expect("that the state encodes was made sure of when a command left it so")
-    }
 }

@@ -1,14 +1,24 @@
 //! The agents of a shard: the value type of the one keyspace in which all agents live.
 
+mod changes;
+mod hosted;
+mod timeouts;
+
 use bytes::Bytes;
 use raft_kv::rafted_value::{CommandContext, Refused};
-use raft_kv::{Answer, Done, ValuePerKey};
-use serde::{Deserialize, Serialize};
+use raft_kv::{Answer, Done, ValuePerKey, Woken};
 
+use self::hosted::State;
 use crate::agent_id::AgentIdRef;
-use crate::agent_types::{AgentType, AgentTypes, CommandFailure, LiveAgent};
-use crate::context::{AgentContext, QueryContext};
-use crate::wire::{AgentAnswer, AgentCommand, AgentQuery, AgentReply, join, split};
+use crate::agent_type::{CommandFailure, Run};
+use crate::agent_types::AgentTypes;
+use crate::context::{AgentContext, Fate, QueryContext};
+use crate::on_tick::Timer;
+use crate::state_watch::try_encode;
+use crate::wire::{AgentAnswer, AgentCommand, AgentQuery, AgentReply, AgentSweep, Pass, join, split};
+
+pub(crate) use self::changes::KeptChange;
+pub(crate) use self::hosted::Hosted;
 
 /// What a command costs beside a query, as in the original.
 const COMMAND_LOAD: u64 = 3;
@@ -20,34 +30,20 @@ pub(crate) struct AgentValues {
     types: AgentTypes,
 }
 
-/// One agent in its shard.
-pub(crate) struct Hosted {
-    /// Commands handled since the activation.
-    revision: u64,
-    state: State,
+/// A command for one agent, as it comes out of the log.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    context: &'a CommandContext,
+    id: AgentIdRef<'a>,
+    tick_ms: u32,
+    command: &'a [u8],
+    leads: bool,
 }
 
-enum State {
-    Live(Box<dyn LiveAgent>),
-    /// The state in bytes, because this node cannot make an agent of it.
-    Kept {
-        bytes: Box<[u8]>,
-        why: Kept,
-    },
-}
-
-/// Why an agent is kept in bytes.
-enum Kept {
-    /// This node does not know the type.
-    UnknownAgentType,
-    /// The bytes do not decode as a state of the type.
-    Unreadable(Box<str>),
-}
-
-/// Opens an agent in a snapshot; its state's bytes follow. Append-only.
-#[derive(Serialize, Deserialize)]
-enum Head {
-    V1 { revision: u64 },
+/// What became of a command.
+struct Ran {
+    reply: Bytes,
+    fate: Fate,
 }
 
 impl AgentValues {
@@ -55,87 +51,87 @@ impl AgentValues {
         Self { types }
     }
 
-    /// The first command of an agent: it is there with its first effect, or not at all.
-    fn activate(
+    fn execute(
         &self,
         context: &CommandContext,
-        id: AgentIdRef<'_>,
-        command: &[u8],
-    ) -> Result<(Option<Hosted>, Bytes), Refused> {
-        let Some(agent_type) = self.types.get(id.agent_type) else {
-            return Ok((None, join(&AgentReply::UnknownAgentType, &[])));
+        key: &[u8],
+        value: &mut Option<Hosted>,
+        command: &Bytes,
+        leads: bool,
+    ) -> Result<Done, Refused> {
+        let id = parse(key)?;
+        let (AgentCommand::Run { tick_ms, pass }, command) = split(command).map_err(Refused)?;
+        let call = Call { context, id, tick_ms, command, leads };
+        let reply = if value.is_some() {
+            self.run_on(call, value)?
+        } else {
+            let (activated, reply) = self.activate(call, pass)?;
+            *value = activated;
+            reply
         };
-        let mut hosted = Hosted { revision: 0, state: State::Live(agent_type.activate()) };
+        Ok(Done { reply, load: COMMAND_LOAD, size: 0 })
+    }
+
+    /// The first command of an agent: it is there with its first effect, or not at all. Its place in its quota is looked
+    /// at once more: a pass that has run out may have been given to somebody else.
+    fn activate(&self, call: Call<'_>, pass: Option<Pass>) -> Result<(Option<Hosted>, Bytes), Refused> {
+        let refuse = |reply: AgentReply| Ok((None, join(&reply, &[])));
+        let Some(agent_type) = self.types.get(call.id.agent_type) else {
+            return refuse(AgentReply::UnknownAgentType);
+        };
+        let Some(Pass { generation, until_ms }) = pass else { return refuse(AgentReply::NotActive) };
+        if call.context.now_ms > until_ms {
+            return refuse(AgentReply::PassExpired);
+        }
+        let state = State::Live(agent_type.activate());
+        let life = call.context.seed;
+        let mut hosted = Hosted { revision: 0, generation, life, timer: None, changes: None, state };
         // What cannot be kept is dropped here, and nothing has changed.
-        let ran = self.run(context, id, &mut hosted, command).map_err(|failure| match failure {
-            CommandFailure::NotRun(reason) | CommandFailure::Ran(reason) => refused(id, &reason),
+        let ran = self.run(call, &mut hosted, true).map_err(|failure| match failure {
+            CommandFailure::NotRun(reason) | CommandFailure::Ran(reason) => refused(call.id, &reason),
         })?;
-        let is_over = ran.is_over;
-        Ok(((!is_over).then_some(hosted), ran.reply))
+        if ran.fate == Fate::Deactivate {
+            return Ok((None, join(&AgentReply::User, &ran.reply)));
+        }
+        let reply = AgentReply::Activated { at_ms: call.context.now_ms };
+        Ok((Some(hosted), join(&reply, &ran.reply)))
     }
 
     /// A later command.
-    fn run_on(
-        &self,
-        context: &CommandContext,
-        id: AgentIdRef<'_>,
-        value: &mut Option<Hosted>,
-        command: &[u8],
-    ) -> Result<Bytes, Refused> {
+    fn run_on(&self, call: Call<'_>, value: &mut Option<Hosted>) -> Result<Bytes, Refused> {
         let hosted = value.as_mut().expect("the caller has looked");
-        match self.run(context, id, hosted, command) {
+        hosted.state.revive(self.types.get(call.id.agent_type));
+        if let State::Kept { why, .. } = &hosted.state {
+            return Ok(why.reply());
+        }
+        match self.run(call, hosted, false) {
             Ok(ran) => {
-                if ran.is_over {
+                if ran.fate == Fate::Deactivate {
                     *value = None;
                 }
-                Ok(ran.reply)
+                Ok(join(&AgentReply::User, &ran.reply))
             }
-            Err(CommandFailure::NotRun(reason)) => Err(refused(id, &reason)),
+            Err(CommandFailure::NotRun(reason)) => Err(refused(call.id, &reason)),
             // There is no copy of a live agent to go back to. The engine undoes a command that panics, on every member
             // alike, and so it does this one; otherwise the whole shard would fail at its next snapshot.
-            Err(CommandFailure::Ran(reason)) => panic!("{}", refused(id, &reason)),
+            Err(CommandFailure::Ran(reason)) => panic!("{}", refused(call.id, &reason)),
         }
     }
 
-    fn run(
-        &self,
-        context: &CommandContext,
-        id: AgentIdRef<'_>,
-        hosted: &mut Hosted,
-        command: &[u8],
-    ) -> Result<Ran, CommandFailure> {
-        let agent = match &mut hosted.state {
-            State::Live(agent) => agent,
-            State::Kept { why, .. } => return Ok(Ran { reply: why.reply(), is_over: false }),
-        };
-        let watch = self.types.get(id.agent_type).map(AgentType::watch).expect("a live agent has a type");
-        let mut context = AgentContext::new(id, context, hosted.revision);
-        let reply = agent.command(&mut context, command, watch)?;
-        hosted.revision += 1;
-        Ok(Ran { reply: join(&AgentReply::User, &reply), is_over: context.is_deactivated() })
-    }
-}
-
-/// What became of a command.
-struct Ran {
-    reply: Bytes,
-    /// The agent has deactivated itself.
-    is_over: bool,
-}
-
-impl Kept {
-    fn reply(&self) -> Bytes {
-        match self {
-            Kept::UnknownAgentType => join(&AgentReply::UnknownAgentType, &[]),
-            Kept::Unreadable(reason) => join(&AgentReply::UnreadableState, reason.as_bytes()),
+    /// Runs a command on an agent that is live.
+    fn run(&self, call: Call<'_>, hosted: &mut Hosted, activates: bool) -> Result<Ran, CommandFailure> {
+        let State::Live(agent) = &mut hosted.state else { unreachable!("only a live agent runs") };
+        let of = self.types.get(call.id.agent_type).expect("a live agent has a type");
+        let mut context = AgentContext::new(call.id, call.context, hosted.revision);
+        let run = Run { of, leads: call.leads, activates };
+        let reply = agent.command(&mut context, call.command, run)?;
+        let asked = context.asked();
+        hosted.changed(of, call.context.now_ms, Some(call.command));
+        hosted.timer = Timer::after_command(hosted.timer, asked.on_tick, call.context.now_ms, call.tick_ms);
+        if asked.fate == Fate::Passivate {
+            hosted.state.passivate(of);
         }
-    }
-
-    fn answer(&self) -> Bytes {
-        match self {
-            Kept::UnknownAgentType => join(&AgentAnswer::UnknownAgentType, &[]),
-            Kept::Unreadable(reason) => join(&AgentAnswer::UnreadableState, reason.as_bytes()),
-        }
+        Ok(Ran { reply, fate: asked.fate })
     }
 }
 
@@ -149,59 +145,118 @@ impl ValuePerKey for AgentValues {
         value: &mut Option<Hosted>,
         command: &Bytes,
     ) -> Result<Done, Refused> {
-        let id = parse(key)?;
-        let (AgentCommand::User, command) = split(command).map_err(Refused)?;
-        let reply = if value.is_some() {
-            self.run_on(context, id, value, command)?
-        } else {
-            let (activated, reply) = self.activate(context, id, command)?;
-            *value = activated;
-            reply
-        };
-        Ok(Done { reply, load: COMMAND_LOAD, size: 0 })
+        self.execute(context, key, value, command, false)
+    }
+
+    fn command_led(
+        &self,
+        context: &CommandContext,
+        key: &[u8],
+        value: &mut Option<Hosted>,
+        command: &Bytes,
+    ) -> Result<Done, Refused> {
+        self.execute(context, key, value, command, true)
+    }
+
+    fn has_hooks(&self) -> bool {
+        self.types.have_hooks()
+    }
+
+    fn wake_at(&self, hosted: &Hosted) -> Option<u64> {
+        hosted.timer.map(|timer| timer.due_ms)
+    }
+
+    fn wake(&self, context: &CommandContext, key: &[u8], value: &mut Option<Hosted>, leads: bool) -> Woken {
+        self.tick(context, key, value, leads);
+        Woken { load: COMMAND_LOAD, size: 0 }
+    }
+
+    /// Agents are counted by quota, and by which quota of that name they were activated under.
+    fn class<'k>(&self, key: &'k [u8], hosted: &Hosted) -> Option<(&'k [u8], u64)> {
+        Some((AgentIdRef::quota_prefix(key)?, hosted.generation))
+    }
+
+    fn sweep(&self, _: &CommandContext, _: &[u8], value: &mut Option<Hosted>, payload: &Bytes) -> u64 {
+        if let Ok((AgentSweep::EndQuota { generation }, _)) = split(payload) {
+            *value = value.take().filter(|hosted| hosted.generation != generation);
+        }
+        0
     }
 
     fn query(&self, key: &[u8], hosted: &Hosted, query: &Bytes) -> Result<Answer, Refused> {
         let id = parse(key)?;
-        let (AgentQuery::User, query) = split(query).map_err(Refused)?;
+        let query = match split(query).map_err(Refused)? {
+            (AgentQuery::User, query) => query,
+            (AgentQuery::Changes { life, revision }, _) => {
+                return Ok(Answer { answer: changes_after(hosted, life, revision), load: QUERY_LOAD });
+            }
+        };
+        let context = QueryContext::new(id, hosted.revision);
+        let user = |answer: Result<Bytes, String>| {
+            answer.map(|answer| join(&AgentAnswer::User, &answer)).map_err(|reason| refused(id, &reason))
+        };
         let answer = match &hosted.state {
-            State::Live(agent) => {
-                let context = QueryContext::new(id, hosted.revision);
-                let answer = agent.query(&context, query).map_err(|reason| refused(id, &reason))?;
-                join(&AgentAnswer::User, &answer)
+            State::Live(agent) => user(agent.query(&context, query))?,
+            State::Passive(state) => {
+                let agent = self.types.get(id.agent_type).map(|of| of.restore(state.version, &state.bytes));
+                let agent = agent.ok_or_else(|| refused(id, "its type is gone"))?;
+                user(agent.and_then(|agent| agent.query(&context, query)))?
             }
             State::Kept { why, .. } => why.answer(),
         };
         Ok(Answer { answer, load: QUERY_LOAD })
     }
 
-    fn encode(&self, _: &[u8], hosted: &Hosted, out: &mut Vec<u8>) {
-        let head = Head::V1 { revision: hosted.revision };
-        *out = postcard::to_extend(&head, std::mem::take(out)).expect("the head serialises");
+    fn answered(&self, key: &[u8], hosted: &Hosted, query: &Bytes, answer: &Bytes) {
+        let Ok(id) = parse(key) else { return };
+        let Some(of) = self.types.get(id.agent_type).filter(|of| of.has_hooks()) else { return };
+        let (Ok((AgentQuery::User, query)), Ok((AgentAnswer::User, answer))) = (split(query), split(answer))
+        else {
+            return;
+        };
+        let context = QueryContext::new(id, hosted.revision);
         match &hosted.state {
-            State::Live(agent) => out.extend_from_slice(&agent.encode()),
-            State::Kept { bytes, .. } => out.extend_from_slice(bytes),
+            State::Live(agent) => agent.answered(&context, query, answer, of),
+            State::Passive(state) => {
+                if let Ok(agent) = of.restore(state.version, &state.bytes) {
+                    agent.answered(&context, query, answer, of);
+                }
+            }
+            State::Kept { .. } => {}
         }
+    }
+
+    fn encode(&self, key: &[u8], hosted: &Hosted, out: &mut Vec<u8>) {
+        let of = AgentIdRef::parse(key).ok().and_then(|id| self.types.get(id.agent_type));
+        hosted.encode(of, out);
     }
 
     fn decode(&self, key: &[u8], bytes: &[u8]) -> Result<Hosted, String> {
         let id = AgentIdRef::parse(key).map_err(|error| error.to_string())?;
-        let (Head::V1 { revision }, bytes) = split(bytes)?;
-        let Some(agent_type) = self.types.get(id.agent_type) else {
-            let state = State::Kept { bytes: bytes.into(), why: Kept::UnknownAgentType };
-            return Ok(Hosted { revision, state });
-        };
-        // One agent that cannot be read must not take the others of its shard with it.
-        let state = agent_type.restore(bytes).map_or_else(
-            |reason| {
-                agent_type.watch().report(&format!("the state of an agent does not decode: {reason}"));
-                State::Kept { bytes: bytes.into(), why: Kept::Unreadable(reason.into()) }
-            },
-            State::Live,
-        );
-        Ok(Hosted { revision, state })
+        Hosted::decode(self.types.get(id.agent_type), bytes)
     }
 }
+
+/// The changes of an agent behind a revision of one of its lives.
+fn changes_after(hosted: &Hosted, life: u64, revision: u64) -> Bytes {
+    if life != 0 && life != hosted.life {
+        return join(&AgentAnswer::OtherLife, &[]);
+    }
+    let none = Default::default();
+    let changes = hosted.changes.as_deref().unwrap_or(&none);
+    match changes.after(revision, hosted.revision, CHANGES_MAX, CHANGES_BYTES_MAX) {
+        Ok(changes) => {
+            let changes = try_encode(&changes).expect("numbers and bytes serialise");
+            join(&AgentAnswer::Changes { life: hosted.life }, &changes)
+        }
+        Err(oldest) => join(&AgentAnswer::Compacted { oldest }, &[]),
+    }
+}
+
+/// Changes in one answer.
+const CHANGES_MAX: usize = 256;
+/// An answer holds no further change once it has this many bytes.
+const CHANGES_BYTES_MAX: usize = 1 << 20;
 
 fn parse(key: &[u8]) -> Result<AgentIdRef<'_>, Refused> {
     AgentIdRef::parse(key).map_err(|error| Refused(error.to_string()))

@@ -16,6 +16,23 @@ pub struct DistAgentConfig {
     /// How the agents are spread. The node that comes first decides for the cluster; one that comes later with other
     /// settings logs a warning and takes what it finds.
     pub agents: AgentsPolicy,
+    /// The length of a tick: how precise timeouts are (see [`OnTick`](crate::OnTick)). It counts where a command is sent,
+    /// and should be the same on all nodes and clients. 1 ms to 49 days; default 60 s.
+    pub tick_interval: Duration,
+    /// For how long an activation may use the place in a quota that it was given; what a client that died had taken is over
+    /// after that. 1 s to 15 minutes; default 60 s.
+    pub quota_place: Duration,
+    /// How often a node counts the agents of the shards it leads, where that has changed: how soon the places of agents
+    /// that ended, and of activations of which nothing was heard, are free again. Default 1 s.
+    pub quota_interval: Duration,
+    /// How many answers a node or client keeps for handles that take older ones
+    /// ([`stale_ok`](crate::AgentHandle::stale_ok)). Default 10,000.
+    pub answers_max: usize,
+    /// How often a watch asks its agent for changes while there are none. Default 100 ms.
+    pub watch_interval: Duration,
+    /// How many buckets for rate limits a node or client keeps, one for each agent that is called with one. Default
+    /// 100,000.
+    pub rate_limits_max: usize,
     /// How commands and queries are sent unless their handle says otherwise.
     pub call: CallOptions,
     /// How long a client waits for a cluster that is just being made. Default 60 s.
@@ -28,9 +45,49 @@ impl Default for DistAgentConfig {
             fleet: FleetConfig::default(),
             kv: KvConfig::default(),
             agents: AgentsPolicy::default(),
+            tick_interval: Duration::from_secs(60),
+            quota_place: Duration::from_secs(60),
+            quota_interval: Duration::from_secs(1),
+            answers_max: 10_000,
+            watch_interval: Duration::from_millis(100),
+            rate_limits_max: 100_000,
             call: CallOptions::default(),
             ready_timeout: Duration::from_secs(60),
         }
+    }
+}
+
+impl DistAgentConfig {
+    /// Says what cannot work, if anything.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that names the setting and its number.
+    pub fn validate(&self) -> Result<(), String> {
+        let tick_ms = self.tick_interval.as_millis();
+        if tick_ms == 0 || tick_ms > u128::from(u32::MAX) {
+            return Err(format!("tick_interval is {:?}, not 1 ms to 49 days", self.tick_interval));
+        }
+        let (least, most) = (Duration::from_secs(1), Duration::from_secs(15 * 60));
+        if self.quota_place < least || self.quota_place > most {
+            return Err(format!("quota_place is {:?}, not 1 s to 15 minutes", self.quota_place));
+        }
+        if self.quota_interval.is_zero() {
+            return Err("quota_interval is 0".into());
+        }
+        if self.watch_interval.is_zero() {
+            return Err("watch_interval is 0".into());
+        }
+        if self.rate_limits_max == 0 {
+            return Err("rate_limits_max is 0".into());
+        }
+        self.call.validate()?;
+        self.agents.keyspace_policy().validate()
+    }
+
+    /// The length of a tick, in milliseconds.
+    pub(crate) fn tick_ms(&self) -> u32 {
+        u32::try_from(self.tick_interval.as_millis()).unwrap_or(u32::MAX)
     }
 }
 
@@ -54,7 +111,7 @@ impl Default for AgentsPolicy {
 impl AgentsPolicy {
     pub(crate) fn keyspace_policy(&self) -> KeyspacePolicy {
         let Self { shards, replicas, group } = self.clone();
-        KeyspacePolicy { value_type: VALUE_TYPE.to_owned(), shards, replicas, group }
+        KeyspacePolicy { shards, replicas, group, ..KeyspacePolicy::of(VALUE_TYPE) }
     }
 }
 

@@ -1,9 +1,13 @@
 //! What can go wrong, told so that a caller can act: surely not applied, or perhaps applied.
 
-use raft_kv::rafted_value::NotApplied;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use raft_kv::raft_fleet::FleetError;
+use raft_kv::rafted_value::{CommandError, NotApplied, QueryError};
 use raft_kv::{KvCommandError, KvError, KvNotApplied, KvQueryError, KvUnknown};
 
-use crate::agent_id::AgentId;
+use crate::agent_id::{AgentId, AgentIdError, QuotaName};
 use crate::agent_types::AgentTypesError;
 
 /// Why a command has no reply.
@@ -21,6 +25,44 @@ pub enum AgentError {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AgentNotApplied {
+    /// The agent is not active, and there is no quota of this name in which it could be activated.
+    #[error("there is no quota named {0:?}")]
+    QuotaNotFound(QuotaName),
+    /// The agent is not active, and its quota has as many agents as it may.
+    #[error("quota {quota:?} has its limit of {limit} agents")]
+    QuotaLimitReached {
+        /// The quota.
+        quota: QuotaName,
+        /// How many agents it may have.
+        limit: u64,
+    },
+    /// The ledger of quotas did not say whether there is a place for the agent.
+    #[error("the ledger of quotas did not give {agent} a place: {reason}")]
+    NoPlace {
+        /// The agent.
+        agent: AgentId,
+        /// What happened.
+        reason: String,
+    },
+    /// The agent is not active, and the handle says that it shall not be activated.
+    #[error("{0} is not active")]
+    NotActive(AgentId),
+    /// More calls than the handle allows came from this node.
+    #[error("the rate limit of {agent} is reached; try again in {wait:?}")]
+    RateLimitReached {
+        /// The agent.
+        agent: AgentId,
+        /// When there will be enough tokens, if nobody else takes them.
+        wait: Duration,
+    },
+    /// The handle's rate limit cannot work, or no more of them fit into the memory.
+    #[error("the rate limit of {agent}: {reason}")]
+    RateLimit {
+        /// The agent.
+        agent: AgentId,
+        /// What is wrong.
+        reason: String,
+    },
     /// The nodes that host the agent do not know its type.
     #[error("the nodes that host {0} do not know its type")]
     UnknownAgentType(AgentId),
@@ -84,6 +126,22 @@ pub enum AgentUnknown {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AgentQueryError {
+    /// More calls than the handle allows came from this node.
+    #[error("the rate limit of {agent} is reached; try again in {wait:?}")]
+    RateLimitReached {
+        /// The agent.
+        agent: AgentId,
+        /// When there will be enough tokens, if nobody else takes them.
+        wait: Duration,
+    },
+    /// The handle's rate limit cannot work, or no more of them fit into the memory.
+    #[error("the rate limit of {agent}: {reason}")]
+    RateLimit {
+        /// The agent.
+        agent: AgentId,
+        /// What is wrong.
+        reason: String,
+    },
     /// The agent is not active: it never had a command, or it deactivated itself.
     #[error("{0} is not active")]
     AgentNotFound(AgentId),
@@ -119,6 +177,45 @@ pub enum AgentQueryError {
     },
 }
 
+/// Why something about quotas, or a list, could not be done. Asking again is safe.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QuotaError {
+    /// There is no quota of this name.
+    #[error("there is no quota named {0:?}")]
+    NotFound(QuotaName),
+    /// The cluster has as many quotas as it can.
+    #[error("the cluster has {limit} quotas, its limit")]
+    TooMany {
+        /// The limit.
+        limit: u64,
+    },
+    /// The name cannot be one of a quota.
+    #[error(transparent)]
+    Name(#[from] AgentIdError),
+    /// The ledger of quotas did not take the change; it may have been made or not.
+    #[error("the ledger of quotas: {0}")]
+    Command(#[from] CommandError),
+    /// The ledger of quotas did not answer.
+    #[error("the ledger of quotas: {0}")]
+    Query(#[from] QueryError),
+    /// The ledger's answer is not understood.
+    #[error("the answer of the ledger of quotas is not understood: {0}")]
+    Answer(String),
+}
+
+/// Why agents could not be listed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListError {
+    /// The quota or the type cannot be.
+    #[error(transparent)]
+    Name(#[from] AgentIdError),
+    /// A shard did not answer.
+    #[error(transparent)]
+    Store(#[from] KvError),
+}
+
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -129,9 +226,20 @@ pub enum StartError {
     /// A setting cannot work.
     #[error("the configuration cannot work: {0}")]
     InvalidConfig(String),
+    /// The directory cannot be used; nothing in it was overwritten.
+    #[error("the directory {directory:?}: {error}")]
+    Storage {
+        /// The directory.
+        directory: PathBuf,
+        /// What happened.
+        error: String,
+    },
     /// The store below did not start, or the agents' keyspace could not be made.
     #[error(transparent)]
     Store(#[from] KvError),
+    /// The group of the ledger of quotas could not be made.
+    #[error("the ledger of quotas: {0}")]
+    Ledger(#[from] FleetError),
     /// The cluster has no agents yet and did not get any in time.
     #[error("the cluster was not ready for agents in {limit_ms} ms: {last}")]
     NotReady {

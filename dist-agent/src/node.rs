@@ -3,17 +3,22 @@
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
-use raft_kv::raft_fleet::Fleet;
-use raft_kv::rafted_value::env::{Env, sleep};
+use raft_kv::raft_fleet::{Fleet, FleetError};
+use raft_kv::rafted_value::Data;
+use raft_kv::rafted_value::env::{Env, TaskHandle, sleep};
 use raft_kv::{KeyspaceName, KeyspacePolicy, KeyspaceState, Kv, KvError, KvTypes};
 
 use crate::agent::Agent;
 use crate::agent_id::{AgentId, AgentIdError, AgentKey, AgentTypeName, QuotaName};
 use crate::agent_types::AgentTypes;
 use crate::agent_values::AgentValues;
+use crate::answers::Answers;
 use crate::config::{DistAgentConfig, VALUE_TYPE};
 use crate::error::StartError;
 use crate::handle::AgentHandle;
+use crate::quota::{Desk, Ledger, Reporter};
+use crate::quotas;
+use crate::rate_limits::RateLimits;
 
 /// A node of the cluster, or a client of it. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -26,6 +31,11 @@ struct Shared {
     /// The types that this node hosts; none for a client, which knows those that its program names.
     types: Option<AgentTypes>,
     config: DistAgentConfig,
+    desk: Desk,
+    rate_limits: RateLimits,
+    answers: Answers,
+    /// Ends with [`DistAgent::shutdown`]; a client has none.
+    reporter: Option<TaskHandle>,
 }
 
 /// The one keyspace in which all agents live.
@@ -50,15 +60,27 @@ impl DistAgent {
         types: AgentTypes,
     ) -> Result<Self, StartError> {
         types.validate()?;
+        config.validate().map_err(StartError::InvalidConfig)?;
         let policy = config.agents.keyspace_policy();
-        policy.validate().map_err(StartError::InvalidConfig)?;
-        let values = KvTypes::new().with(VALUE_TYPE, AgentValues::new(types.clone()));
+        let values = KvTypes::new().with(VALUE_TYPE, AgentValues::new(types.clone())).with_data::<Ledger>();
         let kv = Kv::start(env, config.fleet.clone(), config.kv.clone(), values).await?;
-        if let Err(error) = register(&kv, &policy).await {
+        if let Err(error) = prepare(&kv, &config, &policy).await {
             kv.shutdown().await;
-            return Err(error.into());
+            return Err(error);
         }
-        Ok(Self { kv, shared: Arc::new(Shared { types: Some(types), config }) })
+        Ok(Self::run(kv, config, Some(types)))
+    }
+
+    fn run(kv: Kv, config: DistAgentConfig, types: Option<AgentTypes>) -> Self {
+        let env = kv.fleet().env();
+        let desk = Desk::new(kv.fleet().clone(), config.call, config.quota_place);
+        let rate_limits = RateLimits::new(env, config.rate_limits_max);
+        let answers = Answers::new(config.answers_max);
+        let reporter = types.is_some().then(|| {
+            let reporter = Reporter::new(kv.clone(), config.call, config.quota_interval);
+            env.spawn("quota-reporter", Box::pin(reporter.run()))
+        });
+        Self { kv, shared: Arc::new(Shared { types, config, desk, rate_limits, answers, reporter }) }
     }
 
     /// Connects to a cluster without hosting anything; returns once agents can be activated there.
@@ -67,8 +89,9 @@ impl DistAgent {
     ///
     /// When a setting cannot work, no seed answers, or the cluster is not ready for agents in time.
     pub async fn connect(env: Arc<dyn Env>, config: DistAgentConfig) -> Result<Self, StartError> {
+        config.validate().map_err(StartError::InvalidConfig)?;
         let kv = Kv::connect(Arc::clone(&env), config.fleet.clone(), config.kv.clone()).await?;
-        let node = Self { kv, shared: Arc::new(Shared { types: None, config }) };
+        let node = Self::run(kv, config, None);
         let ready = node.wait_until_ready(env.as_ref()).await;
         if let Err(error) = ready {
             node.shutdown().await;
@@ -110,12 +133,41 @@ impl DistAgent {
             return Err(AgentIdError::UnknownAgentType(A::TYPE.to_owned()));
         }
         let id = AgentId { quota: QuotaName::new(quota)?, agent_type, key: AgentKey::new(key)? };
-        Ok(AgentHandle::new(self.kv.clone(), id, self.shared.config.call))
+        Ok(AgentHandle::new(self.clone(), id))
+    }
+
+    /// A handle to the agent with this identity: one that was serialised, or listed.
+    ///
+    /// # Errors
+    ///
+    /// When the identity is of another type, or this node hosts agents and does not know the type.
+    pub fn handle<A: Agent>(&self, id: &AgentId) -> Result<AgentHandle<A>, AgentIdError> {
+        if id.agent_type.as_str() != A::TYPE {
+            let (named, wanted) = (id.agent_type.as_str().to_owned(), A::TYPE);
+            return Err(AgentIdError::OtherType { named, wanted });
+        }
+        self.agent(id.quota.as_str(), id.key.as_str())
     }
 
     /// How many agents the members on this node hold, as leaders or as followers.
     pub async fn local_agents(&self) -> u64 {
         self.kv.local_shards(VALUE_TYPE).await.iter().map(|shard| shard.keys).sum()
+    }
+
+    pub(crate) fn config(&self) -> &DistAgentConfig {
+        &self.shared.config
+    }
+
+    pub(crate) fn desk(&self) -> &Desk {
+        &self.shared.desk
+    }
+
+    pub(crate) fn answers(&self) -> &Answers {
+        &self.shared.answers
+    }
+
+    pub(crate) fn rate_limits(&self) -> &RateLimits {
+        &self.shared.rate_limits
     }
 
     /// The store below.
@@ -130,7 +182,36 @@ impl DistAgent {
 
     /// Ends this node or client. The agents live on where the cluster has other members of their shards.
     pub async fn shutdown(&self) {
+        self.shared.reporter.iter().for_each(TaskHandle::abort);
         self.kv.shutdown().await;
+    }
+}
+
+/// Makes sure that there is everything that agents need. The keyspace comes last: who sees that it is ready may rely on
+/// the rest.
+async fn prepare(kv: &Kv, config: &DistAgentConfig, policy: &KeyspacePolicy) -> Result<(), StartError> {
+    make_ledger(kv, config).await?;
+    Ok(register(kv, policy).await?)
+}
+
+/// Makes sure that the group of the ledger of quotas is there. It is kept as the agents are: a ledger that was lost while
+/// they live on would know none of them.
+async fn make_ledger(kv: &Kv, config: &DistAgentConfig) -> Result<(), FleetError> {
+    let (fleet, group) = (kv.fleet(), quotas::group());
+    let deadline = fleet.env().now() + config.kv.creation_timeout;
+    let (replicas, settings) = (config.agents.replicas as usize, config.agents.group.clone());
+    loop {
+        let added = match fleet.add_group(group.clone(), Ledger::NAME, replicas, settings.clone()).await {
+            // Somebody else, or this node in an earlier life, is making it.
+            Err(FleetError::AlreadyAdded { .. }) => fleet.await_group(&group).await,
+            added => added,
+        };
+        match added {
+            Ok(_) => return Ok(()),
+            Err(error) if fleet.env().now() >= deadline => return Err(error),
+            Err(error) => tracing::debug!(%error, "the ledger of quotas is not there yet"),
+        }
+        sleep(fleet.env().as_ref(), config.call.retry_interval).await;
     }
 }
 

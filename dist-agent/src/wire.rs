@@ -11,7 +11,28 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum AgentCommand {
     /// A command of the agent's type follows.
-    User,
+    Run {
+        /// The length of a tick in milliseconds, as the caller knows it: handlers on all members must agree on it.
+        tick_ms: u32,
+        /// What lets the command activate an agent; without it only one that is active runs it.
+        pass: Option<Pass>,
+    },
+}
+
+/// What lets a command activate an agent: its quota has a place for it, until then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Pass {
+    /// Which quota of this name, of those that there were.
+    pub(crate) generation: u64,
+    /// The last moment, in stamped time of the agent's shard, at which it is good.
+    pub(crate) until_ms: u64,
+}
+
+/// What is done to all agents of a quota.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) enum AgentSweep {
+    /// Those that were activated under this generation of it end.
+    EndQuota { generation: u64 },
 }
 
 /// What an agent's place answers to a command.
@@ -23,6 +44,12 @@ pub(crate) enum AgentReply {
     UnknownAgentType,
     /// The members hold a state that does not decode; nothing changed. What is wrong follows, as text.
     UnreadableState,
+    /// A reply of the agent's type follows; the command has activated the agent, at this stamped time, and it lives on.
+    Activated { at_ms: u64 },
+    /// The agent is not active, and the command had no pass; nothing changed.
+    NotActive,
+    /// The agent is not active, and the pass was good until an earlier moment; nothing changed.
+    PassExpired,
 }
 
 /// What asks an agent.
@@ -30,6 +57,8 @@ pub(crate) enum AgentReply {
 pub(crate) enum AgentQuery {
     /// A query of the agent's type follows.
     User,
+    /// The changes behind this revision are asked for, of this life of the agent; of its present one if zero.
+    Changes { life: u64, revision: u64 },
 }
 
 /// What an agent's place answers to a query.
@@ -41,6 +70,12 @@ pub(crate) enum AgentAnswer {
     UnknownAgentType,
     /// The member holds a state that does not decode. What is wrong follows, as text.
     UnreadableState,
+    /// Changes of this life of the agent follow.
+    Changes { life: u64 },
+    /// Changes before this revision are not kept any more.
+    Compacted { oldest: u64 },
+    /// The life that was asked about is over, and another has begun.
+    OtherLife,
 }
 
 /// A head and what follows it, in bytes.
@@ -73,21 +108,33 @@ mod tests {
     /// Nodes of two versions talk to each other, and old logs are read again.
     #[test]
     fn the_bytes_of_the_heads_never_change() {
-        assert_eq!(join(&AgentCommand::User, b"x"), &b"\x00x"[..]);
+        let run = AgentCommand::Run { tick_ms: 300, pass: None };
+        assert_eq!(join(&run, b"x"), &b"\x00\xac\x02\x00x"[..]);
+        let run = AgentCommand::Run { tick_ms: 1, pass: Some(Pass { generation: 2, until_ms: 300 }) };
+        assert_eq!(join(&run, b"x"), &b"\x00\x01\x01\x02\xac\x02x"[..]);
+        assert_eq!(join(&AgentSweep::EndQuota { generation: 2 }, b""), &b"\x00\x02"[..]);
         assert_eq!(join(&AgentReply::User, b"x"), &b"\x00x"[..]);
         assert_eq!(join(&AgentReply::UnknownAgentType, b""), &b"\x01"[..]);
         assert_eq!(join(&AgentReply::UnreadableState, b"why"), &b"\x02why"[..]);
+        assert_eq!(join(&AgentReply::Activated { at_ms: 300 }, b"x"), &b"\x03\xac\x02x"[..]);
+        assert_eq!(join(&AgentReply::NotActive, b""), &b"\x04"[..]);
+        assert_eq!(join(&AgentReply::PassExpired, b""), &b"\x05"[..]);
         assert_eq!(join(&AgentQuery::User, b"x"), &b"\x00x"[..]);
+        let changes = AgentQuery::Changes { life: 2, revision: 300 };
+        assert_eq!(join(&changes, b""), &b"\x01\x02\xac\x02"[..]);
+        assert_eq!(join(&AgentAnswer::Changes { life: 2 }, b"x"), &b"\x03\x02x"[..]);
+        assert_eq!(join(&AgentAnswer::Compacted { oldest: 300 }, b""), &b"\x04\xac\x02"[..]);
+        assert_eq!(join(&AgentAnswer::OtherLife, b""), &b"\x05"[..]);
         assert_eq!(join(&AgentAnswer::User, b"x"), &b"\x00x"[..]);
         assert_eq!(join(&AgentAnswer::UnknownAgentType, b""), &b"\x01"[..]);
         assert_eq!(join(&AgentAnswer::UnreadableState, b"why"), &b"\x02why"[..]);
-        assert_eq!(join_value(&AgentCommand::User, &300_u32).unwrap(), &b"\x00\xac\x02"[..]);
+        assert_eq!(join_value(&AgentQuery::User, &300_u32).unwrap(), &b"\x00\xac\x02"[..]);
     }
 
     #[test]
     fn an_unknown_head_is_an_error() {
         assert!(split::<AgentCommand>(b"").is_err());
         assert!(split::<AgentCommand>(b"\x07rest").is_err());
-        assert_eq!(split::<AgentCommand>(b"\x00rest"), Ok((AgentCommand::User, &b"rest"[..])));
+        assert_eq!(split::<AgentQuery>(b"\x00rest"), Ok((AgentQuery::User, &b"rest"[..])));
     }
 }

@@ -3,11 +3,10 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Clocks, Engine, Found, Input};
+use crate::engine::{Found, Input};
 use crate::error::GroupError;
 use crate::host::Host;
 use crate::id::{GroupId, MemberId};
-use crate::outputs::Outputs;
 use crate::waiter::{Answer, Waiter};
 
 /// The state, the sessions and the settings of a group as one member had applied them. May be stored: its shape is
@@ -49,22 +48,5 @@ impl Host {
     pub async fn found_with(&self, found: Found, keepsake: Keepsake) -> Result<MemberId, GroupError> {
         let group = found.group;
         self.ask_member(group, |waiter| Input::FoundWith { found, keepsake, waiter }).await
-    }
-}
-
-impl Engine {
-    /// Founds a group, perhaps with a keepsake, and tells whoever waits once it is there.
-    pub(crate) fn answer_found(
-        &mut self,
-        found: &Found,
-        keepsake: Option<&Keepsake>,
-        waiter: Waiter<Result<MemberId, GroupError>>,
-        clocks: Clocks,
-        out: &mut Outputs,
-    ) {
-        match self.found(found, keepsake, clocks, out) {
-            Ok(_) => self.with(found.group, clocks, out, |group, turn| group.answer_founder(turn, waiter)),
-            Err(error) => out.member(waiter, Err(error)),
-        }
     }
 }

@@ -1,5 +1,19 @@
 #![doc = include_str!("../README.md")]
 
+/// Whether a test has planted this fault: never outside of a simulation.
+macro_rules! planted {
+    ($mutation:ident) => {{
+        #[cfg(feature = "sim")]
+        {
+            crate::sim::is_planted(crate::sim::Mutation::$mutation)
+        }
+        #[cfg(not(feature = "sim"))]
+        {
+            false
+        }
+    }};
+}
+
 mod caller;
 mod client_session;
 mod config;
@@ -9,6 +23,7 @@ mod driver;
 mod engine;
 mod entry;
 pub mod env;
+mod errand;
 mod error;
 mod group;
 mod handover;
@@ -19,18 +34,20 @@ mod join;
 mod keepsake;
 mod lease;
 mod message;
+mod neighbours;
 mod open;
 mod outputs;
 mod raft;
 mod registry;
 mod request;
+mod restore;
 mod service;
 mod session;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod status;
-#[allow(dead_code, unused_imports, reason = "some of what it offers is for repairs that are not written yet")]
 mod store;
+mod timers;
 pub mod transport;
 mod waiter;
 mod writer;
@@ -38,7 +55,7 @@ mod writer;
 pub use self::caller::GroupCaller;
 pub use self::client_session::ClientSession;
 pub use self::config::{Durability, GroupConfig, HostConfig};
-pub use self::data::{CommandContext, Data, RawData, Refused, RestoreError, Typed, encode};
+pub use self::data::{CommandContext, Data, Frozen, RawData, Refused, RestoreError, Typed, encode};
 pub use self::engine::Found;
 pub use self::error::{CommandError, GroupError, NotApplied, QueryError, Unknown};
 pub use self::group::change::Removal;
@@ -48,6 +65,7 @@ pub use self::id::{FOUNDER, GroupId, MemberId, NodeId, SessionId};
 pub use self::keepsake::Keepsake;
 pub use self::registry::Registry;
 pub use self::request::{Command, Freshness};
+pub use self::restore::{RestoreGroupError, read_last_log_index};
 pub use self::session::{RecordPosition, RecordTable, Records, RecordsPage};
 pub use self::status::{GroupStatus, MemberStatus, Role};
 #[doc(hidden)]

@@ -2,16 +2,19 @@
 
 use std::env;
 use std::fmt;
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::workspace;
 
-/// A call of a program from the root of the tree.
+/// A call of a program, from the root of the tree if not said otherwise.
 #[derive(Debug, Clone)]
 pub(crate) struct Invocation {
     program: String,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    /// Where it runs; `None` for the root of the tree.
+    folder: Option<PathBuf>,
 }
 
 impl Invocation {
@@ -21,7 +24,14 @@ impl Invocation {
             program: "cargo".to_owned(),
             arguments: arguments.split_whitespace().map(str::to_owned).collect(),
             environment: Vec::new(),
+            folder: None,
         }
+    }
+
+    /// The same in a folder other than the root of the tree.
+    pub(crate) fn in_folder(mut self, folder: PathBuf) -> Invocation {
+        self.folder = Some(folder);
+        self
     }
 
     /// The same with more arguments, taken as they are.
@@ -41,7 +51,7 @@ impl Invocation {
         // The cargo that runs this program, not another one that PATH may know.
         let program = if self.program == "cargo" { env::var("CARGO").ok() } else { None };
         let mut command = Command::new(program.unwrap_or_else(|| self.program.clone()));
-        command.args(&self.arguments).current_dir(workspace::root());
+        command.args(&self.arguments).current_dir(self.folder.clone().unwrap_or_else(workspace::root));
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }

@@ -1,4 +1,4 @@
-//! Every chore of the project behind one verb: `cargo xtask ci`, `fix`, `tidy`, `demo`, `sim`, `bench`.
+//! Every chore of the project behind one verb: `cargo xtask ci`, `fix`, `tidy`, `demo`, `sim`, `chaos`, `bench`, `ca`, `node`.
 //!
 //! It depends on none of the crates and runs their programs through cargo, so that it is built in seconds and works
 //! while they do not compile.
@@ -42,9 +42,16 @@ enum Verb {
     Demo(demo::Options),
     /// Run simulation seeds; all arguments go to the simulation
     Sim(Passed),
+    /// Break real node processes while clients work, and check what they were told; all arguments go to the run:
+    /// --minutes, --nodes, --clients, --seed; --help says more
+    Chaos(Passed),
     /// Measure, in real node processes; all arguments go to the benchmark: a part of the scenarios' names, such as
     /// rafted-value or outage, --seconds of each load, --kills, --directory of the disk; --help says more
     Bench(Passed),
+    /// Make the certificate authority of a cluster: ca new --dir DIR; --help says more
+    Ca(Passed),
+    /// Make the certificate of a node: node new NAME --ca DIR; --help says more
+    Node(Passed),
 }
 
 /// Arguments for the program that is run.
@@ -62,7 +69,10 @@ fn main() -> ExitCode {
         Verb::Tidy => tidy::run(),
         Verb::Demo(options) => demo::run(&options),
         Verb::Sim(passed) => drive::run("sim", passed.arguments),
+        Verb::Chaos(passed) => drive::run("chaos", passed.arguments),
         Verb::Bench(passed) => drive::run("bench", passed.arguments),
+        Verb::Ca(passed) => drive::run_here("ca", passed.arguments),
+        Verb::Node(passed) => drive::run_here("node", passed.arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

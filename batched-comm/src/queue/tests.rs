@@ -159,7 +159,8 @@ fn a_lone_call_is_flushed_at_once_and_one_of_several_is_gathered() {
     let queue = LaneQueue::new(Lane::Normal, LIMITS, LaneSettings::of(Lane::Normal));
     let calls = CallTable::new(10, 0);
     queue.attach(LINK);
-    let push = || queue.push_call(ServiceId(0), &Bytes::new(), &calls, oneshot::channel().0).unwrap().1;
+    let due = Instant::now();
+    let push = || queue.push_call(ServiceId(0), &Bytes::new(), &calls, due, oneshot::channel().0).unwrap().1;
     assert!(take(&queue, LINK).is_none(), "the writer waits");
     assert_eq!(push(), Pushed::MustFlush);
     assert_eq!(take(&queue, LINK).unwrap().0.messages, 1);

@@ -1,8 +1,12 @@
 //! Agents in a shard of their own, without a cluster.
 
 mod encoding;
+mod hooks;
+mod timeouts;
 
 use proptest::prelude::*;
+
+use serde::{Deserialize, Serialize};
 
 use super::*;
 use crate::agent::Agent;
@@ -56,16 +60,20 @@ impl Agent for Bare {
 
 const CONTEXT: CommandContext = CommandContext { now_ms: 5, index: 1, seed: 1 };
 
+/// A command that may activate its agent.
+const RUN: AgentCommand =
+    AgentCommand::Run { tick_ms: 100, pass: Some(Pass { generation: 1, until_ms: 1_000_000 }) };
+
 fn values() -> AgentValues {
     AgentValues::new(AgentTypes::new().with::<Adder>().with::<Bare>())
 }
 
 fn command<A: Agent>(value: &mut Option<Hosted>, command: &A::Command) -> Result<A::Reply, AgentReply> {
     let key = format!("quota\0{}\0key", A::TYPE);
-    let payload = crate::wire::join_value(&AgentCommand::User, command).unwrap();
+    let payload = crate::wire::join_value(&RUN, command).unwrap();
     let done = values().command(&CONTEXT, key.as_bytes(), value, &payload).unwrap();
     match split::<AgentReply>(&done.reply).unwrap() {
-        (AgentReply::User, reply) => Ok(postcard::from_bytes(reply).unwrap()),
+        (AgentReply::User | AgentReply::Activated { .. }, reply) => Ok(postcard::from_bytes(reply).unwrap()),
         (other, _) => Err(other),
     }
 }
@@ -122,7 +130,7 @@ fn no_value_of_a_user_is_taken_for_one_of_ours() {
 #[test]
 fn a_command_for_an_unknown_type_is_answered_and_changes_nothing() {
     let values = AgentValues::new(AgentTypes::new());
-    let payload = crate::wire::join_value(&AgentCommand::User, &5_i64).unwrap();
+    let payload = crate::wire::join_value(&RUN, &5_i64).unwrap();
     let mut value = None;
     let done = values.command(&CONTEXT, b"quota\0adder\0key", &mut value, &payload).unwrap();
     assert_eq!(split::<AgentReply>(&done.reply), Ok((AgentReply::UnknownAgentType, &b""[..])));
@@ -139,7 +147,7 @@ fn a_node_without_the_type_keeps_the_bytes_and_answers_so() {
 
     let without = AgentValues::new(AgentTypes::new());
     let mut kept = Some(without.decode(key, &bytes).unwrap());
-    let payload = crate::wire::join_value(&AgentCommand::User, &5_i64).unwrap();
+    let payload = crate::wire::join_value(&RUN, &5_i64).unwrap();
     let done = without.command(&CONTEXT, key, &mut kept, &payload).unwrap();
     assert_eq!(split::<AgentReply>(&done.reply), Ok((AgentReply::UnknownAgentType, &b""[..])));
     let payload = crate::wire::join_value(&AgentQuery::User, &()).unwrap();
@@ -154,7 +162,7 @@ fn a_node_without_the_type_keeps_the_bytes_and_answers_so() {
 #[test]
 fn a_command_that_does_not_decode_activates_nothing_and_changes_nothing() {
     let mut value = None;
-    let nonsense = join(&AgentCommand::User, &[0xff; 3]);
+    let nonsense = join(&RUN, &[0xff; 3]);
     let refused = values().command(&CONTEXT, b"quota\0adder\0key", &mut value, &nonsense).unwrap_err();
     assert!(refused.0.contains("adder"), "{refused}");
     assert!(value.is_none());
@@ -169,8 +177,9 @@ fn the_bytes_of_an_agent_in_a_snapshot_never_change() {
     let mut value = None;
     command::<Adder>(&mut value, &3).unwrap();
     let bytes = encoded(&values(), b"quota\0adder\0key", &value.unwrap());
-    // Head: variant 0, revision 1. State: total 3 in zigzag, a log of one entry (0, 5).
-    assert_eq!(bytes, [0, 1, 6, 1, 0, 5]);
+    // Head: variant 0, revision 1, generation 1, no timer, version 0, not passive, life 1, no changes. State: total 3 in
+    // zigzag, a log of one entry (0, 5).
+    assert_eq!(bytes, [0, 1, 1, 0, 0, 0, 1, 0, 6, 1, 0, 5]);
 }
 
 #[test]

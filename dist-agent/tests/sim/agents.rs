@@ -1,6 +1,6 @@
 //! The agents of the tests.
 
-use dist_agent::{Agent, AgentContext, QueryContext};
+use dist_agent::{Agent, AgentContext, OnTick, QueryContext};
 use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -93,4 +93,64 @@ impl Agent for Stranger {
     fn handle_command(&mut self, _: &mut AgentContext<'_>, (): ()) {}
 
     fn handle_query(&self, _: &QueryContext<'_>, (): ()) {}
+}
+
+/// Notes when its timeouts come.
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) struct Sleeper {
+    timeouts: Vec<u64>,
+    /// How many more timeouts it sets by itself.
+    more: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) enum Sleep {
+    /// Its timeout comes at each of so many ticks.
+    Timeouts(u32),
+    /// It ends after so many ticks without a command.
+    EndAfter(u32),
+    /// Whatever was set before.
+    Keep,
+    /// Its timeout comes at the next tick, and panics.
+    Panic,
+}
+
+const PANICS: u32 = u32::MAX;
+
+impl Agent for Sleeper {
+    const TYPE: &'static str = "sleeper";
+    const CHANGES_RETAINED: u32 = 16;
+    type Command = Sleep;
+    type Reply = u64;
+    type Query = ();
+    type Answer = Vec<u64>;
+
+    fn handle_command(&mut self, context: &mut AgentContext<'_>, command: Sleep) -> u64 {
+        match command {
+            Sleep::Timeouts(count) => {
+                self.more = count - 1;
+                context.on_tick(OnTick::Timeout { ticks: 0 });
+            }
+            Sleep::EndAfter(ticks) => context.on_tick(OnTick::Deactivate { ticks }),
+            Sleep::Keep => {}
+            Sleep::Panic => {
+                self.more = PANICS;
+                context.on_tick(OnTick::Timeout { ticks: 0 });
+            }
+        }
+        context.now_ms()
+    }
+
+    fn handle_timeout(&mut self, context: &mut AgentContext<'_>) {
+        self.timeouts.push(context.now_ms());
+        assert!(self.more != PANICS, "it cannot bear the tick");
+        if self.more > 0 {
+            self.more -= 1;
+            context.on_tick(OnTick::Timeout { ticks: 0 });
+        }
+    }
+
+    fn handle_query(&self, _: &QueryContext<'_>, (): ()) -> Vec<u64> {
+        self.timeouts.clone()
+    }
 }

@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use dist_agent::raft_kv::rafted_value::env::Env;
 use dist_agent::raft_kv::rafted_value::sim::{NetConfig, Sim, SimEnv};
-use dist_agent::{AgentHandle, AgentTypes, DistAgent, DistAgentConfig, StartError};
+use dist_agent::{AgentHandle, AgentTypes, DistAgent, DistAgentConfig, QuotaLimit, StartError};
 
-use crate::agents::{Counter, Fragile};
+use crate::agents::{Counter, Fragile, Sleeper};
+use crate::bad_input::Talker;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
+/// The length of a tick.
+pub(crate) const TICK: Duration = Duration::from_millis(500);
 pub(crate) const NODES: usize = 3;
 
 /// A cluster that is ready for agents.
@@ -18,7 +21,7 @@ pub(crate) struct Cluster {
     pub(crate) sim: Sim,
     pub(crate) nodes: Vec<Node>,
     pub(crate) client: DistAgent,
-    client_env: Arc<SimEnv>,
+    pub(crate) client_env: Arc<SimEnv>,
 }
 
 pub(crate) struct Node {
@@ -44,12 +47,14 @@ pub(crate) fn config() -> DistAgentConfig {
     config.fleet.host.loops = 2;
     config.agents.shards = 4;
     config.call.timeout = 30 * SECOND;
+    config.tick_interval = TICK;
     config
 }
 
 /// Starts one node's part on its door.
 pub(crate) async fn start(env: Arc<dyn Env>) -> Result<DistAgent, StartError> {
-    DistAgent::start(env, config(), AgentTypes::new().with::<Counter>().with::<Fragile>()).await
+    let types = AgentTypes::new().with::<Counter>().with::<Fragile>().with::<Sleeper>().with::<Talker>();
+    DistAgent::start(env, config(), types).await
 }
 
 impl Cluster {
@@ -68,6 +73,9 @@ impl Cluster {
             });
         }
         let client = wait(&sim, client).expect("not killed").expect("the client connects");
+        let operator = client.clone();
+        let put = async move { operator.put_quota("tenant-a", QuotaLimit::Unlimited).await };
+        wait(&sim, sim.spawn_on(&client_env, put)).expect("not killed").expect("the quota is put");
         Self { sim, nodes, client, client_env }
     }
 
@@ -85,6 +93,11 @@ impl Cluster {
 
     pub(crate) fn wait<F: Future>(&self, future: F) -> F::Output {
         wait(&self.sim, future)
+    }
+
+    /// A sleeper, from the client's side.
+    pub(crate) fn sleeper(&self, key: &str) -> AgentHandle<Sleeper> {
+        self.client.agent("tenant-a", key).expect("a valid identity")
     }
 
     /// A counter, from the client's side.

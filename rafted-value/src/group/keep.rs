@@ -345,8 +345,8 @@ impl Group {
     /// does not cost the leader its lease.
     fn send_what_may_go(&mut self, turn: &mut Turn<'_>, messages: Vec<Message>) -> Vec<Message> {
         let may_go = |message: &Message| {
-            message.get_msg_type() == MessageType::MsgHeartbeatResponse
-                && self.keeper.may_answer(message.term, 0)
+            let answers = message.get_msg_type() == MessageType::MsgHeartbeatResponse;
+            (answers && self.keeper.may_answer(message.term, 0)) || planted!(AcknowledgeBeforeDisk)
         };
         let (now, later): (Vec<Message>, Vec<Message>) = messages.into_iter().partition(may_go);
         self.send(turn, now);
@@ -438,7 +438,9 @@ impl Group {
 
     /// Whether a snapshot may be taken now: one at a time, and none beside one that came from the leader.
     pub(super) fn may_take_snapshot(&self) -> bool {
-        self.keeper.writing.is_none() && matches!(self.keeper.stage, Stage::Nothing | Stage::Begun)
+        self.keeper.writing.is_none()
+            && !self.encoding
+            && matches!(self.keeper.stage, Stage::Nothing | Stage::Begun)
     }
 
     fn adopt_snapshot(&mut self, turn: &mut Turn<'_>, snapshot: Snapshot, kept: KeptSnapshot) {

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use serde::Serializer;
 use serde::ser::SerializeSeq;
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::super::*;
-use super::CONTEXT;
+use super::{CONTEXT, RUN};
 use crate::agent::Agent;
 use crate::wire::join_value;
 
@@ -87,7 +87,7 @@ fn run<A: Agent>(
     command: &[u8],
 ) -> Result<(AgentReply, Vec<u8>), Refused> {
     let key = format!("quota\0{}\0key", A::TYPE);
-    let payload = join(&AgentCommand::User, command);
+    let payload = join(&RUN, command);
     let done = values.command(&CONTEXT, key.as_bytes(), value, &payload)?;
     let (head, reply) = split::<AgentReply>(&done.reply).map_err(Refused)?;
     Ok((head, reply.to_vec()))
@@ -154,7 +154,7 @@ fn a_reply_that_does_not_encode_is_refused() {
     run::<Fragile>(&values, &mut value, &[0]).unwrap();
     let Some(Hosted { state: State::Live(agent), .. }) = &mut value else { panic!("not live") };
     // The reply is the state before, which a command cannot make so.
-    *agent = values.types.get("Fragile").unwrap().restore(&[[7; 8].as_slice(), &[1]].concat()).unwrap();
+    *agent = values.types.get("Fragile").unwrap().restore(0, &[[7; 8].as_slice(), &[1]].concat()).unwrap();
     let undone = catch_unwind(AssertUnwindSafe(|| run::<Fragile>(&values, &mut value, &[0])));
     let message = *undone.unwrap_err().downcast::<String>().unwrap();
     assert!(message.contains("its reply does not encode"), "{message}");
@@ -179,7 +179,7 @@ fn a_state_that_would_not_decode_is_never_there() {
 #[test]
 fn an_unreadable_state_is_kept_and_answered_for_by_itself() {
     let (values, key) = (AgentValues::new(types()), b"quota\0Whole\0key");
-    let bytes = [0, 1, 200];
+    let bytes = [0, 1, 1, 0, 0, 0, 1, 0, 200];
     let mut value = Some(values.decode(key, &bytes).unwrap());
     assert!(is_reported(&values, "Whole"));
     let (head, reason) = run::<Whole>(&values, &mut value, &[0]).unwrap();
@@ -195,6 +195,6 @@ fn an_unreadable_state_is_kept_and_answered_for_by_itself() {
 
 #[test]
 fn a_callers_value_that_does_not_encode_is_an_error_value() {
-    assert!(join_value(&AgentCommand::User, &Sequence(7)).is_err());
-    assert_eq!(join_value(&AgentCommand::User, &Sequence(1)).unwrap(), &[0, 1, 0][..]);
+    assert!(join_value(&AgentQuery::User, &Sequence(7)).is_err());
+    assert_eq!(join_value(&AgentQuery::User, &Sequence(1)).unwrap(), &[0, 1, 0][..]);
 }

@@ -2,9 +2,8 @@
 //!
 //! Both sides of the comparison take turns in slices of one run, and the medians count: ratios survive a busy machine.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use batched_comm::{
@@ -12,18 +11,16 @@ use batched_comm::{
     ServiceId,
 };
 use bytes::Bytes;
-use quinn::crypto::rustls::QuicClientConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use hdrhistogram::Histogram;
 use tokio::runtime::Runtime;
 
 use super::report::Row;
-use super::{Arguments, BoxError, usage};
+use super::{Arguments, BoxError, bare, usage};
 
-const PAYLOAD_BYTES: usize = 100;
-const SERVICE: ServiceId = ServiceId(100);
-const SERVER: NodeId = NodeId(2);
-const LIMIT: Duration = Duration::from_secs(10);
+pub(super) const PAYLOAD_BYTES: usize = 100;
+pub(super) const SERVICE: ServiceId = ServiceId(100);
+pub(super) const SERVER: NodeId = NodeId(2);
+pub(super) const LIMIT: Duration = Duration::from_secs(10);
 /// Different payloads of casts: more than a pack holds, so that none repeats inside one.
 const PAYLOADS: u64 = 20_000;
 /// How often bare and ours take turns.
@@ -41,11 +38,11 @@ impl Handler for Echo {
 }
 
 /// Two endpoints and two bare connections' ends.
-struct Pair {
-    client: Endpoint,
+pub(super) struct Pair {
+    pub(super) client: Endpoint,
     bare: quinn::Connection,
-    clients: Runtime,
-    _server: Endpoint,
+    pub(super) clients: Runtime,
+    pub(super) server: Endpoint,
     _servers: Runtime,
 }
 
@@ -53,20 +50,22 @@ struct Pair {
 pub(crate) fn batched_comm(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
     let pair = start()?;
     let slice = Duration::from_secs_f64(arguments.seconds / f64::from(SLICES));
-    let mut rows = Vec::new();
+    let mut rows = latency(&pair, slice)?;
     for in_flight in [1, 64] {
         let (mut bare, mut ours) = (Vec::new(), Vec::new());
         for _ in 0..SLICES {
-            bare.push(run(&pair.clients, bare_round_trips(pair.bare.clone(), in_flight, slice))?);
+            bare.push(run(&pair.clients, bare::round_trips(pair.bare.clone(), in_flight, slice))?);
             ours.push(run(&pair.clients, calls(pair.client.clone(), in_flight, slice))?);
         }
         let row = Row::new(format!("batched-comm calls, {in_flight} in flight"), median(&mut ours), "1/s");
         rows.push(row.against("bare quinn echo", median(&mut bare)));
     }
+    let many = run(&pair.clients, calls(pair.client.clone(), 1024, slice))?;
+    rows.push(Row::new("batched-comm calls, 1024 in flight", many, "1/s"));
     let (mut bare, mut ours) = (Vec::new(), Vec::new());
     let (mut cpu_seconds, mut casts) = (0.0, 0.0);
     for _ in 0..SLICES {
-        bare.push(run(&pair.clients, bare_one_way(pair.bare.clone(), slice))?);
+        bare.push(run(&pair.clients, bare::one_way(pair.bare.clone(), slice))?);
         let before = usage::of_this_process()?.cpu_seconds;
         let sent = run(&pair.clients, cast_for(pair.client.clone(), slice))?;
         cpu_seconds += usage::of_this_process()?.cpu_seconds - before;
@@ -80,6 +79,39 @@ pub(crate) fn batched_comm(arguments: &Arguments) -> Result<Vec<Row>, BoxError> 
         rows.push(compressed(&pair, compression, slice)?);
     }
     Ok(rows)
+}
+
+/// What a lone round trip takes longer than bare.
+fn latency(pair: &Pair, slice: Duration) -> Result<Vec<Row>, BoxError> {
+    let (mut bare, mut ours) = (times(), times());
+    for _ in 0..SLICES {
+        bare.add(run(&pair.clients, bare::latencies(pair.bare.clone(), slice))?)?;
+        ours.add(run(&pair.clients, latencies(pair.client.clone(), slice))?)?;
+    }
+    let us = |times: &Histogram<u64>, share| times.value_at_quantile(share) as f64 / 1e3;
+    let row = |share, name: &str| {
+        let (bare, ours) = (us(&bare, share), us(&ours, share));
+        let added = format!("{:.1} us added; at least 0.7 of its round trips is the target", ours - bare);
+        let row = Row::new(format!("batched-comm call, 1 in flight, {name}"), ours, "us");
+        row.against("bare quinn echo", bare).detail(added)
+    };
+    Ok(vec![row(0.5, "p50"), row(0.99, "p99")])
+}
+
+/// An empty record of times in nanoseconds.
+pub(super) fn times() -> Histogram<u64> {
+    Histogram::new(3).expect("three digits are in range")
+}
+
+/// The times of calls, one after the other.
+async fn latencies(client: Endpoint, time: Duration) -> Result<Histogram<u64>, BoxError> {
+    let (mut times, payload, start) = (times(), payload(1), Instant::now());
+    while start.elapsed() < time {
+        let sent = Instant::now();
+        client.call(SERVER, Lane::Normal, SERVICE, payload.clone(), LIMIT).await?;
+        times.record(sent.elapsed().as_nanos() as u64)?;
+    }
+    Ok(times)
 }
 
 /// Bytes on the wire a message, of messages that look like those of agents.
@@ -98,7 +130,7 @@ fn compressed(pair: &Pair, compression: Compression, time: Duration) -> Result<R
 }
 
 /// A payload like a small command: fields that repeat around a key and a number that do not.
-fn payload(number: u64) -> Bytes {
+pub(super) fn payload(number: u64) -> Bytes {
     let number = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut text = format!(
         "agent counter/{:08} adds {} at the request of client 4711",
@@ -109,7 +141,7 @@ fn payload(number: u64) -> Bytes {
     text.into()
 }
 
-fn median(values: &mut [f64]) -> f64 {
+pub(super) fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
@@ -119,14 +151,14 @@ fn runtime() -> Result<Runtime, BoxError> {
 }
 
 /// Runs a load on the runtime's own thread: this one would be a second, and each message would wake the other.
-fn run<T: Send + 'static>(
+pub(super) fn run<T: Send + 'static>(
     runtime: &Runtime,
     load: impl Future<Output = Result<T, BoxError>> + Send + 'static,
 ) -> Result<T, BoxError> {
     runtime.block_on(runtime.spawn(load))?
 }
 
-fn start() -> Result<Pair, BoxError> {
+pub(super) fn start() -> Result<Pair, BoxError> {
     let authority = CertificateAuthority::new("bench");
     let (clients, servers) = (runtime()?, runtime()?);
     let config = |node, name: &str| {
@@ -137,32 +169,36 @@ fn start() -> Result<Pair, BoxError> {
     let client = clients.block_on(Endpoint::bind(config(NodeId(1), "client")))?;
     client.set_address(SERVER, server.advertised());
     clients.block_on(async { client.call(SERVER, Lane::Normal, SERVICE, Bytes::new(), LIMIT).await })?;
-    let address = servers.block_on(async { serve_bare(&authority) })?;
-    let bare = clients.block_on(dial_bare(&authority, address))?;
-    Ok(Pair { client, bare, clients, _server: server, _servers: servers })
+    let address = servers.block_on(async { bare::serve(&authority) })?;
+    let bare = clients.block_on(bare::dial(&authority, address))?;
+    Ok(Pair { client, bare, clients, server, _servers: servers })
 }
 
 /// Calls per second.
 async fn calls(client: Endpoint, in_flight: usize, time: Duration) -> Result<f64, BoxError> {
-    let answered = Arc::new(AtomicU64::new(0));
+    // One look at the clock for all: bare quinn looks once a chunk, not once a message.
+    let is_over = Arc::new(AtomicBool::new(false));
     let start = Instant::now();
     let callers: Vec<_> = (0..in_flight)
         .map(|_| {
-            let (client, answered) = (client.clone(), Arc::clone(&answered));
+            let (client, is_over) = (client.clone(), Arc::clone(&is_over));
             tokio::spawn(async move {
-                let payload = payload(1);
-                while start.elapsed() < time {
+                let (payload, mut answered) = (payload(1), 0_u64);
+                while !is_over.load(Ordering::Relaxed) {
                     client.call(SERVER, Lane::Normal, SERVICE, payload.clone(), LIMIT).await?;
-                    answered.fetch_add(1, Ordering::Relaxed);
+                    answered += 1;
                 }
-                Ok::<(), batched_comm::CallError>(())
+                Ok::<u64, batched_comm::CallError>(answered)
             })
         })
         .collect();
+    tokio::time::sleep(time).await;
+    is_over.store(true, Ordering::Relaxed);
+    let mut answered = 0;
     for caller in callers {
-        caller.await??;
+        answered += caller.await??;
     }
-    Ok(answered.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64())
+    Ok(answered as f64 / start.elapsed().as_secs_f64())
 }
 
 /// What was cast and has arrived.
@@ -195,89 +231,4 @@ async fn cast_for(client: Endpoint, time: Duration) -> Result<Sent, BoxError> {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     Ok(Sent { count: f64::from(count), seconds: start.elapsed().as_secs_f64() })
-}
-
-fn serve_bare(authority: &CertificateAuthority) -> Result<SocketAddr, BoxError> {
-    let node = authority.issue("server", 1, &[])?;
-    let chain = vec![CertificateDer::from_pem_slice(node.cert_pem.as_bytes())?];
-    let key = PrivateKeyDer::from_pem_slice(node.key_pem.as_bytes())?;
-    let endpoint = super::echo::bare_server(chain, key)?;
-    let address = endpoint.local_addr()?;
-    tokio::spawn(async move {
-        while let Some(incoming) = endpoint.accept().await {
-            let Ok(connection) = incoming.await else { continue };
-            tokio::spawn(bare_echo(connection.clone()));
-            tokio::spawn(bare_sink(connection));
-        }
-    });
-    Ok(address)
-}
-
-async fn bare_echo(connection: quinn::Connection) {
-    while let Ok((mut send, mut receive)) = connection.accept_bi().await {
-        tokio::spawn(async move {
-            while let Ok(Some(chunk)) = receive.read_chunk(usize::MAX, true).await {
-                if send.write_chunk(chunk.bytes).await.is_err() {
-                    return;
-                }
-            }
-        });
-    }
-}
-
-async fn bare_sink(connection: quinn::Connection) {
-    while let Ok(mut receive) = connection.accept_uni().await {
-        tokio::spawn(async move { while let Ok(Some(_)) = receive.read_chunk(usize::MAX, true).await {} });
-    }
-}
-
-async fn dial_bare(authority: &CertificateAuthority, to: SocketAddr) -> Result<quinn::Connection, BoxError> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(authority.ca_pem().as_bytes())?)?;
-    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let mut endpoint = quinn::Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0)))?;
-    endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?)));
-    Ok(endpoint.connect(to, "server")?.await?)
-}
-
-/// Keeps `in_flight` messages under way: whatever comes back is sent again in one write.
-async fn bare_round_trips(
-    connection: quinn::Connection,
-    in_flight: usize,
-    time: Duration,
-) -> Result<f64, BoxError> {
-    let (mut send, mut receive) = connection.open_bi().await?;
-    let messages = vec![1; PAYLOAD_BYTES * in_flight];
-    send.write_all(&messages).await?;
-    let (mut bytes, mut owed) = (0, 0);
-    let start = Instant::now();
-    while start.elapsed() < time {
-        let chunk = receive.read_chunk(usize::MAX, true).await?.ok_or("the echo has ended")?;
-        bytes += chunk.bytes.len();
-        owed += chunk.bytes.len();
-        let whole = owed / PAYLOAD_BYTES * PAYLOAD_BYTES;
-        send.write_all(&messages[..whole]).await?;
-        owed -= whole;
-    }
-    let rate = (bytes / PAYLOAD_BYTES) as f64 / start.elapsed().as_secs_f64();
-    send.finish()?;
-    Ok(rate)
-}
-
-/// Messages per second of one stream in writes of 64 KiB.
-async fn bare_one_way(connection: quinn::Connection, time: Duration) -> Result<f64, BoxError> {
-    let mut send = connection.open_uni().await?;
-    let buffer = vec![1; 64 << 10];
-    let mut bytes = 0;
-    let start = Instant::now();
-    while start.elapsed() < time {
-        send.write_all(&buffer).await?;
-        bytes += buffer.len();
-    }
-    send.finish()?;
-    send.stopped().await?;
-    Ok((bytes / PAYLOAD_BYTES) as f64 / start.elapsed().as_secs_f64())
 }

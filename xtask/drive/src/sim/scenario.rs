@@ -1,5 +1,6 @@
 //! What can be simulated, by name.
 
+use super::limits::Limits;
 use super::notes::Notes;
 use super::{counters, engine, fleet, panics, stack};
 
@@ -27,19 +28,29 @@ impl Scenario {
         }
     }
 
+    /// The kinds of its faults, by name.
+    pub(crate) fn kinds(self) -> &'static [&'static str] {
+        match self {
+            Scenario::Engine => &engine::KIND_NAMES,
+            // Its runs are short; it is not made smaller.
+            Scenario::Fleet => &[],
+            Scenario::Stack => &stack::KIND_NAMES,
+        }
+    }
+
     /// Plays one seed on this thread.
     ///
     /// # Errors
     ///
     /// What did not hold; a panic counts.
-    pub(crate) fn play(self, seed: u64) -> (Notes, Result<(), String>) {
+    pub(crate) fn play(self, seed: u64, limits: &Limits) -> (Notes, Result<(), String>) {
         let mut notes = Notes::default();
         let counters = counters::Counters::default();
         let result = panics::catch(|| {
             metrics::with_local_recorder(&counters, || match self {
-                Scenario::Engine => engine::play(seed, &mut notes),
+                Scenario::Engine => engine::play(seed, limits, &mut notes),
                 Scenario::Fleet => fleet::play(seed, &mut notes),
-                Scenario::Stack => stack::play(seed, &mut notes),
+                Scenario::Stack => stack::play(seed, limits, &mut notes),
             })
         });
         counters.read_out(&mut notes.tally);

@@ -20,6 +20,11 @@ use super::witness::Witness;
 use crate::sim::history::{Key, Outcome, Record, Request, Version};
 use crate::sim::tally::Tally;
 
+/// A client without patience waits this long for an answer.
+const PATIENCE_MIN: Duration = ms(40);
+/// How often a command that was answered is sent again.
+const SENT_AGAIN: f64 = 0.1;
+
 /// What all clients of a seed share.
 pub(super) struct Surroundings {
     pub(super) directory: Arc<Directory>,
@@ -51,6 +56,10 @@ pub(super) struct Client {
     caller: GroupCaller,
     around: Arc<Surroundings>,
     lines: Arc<[Line]>,
+    /// How often it asks a node again that had no answer.
+    loyalty: f64,
+    /// How long one attempt may take.
+    limit: Duration,
 }
 
 /// A client's line of commands to one group.
@@ -67,6 +76,7 @@ struct Line {
 impl Client {
     /// A client of these groups.
     pub(super) fn new(env: Arc<SimEnv>, around: Arc<Surroundings>, groups: &[u64]) -> Self {
+        let (loyalty, limit) = (0.0, around.load.attempt_limit);
         let line = |&group: &u64| {
             let id = SessionId::new(env.random_u64(), env.random_u64());
             Line {
@@ -78,7 +88,17 @@ impl Client {
             }
         };
         let lines = groups.iter().map(line).collect();
-        Self { caller: GroupCaller::new(env.clone()), env, around, lines }
+        Self { caller: GroupCaller::new(env.clone()), env, around, lines, loyalty, limit }
+    }
+
+    /// The same as one of several: every other stays with who answered it, where the plan wants that.
+    pub(super) fn of_several(self, index: usize) -> Self {
+        let loyalty = self.around.load.loyalty;
+        match index % 2 {
+            0 => Self { loyalty, ..self },
+            _ if loyalty > 0.0 => Self { limit: self.limit.min(PATIENCE_MIN), ..self },
+            _ => self,
+        }
     }
 
     /// One operation after the other until all are told to stop.
@@ -116,6 +136,11 @@ impl Client {
         let payload = payload(key.1, number, request, self.around.load.padding_max, rng);
         let command = Command { payload, ..command };
         let outcome = self.send(line, number, &command).await;
+        if let Outcome::Done { .. } = outcome
+            && rng.chance(SENT_AGAIN)
+        {
+            self.send_again(line, number, &command, outcome).await;
+        }
         line.session.lock().finish(command.sequence);
         match outcome {
             Outcome::Done { .. } => self.around.count("commands acknowledged"),
@@ -129,13 +154,34 @@ impl Client {
         }
     }
 
+    /// Sends once more what was answered: a session's reply never changes.
+    async fn send_again(&self, line: &Line, number: u32, command: &Command, told: Outcome) {
+        if self.around.load.retry_in_new_sessions {
+            return;
+        }
+        let (node, limit) = (self.pick(line), self.limit);
+        let answer = self.caller.command_at(node, GroupId(line.group), command, limit).await;
+        let same = match &answer {
+            Ok(reply) => {
+                self.around.count("replies given twice and compared");
+                postcard::from_bytes(reply)
+                    .is_ok_and(|Changed { version, appended }| told == Outcome::Done { version, appended })
+            }
+            Err(CommandError::NotApplied(NotApplied::Panicked(_) | NotApplied::Refused(_))) => false,
+            Err(_) => true,
+        };
+        if !same {
+            self.around.complain(format!("operation {number} was told {told:?} and then {answer:?}"));
+        }
+    }
+
     async fn send(&self, line: &Line, number: u32, command: &Command) -> Outcome {
         let deadline = self.env.now() + self.around.load.give_up_after;
         let mut perhaps = false;
         for attempt in 0.. {
             let repeated = attempt > 0 && self.around.witness.has_run(line.group, number);
             let node = self.pick(line);
-            let limit = self.around.load.attempt_limit;
+            let limit = self.limit;
             let mut command = command.clone();
             if self.around.load.retry_in_new_sessions {
                 command.session = SessionId::new(self.env.random_u64(), self.env.random_u64());
@@ -205,7 +251,7 @@ impl Client {
                     Judgement::Refused
                 }
                 _ => {
-                    *line.favourite.lock() = None;
+                    self.is_let_down(line);
                     Judgement::Again
                 }
             },
@@ -219,7 +265,7 @@ impl Client {
                 Judgement::GiveUp
             }
             CommandError::Unknown(_) => {
-                *line.favourite.lock() = None;
+                self.is_let_down(line);
                 Judgement::AgainAfterPerhaps
             }
         }
@@ -233,7 +279,7 @@ impl Client {
         let freshness = if self.around.load.read_from_anybody { Freshness::Stale } else { Freshness::Latest };
         while self.env.now() < deadline {
             let node = self.pick(line);
-            let (limit, group) = (self.around.load.attempt_limit, GroupId(line.group));
+            let (limit, group) = (self.limit, GroupId(line.group));
             match self.caller.query_at(node, group, freshness, question.clone(), limit).await {
                 Ok(answer) => {
                     *line.favourite.lock() = Some(node);
@@ -248,7 +294,7 @@ impl Client {
                 ) => {
                     self.around.complain(format!("read {number} was told: {error}"));
                 }
-                Err(_) => *line.favourite.lock() = None,
+                Err(_) => self.is_let_down(line),
             }
             sleep(self.env.as_ref(), ms(10)).await;
         }
@@ -262,7 +308,7 @@ impl Client {
         self.env.transport().set_address(node, &address);
         let number = self.around.record.begin(key, Request::ReadStale);
         let question = encode(&Question::Version { key: key.1 });
-        let (limit, group) = (self.around.load.attempt_limit, GroupId(key.0));
+        let (limit, group) = (self.limit, GroupId(key.0));
         let answer = self.caller.query_at(node, group, Freshness::Stale, question, limit).await;
         match answer {
             Ok(answer) => {
@@ -280,6 +326,14 @@ impl Client {
         let version = postcard::from_bytes(answer).expect("lists answer with a version");
         self.around.record.end(number, Outcome::Done { version, appended: false });
         version
+    }
+
+    /// The node that was asked had no answer.
+    fn is_let_down(&self, line: &Line) {
+        let draw = (self.env.random_u64() >> 11) as f64 / (1_u64 << 53) as f64;
+        if draw >= self.loyalty {
+            *line.favourite.lock() = None;
+        }
     }
 
     /// Whom to ask: the favourite while it is there, else one after the other.

@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use rafted_value::env::Env;
-use rafted_value::sim::{NetConfig, Sim, SimEnv};
+use rafted_value::sim::{NetConfig, Sim, SimEnv, Watching};
 use rafted_value::{Found, GroupId, Host, HostConfig, MemberId, NodeId, Registry, Role};
 
 use super::directory::Directory;
 use super::invariants::Sighting;
 use super::lists::Lists;
-use super::plan::{GroupPlan, Plan, Sabotage, ms};
+use super::plan::{GroupPlan, Plan, ms};
+use super::sabotage::Sabotage;
 use super::storage::{End, Storage};
 use super::witness::Witness;
+use crate::sim::steps::Steps;
 
 /// A node must have read its disk within this time.
 const OPEN_MAX: Duration = Duration::from_secs(20);
@@ -24,6 +26,9 @@ pub(super) struct Cluster {
     pub(super) sim: Sim,
     pub(super) places: Vec<Place>,
     pub(super) directory: Arc<Directory>,
+    /// What its members do, checked at every step.
+    pub(super) steps: Steps,
+    _watching: Watching,
     host_config: HostConfig,
     registry: Registry,
     /// What the node at the first place knows.
@@ -75,9 +80,19 @@ impl Cluster {
         };
         let places: Vec<Place> = (0..plan.nodes).map(place).collect();
         let (views, asleep, host_config) = (BTreeMap::new(), BTreeMap::new(), plan.host.clone());
-        let directory = Arc::default();
-        let mut cluster =
-            Self { sim, places, directory, host_config, registry, first_registry, views, asleep };
+        let (directory, steps) = (Arc::default(), Steps::default());
+        let mut cluster = Self {
+            sim,
+            places,
+            directory,
+            _watching: steps.watch(),
+            steps,
+            host_config,
+            registry,
+            first_registry,
+            views,
+            asleep,
+        };
         for place in 0..cluster.places.len() {
             cluster.start_node(place)?;
         }
@@ -95,6 +110,7 @@ impl Cluster {
             Some(storage) => self.sim.start_node_on(storage.node, storage.disk.disk(), &name, &address),
             None => self.sim.start_node(&name, &address),
         };
+        self.steps.node_begins(&env);
         self.directory.enter(env.node(), &address);
         for (node, address) in self.directory.all() {
             env.transport().set_address(node, &address);
@@ -138,6 +154,7 @@ impl Cluster {
     pub(super) fn kill(&mut self, place: usize, end: End) {
         let Some(life) = self.places[place].life.take() else { return };
         self.sim.kill(&life.env);
+        self.steps.node_ends(life.env.node());
         let keeps = self.places[place].storage.is_some();
         for ((_, group), member) in self.views.iter().filter(|((of, _), _)| *of == place) {
             if keeps && end.spares(member.status.durability) {
@@ -165,9 +182,9 @@ impl Cluster {
     /// # Errors
     ///
     /// When a node does not start.
-    pub(super) fn mend(&mut self) -> Result<(), String> {
+    pub(super) fn mend(&mut self, network: &NetConfig) -> Result<(), String> {
         self.sim.heal();
-        self.sim.set_net_config(NetConfig::default());
+        self.sim.set_net_config(network.clone());
         for place in 0..self.places.len() {
             self.set_paused(place, false);
             match &self.places[place].life {

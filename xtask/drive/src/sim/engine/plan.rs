@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use rafted_value::sim::SimRng;
+use rafted_value::sim::{NetConfig, SimRng};
 use rafted_value::{Durability, GroupConfig, HostConfig, StoreConfig};
+
+use super::sabotage::Sabotage;
 
 /// Milliseconds as a duration.
 pub(super) const fn ms(count: u64) -> Duration {
@@ -16,6 +18,8 @@ pub(super) struct Plan {
     pub(super) nodes: usize,
     pub(super) groups: Vec<GroupPlan>,
     pub(super) host: HostConfig,
+    /// The network where nothing is wrong with it.
+    pub(super) network: NetConfig,
     /// Whether nodes have disks, and which.
     pub(super) disks: Option<DiskPlan>,
     pub(super) load: Load,
@@ -27,21 +31,6 @@ pub(super) struct Plan {
     pub(super) sabotage: Option<Sabotage>,
 }
 
-/// What breaks a rule that the engine leans on: the checks must notice. For tests of the harness itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Sabotage {
-    /// Clocks run apart by more than the drift margin.
-    ClocksBeyondTheMargin,
-    /// Nodes are killed however little state is left.
-    KillsWithoutCare,
-    /// Clients send a command anew in another session.
-    RetriesInNewSessions,
-    /// Clients take any member's answer for the leader's.
-    ReadsFromAnybody,
-    /// The members at the first place change more than they were told, now and then.
-    OneMemberSlips,
-}
-
 /// One group.
 #[derive(Clone, Debug)]
 pub(super) struct GroupPlan {
@@ -51,6 +40,8 @@ pub(super) struct GroupPlan {
     /// Founded on one node and grown, or on all at once.
     pub(super) founded_together: bool,
     pub(super) config: GroupConfig,
+    /// Clients ask nothing of it.
+    pub(super) idle: bool,
 }
 
 /// The disks of all nodes.
@@ -74,6 +65,9 @@ pub(super) struct Load {
     pub(super) padding_max: usize,
     /// Commands that one session lets wait.
     pub(super) session_waiting_max: usize,
+    /// How often every other client, when it got no answer, asks the same node again: it is the one that may not know that
+    /// it no longer leads. The clients between them lose their patience soon, and find the new leader.
+    pub(super) loyalty: f64,
     pub(super) retry_in_new_sessions: bool,
     pub(super) read_from_anybody: bool,
 }
@@ -112,9 +106,11 @@ pub(super) enum Kind {
     Churn,
     Transfer,
     Configure,
+    Usurp,
+    Freeze,
 }
 
-const KINDS: [Kind; 15] = [
+const KINDS: [Kind; 17] = [
     Kind::Kill,
     Kind::Stop,
     Kind::PowerLoss,
@@ -130,7 +126,38 @@ const KINDS: [Kind; 15] = [
     Kind::Churn,
     Kind::Transfer,
     Kind::Configure,
+    Kind::Usurp,
+    Kind::Freeze,
 ];
+
+/// How the command line calls them, in the same order.
+pub(crate) const KIND_NAMES: [&str; KINDS.len()] = [
+    "kill",
+    "stop",
+    "power-loss",
+    "blackout",
+    "pause",
+    "depose",
+    "isolate",
+    "split",
+    "one-way",
+    "network",
+    "drift",
+    "wall",
+    "churn",
+    "transfer",
+    "configure",
+    "usurp",
+    "freeze",
+];
+
+impl Kind {
+    /// Its name.
+    pub(super) fn name(self) -> &'static str {
+        let place = KINDS.iter().position(|kind| *kind == self);
+        KIND_NAMES[place.expect("every kind is listed")]
+    }
+}
 
 /// One of `items`, all equally likely.
 pub(super) fn one_of<T: Clone>(rng: &mut SimRng, items: &[T]) -> T {
@@ -158,6 +185,7 @@ impl Plan {
             nodes,
             groups,
             host: draw_host(rng),
+            network: draw_network(rng),
             disks,
             load: Load::draw(rng),
             drift_ppm_max: one_of(rng, &[0, drift_ppm_max / 2, drift_ppm_max]),
@@ -174,6 +202,17 @@ impl Plan {
         self.sabotage = sabotage;
         self.load.retry_in_new_sessions = sabotage == Some(Sabotage::RetriesInNewSessions);
         self.load.read_from_anybody = sabotage == Some(Sabotage::ReadsFromAnybody);
+        if sabotage == Some(Sabotage::QuietGroupsSleepOn) {
+            let never = Duration::from_secs(3_600);
+            let (loop_silence_max, quiet_max) = (never, never);
+            self.host = HostConfig { quiet_after: ms(20), loop_silence_max, quiet_max, ..self.host.clone() };
+            self.network = NetConfig {
+                death_notice: 0.0,
+                silence_min: never,
+                silence_max: 2 * never,
+                ..self.network.clone()
+            };
+        }
         if sabotage == Some(Sabotage::ClocksBeyondTheMargin) {
             self.drift_ppm_max = 400_000;
             for group in &mut self.groups {
@@ -198,7 +237,8 @@ pub(super) fn drift_covered_ppm(config: &GroupConfig) -> u32 {
 impl GroupPlan {
     fn draw(rng: &mut SimRng, id: u64, nodes: usize) -> Self {
         let voters = one_of(rng, &[1, 2, 3, 3, 3, 3, 4, 5]).min(nodes);
-        Self { id, voters, founded_together: rng.chance(0.5), config: draw_group_config(rng) }
+        let idle = id > 1 && rng.chance(0.5);
+        Self { id, voters, founded_together: rng.chance(0.5), config: draw_group_config(rng), idle }
     }
 }
 
@@ -242,8 +282,20 @@ fn draw_store(rng: &mut SimRng) -> StoreConfig {
     }
 }
 
+/// In some seeds nobody is told of a death, and connections outlast it by long.
+fn draw_network(rng: &mut SimRng) -> NetConfig {
+    let silence_min = ms(one_of(rng, &[500, 500, 10_000]));
+    let death_notice = one_of(rng, &[1.0, 0.5, 0.0]);
+    NetConfig { death_notice, silence_min, silence_max: 2 * silence_min, ..NetConfig::default() }
+}
+
 fn draw_host(rng: &mut SimRng) -> HostConfig {
+    let loop_beat = ms(one_of(rng, &[2, 5, 10]));
     HostConfig {
+        quiet_after: ms(one_of(rng, &[0, 20, 20, 60, 200])),
+        loop_beat,
+        loop_silence_max: loop_beat * 4,
+        quiet_max: ms(one_of(rng, &[200, 2_000, 60_000])),
         loops: 1 + rng.below(3) as usize,
         inbox_max: one_of(rng, &[8, 65_536, 65_536]),
         turn_inputs_max: one_of(rng, &[1, 4, 4096]),
@@ -271,6 +323,7 @@ impl Load {
             retry_window: ms(one_of(rng, &[500, 10_000, 18_000])),
             padding_max: one_of(rng, &[0, 50, 500]),
             session_waiting_max: one_of(rng, &[2, 100]),
+            loyalty: one_of(rng, &[0.0, 0.0, 0.5, 0.95]),
             retry_in_new_sessions: false,
             read_from_anybody: false,
         }

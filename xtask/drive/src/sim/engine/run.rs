@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rafted_value::sim::{ClockConfig, NetConfig, Sim, SimRng};
-use rafted_value::{MemberId, NodeId};
+use rafted_value::sim::{ClockConfig, NetConfig, Planted, Sim, SimRng, plant};
+use rafted_value::{GroupStatus, MemberId, NodeId};
 
 use super::client::{Client, Surroundings};
 use super::cluster::Cluster;
 use super::invariants::{Invariants, Sighting};
 use super::operator::Operator;
-use super::plan::{Plan, Sabotage, ms};
+use super::plan::{Plan, ms};
+use super::sabotage::Sabotage;
+use crate::sim::limits::Limits;
 use crate::sim::notes::Notes;
+use crate::sim::steps::Scene;
 
 /// A group must be led and have all its members within this time where nothing breaks.
 const CALM_MAX: Duration = Duration::from_secs(60);
@@ -37,6 +40,8 @@ pub(super) struct Run<'a> {
     agenda: BTreeMap<(Duration, u64), Event>,
     events: u64,
     breaking: bool,
+    pub(super) limits: Limits,
+    _planted: Option<Planted>,
     notes: &'a mut Notes,
 }
 
@@ -53,17 +58,26 @@ pub(super) enum Event {
     Calm,
     /// A node starts at a place, from the disk that is there if any.
     Return(usize),
+    /// The node at a place ends and is back at once.
+    Restart(usize),
     /// The node at a place is told to whom a group's leadership should go; `None` takes the last order back.
     Order(usize, u64, Option<MemberId>),
 }
 
 impl<'a> Run<'a> {
     /// A cluster with its groups founded and its clients idle.
-    pub(super) fn start(seed: u64, sabotage: Option<Sabotage>, notes: &'a mut Notes) -> Result<Self, String> {
+    pub(super) fn start(seed: u64, limits: &Limits, notes: &'a mut Notes) -> Result<Self, String> {
         let sim = Sim::new(seed, NetConfig::default());
         let mut rng = sim.rng();
         let mut plan = Plan::draw(&mut rng);
-        plan.sabotage(sabotage);
+        plan.sabotage(limits.plant);
+        plan.faults.time = limits.time(plan.faults.time);
+        notes.faults_time = plan.faults.time;
+        sim.set_net_config(plan.network.clone());
+        let planted = match limits.plant {
+            Some(Sabotage::InTheEngine(mutation)) => Some(plant(mutation)),
+            _ => None,
+        };
         notes.journal.note(Duration::ZERO, &format!("{plan:?}"));
         sim.set_clock_config(ClockConfig { drift_ppm_max: plan.drift_ppm_max, ..ClockConfig::default() });
         let witness = Arc::default();
@@ -91,6 +105,8 @@ impl<'a> Run<'a> {
             agenda: BTreeMap::new(),
             events: 0,
             breaking: false,
+            limits: limits.clone(),
+            _planted: planted,
             notes,
         };
         for group in &run.plan.groups {
@@ -114,7 +130,7 @@ impl<'a> Run<'a> {
         self.pass(self.plan.faults.time)?;
         self.breaking = false;
         self.note("everything is mended");
-        self.cluster.mend()?;
+        self.cluster.mend(&self.plan.network)?;
         self.invariants.forget_indices();
         let mended = self.cluster.sim.elapsed();
         let mended_and = |why| format!("everything is mended, and {why}");
@@ -139,6 +155,7 @@ impl<'a> Run<'a> {
         self.notes.tally.add("leader changes", self.invariants.leader_changes());
         let commands: u64 = self.plan.groups.iter().map(|group| self.around.witness.ran(group.id)).sum();
         self.notes.tally.add("commands run", commands);
+        self.cluster.steps.read_out(&mut self.notes.tally);
         let stats = self.cluster.sim.stats();
         self.notes.tally.add("messages delivered", stats.delivered);
         self.notes.tally.add("messages lost", stats.lost);
@@ -163,10 +180,11 @@ impl<'a> Run<'a> {
     }
 
     fn start_clients(&mut self) {
-        let groups: Vec<u64> = self.plan.groups.iter().map(|group| group.id).collect();
+        let busy = self.plan.groups.iter().filter(|group| !group.idle);
+        let groups: Vec<u64> = busy.map(|group| group.id).collect();
         for index in 0..self.plan.load.clients {
             let env = self.cluster.sim.start_node("client", &format!("sim:client-{index}"));
-            let client = Client::new(env, self.around.clone(), &groups);
+            let client = Client::new(env, self.around.clone(), &groups).of_several(index);
             for _ in 0..self.plan.load.concurrency {
                 let work = client.clone().work(self.cluster.sim.rng());
                 drop(self.cluster.sim.spawn_on(&client.env, work));
@@ -217,16 +235,22 @@ impl<'a> Run<'a> {
                 }
             }
             Event::Mend(left, right) => self.cluster.sim.heal_between(&left, &right),
-            Event::Calm => self.cluster.sim.set_net_config(NetConfig::default()),
+            Event::Calm => self.cluster.sim.set_net_config(self.plan.network.clone()),
             Event::Order(place, group, to) => self.order(place, group, to),
-            Event::Return(place) => {
-                if self.cluster.places[place].life.is_none() {
-                    let storage = self.cluster.places[place].storage.is_some();
-                    self.cluster.start_node(place)?;
-                    self.invariants.forget_indices();
-                    self.count(if storage { "nodes restarted from their disks" } else { "nodes replaced" });
-                }
-            }
+            Event::Return(place) => self.come_back(place)?,
+            Event::Restart(place) if self.breaking => self.restart(place)?,
+            Event::Restart(_) => {}
+        }
+        Ok(())
+    }
+
+    /// A node starts at a place that is free.
+    pub(super) fn come_back(&mut self, place: usize) -> Result<(), String> {
+        if self.cluster.places[place].life.is_none() {
+            let storage = self.cluster.places[place].storage.is_some();
+            self.cluster.start_node(place)?;
+            self.invariants.forget_indices();
+            self.count(if storage { "nodes restarted from their disks" } else { "nodes replaced" });
         }
         Ok(())
     }
@@ -235,11 +259,20 @@ impl<'a> Run<'a> {
     fn look(&mut self) -> Result<(), String> {
         let sightings = self.cluster.look()?;
         self.invariants.observe(&sightings)?;
+        self.cluster.steps.check()?;
+        self.set_scene();
         self.around.witness.check()?;
         for operator in &mut self.operators {
             operator.follow_up(&self.cluster, &mut self.notes.tally);
         }
         self.around.complaint.lock().clone().map_or(Ok(()), Err)
+    }
+
+    fn set_scene(&self) {
+        let cut = self.agenda.values().any(|event| matches!(event, Event::Mend(..)));
+        let changing = self.operators.iter().any(Operator::is_at_work);
+        let dead = self.cluster.places.iter().any(|place| place.life.is_none());
+        self.cluster.steps.set_scene(Scene { cut, changing, dead, draining: false });
     }
 
     fn operate(&mut self) -> Result<(), String> {
@@ -275,7 +308,16 @@ impl<'a> Run<'a> {
     }
 
     fn is_led(&self, group: u64) -> Result<(), String> {
-        self.cluster.leader(group).map(drop).ok_or(format!("group {group} has no leader that serves"))
+        if self.cluster.leader(group).is_some() {
+            return Ok(());
+        }
+        let views = self.cluster.views(group).map(|(place, view)| {
+            let GroupStatus { member, role, term, members, commit_index, last_index, .. } = &view.status;
+            let voters: Vec<_> = members.iter().filter(|of| of.voter).map(|of| of.member).collect();
+            format!("{member} at {place} is {role:?} in term {term} of {voters:?}, {commit_index} of {last_index} committed")
+        });
+        let views: Vec<_> = views.collect();
+        Err(format!("group {group} has no leader that serves: {views:#?}"))
     }
 
     /// Members that were removed, have state, and do not know it.

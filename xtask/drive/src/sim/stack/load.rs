@@ -11,28 +11,31 @@ use rafted_value::sim::{SimEnv, SimRng};
 use super::ledger::{Ledger, Look, Seen, Write};
 use crate::sim::history::{Outcome, Record, Request, Version};
 
+/// The quota of all agents.
+pub(crate) const QUOTA: &str = "simulated";
+
 /// The longest pause of a client between two operations.
 const THINK_MAX: Duration = Duration::from_millis(40);
 
 /// What all clients of a seed share.
-pub(super) struct Surroundings {
-    pub(super) agents: u16,
-    pub(super) record: Record,
-    pub(super) stop: AtomicBool,
-    pub(super) running: AtomicU64,
+pub(crate) struct Surroundings {
+    pub(crate) agents: u16,
+    pub(crate) record: Record,
+    pub(crate) stop: AtomicBool,
+    pub(crate) running: AtomicU64,
 }
 
 /// The key under which the clients find agent `index`.
-pub(super) fn key(index: u16) -> String {
+pub(crate) fn key(index: u16) -> String {
     format!("ledger-{index}")
 }
 
 /// Works until it is told to stop.
-pub(super) async fn work(env: Arc<SimEnv>, client: DistAgent, around: Arc<Surroundings>, mut rng: SimRng) {
+pub(crate) async fn work(env: Arc<SimEnv>, client: DistAgent, around: Arc<Surroundings>, mut rng: SimRng) {
     around.running.fetch_add(1, Ordering::Relaxed);
     while !around.stop.load(Ordering::Relaxed) {
         let agent = rng.below(u64::from(around.agents)) as u16;
-        let handle = client.agent::<Ledger>("simulated", &key(agent)).expect("a valid identity");
+        let handle = client.agent::<Ledger>(QUOTA, &key(agent)).expect("a valid identity");
         let request = match rng.below(100) {
             0..70 => Request::Append,
             70..72 => Request::AppendAndPanic,
@@ -50,7 +53,7 @@ pub(super) async fn work(env: Arc<SimEnv>, client: DistAgent, around: Arc<Surrou
     around.running.fetch_sub(1, Ordering::Relaxed);
 }
 
-fn told(result: Result<Version, AgentError>) -> Outcome {
+pub(crate) fn told(result: Result<Version, AgentError>) -> Outcome {
     match result {
         Ok(version) => Outcome::Done { version, appended: true },
         Err(AgentError::NotApplied(_)) => Outcome::Never,
@@ -58,7 +61,7 @@ fn told(result: Result<Version, AgentError>) -> Outcome {
     }
 }
 
-fn seen(result: Result<Seen, AgentQueryError>) -> Outcome {
+pub(crate) fn seen(result: Result<Seen, AgentQueryError>) -> Outcome {
     match result {
         Ok(Seen::Version(version)) => Outcome::Done { version, appended: false },
         // Before its first command there is no agent, and so no number in it.
@@ -74,8 +77,8 @@ fn seen(result: Result<Seen, AgentQueryError>) -> Outcome {
 /// # Errors
 ///
 /// What the query answered.
-pub(super) async fn whole(client: DistAgent, agent: u16) -> Result<Vec<u32>, String> {
-    let handle = client.agent::<Ledger>("simulated", &key(agent)).map_err(|error| error.to_string())?;
+pub(crate) async fn whole(client: DistAgent, agent: u16) -> Result<Vec<u32>, String> {
+    let handle = client.agent::<Ledger>(QUOTA, &key(agent)).map_err(|error| error.to_string())?;
     match handle.query(Look::Whole).await {
         Ok(Seen::Whole(numbers)) => Ok(numbers),
         Ok(Seen::Version(_)) => Err("a question for the whole list was answered by its version".into()),
@@ -89,8 +92,8 @@ pub(super) async fn whole(client: DistAgent, agent: u16) -> Result<Vec<u32>, Str
 /// # Errors
 ///
 /// What the command answered.
-pub(super) async fn probe(client: DistAgent, agent: u16, around: Arc<Surroundings>) -> Result<(), String> {
-    let handle = client.agent::<Ledger>("simulated", &key(agent)).map_err(|error| error.to_string())?;
+pub(crate) async fn probe(client: DistAgent, agent: u16, around: Arc<Surroundings>) -> Result<(), String> {
+    let handle = client.agent::<Ledger>(QUOTA, &key(agent)).map_err(|error| error.to_string())?;
     let number = around.record.begin((0, agent), Request::Append);
     let result = handle.command(Write::Append(number)).await;
     let error = match &result {

@@ -1,0 +1,238 @@
+//! Agent types and live agents whose Rust types are forgotten.
+
+use std::any::Any;
+
+use bytes::Bytes;
+
+use crate::agent::Agent;
+use crate::context::{AgentContext, QueryContext};
+use crate::hooks::{HookContext, TypeHooks};
+use crate::state_watch::{RoundTrip, StateWatch, check_encodes, is_decoded, round_trip, try_encode};
+
+/// An agent type whose Rust type is forgotten.
+pub(crate) trait AgentType: Send + Sync {
+    /// A new agent.
+    fn activate(&self) -> Box<dyn LiveAgent>;
+
+    /// The agent that [`LiveAgent::encode`] wrote when the type's states were of this version.
+    fn restore(&self, version: u32, bytes: &[u8]) -> Result<Box<dyn LiveAgent>, String>;
+
+    /// The version of the states that this node writes.
+    fn version(&self) -> u32;
+
+    /// How many of its changes an agent keeps.
+    fn changes_retained(&self) -> u32;
+
+    /// What was seen of the states of this type.
+    fn watch(&self) -> &StateWatch;
+
+    fn has_hooks(&self) -> bool;
+
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// A live agent whose Rust type is forgotten.
+pub(crate) trait LiveAgent: Send {
+    /// Runs a command.
+    fn command(
+        &mut self,
+        context: &mut AgentContext<'_>,
+        command: &[u8],
+        run: Run<'_>,
+    ) -> Result<Bytes, CommandFailure>;
+
+    /// Runs the timeout handler; an error says that the state it leaves cannot be kept.
+    fn timeout(&mut self, context: &mut AgentContext<'_>, run: Run<'_>) -> Result<(), String>;
+
+    /// Runs a query; an error says that it does not decode, or that its answer does not encode.
+    fn query(&self, context: &QueryContext<'_>, query: &[u8]) -> Result<Bytes, String>;
+
+    /// Tells the hooks of a query that was answered.
+    fn answered(&self, context: &QueryContext<'_>, query: &[u8], answer: &[u8], of: &dyn AgentType);
+
+    /// The state in bytes, without its version head.
+    fn encode(&self) -> Bytes;
+}
+
+/// How a handler runs.
+#[derive(Clone, Copy)]
+pub(crate) struct Run<'a> {
+    /// The agent's type.
+    pub(crate) of: &'a dyn AgentType,
+    /// Whether this member leads, so that the hooks are told.
+    pub(crate) leads: bool,
+    /// Whether it is the agent's first command.
+    pub(crate) activates: bool,
+}
+
+/// Why a command gave no reply; the same on every member.
+pub(crate) enum CommandFailure {
+    /// It does not decode, and nothing has changed.
+    NotRun(String),
+    /// It ran, and left a state or gave a reply that cannot be encoded: it must be undone.
+    Ran(String),
+}
+
+/// An agent type of this program.
+pub(crate) struct TypeOf<A: Agent> {
+    watch: StateWatch,
+    hooks: Option<TypeHooks<A>>,
+}
+
+impl<A: Agent> TypeOf<A> {
+    pub(crate) fn new(hooks: Option<TypeHooks<A>>) -> Self {
+        Self { watch: StateWatch::new(A::TYPE), hooks }
+    }
+
+    fn of(of: &dyn AgentType) -> &Self {
+        of.as_any().downcast_ref().expect("an agent is run by its own type")
+    }
+
+    fn hooks(&self, leads: bool) -> Option<&TypeHooks<A>> {
+        self.hooks.as_ref().filter(|_| leads)
+    }
+}
+
+impl<A: Agent> AgentType for TypeOf<A> {
+    fn activate(&self) -> Box<dyn LiveAgent> {
+        Box::new(Live(A::default()))
+    }
+
+    fn restore(&self, version: u32, bytes: &[u8]) -> Result<Box<dyn LiveAgent>, String> {
+        if version == A::VERSION {
+            let agent: A = postcard::from_bytes(bytes).map_err(|error| error.to_string())?;
+            return Ok(Box::new(Live(agent)));
+        }
+        if version > A::VERSION {
+            return Err(format!("it is of version {version}, and this node knows version {}", A::VERSION));
+        }
+        Ok(Box::new(Live(A::migrate(version, bytes)?)))
+    }
+
+    fn version(&self) -> u32 {
+        A::VERSION
+    }
+
+    fn changes_retained(&self) -> u32 {
+        A::CHANGES_RETAINED
+    }
+
+    fn watch(&self) -> &StateWatch {
+        &self.watch
+    }
+
+    fn has_hooks(&self) -> bool {
+        self.hooks.is_some()
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+struct Live<A>(A);
+
+impl<A: Agent> Live<A> {
+    fn check_state(&self, context: &AgentContext<'_>, watch: &StateWatch) -> Result<(), String> {
+        if context.is_deactivated() {
+            return Ok(());
+        }
+        if !is_decoded(context.revision()) {
+            return check_encodes(&self.0).map_err(|error| format!("it does not encode: {error}"));
+        }
+        match round_trip(&self.0) {
+            Err(RoundTrip::Broken(reason)) => Err(reason),
+            Err(RoundTrip::Differs) => {
+                // Not an error: the order of a hash map, which no handler looks at, does not come back either.
+                watch.report("it encodes to other bytes once it was decoded");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// The agent as the hooks see it afterwards.
+    fn after(&self, context: &AgentContext<'_>) -> Option<&A> {
+        (!context.is_deactivated()).then_some(&self.0)
+    }
+}
+
+/// The longest reply: a little less than the largest message, with room for what the layers below add.
+const REPLY_BYTES_MAX: usize = (4 << 20) - 256;
+
+/// A reply in bytes; every member finds the same wrong with it, so that its command changes nothing.
+fn encode_reply(reply: &impl serde::Serialize) -> Result<Bytes, String> {
+    let bytes = try_encode(reply).map_err(|error| format!("its reply does not encode: {error}"))?;
+    if bytes.len() > REPLY_BYTES_MAX {
+        return Err(format!("its reply has {} bytes, over the limit of {REPLY_BYTES_MAX}", bytes.len()));
+    }
+    Ok(bytes)
+}
+
+fn hook_context<'a>(context: &AgentContext<'a>) -> HookContext<'a> {
+    HookContext { id: context.id(), revision: context.revision(), now_ms: Some(context.now_ms()) }
+}
+
+impl<A: Agent> LiveAgent for Live<A> {
+    fn command(
+        &mut self,
+        context: &mut AgentContext<'_>,
+        command: &[u8],
+        run: Run<'_>,
+    ) -> Result<Bytes, CommandFailure> {
+        let TypeOf { watch, .. } = TypeOf::<A>::of(run.of);
+        let hooks = TypeOf::<A>::of(run.of).hooks(run.leads);
+        let decode = || {
+            postcard::from_bytes::<A::Command>(command)
+                .map_err(|error| CommandFailure::NotRun(format!("the command does not decode: {error}")))
+        };
+        let value = decode()?;
+        let twin = watch.twin(&self.0);
+        let before = hooks.filter(|_| !run.activates).map(|hooks| hooks.copy(&self.0));
+        let reply = self.0.handle_command(context, value);
+        let bytes = encode_reply(&reply).map_err(CommandFailure::Ran)?;
+        self.check_state(context, watch).map_err(|reason| {
+            CommandFailure::Ran(format!("the state that it leaves cannot be kept: {reason}"))
+        })?;
+        if let (Some(twin), Ok(command)) = (twin, decode()) {
+            watch.compare(&self.0, &bytes, context, twin, command);
+        }
+        if let (Some(hooks), Ok(command)) = (hooks, decode()) {
+            let (about, after) = (hook_context(context), self.after(context));
+            hooks.tell(|hooks| hooks.after_command(&about, before.as_ref(), &command, &reply, after));
+        }
+        Ok(bytes)
+    }
+
+    fn timeout(&mut self, context: &mut AgentContext<'_>, run: Run<'_>) -> Result<(), String> {
+        let TypeOf { watch, .. } = TypeOf::<A>::of(run.of);
+        let hooks = TypeOf::<A>::of(run.of).hooks(run.leads);
+        let before = hooks.map(|hooks| hooks.copy(&self.0));
+        self.0.handle_timeout(context);
+        self.check_state(context, watch)?;
+        if let (Some(hooks), Some(before)) = (hooks, before) {
+            let (about, after) = (hook_context(context), self.after(context));
+            hooks.tell(|hooks| hooks.after_timeout(&about, &before, after));
+        }
+        Ok(())
+    }
+
+    fn query(&self, context: &QueryContext<'_>, query: &[u8]) -> Result<Bytes, String> {
+        let query: A::Query =
+            postcard::from_bytes(query).map_err(|error| format!("the query does not decode: {error}"))?;
+        try_encode(&self.0.handle_query(context, query))
+            .map_err(|error| format!("its answer does not encode: {error}"))
+    }
+
+    fn answered(&self, context: &QueryContext<'_>, query: &[u8], answer: &[u8], of: &dyn AgentType) {
+        let Some(hooks) = TypeOf::<A>::of(of).hooks(true) else { return };
+        if let (Ok(query), Ok(answer)) = (postcard::from_bytes(query), postcard::from_bytes(answer)) {
+            let about = HookContext { id: context.id(), revision: context.revision(), now_ms: None };
+            hooks.tell(|hooks| hooks.after_query(&about, &self.0, &query, &answer));
+        }
+    }
+
+    fn encode(&self) -> Bytes {
+        try_encode(&self.0).expect("that the state encodes was made sure of when a command left it so")
+    }
+}

@@ -1,0 +1,154 @@
+//! One agent in its shard: what the members agree on, and its bytes in a snapshot.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::changes::{Changes, KeptChange};
+use crate::agent_type::{AgentType, LiveAgent};
+use crate::on_tick::Timer;
+use crate::wire::{AgentAnswer, AgentReply, join, split};
+
+/// One agent in its shard.
+pub(crate) struct Hosted {
+    /// Commands and timeouts handled since the activation.
+    pub(super) revision: u64,
+    /// Which quota of its name it was activated under.
+    pub(super) generation: u64,
+    /// Differs from that of every other agent that there was under this identity.
+    pub(super) life: u64,
+    pub(super) timer: Option<Timer>,
+    /// The newest changes, where the type keeps any.
+    pub(super) changes: Option<Box<Changes>>,
+    pub(super) state: State,
+}
+
+pub(super) enum State {
+    Live(Box<dyn LiveAgent>),
+    /// The state in bytes, because the agent asked for it.
+    Passive(InBytes),
+    /// The state in bytes, because this node cannot make an agent of it.
+    Kept {
+        state: InBytes,
+        passive: bool,
+        why: Kept,
+    },
+}
+
+/// A state in bytes.
+pub(super) struct InBytes {
+    /// The version of the type that wrote it.
+    pub(super) version: u32,
+    pub(super) bytes: Box<[u8]>,
+}
+
+/// Why an agent is kept in bytes.
+pub(super) enum Kept {
+    /// This node does not know the type.
+    UnknownAgentType,
+    /// The bytes do not decode as a state of the type.
+    Unreadable(Box<str>),
+}
+
+impl Kept {
+    pub(super) fn reply(&self) -> Bytes {
+        match self {
+            Kept::UnknownAgentType => join(&AgentReply::UnknownAgentType, &[]),
+            Kept::Unreadable(reason) => join(&AgentReply::UnreadableState, reason.as_bytes()),
+        }
+    }
+
+    pub(super) fn answer(&self) -> Bytes {
+        match self {
+            Kept::UnknownAgentType => join(&AgentAnswer::UnknownAgentType, &[]),
+            Kept::Unreadable(reason) => join(&AgentAnswer::UnreadableState, reason.as_bytes()),
+        }
+    }
+}
+
+/// Opens an agent in a snapshot; its state's bytes follow. Append-only.
+#[derive(Serialize, Deserialize)]
+enum Head {
+    V1 {
+        revision: u64,
+        generation: u64,
+        timer: Option<Timer>,
+        version: u32,
+        passive: bool,
+        life: u64,
+        changes: Changes,
+    },
+}
+
+impl State {
+    /// A state in bytes, live if the type is known and reads it.
+    pub(super) fn restore(agent_type: Option<&dyn AgentType>, state: InBytes, passive: bool) -> Self {
+        let Some(agent_type) = agent_type else {
+            return Self::Kept { state, passive, why: Kept::UnknownAgentType };
+        };
+        // One agent that cannot be read must not take the others of its shard with it.
+        match agent_type.restore(state.version, &state.bytes) {
+            Ok(_) if passive => Self::Passive(state),
+            Ok(agent) => Self::Live(agent),
+            Err(reason) => {
+                agent_type.watch().report(&format!("the state of an agent does not decode: {reason}"));
+                Self::Kept { state, passive, why: Kept::Unreadable(reason.into()) }
+            }
+        }
+    }
+
+    /// Brings a state that is only in bytes back into the memory.
+    pub(super) fn revive(&mut self, agent_type: Option<&dyn AgentType>) {
+        if let Self::Passive(state) = self {
+            let state = InBytes { version: state.version, bytes: std::mem::take(&mut state.bytes) };
+            *self = Self::restore(agent_type, state, false);
+        }
+    }
+
+    /// Lets a live state leave the memory.
+    pub(super) fn passivate(&mut self, agent_type: &dyn AgentType) {
+        if let Self::Live(agent) = self {
+            let (version, bytes) = (agent_type.version(), agent.encode());
+            *self = Self::Passive(InBytes { version, bytes: bytes[..].into() });
+        }
+    }
+}
+
+impl Hosted {
+    /// A handler has run: what it did is one change more.
+    pub(super) fn changed(&mut self, of: &dyn AgentType, at_ms: u64, command: Option<&[u8]>) {
+        self.revision += 1;
+        let retained = of.changes_retained();
+        if retained > 0 {
+            let command = command.map(<[u8]>::to_vec);
+            let change = KeptChange { revision: self.revision, at_ms, command };
+            self.changes.get_or_insert_default().push(change, retained);
+        }
+    }
+
+    /// Appends the agent to a snapshot.
+    pub(super) fn encode(&self, agent_type: Option<&dyn AgentType>, out: &mut Vec<u8>) {
+        let live;
+        let (version, passive, bytes) = match &self.state {
+            State::Live(agent) => {
+                live = agent.encode();
+                (agent_type.map_or(0, AgentType::version), false, &live[..])
+            }
+            State::Passive(state) => (state.version, true, &state.bytes[..]),
+            State::Kept { state, passive, .. } => (state.version, *passive, &state.bytes[..]),
+        };
+        let Self { revision, generation, timer, life, .. } = *self;
+        let changes = self.changes.as_deref().cloned().unwrap_or_default();
+        let head = Head::V1 { revision, generation, timer, version, passive, life, changes };
+        *out = postcard::to_extend(&head, std::mem::take(out)).expect("the head serialises");
+        out.extend_from_slice(bytes);
+    }
+
+    /// The agent that [`encode`](Self::encode) wrote.
+    pub(super) fn decode(agent_type: Option<&dyn AgentType>, bytes: &[u8]) -> Result<Self, String> {
+        let (Head::V1 { revision, generation, timer, version, passive, life, changes }, bytes) =
+            split(bytes)?;
+        let changes = (!changes.is_empty()).then(|| Box::new(changes));
+        let state = State::restore(agent_type, InBytes { version, bytes: bytes.into() }, passive);
+        Ok(Self { revision, generation, life, timer, changes, state })
+    }
+}

@@ -1,0 +1,89 @@
+//! Ticks: timeouts, and agents that end because nobody called them.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use raft_kv::rafted_value::CommandContext;
+
+use super::hosted::{Hosted, InBytes, State};
+use super::{AgentValues, parse};
+use crate::agent_id::AgentIdRef;
+use crate::agent_type::{AgentType, Run};
+use crate::context::{AgentContext, Fate};
+use crate::on_tick::{OnTick, Timer};
+
+impl AgentValues {
+    /// The tick has come that an agent waited for. Always leaves the agent with a later timer, or none.
+    pub(super) fn tick(&self, context: &CommandContext, key: &[u8], value: &mut Option<Hosted>, leads: bool) {
+        let Some(hosted) = value.as_mut() else { return };
+        let Some(timer) = hosted.timer.take() else { return };
+        if matches!(timer.on_tick, OnTick::Deactivate { .. }) {
+            *value = None;
+            return;
+        }
+        let Ok(id) = parse(key) else { return };
+        // Agents that are woken by one command have each a random source of their own.
+        let context = CommandContext { seed: context.seed ^ key_seed(key), ..*context };
+        hosted.state.revive(self.types.get(id.agent_type));
+        let fate = match (self.types.get(id.agent_type), &hosted.state) {
+            (Some(of), State::Live(_)) => time_out(&context, id, of, hosted, timer, leads),
+            _ => {
+                // It cannot be run here. It waits as long again, for a member that can.
+                hosted.timer = timer.again(context.now_ms);
+                Fate::Stay
+            }
+        };
+        if fate == Fate::Deactivate {
+            *value = None;
+        }
+    }
+}
+
+/// Runs the timeout handler of a live agent, which is as it was before if the handler fails.
+///
+/// Agents that are due together are woken by one command: one that panics must not undo the others. So a copy of its
+/// state is kept, in bytes; timeouts are rare beside commands.
+fn time_out(
+    context: &CommandContext,
+    id: AgentIdRef<'_>,
+    of: &dyn AgentType,
+    hosted: &mut Hosted,
+    timer: Timer,
+    leads: bool,
+) -> Fate {
+    let State::Live(agent) = &mut hosted.state else { unreachable!("the caller has looked") };
+    let before = agent.encode();
+    let mut agent_context = AgentContext::new(id, context, hosted.revision);
+    let run = Run { of, leads, activates: false };
+    let ran = catch_unwind(AssertUnwindSafe(|| agent.timeout(&mut agent_context, run)));
+    let failure = match ran {
+        Ok(Ok(())) => {
+            let asked = agent_context.asked();
+            hosted.changed(of, context.now_ms, None);
+            let on_tick = asked.on_tick.unwrap_or_default();
+            hosted.timer = Timer::set(on_tick, context.now_ms, timer.interval_ms());
+            if asked.fate == Fate::Passivate {
+                hosted.state.passivate(of);
+            }
+            return asked.fate;
+        }
+        Ok(Err(reason)) => format!("the state that it leaves cannot be kept: {reason}"),
+        Err(_) => "it panicked".to_owned(),
+    };
+    tracing::error!(
+        quota = id.quota,
+        agent_type = id.agent_type,
+        key = id.key,
+        failure,
+        "a timeout handler failed; its agent is as it was before"
+    );
+    let state = InBytes { version: of.version(), bytes: before[..].into() };
+    hosted.state = State::restore(Some(of), state, false);
+    Fate::Stay
+}
+
+/// A hash of a key that is the same on every member and in every version (FNV-1a; Fowler, Noll and Vo).
+fn key_seed(key: &[u8]) -> u64 {
+    key.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}

@@ -1,0 +1,260 @@
+//! Where the callers of one node or client get places for agents, and say what became of them.
+//!
+//! Whoever comes while a command for the ledger is under way waits for the next, so that one command serves all who came
+//! meanwhile.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use raft_kv::raft_fleet::{CallOptions, Fleet, GroupName};
+use raft_kv::rafted_value::encode;
+use raft_kv::rafted_value::env::{MonoTime, sleep};
+use tokio::sync::oneshot;
+
+use super::ledger::{GROUP, PASS_MAX_MS};
+use super::wire::{Ask, Given, LedgerCommand, LedgerReply, PlaceFate, Told};
+use crate::agent_id::QuotaName;
+use crate::wire::Pass;
+
+/// Callers that one command to the ledger serves at most.
+const BATCH_MAX: usize = 4096;
+/// Callers that may wait.
+const WAITING_MAX: usize = 65_536;
+/// What is told to the ledger and waits to be sent; what is over it is found out by reports.
+const TOLD_MAX: usize = 65_536;
+/// For how long a pass of an unlimited quota is used again without asking: how long after a quota was deleted or got a
+/// limit an agent may still be activated by somebody who has not heard of it.
+const REUSE_MAX: Duration = Duration::from_secs(2);
+/// Between two attempts to tell the ledger something.
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
+/// Attempts to tell the ledger something; what it is not told, it finds out by reports.
+const TELL_TRIES_MAX: u32 = 10;
+
+/// Gets places from the ledger. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    fleet: Fleet,
+    group: GroupName,
+    options: CallOptions,
+    pass_ms: u64,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    asked: Vec<(Ask, oneshot::Sender<Result<Given, String>>)>,
+    told: Vec<Told>,
+    /// Whether a task sends what is here.
+    is_served: bool,
+    /// Passes of unlimited quotas, and until when they are used again.
+    reusable: BTreeMap<QuotaName, (Pass, MonoTime)>,
+}
+
+/// Why there is no place.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum NoPlace {
+    NoSuchQuota,
+    Full {
+        limit: u64,
+    },
+    /// The ledger did not answer.
+    Unheard(String),
+}
+
+/// A place in a quota. What becomes of it must be told; one that is dropped before it was shown to anybody is returned.
+pub(crate) struct Place {
+    desk: Desk,
+    place: u64,
+    pub(crate) pass: Pass,
+    is_shown: bool,
+}
+
+impl Desk {
+    pub(crate) fn new(fleet: Fleet, options: CallOptions, pass: Duration) -> Self {
+        let group = GroupName::new(GROUP).expect("a short name");
+        let pass_ms = u64::try_from(pass.as_millis()).unwrap_or(u64::MAX).min(PASS_MAX_MS);
+        Self { shared: Arc::new(Shared { fleet, group, options, pass_ms, queue: Mutex::default() }) }
+    }
+
+    /// A pass of a quota that is known to be unlimited.
+    pub(crate) fn reusable(&self, quota: &QuotaName) -> Option<Pass> {
+        let queue = self.shared.queue.lock();
+        let (pass, until) = queue.reusable.get(quota)?;
+        (self.shared.fleet.env().now() < *until).then_some(*pass)
+    }
+
+    /// Forgets a pass that was not good any more.
+    pub(crate) fn forget(&self, quota: &QuotaName) {
+        self.shared.queue.lock().reusable.remove(quota);
+    }
+
+    /// Takes a place for the agent whose key has this hash. Where the ledger is not sure whether the quota is full, it is
+    /// asked again for a little while: the shards are being counted.
+    pub(crate) async fn take(
+        &self,
+        quota: &QuotaName,
+        hash: u64,
+        unsure_until: MonoTime,
+    ) -> Result<Place, NoPlace> {
+        loop {
+            match self.ask(quota, hash).await.map_err(NoPlace::Unheard)? {
+                Given::Place { place, generation, until_ms } => {
+                    let pass = Pass { generation, until_ms };
+                    if place == 0 {
+                        self.reuse(quota, pass);
+                    }
+                    return Ok(Place { desk: self.clone(), place, pass, is_shown: false });
+                }
+                Given::NoSuchQuota => return Err(NoPlace::NoSuchQuota),
+                Given::MayBeFull { .. } if self.shared.fleet.env().now() < unsure_until => {
+                    sleep(self.shared.fleet.env().as_ref(), UNSURE_PAUSE).await;
+                }
+                Given::Full { limit } | Given::MayBeFull { limit } => return Err(NoPlace::Full { limit }),
+            }
+        }
+    }
+
+    async fn ask(&self, quota: &QuotaName, hash: u64) -> Result<Given, String> {
+        let (sender, given) = oneshot::channel();
+        {
+            let mut queue = self.shared.queue.lock();
+            if queue.asked.len() >= WAITING_MAX {
+                return Err(format!("{WAITING_MAX} activations wait already"));
+            }
+            queue.asked.push((Ask { quota: quota.clone(), hash }, sender));
+            self.serve(&mut queue);
+        }
+        given.await.unwrap_or_else(|_| Err("this node is shutting down".to_owned()))
+    }
+
+    fn tell(&self, place: u64, fate: PlaceFate) {
+        if place == 0 {
+            return;
+        }
+        let mut queue = self.shared.queue.lock();
+        if queue.told.len() < TOLD_MAX {
+            queue.told.push(Told { place, fate });
+        }
+        self.serve(&mut queue);
+    }
+
+    fn reuse(&self, quota: &QuotaName, pass: Pass) {
+        let reuse = REUSE_MAX.min(Duration::from_millis(self.shared.pass_ms / 2));
+        let now = self.shared.fleet.env().now();
+        let mut queue = self.shared.queue.lock();
+        if queue.reusable.len() >= REUSABLE_MAX {
+            queue.reusable.retain(|_, (_, until)| *until > now);
+        }
+        if queue.reusable.len() < REUSABLE_MAX {
+            queue.reusable.insert(quota.clone(), (pass, now + reuse));
+        }
+    }
+
+    /// Makes sure that a task sends what waits.
+    fn serve(&self, queue: &mut Queue) {
+        if !std::mem::replace(&mut queue.is_served, true) {
+            let desk = self.clone();
+            self.shared.fleet.env().spawn("quota-desk", Box::pin(async move { desk.send_all().await }));
+        }
+    }
+
+    /// Sends command after command until nothing waits.
+    async fn send_all(&self) {
+        let mut tries = 0;
+        loop {
+            let (asked, told) = {
+                let mut queue = self.shared.queue.lock();
+                let (asked, told) = (queue.asked.len().min(BATCH_MAX), queue.told.len().min(BATCH_MAX));
+                let batch = (
+                    queue.asked.drain(..asked).collect::<Vec<_>>(),
+                    queue.told.drain(..told).collect::<Vec<_>>(),
+                );
+                if batch.0.is_empty() && batch.1.is_empty() {
+                    queue.is_served = false;
+                    return;
+                }
+                batch
+            };
+            let (asks, waiting): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
+            let only_told = asks.is_empty();
+            match self.send(asks, told.clone()).await {
+                Ok(given) => {
+                    tries = 0;
+                    for (caller, given) in waiting.into_iter().zip(given) {
+                        // A caller that is gone: its place is returned.
+                        if let Err(Ok(Given::Place { place, .. })) = caller.send(Ok(given)) {
+                            self.shared.queue.lock().told.extend(returned(place));
+                        }
+                    }
+                }
+                Err(reason) => {
+                    for caller in waiting {
+                        // It does not matter who is gone.
+                        let _ = caller.send(Err(reason.clone()));
+                    }
+                    tries += 1;
+                    if tries < TELL_TRIES_MAX {
+                        self.shared.queue.lock().told.extend(told);
+                    }
+                    if only_told {
+                        sleep(self.shared.fleet.env().as_ref(), RETRY_INTERVAL).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn send(&self, asked: Vec<Ask>, told: Vec<Told>) -> Result<Vec<Given>, String> {
+        let Shared { fleet, group, options, pass_ms, .. } = &*self.shared;
+        let count = asked.len();
+        let command = LedgerCommand::Places { asked, told, pass_ms: *pass_ms };
+        let reply = fleet.command(group, 0, encode(&command), options).await;
+        let reply = reply.map_err(|error| error.to_string())?;
+        match postcard::from_bytes(&reply) {
+            Ok(LedgerReply::Places(given)) if given.len() == count => Ok(given),
+            Ok(other) => Err(format!("the answer is not understood: {other:?}")),
+            Err(error) => Err(format!("the answer does not decode: {error}")),
+        }
+    }
+}
+
+/// Quotas whose passes are kept.
+const REUSABLE_MAX: usize = 10_000;
+/// How long to wait while shards are being counted.
+const UNSURE_PAUSE: Duration = Duration::from_millis(50);
+
+fn returned(place: u64) -> Option<Told> {
+    (place != 0).then_some(Told { place, fate: PlaceFate::Returned })
+}
+
+impl Place {
+    /// It is about to be shown to the agent's shard: from now on nobody but the shard knows what becomes of it.
+    pub(crate) fn show(&mut self) -> Pass {
+        self.is_shown = true;
+        self.pass
+    }
+
+    /// It was surely not used.
+    pub(crate) fn give_back(self) {
+        self.desk.tell(self.place, PlaceFate::Returned);
+    }
+
+    /// The agent was activated with it, at this stamped time.
+    pub(crate) fn used(self, at_ms: u64) {
+        self.desk.tell(self.place, PlaceFate::Used { at_ms });
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.is_shown {
+            self.desk.tell(self.place, PlaceFate::Returned);
+        }
+    }
+}

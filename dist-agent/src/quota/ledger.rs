@@ -1,0 +1,204 @@
+//! The ledger: every quota, its limit, its places and its agents; pure.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use raft_kv::rafted_value::{CommandContext, Data};
+use serde::{Deserialize, Serialize};
+
+use super::counts::{Counts, Part, QuotaLife};
+use super::limit::{QuotaLimit, QuotaUsage};
+use super::places::{Open, Places};
+use super::wire::{
+    Ask, Given, LedgerAnswer, LedgerCommand, LedgerQuery, LedgerReply, PlaceFate, Report, Told,
+};
+use crate::agent_id::QuotaName;
+
+/// The name of the ledger's group.
+pub(crate) const GROUP: &str = "dist-agent-quotas";
+
+/// The largest number of quotas of a cluster.
+const QUOTAS_MAX: usize = 100_000;
+/// The longest time for which a place is good without being heard of.
+pub(crate) const PASS_MAX_MS: u64 = 15 * 60_000;
+/// Names in one answer.
+const LIST_MAX: usize = 1_000;
+/// Into how many equal parts the space of key hashes is divided, to say where a report is waited for.
+pub(crate) const PARTS: u64 = 256;
+
+/// Every quota of the cluster.
+#[derive(Clone, Default, Debug, Serialize, Deserialize)]
+#[serde(from = "Stored", into = "Stored")]
+pub(crate) struct Ledger {
+    quotas: BTreeMap<QuotaName, Quota>,
+    counts: Counts,
+    places: Places,
+    /// Quotas that were deleted and of which some shard may still hold agents, and until when such may still come to be.
+    ended: BTreeMap<QuotaLife, u64>,
+    generation: u64,
+    place: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Quota {
+    limit: QuotaLimit,
+    /// Differs from that of every other quota there ever was, of the same name too.
+    generation: u64,
+}
+
+/// The ledger in bytes; append-only.
+#[derive(Serialize, Deserialize)]
+enum Stored {
+    V1 {
+        quotas: BTreeMap<QuotaName, Quota>,
+        parts: Vec<Part>,
+        open: Vec<Open>,
+        ended: BTreeMap<QuotaLife, u64>,
+        generation: u64,
+        place: u64,
+    },
+}
+
+impl Data for Ledger {
+    const NAME: &'static str = "dist-agent-quotas";
+    type Command = LedgerCommand;
+    type Reply = LedgerReply;
+    type Query = LedgerQuery;
+    type Answer = LedgerAnswer;
+
+    fn command(&mut self, context: &CommandContext, command: LedgerCommand) -> LedgerReply {
+        match command {
+            LedgerCommand::Put { quota, limit } => self.put(quota, limit),
+            LedgerCommand::Delete { quota } => self.delete(quota, context.now_ms),
+            LedgerCommand::Places { asked, told, pass_ms } => {
+                told.into_iter().for_each(|told| self.tell(told));
+                let until_ms = context.now_ms.saturating_add(pass_ms.min(PASS_MAX_MS));
+                LedgerReply::Places(asked.into_iter().map(|ask| self.give(ask, until_ms)).collect())
+            }
+            LedgerCommand::Report(report) => self.learn(&report),
+        }
+    }
+
+    fn query(&self, query: LedgerQuery) -> LedgerAnswer {
+        match query {
+            LedgerQuery::List { after, max } => {
+                let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+                let names = self.quotas.range((from, Bound::Unbounded)).map(|(name, _)| name.clone());
+                LedgerAnswer::List(names.take(LIST_MAX.min(max as usize)).collect())
+            }
+            LedgerQuery::Usage { quota } => LedgerAnswer::Usage(self.usage(quota)),
+            LedgerQuery::Waiting => LedgerAnswer::Waiting(self.waiting()),
+        }
+    }
+
+    fn command_kind(command: &LedgerCommand) -> &'static str {
+        match command {
+            LedgerCommand::Put { .. } => "put",
+            LedgerCommand::Delete { .. } => "delete",
+            LedgerCommand::Places { .. } => "places",
+            LedgerCommand::Report(_) => "report",
+        }
+    }
+}
+
+impl Ledger {
+    fn put(&mut self, name: QuotaName, limit: QuotaLimit) -> LedgerReply {
+        if let Some(quota) = self.quotas.get_mut(&name) {
+            quota.limit = limit;
+            return LedgerReply::Done;
+        }
+        if self.quotas.len() >= QUOTAS_MAX {
+            return LedgerReply::TooManyQuotas { limit: QUOTAS_MAX as u64 };
+        }
+        self.generation += 1;
+        self.quotas.insert(name, Quota { limit, generation: self.generation });
+        LedgerReply::Done
+    }
+
+    /// The quota is gone at once. Its agents end when their shards next report; those that are activated yet, with a place
+    /// that was given before, end at the report after that.
+    fn delete(&mut self, name: QuotaName, now_ms: u64) -> LedgerReply {
+        let Some(quota) = self.quotas.remove(&name) else { return LedgerReply::NoSuchQuota };
+        let life = (name, quota.generation);
+        self.places.forget(&life);
+        self.ended.insert(life, now_ms.saturating_add(PASS_MAX_MS));
+        LedgerReply::Done
+    }
+
+    fn tell(&mut self, told: Told) {
+        match told.fate {
+            PlaceFate::Returned => self.places.give_back(told.place),
+            PlaceFate::Used { at_ms } => self.places.used(told.place, at_ms, |hash| self.counts.at(hash)),
+        }
+    }
+
+    fn give(&mut self, ask: Ask, until_ms: u64) -> Given {
+        let Some(Quota { limit, generation }) = self.quotas.get(&ask.quota).copied() else {
+            return Given::NoSuchQuota;
+        };
+        let QuotaLimit::Agents(limit) = limit else {
+            return Given::Place { place: 0, generation, until_ms };
+        };
+        let life = (ask.quota, generation);
+        let (agents, sum) = (self.counts.total(&life), self.places.sum(&life));
+        if agents.saturating_add(sum.places) < limit {
+            self.place += 1;
+            self.places.take(self.place, life, ask.hash, until_ms);
+            return Given::Place { place: self.place, generation, until_ms };
+        }
+        if agents.saturating_add(sum.places - sum.unsure) < limit {
+            return Given::MayBeFull { limit };
+        }
+        Given::Full { limit }
+    }
+
+    fn learn(&mut self, report: &Report) -> LedgerReply {
+        if report.first <= report.last && self.counts.learn(report) {
+            self.places.reported(report.first, report.last, report.at_ms);
+        }
+        let ended = report.counts.iter().map(|(name, generation, _)| (name.clone(), *generation));
+        let ended: Vec<_> = ended.filter(|life| self.ended.contains_key(life)).collect();
+        let counts = &self.counts;
+        self.ended.retain(|life, until_ms| counts.total(life) > 0 || !counts.are_all_later_than(*until_ms));
+        LedgerReply::Ended(ended)
+    }
+
+    fn usage(&self, name: QuotaName) -> Option<QuotaUsage> {
+        let Quota { limit, generation } = *self.quotas.get(&name)?;
+        let life = (name, generation);
+        let agents = self.counts.total(&life).saturating_add(self.places.sum(&life).places);
+        Some(QuotaUsage { agents, limit })
+    }
+
+    /// Where reports would let something go.
+    fn waiting(&self) -> Vec<u8> {
+        if !self.ended.is_empty() {
+            return (0..=u8::MAX).collect();
+        }
+        let mut parts: Vec<u8> = self.places.hashes().map(part_of).collect();
+        parts.dedup();
+        parts
+    }
+}
+
+/// Which of the [`PARTS`] equal parts a hash lies in.
+pub(crate) fn part_of(hash: u64) -> u8 {
+    (hash / (u64::MAX / PARTS + 1)) as u8
+}
+
+impl From<Stored> for Ledger {
+    fn from(stored: Stored) -> Self {
+        let Stored::V1 { quotas, parts, open, ended, generation, place } = stored;
+        Self { quotas, counts: Counts::of(parts), places: Places::of(open), ended, generation, place }
+    }
+}
+
+impl From<Ledger> for Stored {
+    fn from(ledger: Ledger) -> Self {
+        let Ledger { quotas, counts, places, ended, generation, place } = ledger;
+        Self::V1 { quotas, parts: counts.parts(), open: places.open(), ended, generation, place }
+    }
+}
+
+#[cfg(test)]
+mod tests;

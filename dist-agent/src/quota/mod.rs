@@ -1,0 +1,24 @@
+//! Quotas: how many agents each tenant may have.
+//!
+//! A **ledger**, replicated in a group of its own, knows every quota and how many agents it has. An activation first takes
+//! a **place** from it and shows that to the agent's shard, which looks at it once more when the command runs. What
+//! shards hold is counted by the shards themselves and **reported** with their stamped time, so that a count follows the
+//! agents wherever they go and does not vanish with a node.
+//!
+//! A place is given back when its activation is known to have failed, and becomes part of the shard's count when a
+//! report was taken later than the activation. One of which nothing is heard any more is over when its shard has
+//! reported from a time at which it could not be used any longer. No clock but the shard's own decides any of that.
+
+mod counts;
+mod desk;
+mod ledger;
+mod limit;
+mod places;
+mod reporter;
+mod wire;
+
+pub(crate) use self::desk::{Desk, NoPlace, Place};
+pub(crate) use self::ledger::{GROUP, Ledger};
+pub use self::limit::{QuotaLimit, QuotaUsage};
+pub(crate) use self::reporter::Reporter;
+pub(crate) use self::wire::{LedgerAnswer, LedgerCommand, LedgerQuery, LedgerReply};

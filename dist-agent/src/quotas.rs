@@ -1,0 +1,103 @@
+//! What an operator says and asks of quotas.
+
+use raft_kv::raft_fleet::GroupName;
+use raft_kv::rafted_value::{Freshness, encode};
+use serde::de::DeserializeOwned;
+
+use crate::agent_id::QuotaName;
+use crate::error::QuotaError;
+use crate::node::DistAgent;
+use crate::quota::{GROUP, LedgerAnswer, LedgerCommand, LedgerQuery, LedgerReply, QuotaLimit, QuotaUsage};
+
+/// Names that are asked for at a time.
+const PAGE: u32 = 1_000;
+
+impl DistAgent {
+    /// Makes a quota, or changes the limit of one. Agents can be activated in it from now on; a lower limit ends none that
+    /// are active.
+    ///
+    /// # Errors
+    ///
+    /// When the name cannot be, there are too many quotas, or the ledger does not answer in time.
+    pub async fn put_quota(&self, quota: &str, limit: impl Into<QuotaLimit>) -> Result<(), QuotaError> {
+        let command = LedgerCommand::Put { quota: QuotaName::new(quota)?, limit: limit.into() };
+        match self.change_quotas(&command).await? {
+            LedgerReply::Done => Ok(()),
+            LedgerReply::TooManyQuotas { limit } => Err(QuotaError::TooMany { limit }),
+            other => Err(not_understood(&other)),
+        }
+    }
+
+    /// Deletes a quota. No agent can be activated in it from now on (for two seconds more, if it was unlimited, by a node
+    /// that has just activated another), and those that are active end within seconds. A quota that is put under the same
+    /// name later is another one.
+    ///
+    /// # Errors
+    ///
+    /// [`QuotaError::NotFound`] if there is none; when the ledger does not answer in time.
+    pub async fn delete_quota(&self, quota: &str) -> Result<(), QuotaError> {
+        let quota = QuotaName::new(quota)?;
+        self.desk().forget(&quota);
+        match self.change_quotas(&LedgerCommand::Delete { quota: quota.clone() }).await? {
+            LedgerReply::Done => Ok(()),
+            LedgerReply::NoSuchQuota => Err(QuotaError::NotFound(quota)),
+            other => Err(not_understood(&other)),
+        }
+    }
+
+    /// The names of all quotas, in order.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger does not answer in time.
+    pub async fn list_quotas(&self) -> Result<Vec<QuotaName>, QuotaError> {
+        let mut names = Vec::new();
+        loop {
+            let query = LedgerQuery::List { after: names.last().cloned(), max: PAGE };
+            let LedgerAnswer::List(page) = self.ask_quotas(&query).await? else {
+                return Err(QuotaError::Answer("no list".to_owned()));
+            };
+            if page.is_empty() {
+                return Ok(names);
+            }
+            names.extend(page);
+        }
+    }
+
+    /// How full a quota is.
+    ///
+    /// # Errors
+    ///
+    /// [`QuotaError::NotFound`] if there is none; when the ledger does not answer in time.
+    pub async fn quota_usage(&self, quota: &str) -> Result<QuotaUsage, QuotaError> {
+        let quota = QuotaName::new(quota)?;
+        match self.ask_quotas(&LedgerQuery::Usage { quota: quota.clone() }).await? {
+            LedgerAnswer::Usage(Some(usage)) => Ok(usage),
+            LedgerAnswer::Usage(None) => Err(QuotaError::NotFound(quota)),
+            other => Err(not_understood(&other)),
+        }
+    }
+
+    async fn change_quotas(&self, command: &LedgerCommand) -> Result<LedgerReply, QuotaError> {
+        let reply = self.fleet().command(&group(), 0, encode(command), &self.config().call).await?;
+        decode(&reply)
+    }
+
+    async fn ask_quotas(&self, query: &LedgerQuery) -> Result<LedgerAnswer, QuotaError> {
+        let options = &self.config().call;
+        let answer = self.fleet().query(&group(), Freshness::Latest, encode(query), options).await?;
+        decode(&answer)
+    }
+}
+
+pub(crate) fn group() -> GroupName {
+    GroupName::new(GROUP).expect("a short name")
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, QuotaError> {
+    postcard::from_bytes(bytes).map_err(|error| QuotaError::Answer(error.to_string()))
+}
+
+fn not_understood(answer: &impl std::fmt::Debug) -> QuotaError {
+    QuotaError::Answer(format!("{answer:?}"))
+}

@@ -1,0 +1,241 @@
+//! Quotas: how many agents there may be, whoever activates them, however many at once, whatever dies.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use dist_agent::{
+    AgentError, AgentHandle, AgentNotApplied, AgentPosition, AgentQueryError, DistAgent, QuotaError,
+    QuotaLimit, QuotaUsage,
+};
+use futures_util::future::join_all;
+
+use crate::agents::{Count, Counter};
+use crate::cluster::{Cluster, NODES, SECOND};
+
+fn counter(agents: &DistAgent, quota: &str, key: &str) -> AgentHandle<Counter> {
+    agents.agent(quota, key).expect("a valid identity")
+}
+
+/// How many agents of a quota there are, as the shards list them.
+async fn active(agents: &DistAgent, quota: &str) -> u64 {
+    let mut position = Some(AgentPosition::default());
+    let mut found = std::collections::BTreeSet::new();
+    while let Some(from) = position {
+        let page = agents.list_agents::<Counter>(quota, "", &from, 97).await.expect("a page");
+        found.extend(page.agents);
+        position = page.next;
+    }
+    found.len() as u64
+}
+
+fn full(result: &Result<u64, AgentError>, limit: u64) -> bool {
+    matches!(result, Err(AgentError::NotApplied(AgentNotApplied::QuotaLimitReached { limit: of, .. })) if *of == limit)
+}
+
+#[test]
+fn an_agent_needs_a_quota_that_is_there_and_has_a_place() {
+    let cluster = Cluster::new(71);
+    let agents = cluster.client.clone();
+    cluster.run(async move {
+        let counter = |quota: &str, key: &str| counter(&agents, quota, key);
+        let error = counter("unheard-of", "a").command(Count::Add(1)).await.unwrap_err();
+        assert!(matches!(error, AgentError::NotApplied(AgentNotApplied::QuotaNotFound(_))), "{error}");
+        assert_eq!(
+            agents.quota_usage("unheard-of").await.unwrap_err().to_string(),
+            "there is no quota named \"unheard-of\""
+        );
+        agents.put_quota("none", 0).await.unwrap();
+        assert!(full(&counter("none", "a").command(Count::Add(1)).await, 0));
+        agents.put_quota("two", 2).await.unwrap();
+        for key in ["a", "b"] {
+            assert_eq!(counter("two", key).command(Count::Add(1)).await, Ok(1));
+        }
+        assert!(full(&counter("two", "c").command(Count::Add(1)).await, 2));
+        let not_found = AgentQueryError::AgentNotFound(counter("two", "c").id().clone());
+        assert_eq!(counter("two", "c").query(()).await, Err(not_found));
+        // Those that are there are not in the way of anything.
+        assert_eq!(counter("two", "a").command(Count::Add(1)).await, Ok(2));
+        agents.put_quota("two", 1).await.unwrap();
+        assert_eq!(counter("two", "b").command(Count::Add(1)).await, Ok(2));
+        agents.put_quota("two", QuotaLimit::Unlimited).await.unwrap();
+        assert_eq!(counter("two", "c").command(Count::Add(1)).await, Ok(1));
+        let names: Vec<_> =
+            agents.list_quotas().await.unwrap().iter().map(|name| name.as_str().to_owned()).collect();
+        assert_eq!(names, ["none", "tenant-a", "two"]);
+    });
+}
+
+/// In the original, 300 concurrent activations under a limit of 10 were all accepted (fault 23), and their commands were mixed
+/// up (fault 15). Here a quota of 1,000 ends at exactly 1,000, on three nodes, and every command that was accepted ran once.
+#[test]
+fn a_quota_of_1000_under_64_concurrent_activators_on_three_nodes_ends_at_exactly_1000() {
+    let cluster = Cluster::new(72);
+    let client = cluster.client.clone();
+    cluster.run(async move { client.put_quota("crowd", 1_000).await.unwrap() });
+    let accepted = Arc::new(AtomicU64::new(0));
+    let tasks: Vec<_> = (0..64)
+        .map(|activator: usize| {
+            let node = &cluster.nodes[activator % NODES];
+            let (agents, accepted) = (node.agents.clone(), accepted.clone());
+            cluster.sim.spawn_on(&node.env, async move {
+                for n in 0..24 {
+                    let counter = counter(&agents, "crowd", &format!("{activator}-{n}"));
+                    match counter.command(Count::Add(1)).await {
+                        Ok(total) => {
+                            assert_eq!(total, 1);
+                            accepted.fetch_add(1, Ordering::Relaxed);
+                        }
+                        result => assert!(full(&result, 1_000), "{result:?}"),
+                    }
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        cluster.wait(task).expect("the node lives");
+    }
+    assert_eq!(accepted.load(Ordering::Relaxed), 1_000);
+    cluster.sim.run_for(5 * SECOND);
+    let client = cluster.client.clone();
+    cluster.run(async move {
+        assert_eq!(active(&client, "crowd").await, 1_000);
+        let usage = QuotaUsage { agents: 1_000, limit: QuotaLimit::Agents(1_000) };
+        assert_eq!(client.quota_usage("crowd").await, Ok(usage));
+    });
+}
+
+/// Clients of one agent race for the last place. In the original, one of them was told that the limit was reached, another's
+/// command was lost, and a third got an internal value as its reply (faults 15, 16).
+#[test]
+fn all_who_activate_one_agent_at_once_share_its_place() {
+    let cluster = Cluster::new(73);
+    let client = cluster.client.clone();
+    cluster.run(async move {
+        client.put_quota("one", 1).await.unwrap();
+        let counter = counter(&client, "one", "shared");
+        let results = join_all((0..32).map(|_| counter.command(Count::Add(1)))).await;
+        let mut replies: Vec<u64> = results.iter().filter_map(|result| result.clone().ok()).collect();
+        replies.sort_unstable();
+        assert_eq!(replies, (1..=replies.len() as u64).collect::<Vec<_>>());
+        assert!(!replies.is_empty());
+        assert!(results.iter().all(|result| result.is_ok() || full(result, 1)), "{results:?}");
+        assert_eq!(counter.query(()).await, Ok(replies.len() as u64));
+    });
+}
+
+#[test]
+fn an_activation_that_fails_or_ends_at_once_gives_its_place_back() {
+    let cluster = Cluster::new(74);
+    let client = cluster.client.clone();
+    cluster.run(async move {
+        client.put_quota("one", 1).await.unwrap();
+        for _ in 0..3 {
+            let error = counter(&client, "one", "a").command(Count::AddAndPanic(1)).await.unwrap_err();
+            assert!(matches!(error, AgentError::NotApplied(AgentNotApplied::Panicked { .. })), "{error}");
+            assert_eq!(counter(&client, "one", "b").command(Count::End).await, Ok(0));
+        }
+        assert_eq!(counter(&client, "one", "c").command(Count::Add(1)).await, Ok(1));
+    });
+}
+
+/// A place that a client had taken when it died is free again once it cannot be used any more.
+#[test]
+fn what_a_dead_node_had_taken_and_not_used_is_free_again() {
+    let mut cluster = Cluster::new(75);
+    let client = cluster.client.clone();
+    cluster.run(async move { client.put_quota("few", 8).await.unwrap() });
+    // It dies with places taken and perhaps used.
+    let agents = cluster.nodes[0].agents.clone();
+    for n in 0..8 {
+        let counter = counter(&agents, "few", &format!("doomed-{n}"));
+        drop(
+            cluster.sim.spawn_on(&cluster.nodes[0].env, async move { counter.command(Count::Add(1)).await }),
+        );
+    }
+    cluster.sim.run_for(Duration::from_millis(3));
+    cluster.kill(0);
+    cluster.restart(0);
+    cluster.sim.run_for(70 * SECOND);
+    let client = cluster.client.clone();
+    cluster.run(async move {
+        let doomed = active(&client, "few").await;
+        assert_eq!(client.quota_usage("few").await.unwrap().agents, doomed);
+        for n in 0..8 {
+            let result = counter(&client, "few", &format!("next-{n}")).command(Count::Add(1)).await;
+            assert!(if n < 8 - doomed { result == Ok(1) } else { full(&result, 8) }, "{n}: {result:?}");
+        }
+    });
+}
+
+/// Counts are those of the shards: what failed over still counts, and nothing is in the way of a failover.
+#[test]
+fn agents_count_on_when_the_node_that_led_them_dies() {
+    for victim in 0..NODES {
+        let cluster = Cluster::new(76 + victim as u64);
+        let client = cluster.client.clone();
+        cluster.run(async move {
+            client.put_quota("ten", 10).await.unwrap();
+            for n in 0..10 {
+                assert_eq!(counter(&client, "ten", &format!("{n}")).command(Count::Add(1)).await, Ok(1));
+            }
+        });
+        cluster.kill(victim);
+        let client = cluster.client.clone();
+        cluster.run(async move {
+            for n in 0..10 {
+                assert_eq!(counter(&client, "ten", &format!("{n}")).command(Count::Add(1)).await, Ok(2));
+            }
+            let result = counter(&client, "ten", "eleventh").command(Count::Add(1)).await;
+            assert!(full(&result, 10), "{result:?}");
+            assert_eq!(client.quota_usage("ten").await.unwrap().agents, 10);
+        });
+    }
+}
+
+#[test]
+fn the_place_of_an_agent_that_ended_is_free_a_moment_later() {
+    let cluster = Cluster::new(80);
+    let client = cluster.client.clone();
+    cluster.run(async move {
+        client.put_quota("one", 1).await.unwrap();
+        assert_eq!(counter(&client, "one", "a").command(Count::Add(1)).await, Ok(1));
+        assert_eq!(counter(&client, "one", "a").command(Count::End).await, Ok(1));
+    });
+    cluster.sim.run_for(4 * SECOND);
+    let client = cluster.client.clone();
+    cluster.run(async move {
+        assert_eq!(client.quota_usage("one").await.unwrap().agents, 0);
+        assert_eq!(counter(&client, "one", "b").command(Count::Add(1)).await, Ok(1));
+    });
+}
+
+/// In the original, a client that had seen that there was no quota removed an agent that another had activated after it was
+/// made (fault 18).
+#[test]
+fn the_agents_of_a_deleted_quota_end_and_those_of_its_successor_live() {
+    let cluster = Cluster::new(81);
+    let client = cluster.client.clone();
+    cluster.run(async move {
+        client.put_quota("gone", 50).await.unwrap();
+        client.put_quota("gone-not", 50).await.unwrap();
+        for n in 0..20 {
+            for quota in ["gone", "gone-not"] {
+                counter(&client, quota, &format!("{n}")).command(Count::Add(1)).await.unwrap();
+            }
+        }
+        client.delete_quota("gone").await.unwrap();
+        assert!(matches!(client.delete_quota("gone").await, Err(QuotaError::NotFound(_))));
+        let error = counter(&client, "gone", "new").command(Count::Add(1)).await.unwrap_err();
+        assert!(matches!(error, AgentError::NotApplied(AgentNotApplied::QuotaNotFound(_))), "{error}");
+        client.put_quota("gone", 5).await.unwrap();
+        counter(&client, "gone", "successor").command(Count::Add(7)).await.unwrap();
+    });
+    cluster.sim.run_for(6 * SECOND);
+    let client = cluster.client.clone();
+    cluster.run(async move {
+        assert_eq!(active(&client, "gone").await, 1);
+        assert_eq!(counter(&client, "gone", "successor").query(()).await, Ok(7));
+        assert_eq!(active(&client, "gone-not").await, 20);
+    });
+}
