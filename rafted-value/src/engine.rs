@@ -188,8 +188,9 @@ macro_rules! turn {
     };
 }
 
-// After the macro that it uses.
+// After the macro that they use.
 mod founding;
+mod restore;
 
 impl Engine {
     pub(crate) fn new(
