@@ -5,6 +5,7 @@ mod background;
 mod call;
 mod cluster_state;
 mod config;
+mod config_maker;
 mod contacts;
 mod core;
 mod error;
@@ -38,6 +39,7 @@ pub use self::cluster_state::{
     Suspicion,
 };
 pub use self::config::{CallOptions, CommandNumber, FleetConfig};
+pub use self::config_maker::GroupConfigMaker;
 pub use self::error::FleetError;
 pub use self::fleet::{DrainStatus, Fleet, Presence};
 pub use self::formation::{

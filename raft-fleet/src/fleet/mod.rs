@@ -28,6 +28,9 @@ use crate::node_info::NodeInfo;
 use crate::service::FleetService;
 use crate::wire::{FLEET_SERVICE, FleetRequest};
 
+/// Members of a group that is added by name alone.
+const USUAL_REPLICAS: usize = 3;
+
 /// One node's, or one client's, part in a fleet of groups. Cheap to clone; all clones are one.
 ///
 /// Its tasks run until [`shutdown`](Fleet::shutdown).
@@ -169,6 +172,16 @@ impl Fleet {
         config: GroupConfig,
     ) -> Result<GroupId, FleetError> {
         self.add_pinned_group(name, data, replicas, config, []).await
+    }
+
+    /// The same with three members, and the settings that [`FleetConfig::group_config`] makes for the name.
+    ///
+    /// # Errors
+    ///
+    /// As [`add_group`](Self::add_group).
+    pub async fn add_usual_group(&self, name: GroupName, data: &str) -> Result<GroupId, FleetError> {
+        let config = self.core.config.group_config.make(&name);
+        self.add_group(name, data, USUAL_REPLICAS, config).await
     }
 
     /// The same for a group whose members may be in these zones only; in all if there are none.
