@@ -7,6 +7,7 @@ use std::time::Duration;
 use rafted_value::{GroupConfig, HostConfig, SessionId};
 
 use crate::cluster_state::NODES_MAX;
+use crate::config_maker::GroupConfigMaker;
 use crate::formation::FormationConfig;
 use crate::group_name::check_word;
 use crate::placement::WEIGHT_MAX;
@@ -26,6 +27,8 @@ pub struct FleetConfig {
     pub host: HostConfig,
     /// The settings of the group that replicates the cluster state; those of the node that proposes the cluster count.
     pub cluster_group: GroupConfig,
+    /// Makes the settings of groups that are added by name alone. Default: [`GroupConfig`]'s defaults for all.
+    pub group_config: GroupConfigMaker,
     /// Members of that group, at most; those of the node that proposes the cluster count. Default 7.
     pub cluster_members_max: u32,
     /// How often the members of all groups led here are compared with where they should be; a change of the cluster
@@ -97,6 +100,7 @@ impl Default for FleetConfig {
             bootstrap_expect: 1,
             host: HostConfig::default(),
             cluster_group: GroupConfig::default(),
+            group_config: GroupConfigMaker::default(),
             cluster_members_max: 7,
             balancing_interval: Duration::from_secs(1),
             adjustments_max: 16,

@@ -5,6 +5,7 @@ mod background;
 mod call;
 mod cluster_state;
 mod config;
+mod config_maker;
 mod contacts;
 mod core;
 mod error;
@@ -14,6 +15,7 @@ mod formation;
 mod golden;
 mod group_name;
 mod inspect;
+mod keepsakes;
 mod membership;
 mod node_info;
 mod note;
@@ -33,9 +35,11 @@ pub use self::adjust::{Step, plan};
 pub use self::call::BegunCommand;
 pub use self::cluster_state::{
     CLUSTER_GROUP, ClusterAnswer, ClusterCommand, ClusterQuery, ClusterRefusal, ClusterReply, ClusterState,
-    FIRST_GROUP, GROUPS_MAX, GroupEntry, GroupState, NODES_MAX, NodeEntry, PINS_MAX, RemovedGroup, Suspicion,
+    FIRST_GROUP, GROUPS_MAX, GroupEntry, GroupState, KeptGroup, NODES_MAX, NodeEntry, PINS_MAX, RemovedGroup,
+    Suspicion,
 };
 pub use self::config::{CallOptions, CommandNumber, FleetConfig};
+pub use self::config_maker::GroupConfigMaker;
 pub use self::error::FleetError;
 pub use self::fleet::{DrainStatus, Fleet, Presence};
 pub use self::formation::{

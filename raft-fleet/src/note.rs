@@ -46,10 +46,15 @@ pub(crate) async fn on_disk<T: Send + 'static>(
 
 /// Replaces a file; it is durable then. Without a disk there is nothing to do.
 pub(crate) async fn write(env: &Arc<dyn Env>, file: &'static str, bytes: Vec<u8>) -> Result<(), String> {
+    write_named(env, file.to_owned(), bytes).await
+}
+
+/// The same for a file whose name is made.
+pub(crate) async fn write_named(env: &Arc<dyn Env>, file: String, bytes: Vec<u8>) -> Result<(), String> {
     let Some(disk) = env.disk().cloned() else { return Ok(()) };
     let (tell, told) = oneshot::channel();
     let task = async move {
-        let written = replace(disk.as_ref(), file, &bytes).await;
+        let written = replace(disk.as_ref(), &file, &bytes).await;
         drop(tell.send(written.map_err(|error| error.to_string())));
     };
     drop(env.spawn_blocking("fleet write", Box::pin(task)));

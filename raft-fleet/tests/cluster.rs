@@ -2,7 +2,7 @@
 
 mod support;
 
-use raft_fleet::{CLUSTER_GROUP, FleetError, GroupConfig};
+use raft_fleet::{CLUSTER_GROUP, FleetError, GroupConfig, GroupConfigMaker};
 use support::{Counter, MS, SECOND, Told, World, count_up, name, read};
 
 use raft_fleet::Data;
@@ -266,4 +266,24 @@ fn without_a_leader_of_the_cluster_group_nothing_is_changed_and_the_caller_is_to
     assert!(matches!(added, Err(FleetError::NoLeader(_))), "{added:?}");
     assert!(matches!(removed, Err(FleetError::NoLeader(_))), "{removed:?}");
     assert_eq!(leader, Ok(None));
+}
+
+#[test]
+fn a_group_that_is_added_by_name_alone_has_the_settings_that_are_made_for_its_name() {
+    let mut world = World::new(15, 4);
+    world.config.group_config = GroupConfigMaker::new(|name| GroupConfig {
+        session_replies_max: if name.as_str() == "group-1" { 77 } else { 88 },
+        ..GroupConfig::default()
+    });
+    (0..4).for_each(|place| world.begin(place));
+    (0..4).for_each(|place| world.finish(place, 30 * SECOND));
+    for group in 0..2 {
+        let fleet = world.fleet(group);
+        world
+            .run(async move { fleet.add_usual_group(name(group), Counter::NAME).await.expect("a new name") });
+    }
+    let cluster = world.fleet(0).cluster();
+    let entry = |group: usize| &cluster.groups()[&name(group)];
+    assert_eq!((entry(0).replicas, entry(0).config.session_replies_max), (3, 88));
+    assert_eq!((entry(1).replicas, entry(1).config.session_replies_max), (3, 77));
 }

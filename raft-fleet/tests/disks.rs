@@ -212,3 +212,112 @@ fn power_that_is_lost_under_load_costs_no_acknowledged_command() {
         }
     }
 }
+
+/// Removes a group and waits until its name can be used again.
+fn remove(world: &World, group: usize) {
+    let fleet = world.fleet(0);
+    world.run(async move { fleet.remove_group(&name(group)).await.expect("there is such a group") });
+    world.until(60 * SECOND, "its members end", |world| world.fleet(0).cluster().removed().is_empty());
+}
+
+fn add(world: &World, at: usize, group: usize) -> Result<GroupId, FleetError> {
+    let fleet = world.fleet(at);
+    world.run(async move { fleet.add_group(name(group), Counter::NAME, 3, GroupConfig::default()).await })
+}
+
+fn kept_files(world: &World) -> usize {
+    let files =
+        |disk: &SimDisk| disk.files().keys().filter(|file| file.starts_with("fleet-removed/")).count();
+    world.disks.iter().map(files).sum()
+}
+
+#[test]
+fn a_removed_group_that_is_added_again_begins_with_what_it_had() {
+    let world = World::formed_on_disks(5900, 4);
+    world.add_groups(&world.fleet(0), 2);
+    assert_eq!(world.run(count_up(world.fleet(0), name(0), 20, MS)).applied, 20);
+    remove(&world, 0);
+    assert_eq!(world.leaders().len(), 2, "all members have ended");
+    assert!((0..4).all(|place| members(&world, place).len() <= 2), "all members have ended");
+    assert_eq!(kept_files(&world), 3);
+    add(&world, 1, 0).unwrap();
+    assert_eq!(world.run(read(world.fleet(2), name(0))), 20);
+    world.until(60 * SECOND, "nothing is kept twice", |world| kept_files(world) == 0);
+
+    let fleet = world.fleet(0);
+    world.run(async move { fleet.delete_group(&name(0)).await.expect("there is such a group") });
+    world.until(60 * SECOND, "its members end", |world| world.fleet(0).cluster().removed().is_empty());
+    add(&world, 1, 0).unwrap();
+    assert_eq!(world.run(read(world.fleet(2), name(0))), 0, "a deleted group leaves nothing");
+}
+
+/// The one that was away has less than the others, and must not be the one that the group begins with.
+#[test]
+fn a_member_that_was_away_ends_too_and_the_newest_is_restored() {
+    for seed in 5910..5914 {
+        let mut world = World::new(seed, 3);
+        world.config.failure_window = 300 * SECOND;
+        world.disks = (0..3).map(|_| SimDisk::new(world.sim.rng())).collect();
+        (0..3).for_each(|place| world.begin(place));
+        (0..3).for_each(|place| world.finish(place, 30 * SECOND));
+        world.add_groups(&world.fleet(0), 1);
+        assert_eq!(world.run(count_up(world.fleet(0), name(0), 10, MS)).applied, 10);
+        let away = (seed % 3) as usize;
+        let here = (away + 1) % 3;
+        world.lose_power(away);
+        let fleet = world.fleet(here);
+        let more = world.run(async move {
+            let options = raft_fleet::CallOptions::default().with_timeout(20 * SECOND);
+            fleet.command(&name(0), 0, raft_fleet::encode(&5_u64), &options).await
+        });
+        assert!(more.is_ok(), "{more:?}");
+        let fleet = world.fleet(here);
+        world.run(async move { fleet.remove_group(&name(0)).await.expect("there is such a group") });
+        world.sim.run_for(10 * SECOND);
+        let early = add(&world, here, 0);
+        assert!(matches!(early, Err(FleetError::CleanupOngoing { pending: 1, .. })), "{early:?}");
+        world.restart(away);
+        world.until(60 * SECOND, "the name is free", |world| {
+            world.fleet(here).cluster().removed().is_empty() && world.is_whole(0, 3)
+        });
+        add(&world, away, 0).unwrap();
+        assert_eq!(world.run(read(world.fleet(away), name(0))), 15, "seed {seed}");
+    }
+}
+
+/// Power is lost in the middle of it, on any node and on all.
+#[test]
+fn what_a_removed_group_had_survives_the_loss_of_power_at_any_moment() {
+    for seed in 5920..5928 {
+        let mut world = World::formed_on_disks(seed, 3);
+        let mut rng = world.sim.rng();
+        world.add_groups(&world.fleet(0), 1);
+        assert_eq!(world.run(count_up(world.fleet(0), name(0), 10, MS)).applied, 10);
+        world.sim.run_for(SECOND);
+        let fleet = world.fleet(0);
+        world.run(async move { fleet.remove_group(&name(0)).await.expect("there is such a group") });
+        for _ in 0..2 {
+            world.sim.run_for(Duration::from_millis(rng.next_u64() % 1500));
+            let first = (rng.next_u64() % 3) as usize;
+            let victims: Vec<usize> = if seed % 2 == 0 { vec![first] } else { vec![0, 1, 2] };
+            victims.iter().for_each(|place| world.lose_power(*place));
+            victims.iter().for_each(|place| world.begin(*place));
+            victims.iter().for_each(|place| world.finish(*place, 60 * SECOND));
+        }
+        world.until(60 * SECOND, "the name is free", |world| world.fleet(0).cluster().removed().is_empty());
+        let fleet = world.fleet(1);
+        drop(world.sim.spawn_on(&world.nodes[1].env, async move {
+            drop(fleet.add_group(name(0), Counter::NAME, 3, GroupConfig::default()).await);
+        }));
+        world.sim.run_for(Duration::from_millis(rng.next_u64() % 800));
+        (0..3).for_each(|place| world.lose_power(place));
+        (0..3).for_each(|place| world.begin(place));
+        (0..3).for_each(|place| world.finish(place, 60 * SECOND));
+        match add(&world, 2, 0) {
+            Ok(_) | Err(FleetError::AlreadyAdded { .. }) => (),
+            Err(error) => panic!("seed {seed}: {error}"),
+        }
+        world.until(60 * SECOND, "all is whole", |world| world.is_whole(1, 3));
+        assert_eq!(world.run(read(world.fleet(2), name(0))), 10, "seed {seed}");
+    }
+}

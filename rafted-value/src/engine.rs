@@ -19,7 +19,8 @@ use crate::error::{GroupError, QueryError};
 use crate::group::change::ChangeRequest;
 use crate::group::recover::KeptMember;
 use crate::group::{CommandResult, Group, Turn, panic_message};
-use crate::id::{FOUNDER, GroupId, MemberId, NodeId};
+use crate::id::{GroupId, MemberId, NodeId};
+use crate::keepsake::Keepsake;
 use crate::message::{Body, GroupMessage};
 use crate::neighbours::{LoopId, Neighbours};
 use crate::outputs::{Ack, Answer, Outputs};
@@ -64,6 +65,17 @@ pub(crate) enum Input {
     Found {
         found: Found,
         waiter: Waiter<Result<MemberId, GroupError>>,
+    },
+    /// The same, with what a member of another group had come to.
+    FoundWith {
+        found: Found,
+        keepsake: Keepsake,
+        waiter: Waiter<Result<MemberId, GroupError>>,
+    },
+    /// What a member has come to.
+    Keepsake {
+        group: GroupId,
+        waiter: Waiter<Option<Keepsake>>,
     },
     /// Founds a group anew with what a member of it had kept.
     Restore {
@@ -176,6 +188,8 @@ macro_rules! turn {
     };
 }
 
+// After the macro that they use.
+mod founding;
 mod restore;
 
 impl Engine {
@@ -296,12 +310,14 @@ impl Engine {
                     self.receive(from, message, clocks, out);
                 }
             }
-            Input::Found { found, waiter } => match self.found(&found, clocks, out) {
-                Ok(_) => {
-                    self.with(found.group, clocks, out, |group, turn| group.answer_founder(turn, waiter));
-                }
-                Err(error) => out.member(waiter, Err(error)),
-            },
+            Input::Found { found, waiter } => self.answer_found(&found, None, waiter, clocks, out),
+            Input::FoundWith { found, keepsake, waiter } => {
+                self.answer_found(&found, Some(&keepsake), waiter, clocks, out);
+            }
+            Input::Keepsake { group, waiter } => {
+                let keepsake = self.groups.get(&group).and_then(|group| group.keepsake());
+                out.answers.push(Answer::Keepsake(waiter, keepsake));
+            }
             Input::Restore { group, kept, waiter } => match self.restore(group, *kept, clocks, out) {
                 Ok(()) => self.with(group, clocks, out, |group, turn| group.answer_founder(turn, waiter)),
                 Err(error) => out.member(waiter, Err(error)),
@@ -377,7 +393,7 @@ impl Engine {
     }
 
     /// Runs `act` on a group, whose turn must be finished then; one that panics is fenced, and the others live on.
-    fn with(
+    pub(crate) fn with(
         &mut self,
         id: GroupId,
         clocks: Clocks,
@@ -462,42 +478,6 @@ impl Engine {
         if self.keeps {
             out.keep(Record::Ended { group: id, newest: *buried }, None);
         }
-    }
-
-    fn found(&mut self, found: &Found, clocks: Clocks, out: &mut Outputs) -> Result<MemberId, GroupError> {
-        found.config.validate().map_err(GroupError::InvalidConfig)?;
-        let mut distinct = found.nodes.clone();
-        distinct.sort_unstable();
-        distinct.dedup();
-        if distinct.len() != found.nodes.len() {
-            return Err(GroupError::InvalidConfig("a node is listed twice".into()));
-        }
-        let position = found
-            .nodes
-            .iter()
-            .position(|node| *node == self.node)
-            .ok_or_else(|| GroupError::InvalidConfig(format!("node {} is not in the list", self.node)))?;
-        let own = MemberId(FOUNDER.0 + position as u64);
-        if found.nodes.len() > 1 && self.groups.get(&found.group).is_some_and(|group| group.member() == own) {
-            // The others were quicker: their leader has made this member already, and will give it its state.
-            return Ok(own);
-        }
-        if self.buried.contains_key(&found.group) {
-            return Err(GroupError::AlreadyExists(found.group));
-        }
-        self.check_may_have(found.group)?;
-        if let Some(mistake) = self.registry.mistake(&found.data) {
-            return Err(GroupError::InvalidConfig(mistake.clone()));
-        }
-        let mut turn = turn!(self, clocks, out);
-        let registry = &self.registry;
-        let make = || Group::found(registry, found, position, &mut turn);
-        let group = catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|panic| {
-            let reason = format!("its new value panicked: {}", panic_message(panic.as_ref()));
-            Err(GroupError::Fenced { group: found.group, reason })
-        })?;
-        self.insert(found.group, group, clocks, out);
-        Ok(own)
     }
 
     fn insert(&mut self, id: GroupId, group: Group, clocks: Clocks, out: &mut Outputs) {

@@ -113,12 +113,14 @@ impl Refusal {
             Input::Command { waiter, .. } => waiter.answer(Err(not_applied.into())),
             Input::Query { waiter, .. } => waiter.answer(Err(query_error)),
             Input::Found { waiter, .. }
+            | Input::FoundWith { waiter, .. }
             | Input::Restore { waiter, .. }
             | Input::Change { waiter, .. }
             | Input::Transfer { waiter, .. }
             | Input::Drop { waiter, .. }
             | Input::Stop { waiter } => waiter.answer(Err(GroupError::Unavailable)),
             Input::Statuses { waiter, .. } => waiter.answer(Vec::new()),
+            Input::Keepsake { waiter, .. } => waiter.answer(None),
             Input::Peer { .. } => metrics::counter!("rafted_value_peer_batches_dropped_total").increment(1),
             // Then its silence will tell.
             Input::Beat { .. } => metrics::counter!("rafted_value_peer_batches_dropped_total").increment(1),
@@ -411,7 +413,7 @@ impl Host {
         answer.await.unwrap_or(Err(GroupError::Unknown(group)))
     }
 
-    fn put(&self, group: GroupId, input: Input) {
+    pub(crate) fn put(&self, group: GroupId, input: Input) {
         if let Err(refusal) = self.shared.inboxes.put(self.shared.inboxes.of(group), input) {
             refusal.answer();
         }

@@ -8,6 +8,7 @@ use crate::errand::Errand;
 use crate::error::{GroupError, QueryError};
 use crate::group::CommandResult;
 use crate::id::{GroupId, MemberId, NodeId};
+use crate::keepsake::Keepsake;
 use crate::message::{BatchWriter, Body, GroupMessage, WireSnapshot};
 use crate::neighbours::LoopMessage;
 use crate::status::GroupStatus;
@@ -21,6 +22,7 @@ pub(crate) enum Answer {
     Query(Waiter<Result<Bytes, QueryError>>, Result<Bytes, QueryError>),
     Member(Waiter<Result<MemberId, GroupError>>, Result<MemberId, GroupError>),
     Statuses(Waiter<Vec<GroupStatus>>, Vec<GroupStatus>),
+    Keepsake(Waiter<Option<Keepsake>>, Option<Keepsake>),
 }
 
 /// Who is told once a record is on the disk.
@@ -101,6 +103,7 @@ impl Answer {
             Answer::Query(waiter, result) => waiter.answer(result),
             Answer::Member(waiter, result) => waiter.answer(result),
             Answer::Statuses(waiter, statuses) => waiter.answer(statuses),
+            Answer::Keepsake(waiter, keepsake) => waiter.answer(keepsake),
         }
     }
 }

@@ -6,6 +6,7 @@ use rafted_value::{GroupId, Host};
 
 use crate::cluster_state::{ClusterAnswer, ClusterCommand, ClusterQuery, FIRST_GROUP};
 use crate::core::Core;
+use crate::keepsakes;
 
 /// Groups that one command or query names at most.
 const GROUPS_MAX: usize = 1024;
@@ -23,6 +24,7 @@ pub(crate) async fn run(core: Arc<Core>) {
         let due = revision != compared || quiet >= QUIET_INTERVALS;
         if due && drop_strays(&core, host).await {
             (compared, quiet) = (revision, 0);
+            sweep(&core).await;
         }
         clean_up(&core, host).await;
     }
@@ -43,6 +45,9 @@ async fn drop_strays(core: &Core, host: &Host) -> bool {
     match core.ask_cluster(&query, core.config.call.timeout).await {
         Ok(ClusterAnswer::Missing(groups)) => {
             for group in groups {
+                if !leave_behind(core, host, group).await {
+                    return false;
+                }
                 tracing::info!(%group, node = %core.node, "the member of a removed group ends");
                 end(host, group).await;
             }
@@ -63,7 +68,7 @@ async fn clean_up(core: &Core, host: &Host) {
         return;
     }
     for group in &groups {
-        if !end(host, *group).await {
+        if !leave_behind(core, host, *group).await || !end(host, *group).await {
             return;
         }
     }
@@ -71,6 +76,50 @@ async fn clean_up(core: &Core, host: &Host) {
     if let Err(error) = core.change_cluster(&command, &core.config.call).await {
         tracing::debug!(%error, "the cluster does not know yet that members have ended");
     }
+}
+
+/// Writes down what the member of a removed group had come to, where the cluster wants that kept, and says so. Only then
+/// may the member end: says whether it may.
+async fn leave_behind(core: &Core, host: &Host, group: GroupId) -> bool {
+    if core.env.disk().is_none() || core.views.current().state.kept_of(group).is_none() {
+        return true;
+    }
+    let index = match host.keepsake(group).await {
+        Some(keepsake) => {
+            let index = keepsake.index;
+            if let Err(reason) = keepsakes::save(&core.env, group, keepsake).await {
+                tracing::error!(%group, reason, "what a removed group had come to cannot be kept; its member stays");
+                return false;
+            }
+            index
+        }
+        // Perhaps it was written down before this node stopped, or before the cluster heard of it.
+        None => match keepsakes::load(&core.env, group).await {
+            Ok(Some(keepsake)) => keepsake.index,
+            Ok(None) => return true,
+            Err(reason) => {
+                tracing::error!(%group, reason, "what a removed group had come to cannot be read");
+                return false;
+            }
+        },
+    };
+    let keep = ClusterCommand::Keep { node: core.node, group, index };
+    match core.change_cluster(&keep, &core.config.call).await {
+        Ok(_) => true,
+        Err(error) => {
+            tracing::debug!(%group, %error, "the cluster does not know yet what was kept");
+            false
+        }
+    }
+}
+
+/// Removes what was kept of groups that were added again or deleted; the cluster group has the last word.
+async fn sweep(core: &Core) {
+    if !keepsakes::any(&core.env).await || core.refresh_latest(core.config.call.timeout).await.is_err() {
+        return;
+    }
+    let kept = core.views.current().state.kept().values().map(|kept| kept.group).collect();
+    keepsakes::sweep(&core.env, kept).await;
 }
 
 async fn end(host: &Host, group: GroupId) -> bool {

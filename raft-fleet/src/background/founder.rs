@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rafted_value::env::timeout;
-use rafted_value::{Found, GroupError, GroupId};
+use rafted_value::{Found, GroupError, GroupId, Keepsake};
 
 use crate::cluster_state::{ClusterCommand, GroupState};
 use crate::core::Core;
+use crate::group_name::GroupName;
+use crate::keepsakes;
 use crate::view::View;
 
 pub(crate) async fn run(core: Arc<Core>) {
@@ -21,6 +23,23 @@ pub(crate) async fn run(core: Arc<Core>) {
     }
 }
 
+/// What a removed group of this name had left on this node, where the new one is to begin with it.
+async fn kept_for(
+    core: &Core,
+    view: &View,
+    name: &GroupName,
+    id: GroupId,
+) -> Result<Option<Keepsake>, String> {
+    let Some(kept) = view.state.kept().get(name).filter(|kept| kept.restored_as == Some(id)) else {
+        return Ok(None);
+    };
+    if !kept.holders.contains_key(&core.node) {
+        return Ok(None);
+    }
+    let keepsake = keepsakes::load(&core.env, kept.group).await?;
+    keepsake.map(Some).ok_or_else(|| format!("nothing is left of group {} here", kept.group))
+}
+
 async fn found_all(core: &Core, view: &View, founded: &mut BTreeSet<GroupId>) {
     let Some(host) = core.host.get() else { return };
     founded.retain(|group| view.lists(*group));
@@ -30,7 +49,19 @@ async fn found_all(core: &Core, view: &View, founded: &mut BTreeSet<GroupId>) {
             continue;
         }
         let (data, config, nodes) = (entry.data.clone(), entry.config.clone(), vec![core.node]);
-        match host.found(Found { group: entry.id, data, config, nodes }).await {
+        let found = Found { group: entry.id, data, config, nodes };
+        let result = match kept_for(core, view, name, entry.id).await {
+            Ok(None) => host.found(found).await,
+            Ok(Some(keepsake)) => host.found_with(found, keepsake).await,
+            Err(reason) => {
+                tracing::error!(
+                    group = %entry.id, %name, reason,
+                    "a group waits for what one of its name had left; delete it to begin without"
+                );
+                continue;
+            }
+        };
+        match result {
             Ok(_) | Err(GroupError::AlreadyExists(_)) => {
                 tracing::info!(group = %entry.id, %name, "founded a group");
                 founded.insert(entry.id);

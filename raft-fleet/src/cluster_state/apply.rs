@@ -38,6 +38,8 @@ impl ClusterState {
             ClusterCommand::AddPinnedGroup { name, data, replicas, config, zones } => {
                 self.add_group(name, data, replicas, config, zones)
             }
+            ClusterCommand::Keep { node, group, index } => self.keep(node, group, index),
+            ClusterCommand::DeleteGroup { name } => self.delete_group(name),
         };
         match done {
             Ok(Change::None(reply)) => reply,
@@ -100,6 +102,9 @@ impl ClusterState {
         }
         if let Some(former) = superseded {
             self.forget_node(former);
+            // What it kept went with it.
+            self.kept.values_mut().for_each(|kept| _ = kept.holders.remove(&former));
+            self.forget_the_empty();
         }
         if let Some(former) = self.nodes.get(&node).filter(|former| former.name != entry.name) {
             self.weights.remove(&former.name);
@@ -234,24 +239,28 @@ impl ClusterState {
             let pending = u32::try_from(removed.pending.len()).unwrap_or(u32::MAX);
             return Err(ClusterRefusal::CleanupOngoing { name, pending });
         }
-        if self.groups.len() + self.removed.len() >= GROUPS_MAX {
+        if self.groups.len() + self.removed.len() + self.kept.len() >= GROUPS_MAX {
             return Err(ClusterRefusal::TooManyGroups);
         }
         check_zones(&zones)?;
         self.set_pin(&name, zones);
-        let Some(founder) = self.desired(&name, 1).first().copied() else {
-            self.pins.remove(&name);
-            return Err(ClusterRefusal::NoActiveNode);
-        };
+        let preferred = self.desired(&name, 1).first().copied();
+        let restorer = self.restorer(&name, &data);
+        let founder = restorer.and_then(|node| node.or(preferred).ok_or(ClusterRefusal::NoActiveNode));
+        let founder = founder.inspect_err(|_| _ = self.pins.remove(&name))?;
         let id = self.allocate_group();
+        if let Some(kept) = self.kept.get_mut(&name) {
+            kept.restored_as = Some(id);
+        }
         let state = GroupState::Founding { founder };
         self.groups.insert(name, GroupEntry { id, data, replicas, config, state });
         Ok(Change::Some(ClusterReply::GroupAdded { id, founder }))
     }
 
-    fn remove_group(&mut self, name: GroupName) -> Applied {
+    pub(super) fn remove_group(&mut self, name: GroupName) -> Applied {
         let entry = self.groups.remove(&name).ok_or_else(|| ClusterRefusal::NoSuchGroup(name.clone()))?;
         self.pins.remove(&name);
+        self.leave_behind(&name, &entry);
         // Without nodes there is nobody who could have members to clean up.
         if !self.nodes.is_empty() {
             let pending = self.nodes.keys().copied().collect();
@@ -267,6 +276,7 @@ impl ClusterState {
             return Ok(Change::None(ClusterReply::Done));
         }
         entry.state = GroupState::Running;
+        self.kept.retain(|_, kept| kept.restored_as != Some(id));
         Ok(Change::Some(ClusterReply::Done))
     }
 
@@ -278,6 +288,7 @@ impl ClusterState {
             }
         }
         self.removed.retain(|_, removed| !removed.pending.is_empty());
+        self.forget_the_empty();
         Ok(if changed { Change::Some(ClusterReply::Done) } else { Change::None(ClusterReply::Done) })
     }
 
@@ -288,11 +299,12 @@ impl ClusterState {
             removed.pending.remove(&node);
             !removed.pending.is_empty()
         });
+        self.forget_the_empty();
     }
 
     /// A group whose founder is gone before any client could use it starts anew under another id, so that whatever the
     /// former founder still does under the old id is nobody's business. Without any active node it waits.
-    fn found_orphans_again(&mut self) {
+    pub(super) fn found_orphans_again(&mut self) {
         let orphans: Vec<GroupName> = self
             .groups
             .iter()
@@ -303,8 +315,16 @@ impl ClusterState {
             .map(|(name, _)| name.clone())
             .collect();
         for name in orphans {
-            let Some(founder) = self.desired(&name, 1).first().copied() else { continue };
+            let data = self.groups[&name].data.clone();
+            // One that is to begin with what another has left waits for whoever keeps that.
+            let Ok(restorer) = self.restorer(&name, &data) else { continue };
+            let Some(founder) = restorer.or_else(|| self.desired(&name, 1).first().copied()) else {
+                continue;
+            };
             let id = self.allocate_group();
+            if let Some(kept) = self.kept.get_mut(&name) {
+                kept.restored_as = Some(id);
+            }
             let entry = self.groups.get_mut(&name).expect("the name was taken from the table above");
             entry.id = id;
             entry.state = GroupState::Founding { founder };
@@ -325,9 +345,9 @@ fn check_zones(zones: &BTreeSet<String>) -> Result<(), ClusterRefusal> {
     zones.iter().try_for_each(|zone| check_word("zone", zone)).map_err(ClusterRefusal::Name)
 }
 
-enum Change {
+pub(super) enum Change {
     None(ClusterReply),
     Some(ClusterReply),
 }
 
-type Applied = Result<Change, ClusterRefusal>;
+pub(super) type Applied = Result<Change, ClusterRefusal>;

@@ -131,6 +131,20 @@ pub enum ClusterCommand {
         /// The zones; none for all.
         zones: BTreeSet<String>,
     },
+    /// A node has written down what its member of a removed group had come to.
+    Keep {
+        /// The node.
+        node: NodeId,
+        /// The group.
+        group: GroupId,
+        /// How new it is.
+        index: u64,
+    },
+    /// Removes a group, if there is one of this name, and whatever is kept of removed ones of this name.
+    DeleteGroup {
+        /// The name.
+        name: GroupName,
+    },
 }
 
 /// What a command did.
@@ -254,6 +268,29 @@ pub enum ClusterRefusal {
     /// More zones than a pin can name.
     #[error("a group cannot be pinned to {0} zones; the limit is {PINS_MAX}")]
     TooManyZones(usize),
+    /// The values of a removed group of this name are kept, with another type of data.
+    #[error(
+        "a removed group named {name:?} has left values of type {data:?}; delete it before another one is added"
+    )]
+    KeptOther {
+        /// The name.
+        name: GroupName,
+        /// What is kept.
+        data: String,
+    },
+    /// The values of a removed group of this name are kept, and too few of the nodes that keep them are here.
+    #[error(
+        "a removed group named {name:?} has left its values on {holders} nodes, of which {active} are active: wait for \
+         them, or delete it to begin without"
+    )]
+    KeptElsewhere {
+        /// The name.
+        name: GroupName,
+        /// How many nodes keep them.
+        holders: u32,
+        /// How many of those are active.
+        active: u32,
+    },
 }
 
 /// Asks about the cluster state.

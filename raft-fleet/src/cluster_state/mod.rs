@@ -5,6 +5,7 @@
 
 mod apply;
 mod command;
+mod kept;
 mod stored;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +15,7 @@ use rafted_value::{CommandContext, Data, GroupConfig, GroupId, NodeId};
 use serde::{Deserialize, Serialize};
 
 pub use self::command::{ClusterAnswer, ClusterCommand, ClusterQuery, ClusterRefusal, ClusterReply};
+pub use self::kept::KeptGroup;
 use self::stored::Stored;
 use crate::group_name::GroupName;
 use crate::node_info::NodeInfo;
@@ -54,6 +56,8 @@ pub struct ClusterState {
     weights: BTreeMap<String, u32>,
     /// The zones in which the members of a group must be, where not all will do.
     pins: BTreeMap<GroupName, BTreeSet<String>>,
+    /// What removed groups have left on disks, by the names that they had.
+    kept: BTreeMap<GroupName, KeptGroup>,
 }
 
 /// That a node does not answer.
@@ -128,6 +132,7 @@ impl Default for ClusterState {
             suspects: BTreeMap::new(),
             weights: BTreeMap::new(),
             pins: BTreeMap::new(),
+            kept: BTreeMap::new(),
         }
     }
 }

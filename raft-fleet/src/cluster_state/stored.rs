@@ -6,7 +6,7 @@ use rafted_value::transport::ClusterId;
 use rafted_value::{GroupId, NodeId};
 use serde::{Deserialize, Serialize};
 
-use super::{ClusterState, GroupEntry, NodeEntry, RemovedGroup, Suspicion};
+use super::{ClusterState, GroupEntry, KeptGroup, NodeEntry, RemovedGroup, Suspicion};
 use crate::group_name::GroupName;
 
 /// The shapes that the state has had. A state that needs no more than an older shape is written in that one, so that
@@ -16,6 +16,8 @@ pub(super) enum Stored {
     V1(First),
     /// With suspects, weights and pins.
     V2(First, Second),
+    /// With what removed groups have left.
+    V3(First, Second, BTreeMap<GroupName, KeptGroup>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -38,9 +40,10 @@ pub(super) struct Second {
 
 impl From<Stored> for ClusterState {
     fn from(stored: Stored) -> Self {
-        let (first, second) = match stored {
-            Stored::V1(first) => (first, Second::default()),
-            Stored::V2(first, second) => (first, second),
+        let (first, second, kept) = match stored {
+            Stored::V1(first) => (first, Second::default(), BTreeMap::new()),
+            Stored::V2(first, second) => (first, second, BTreeMap::new()),
+            Stored::V3(first, second, kept) => (first, second, kept),
         };
         let First { cluster, revision, cluster_members_max, nodes, groups, removed, next_group } = first;
         let Second { suspects, weights, pins } = second;
@@ -55,6 +58,7 @@ impl From<Stored> for ClusterState {
             suspects,
             weights,
             pins,
+            kept,
         }
     }
 }
@@ -72,9 +76,14 @@ impl From<ClusterState> for Stored {
             suspects,
             weights,
             pins,
+            kept,
         } = state;
         let first = First { cluster, revision, cluster_members_max, nodes, groups, removed, next_group };
         let second = Second { suspects, weights, pins };
-        if second == Second::default() { Self::V1(first) } else { Self::V2(first, second) }
+        match (second == Second::default(), kept.is_empty()) {
+            (true, true) => Self::V1(first),
+            (false, true) => Self::V2(first, second),
+            (_, false) => Self::V3(first, second, kept),
+        }
     }
 }

@@ -270,6 +270,87 @@ fn a_pinned_group_is_placed_in_its_zones_only() {
     assert!(state.pinned(&name("g")).is_none(), "a pin goes with its group");
 }
 
+fn keep(state: &mut ClusterState, node: u64, group: GroupId, index: u64) {
+    state.apply(0, ClusterCommand::Keep { node: NodeId(node), group, index });
+}
+
+/// A group that ran on all nodes and was removed; nodes have written down these indexes.
+fn removed(state: &mut ClusterState, kept: &[(u64, u64)]) -> GroupId {
+    let (id, _) = added(state, "g");
+    state.apply(0, ClusterCommand::GroupReady { name: name("g"), id });
+    state.apply(0, ClusterCommand::RemoveGroup { name: name("g") });
+    kept.iter().for_each(|(node, index)| keep(state, *node, id, *index));
+    for node in state.nodes().keys().copied().collect::<Vec<_>>() {
+        state.apply(0, ClusterCommand::CleanedUp { node, groups: vec![id] });
+    }
+    id
+}
+
+#[test]
+fn a_group_that_is_added_again_is_founded_where_the_newest_was_kept() {
+    for newest in 1..=3 {
+        let mut state = formed(3);
+        let kept: Vec<(u64, u64)> = (1..=3).map(|node| (node, if node == newest { 9 } else { 7 })).collect();
+        let former = removed(&mut state, &kept);
+        let (id, founder) = added(&mut state, "g");
+        assert_eq!(founder, NodeId(newest));
+        assert_eq!(state.kept()[&name("g")].restored_as, Some(id));
+        assert_ne!(id, former);
+        state.apply(0, ClusterCommand::GroupReady { name: name("g"), id });
+        assert!(state.kept().is_empty(), "from then on the new group has it");
+    }
+}
+
+#[test]
+fn what_was_kept_outlives_a_purge_and_its_nodes_must_be_there_when_it_is_wanted() {
+    let mut state = formed(3);
+    removed(&mut state, &[(1, 9), (2, 7), (3, 6)]);
+    purge(&mut state, NodeId(1), NodeId(2));
+    purge(&mut state, NodeId(2), NodeId(3));
+    let refused = ClusterRefusal::KeptElsewhere { name: name("g"), holders: 3, active: 1 };
+    assert_eq!(add(&mut state, "g"), ClusterReply::Refused(refused));
+    join(&mut state, info(1));
+    assert_eq!(added(&mut state, "g").1, NodeId(1));
+    // Its founder dies before anybody could use it: another one must not begin with less.
+    purge(&mut state, NodeId(1), NodeId(3));
+    assert_eq!(state.groups()[&name("g")].state, GroupState::Founding { founder: NodeId(1) });
+    join(&mut state, info(2));
+    assert_eq!(state.groups()[&name("g")].state, GroupState::Founding { founder: NodeId(2) });
+}
+
+#[test]
+fn a_group_leaves_nothing_that_was_never_used_or_that_only_memory_held_or_that_was_deleted() {
+    let mut state = formed(2);
+    let (id, _) = added(&mut state, "g");
+    state.apply(0, ClusterCommand::RemoveGroup { name: name("g") });
+    keep(&mut state, 1, id, 5);
+    assert!(state.kept().is_empty());
+
+    let mut state = formed(2);
+    let config = GroupConfig { durability: rafted_value::Durability::Memory, ..GroupConfig::default() };
+    let add = ClusterCommand::AddGroup { name: name("g"), data: "d".into(), replicas: 3, config };
+    let ClusterReply::GroupAdded { id, .. } = state.apply(0, add) else { panic!("it is a new name") };
+    state.apply(0, ClusterCommand::GroupReady { name: name("g"), id });
+    state.apply(0, ClusterCommand::RemoveGroup { name: name("g") });
+    assert!(state.kept().is_empty());
+
+    let mut state = formed(2);
+    removed(&mut state, &[(1, 5), (2, 5)]);
+    let other = ClusterCommand::AddGroup {
+        name: name("g"),
+        data: "other".into(),
+        replicas: 3,
+        config: GroupConfig::default(),
+    };
+    let refused = ClusterRefusal::KeptOther { name: name("g"), data: "d".into() };
+    assert_eq!(state.apply(0, other.clone()), ClusterReply::Refused(refused));
+    assert_eq!(state.apply(0, ClusterCommand::DeleteGroup { name: name("g") }), ClusterReply::Done);
+    assert!(state.kept().is_empty());
+    assert!(matches!(state.apply(0, other), ClusterReply::GroupAdded { .. }));
+    let none = state.apply(0, ClusterCommand::DeleteGroup { name: name("h") });
+    assert_eq!(none, ClusterReply::Refused(ClusterRefusal::NoSuchGroup(name("h"))));
+}
+
 #[test]
 fn an_unchanged_state_costs_a_small_answer() {
     let state = formed(3);
@@ -302,6 +383,12 @@ fn the_stored_bytes_never_change() {
     let (data, config) = ("d".to_owned(), GroupConfig::default());
     let pinned = ClusterCommand::AddPinnedGroup { name: name("g"), data, replicas: 3, config, zones };
     let (node, by) = (NodeId(1), NodeId(2));
+    let mut third = formed(1);
+    removed(&mut third, &[(1, 300)]);
+    let third = encode(&third);
+    assert_eq!(postcard::from_bytes::<ClusterState>(&third).unwrap().kept().len(), 1);
+    let kept_other = ClusterRefusal::KeptOther { name: name("g"), data: "d".into() };
+    let kept_elsewhere = ClusterRefusal::KeptElsewhere { name: name("g"), holders: 3, active: 1 };
     crate::golden::check(
         "cluster_state",
         &[
@@ -334,6 +421,11 @@ fn the_stored_bytes_never_change() {
             ("pin", &encode(&pin)),
             ("add_pinned", &encode(&pinned)),
             ("last_refusal", &encode(&ClusterReply::Refused(ClusterRefusal::TooManyZones(300)))),
+            ("third_state", &third),
+            ("keep", &encode(&ClusterCommand::Keep { node, group: id, index: 300 })),
+            ("delete", &encode(&ClusterCommand::DeleteGroup { name: name("g") })),
+            ("kept_other", &encode(&ClusterReply::Refused(kept_other))),
+            ("kept_elsewhere", &encode(&ClusterReply::Refused(kept_elsewhere))),
         ],
     );
 }
@@ -341,7 +433,7 @@ fn the_stored_bytes_never_change() {
 fn any_command() -> impl Strategy<Value = ClusterCommand> {
     let node = 1..8_u64;
     let group = (0..4_u8).prop_map(|number| name(&format!("g{number}")));
-    let pinned = group.clone();
+    let (pinned, deleted) = (group.clone(), group.clone());
     let id = (16..40_u64).prop_map(GroupId);
     prop_oneof![
         (node.clone(), 1..5_u64).prop_map(|(node, at)| {
@@ -373,6 +465,12 @@ fn any_command() -> impl Strategy<Value = ClusterCommand> {
             let zones = if zone == 2 { BTreeSet::new() } else { [format!("z{zone}")].into() };
             ClusterCommand::Pin { name, zones }
         }),
+        (node.clone(), 16..40_u64, 0..9_u64).prop_map(|(node, group, index)| ClusterCommand::Keep {
+            node: NodeId(node),
+            group: GroupId(group),
+            index,
+        }),
+        deleted.prop_map(|name| ClusterCommand::DeleteGroup { name }),
         node.prop_map(|node| ClusterCommand::Activate { node: info(node), cluster: CLUSTER }),
     ]
 }
@@ -399,12 +497,18 @@ proptest! {
                 prop_assert!(!state.removed().contains_key(&entry.id));
                 if let GroupState::Founding { founder } = entry.state {
                     let active = state.nodes().get(&founder).is_some_and(|node| node.active);
-                    prop_assert!(active || state.desired(name, 1).is_empty());
+                    let waits = state.restorer(name, &entry.data).is_err();
+                    prop_assert!(active || waits || state.desired(name, 1).is_empty());
                 }
             }
             prop_assert!(state.suspects().keys().all(|node| state.nodes().contains_key(node)));
             prop_assert!(state.pins.keys().all(|name| state.groups().contains_key(name)));
             prop_assert!(state.weights.keys().all(|name| names.contains(name)));
+            for kept in state.kept().values() {
+                prop_assert!(!kept.holders.is_empty() || state.removed().contains_key(&kept.group));
+                let restored = kept.restored_as.is_none_or(|id| state.groups().values().any(|entry| entry.id == id));
+                prop_assert!(restored, "{:?}", kept);
+            }
             for removed in state.removed().values() {
                 prop_assert!(!removed.pending.is_empty());
                 prop_assert!(removed.pending.iter().all(|node| state.nodes().contains_key(node)));

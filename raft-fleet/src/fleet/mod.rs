@@ -28,6 +28,9 @@ use crate::node_info::NodeInfo;
 use crate::service::FleetService;
 use crate::wire::{FLEET_SERVICE, FleetRequest};
 
+/// Members of a group that is added by name alone.
+const USUAL_REPLICAS: usize = 3;
+
 /// One node's, or one client's, part in a fleet of groups. Cheap to clone; all clones are one.
 ///
 /// Its tasks run until [`shutdown`](Fleet::shutdown).
@@ -171,6 +174,16 @@ impl Fleet {
         self.add_pinned_group(name, data, replicas, config, []).await
     }
 
+    /// The same with three members, and the settings that [`FleetConfig::group_config`] makes for the name.
+    ///
+    /// # Errors
+    ///
+    /// As [`add_group`](Self::add_group).
+    pub async fn add_usual_group(&self, name: GroupName, data: &str) -> Result<GroupId, FleetError> {
+        let config = self.core.config.group_config.make(&name);
+        self.add_group(name, data, USUAL_REPLICAS, config).await
+    }
+
     /// The same for a group whose members may be in these zones only; in all if there are none.
     ///
     /// # Errors
@@ -251,20 +264,30 @@ impl Fleet {
         done.unwrap_or_else(|| Err(FleetError::Timeout { what: what(), limit }))
     }
 
-    /// Removes a group and its data. Its members end soon after; until they have, the name cannot be used again.
+    /// Removes a group: all its members end in time, also on nodes that are away now. Until they have, the name cannot be
+    /// used again.
+    ///
+    /// What members on disks had come to stays there, except under [`Durability::Memory`](crate::Durability::Memory): a
+    /// group that is added under the same name and with the same type of data begins with the newest of it.
+    /// [`delete_group`](Self::delete_group) keeps nothing.
     ///
     /// # Errors
     ///
     /// [`FleetError::NoSuchGroup`] if there is none; when the cluster group does not answer.
     pub async fn remove_group(&self, name: &GroupName) -> Result<(), FleetError> {
-        let command = ClusterCommand::RemoveGroup { name: name.clone() };
-        match self.core.change_cluster(&command, &self.core.config.call).await? {
-            ClusterReply::GroupRemoved { .. } => {
-                self.core.refresh_latest(self.core.config.call.timeout).await
-            }
-            ClusterReply::Refused(refusal) => Err(refusal.into()),
-            other => Err(FleetError::Malformed(format!("{other:?}"))),
-        }
+        self.change(&ClusterCommand::RemoveGroup { name: name.clone() }).await?;
+        self.core.refresh_latest(self.core.config.call.timeout).await
+    }
+
+    /// Removes a group and its data, and whatever removed groups of this name had left.
+    ///
+    /// # Errors
+    ///
+    /// [`FleetError::NoSuchGroup`] if there is no group of this name, and nothing is left of one; when the cluster group
+    /// does not answer.
+    pub async fn delete_group(&self, name: &GroupName) -> Result<(), FleetError> {
+        self.change(&ClusterCommand::DeleteGroup { name: name.clone() }).await?;
+        self.core.refresh_latest(self.core.config.call.timeout).await
     }
 
     /// What the cluster group itself says of a group at this moment.

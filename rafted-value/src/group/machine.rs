@@ -16,9 +16,10 @@ use super::frozen::{FrozenMachine, join};
 use crate::config::GroupConfig;
 use crate::data::{CommandContext, RawData};
 use crate::entry::{Commands, EntryBody, EntryKind, command_seed};
-use crate::error::{CommandError, NotApplied, QueryError};
+use crate::error::{CommandError, GroupError, NotApplied, QueryError};
 use crate::hooks::{Hooked, RawLeaderHook};
 use crate::id::{GroupId, MemberId, NodeId};
+use crate::keepsake::Keepsake;
 use crate::message::{ChangeKind, MemberChange};
 use crate::raft::convert::read_change;
 use crate::raft::log::MemberLog;
@@ -126,6 +127,30 @@ impl Machine {
             hooked: Hooked::new(registry.hook(data_name)),
             restored: false,
         })
+    }
+
+    /// The machine of a new group with these members that begins with what another group had come to.
+    pub(crate) fn found_with(
+        group: GroupId,
+        registry: &Registry,
+        data_name: &str,
+        config: GroupConfig,
+        nodes: BTreeMap<MemberId, NodeId>,
+        keepsake: &Keepsake,
+    ) -> Result<Self, GroupError> {
+        let broken = |error: MachineError| match error {
+            MachineError::NoSuchData(name) => GroupError::NoSuchData(name),
+            error => GroupError::InvalidConfig(error.to_string()),
+        };
+        let mut machine = Self::restore(group, registry, keepsake.index, &keepsake.state).map_err(broken)?;
+        if machine.data_name != data_name {
+            let held = machine.data_name;
+            return Err(GroupError::InvalidConfig(format!("what was kept is a {held}, not a {data_name}")));
+        }
+        machine.next_member = nodes.keys().next_back().map_or(1, |member| member.0 + 1);
+        machine.nodes = nodes;
+        machine.config = config;
+        Ok(machine)
     }
 
     /// The machine that a snapshot at `index` holds.

@@ -46,6 +46,7 @@ use crate::engine::Found;
 use crate::env::MonoTime;
 use crate::error::{CommandError, GroupError, NotApplied, QueryError, Unknown};
 use crate::id::{FOUNDER, GroupId, MemberId, NodeId};
+use crate::keepsake::Keepsake;
 use crate::lease::{Exemption, Promise, Rounds};
 use crate::message::{Body, GroupMessage, WireSnapshot};
 use crate::neighbours::{LoopId, Neighbours};
@@ -161,6 +162,7 @@ impl Group {
     pub(crate) fn found(
         registry: &Registry,
         found: &Found,
+        keepsake: Option<&Keepsake>,
         position: usize,
         turn: &mut Turn<'_>,
     ) -> Result<Self, GroupError> {
@@ -170,8 +172,11 @@ impl Group {
             (FOUNDER.0..).map(MemberId).zip(nodes.iter().copied()).collect();
         let voters: Vec<MemberId> = members.keys().copied().collect();
         let member = voters[position];
-        let machine = Machine::found(id, registry, data, config.clone(), members)
-            .map_err(|_| GroupError::NoSuchData(data.to_owned()))?;
+        let machine = match keepsake {
+            None => Machine::found(id, registry, data, config.clone(), members)
+                .map_err(|_| GroupError::NoSuchData(data.to_owned()))?,
+            Some(keepsake) => Machine::found_with(id, registry, data, config.clone(), members, keepsake)?,
+        };
         let state = machine
             .snapshot(0)
             .map_err(|error| GroupError::Fenced { group: id, reason: error.to_string() })?;
@@ -185,6 +190,22 @@ impl Group {
         group.begin_to_keep(turn);
         group.campaign_alone();
         Ok(group)
+    }
+
+    /// What this member has come to, if it has come to anything that encodes.
+    pub(crate) fn keepsake(&self) -> Option<Keepsake> {
+        let machine = self.machine.as_ref()?;
+        match machine.snapshot(0) {
+            // raft counts a snapshot as applied once the disk has it.
+            Ok(state) => {
+                let index = self.raw.raft.raft_log.applied.max(self.raw.store().snapshot_index());
+                Some(Keepsake { index, state })
+            }
+            Err(error) => {
+                tracing::error!(group = %self.id, member = %self.member, %error, "no keepsake can be taken");
+                None
+            }
+        }
     }
 
     /// A member that has nothing yet and waits for a leader's snapshot.

@@ -76,7 +76,7 @@ pub(super) fn rebalance(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
     };
     let before = sent(&mut cluster, 3)?;
     // Long enough for the whole of it.
-    let seconds = 8.0 + groups as f64 / 40.0;
+    let seconds = 8.0 + groups as f64 / 20.0;
     cluster.tell(1, &Order::Fleet(FleetOrder::Load { groups, clients, seconds }))?;
     let newcomer = cluster.add_node()?;
     let took = cluster.took(newcomer, FleetOrder::Settle)?;

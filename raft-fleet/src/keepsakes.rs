@@ -1,0 +1,97 @@
+//! What members of removed groups had come to, in files of the node's directory, until the group is added again under the
+//! same name or deleted.
+
+use std::sync::Arc;
+
+use rafted_value::disk::{Disk, DiskReason};
+use rafted_value::env::Env;
+use rafted_value::{GroupId, Keepsake, encode};
+use serde::{Deserialize, Serialize};
+
+use crate::core::decode;
+use crate::note::{ended, on_disk, seal, unseal, write_named};
+
+const FOLDER: &str = "fleet-removed";
+/// It was written by this node, and is as large as the value was.
+const FILE_BYTES_MAX: usize = isize::MAX as usize;
+
+/// What is on the disk; variants are only ever added at the end.
+#[derive(Serialize, Deserialize)]
+enum Kept {
+    V1 { group: GroupId, keepsake: Keepsake },
+}
+
+fn file_of(group: GroupId) -> String {
+    format!("{FOLDER}/{:016x}", group.0)
+}
+
+/// Writes down what a member had come to; it is durable then.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub(crate) async fn save(env: &Arc<dyn Env>, group: GroupId, keepsake: Keepsake) -> Result<(), String> {
+    write_named(env, file_of(group), seal(&encode(&Kept::V1 { group, keepsake }))).await
+}
+
+/// What was written down of a group; `None` if nothing was.
+///
+/// # Errors
+///
+/// When it cannot be read, or is damaged.
+pub(crate) async fn load(env: &Arc<dyn Env>, group: GroupId) -> Result<Option<Keepsake>, String> {
+    let Some(read) = on_disk(env, move |disk| read(disk, group)).await else { return Ok(None) };
+    read.unwrap_or_else(|| Err(ended()))
+}
+
+fn read(disk: &dyn Disk, group: GroupId) -> Result<Option<Keepsake>, String> {
+    let file = file_of(group);
+    let bytes = match disk.read_at(&file, 0, FILE_BYTES_MAX) {
+        Ok(bytes) => bytes,
+        Err(error) if error.reason == DiskReason::NotFound => return Ok(None),
+        Err(error) => return Err(error.to_string()),
+    };
+    let Kept::V1 { group: written, keepsake } =
+        unseal(&bytes).and_then(decode).map_err(|reason| format!("file {file}: {reason}"))?;
+    if written != group {
+        return Err(format!("file {file} is that of group {written}"));
+    }
+    Ok(Some(keepsake))
+}
+
+/// Whether anything is written down.
+pub(crate) async fn any(env: &Arc<dyn Env>) -> bool {
+    let listed = on_disk(env, |disk| disk.list(FOLDER).is_ok_and(|files| !files.is_empty()));
+    listed.await.flatten().unwrap_or(false)
+}
+
+/// Removes what was written down of groups that are wanted no more.
+pub(crate) async fn sweep(env: &Arc<dyn Env>, wanted: Vec<GroupId>) {
+    let swept = on_disk(env, move |disk| {
+        let wanted: Vec<String> = wanted.into_iter().map(file_of).collect();
+        for entry in disk.list(FOLDER).map_err(|error| error.to_string())? {
+            let file = format!("{FOLDER}/{}", entry.name);
+            if !wanted.contains(&file) {
+                tracing::info!(file, "what a removed group had left is removed");
+                disk.remove(&file).map_err(|error| error.to_string())?;
+            }
+        }
+        Ok::<(), String>(())
+    });
+    if let Some(Some(Err(reason))) = swept.await {
+        tracing::warn!(reason, "what a removed group had left is not removed yet");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kept_bytes_never_change() {
+        let keepsake = Keepsake { index: 300, state: bytes::Bytes::from_static(b"s") };
+        let bytes = seal(&encode(&Kept::V1 { group: GroupId(17), keepsake }));
+        assert_eq!(bytes[crate::note::CHECKSUM_BYTES..], [0, 17, 172, 2, 1, b's']);
+        assert_eq!(file_of(GroupId(17)), "fleet-removed/0000000000000011");
+    }
+}
