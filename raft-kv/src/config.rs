@@ -33,6 +33,9 @@ pub struct KvConfig {
     pub move_chunk_bytes: u64,
     /// How long a performer rests after each chunk. Default 0.
     pub move_chunk_pause: Duration,
+    /// For how long a shard that was merged into its neighbour still sends callers there before its group is removed.
+    /// Default 1 s.
+    pub move_linger: Duration,
     /// A move whose range changes faster than it is copied is given up after so many rounds. Default 200.
     pub move_rounds_max: u64,
     /// How many members the group of the list of keyspaces should have. Default 3.
@@ -62,6 +65,7 @@ impl Default for KvConfig {
             move_step_timeout: Duration::from_secs(30),
             move_chunk_bytes: 256 << 10,
             move_chunk_pause: Duration::ZERO,
+            move_linger: Duration::from_secs(1),
             move_rounds_max: 200,
             keyspaces_replicas: 3,
             keyspaces_group: GroupConfig::default(),

@@ -192,7 +192,11 @@ impl Performer {
             Err(halt) => return Err(halt),
         }
         match kind {
-            MoveKind::Merge => self.list.remove_group(&self.group(from)).await,
+            MoveKind::Merge => {
+                // Until everybody knows the new routes it sends callers on; a group that is gone only keeps them waiting.
+                sleep(self.list.fleet().env().as_ref(), self.list.config().move_linger).await;
+                self.list.remove_group(&self.group(from)).await;
+            }
             MoveKind::Split => self.forget(from).await?,
         }
         self.report(MoveReport::Ended).await
