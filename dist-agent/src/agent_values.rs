@@ -101,8 +101,8 @@ impl AgentValues {
     fn run_on(&self, call: Call<'_>, value: &mut Option<Hosted>) -> Result<Bytes, Refused> {
         let hosted = value.as_mut().expect("the caller has looked");
         hosted.state.revive(self.types.get(call.id.agent_type));
-        if let State::Kept { why, .. } = &hosted.state {
-            return Ok(why.reply());
+        if let State::Kept(kept) = &hosted.state {
+            return Ok(kept.why.reply());
         }
         match self.run(call, hosted, false) {
             Ok(ran) => {
@@ -202,7 +202,7 @@ impl ValuePerKey for AgentValues {
                 let agent = agent.ok_or_else(|| refused(id, "its type is gone"))?;
                 user(agent.and_then(|agent| agent.query(&context, query)))?
             }
-            State::Kept { why, .. } => why.answer(),
+            State::Kept(kept) => kept.why.answer(),
         };
         Ok(Answer { answer, load: QUERY_LOAD })
     }
@@ -222,7 +222,7 @@ impl ValuePerKey for AgentValues {
                     agent.answered(&context, query, answer, of);
                 }
             }
-            State::Kept { .. } => {}
+            State::Kept(_) => {}
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use raft_kv::raft_fleet::{CallOptions, FleetConfig};
 use raft_kv::rafted_value::GroupConfig;
-use raft_kv::{KeyspacePolicy, KvConfig};
+use raft_kv::{KeyspacePolicy, KvConfig, SplitMergePolicy};
 
 /// The settings of [`DistAgent`](crate::DistAgent) on one node or client.
 #[derive(Clone, Debug)]
@@ -94,8 +94,11 @@ impl DistAgentConfig {
 /// How the agents are spread over the cluster; fixed by the first node that hosts agents.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AgentsPolicy {
-    /// Into how many shards the agents are divided, each a group of its own. Default 16.
+    /// Into how many shards the agents are divided at first, each a group of its own. Default 16.
     pub shards: u32,
+    /// When shards are split and merged, by the agents in them (`max_keys`) and by their load (a query counts one, a command
+    /// three). Default: never.
+    pub split_merge: SplitMergePolicy,
     /// How many members each shard should have. Default 3.
     pub replicas: u32,
     /// The settings of each shard's group.
@@ -104,14 +107,15 @@ pub struct AgentsPolicy {
 
 impl Default for AgentsPolicy {
     fn default() -> Self {
-        Self { shards: 16, replicas: 3, group: GroupConfig::default() }
+        let split_merge = SplitMergePolicy::default();
+        Self { shards: 16, split_merge, replicas: 3, group: GroupConfig::default() }
     }
 }
 
 impl AgentsPolicy {
     pub(crate) fn keyspace_policy(&self) -> KeyspacePolicy {
-        let Self { shards, replicas, group } = self.clone();
-        KeyspacePolicy { shards, replicas, group, ..KeyspacePolicy::of(VALUE_TYPE) }
+        let Self { shards, split_merge, replicas, group } = self.clone();
+        KeyspacePolicy { shards, split_merge, replicas, group, ..KeyspacePolicy::of(VALUE_TYPE) }
     }
 }
 

@@ -83,6 +83,7 @@ mod wire;
 pub use dist_agent_macros::agent;
 pub use foretoken::{Rate, RateError};
 pub use raft_kv;
+pub use raft_kv::SplitMergePolicy;
 pub use rand_chacha::rand_core;
 
 pub use self::agent::Agent;

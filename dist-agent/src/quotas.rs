@@ -14,7 +14,8 @@ const PAGE: u32 = 1_000;
 
 impl DistAgent {
     /// Makes a quota, or changes the limit of one. Agents can be activated in it from now on; a lower limit ends none that
-    /// are active.
+    /// are active. Where a quota was unlimited, a node that has just activated an agent in it may go on for two seconds
+    /// more without a look at its new limit.
     ///
     /// # Errors
     ///

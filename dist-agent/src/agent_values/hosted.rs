@@ -22,16 +22,20 @@ pub(crate) struct Hosted {
     pub(super) state: State,
 }
 
+/// What is rare is boxed: there may be millions of live ones.
 pub(super) enum State {
     Live(Box<dyn LiveAgent>),
     /// The state in bytes, because the agent asked for it.
-    Passive(InBytes),
+    Passive(Box<InBytes>),
     /// The state in bytes, because this node cannot make an agent of it.
-    Kept {
-        state: InBytes,
-        passive: bool,
-        why: Kept,
-    },
+    Kept(Box<KeptState>),
+}
+
+/// A state that this node cannot make an agent of.
+pub(super) struct KeptState {
+    state: InBytes,
+    passive: bool,
+    pub(super) why: Kept,
 }
 
 /// A state in bytes.
@@ -83,15 +87,15 @@ impl State {
     /// A state in bytes, live if the type is known and reads it.
     pub(super) fn restore(agent_type: Option<&dyn AgentType>, state: InBytes, passive: bool) -> Self {
         let Some(agent_type) = agent_type else {
-            return Self::Kept { state, passive, why: Kept::UnknownAgentType };
+            return Self::Kept(Box::new(KeptState { state, passive, why: Kept::UnknownAgentType }));
         };
         // One agent that cannot be read must not take the others of its shard with it.
         match agent_type.restore(state.version, &state.bytes) {
-            Ok(_) if passive => Self::Passive(state),
+            Ok(_) if passive => Self::Passive(Box::new(state)),
             Ok(agent) => Self::Live(agent),
             Err(reason) => {
                 agent_type.watch().report(&format!("the state of an agent does not decode: {reason}"));
-                Self::Kept { state, passive, why: Kept::Unreadable(reason.into()) }
+                Self::Kept(Box::new(KeptState { state, passive, why: Kept::Unreadable(reason.into()) }))
             }
         }
     }
@@ -108,7 +112,7 @@ impl State {
     pub(super) fn passivate(&mut self, agent_type: &dyn AgentType) {
         if let Self::Live(agent) = self {
             let (version, bytes) = (agent_type.version(), agent.encode());
-            *self = Self::Passive(InBytes { version, bytes: bytes[..].into() });
+            *self = Self::Passive(Box::new(InBytes { version, bytes: bytes[..].into() }));
         }
     }
 }
@@ -134,7 +138,7 @@ impl Hosted {
                 (agent_type.map_or(0, AgentType::version), false, &live[..])
             }
             State::Passive(state) => (state.version, true, &state.bytes[..]),
-            State::Kept { state, passive, .. } => (state.version, *passive, &state.bytes[..]),
+            State::Kept(kept) => (kept.state.version, kept.passive, &kept.state.bytes[..]),
         };
         let Self { revision, generation, timer, life, .. } = *self;
         let changes = self.changes.as_deref().cloned().unwrap_or_default();
@@ -150,5 +154,16 @@ impl Hosted {
         let changes = (!changes.is_empty()).then(|| Box::new(changes));
         let state = State::restore(agent_type, InBytes { version, bytes: bytes.into() }, passive);
         Ok(Self { revision, generation, life, timer, changes, state })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An idle agent has this much in the memory of each member, beside its state, its key and its place in the map.
+    #[test]
+    fn an_agent_is_small() {
+        assert!(size_of::<Hosted>() <= 80, "{} bytes", size_of::<Hosted>());
     }
 }

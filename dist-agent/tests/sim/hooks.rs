@@ -35,9 +35,12 @@ impl Agent for Number {
     }
 }
 
-/// What was told, by the value after it: the value before it, and how often it was told.
+/// A value before a change, and how often the change was told.
+type Telling = (Option<u64>, u32);
+
+/// What was told, by the value after it.
 #[derive(Clone, Default)]
-struct Told(Arc<Mutex<BTreeMap<u64, (Option<u64>, u32)>>>);
+struct Told(Arc<Mutex<BTreeMap<u64, Telling>>>);
 
 impl Told {
     fn note(&self, before: Option<&Number>, after: Option<&Number>) {

@@ -10,5 +10,6 @@ mod failover;
 mod hooks;
 mod options;
 mod quotas;
+mod splits;
 mod ticks;
 mod watch;

@@ -274,8 +274,8 @@ fn a_limit_holds_while_nodes_die_and_are_cut_off() {
                 .filter(|node| *node != victim)
                 .map(|node| cluster.nodes[node].env.clone())
                 .collect();
-            cluster.sim.partition(&[cut.clone()], &rest);
-            cluster.sim.partition(&[cut], &[cluster.client_env.clone()]);
+            let rest: Vec<_> = rest.into_iter().chain([cluster.client_env.clone()]).collect();
+            cluster.sim.partition(&[cut], &rest);
             cluster.sim.run_for(rng.duration(Duration::ZERO, 3 * SECOND));
             cluster.sim.heal();
         }
