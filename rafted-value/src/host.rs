@@ -10,14 +10,16 @@ use crate::config::{GroupConfig, HostConfig};
 use crate::driver::{Driver, clocks};
 use crate::engine::{Engine, Found, Input};
 use crate::env::{Env, TaskHandle, timeout};
+use crate::errand::Errands;
 use crate::error::{CommandError, GroupError, NotApplied, QueryError, Unknown};
 use crate::group::change::{ChangeRequest, Removal};
 use crate::id::{GroupId, MemberId, NodeId};
+use crate::neighbours::LoopId;
 use crate::open::{OpenStore, Part};
 use crate::outputs::Outputs;
 use crate::registry::Registry;
 use crate::request::{Command, Freshness};
-use crate::service::{GROUP_SERVICE, GroupService, PEER_SERVICE, PeerService};
+use crate::service::{GROUP_SERVICE, GroupService, LOOP_SERVICE, LoopService, PEER_SERVICE, PeerService};
 use crate::status::GroupStatus;
 use crate::store::StoreError;
 use crate::transport::{PeerChange, PeerEvent};
@@ -73,6 +75,13 @@ impl Inboxes {
             mpsc::error::TrySendError::Closed(input) => Refusal { input, full: false },
         })
     }
+
+    /// Puts an input in front of a loop as soon as there is room.
+    async fn wait_for(&self, position: usize, input: Input) {
+        if let Err(mpsc::error::SendError(input)) = self.0[position].send(input).await {
+            Refusal { input, full: false }.answer();
+        }
+    }
 }
 
 /// Which of `loops` loops a group belongs to, by a hash of its id (Fibonacci hashing; Knuth, volume 3, section 6.4).
@@ -104,6 +113,7 @@ impl Refusal {
             Input::Command { waiter, .. } => waiter.answer(Err(not_applied.into())),
             Input::Query { waiter, .. } => waiter.answer(Err(query_error)),
             Input::Found { waiter, .. }
+            | Input::Restore { waiter, .. }
             | Input::Change { waiter, .. }
             | Input::Transfer { waiter, .. }
             | Input::Drop { waiter, .. }
@@ -111,8 +121,13 @@ impl Refusal {
             Input::Statuses { waiter, .. } => waiter.answer(Vec::new()),
             Input::Peer { .. } => metrics::counter!("rafted_value_peer_batches_dropped_total").increment(1),
             // Then its silence will tell.
-            Input::Death { .. } => metrics::counter!("rafted_value_deaths_missed_total").increment(1),
-            Input::Disk(_) => debug_assert!(false, "what the disk says has its own way to a loop"),
+            Input::Beat { .. } => metrics::counter!("rafted_value_peer_batches_dropped_total").increment(1),
+            Input::Doubt { .. } | Input::Death { .. } => {
+                metrics::counter!("rafted_value_deaths_missed_total").increment(1);
+            }
+            Input::Disk(_) | Input::Errand(_) => {
+                debug_assert!(false, "what the disk says, and what is done, has its own way to a loop");
+            }
         }
     }
 }
@@ -120,7 +135,12 @@ impl Refusal {
 impl Host {
     /// Starts the loops and registers the services through which other nodes reach them. Everything is in memory, even
     /// if the node has a disk.
+    ///
+    /// A data type that [`Registry::validate`] complains of is left out, and whoever founds a group of it is told why.
     pub fn start(env: Arc<dyn Env>, config: HostConfig, registry: Registry) -> Host {
+        if let Err(mistake) = registry.validate() {
+            tracing::error!(mistake, "a data type cannot be hosted");
+        }
         Self::run(env, config, registry, None)
     }
 
@@ -130,20 +150,21 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// When the disk cannot be read, is damaged, in use, or another node's. Nothing is overwritten then. A damaged file of
-    /// one member only fences that member.
+    /// When the disk cannot be read, is damaged, in use, or another node's or cluster's. Nothing is overwritten then. A
+    /// damaged file of one member only fences that member. [`StoreError::InvalidConfig`] when a data type cannot work.
     pub async fn open(env: Arc<dyn Env>, config: HostConfig, registry: Registry) -> Result<Host, StoreError> {
         let Some(disk) = env.disk().cloned() else {
             return Ok(Self::start(env, config, registry));
         };
-        let store = OpenStore::open(&env, disk, config.store.clone()).await?;
+        registry.validate().map_err(StoreError::InvalidConfig)?;
+        let store = OpenStore::open(&env, disk, config.store.clone(), config.cluster).await?;
         Ok(Self::run(env, config, registry, Some(store)))
     }
 
     fn run(env: Arc<dyn Env>, config: HostConfig, registry: Registry, store: Option<OpenStore>) -> Host {
         let node = env.transport().local().node;
         let count = config.loops.max(1);
-        let (mut senders, mut loops) = (Vec::new(), Vec::new());
+        let (mut senders, mut loops, mut ids) = (Vec::new(), Vec::new(), Vec::new());
         let (parts, writer) = match store {
             Some(store) => {
                 let (parts, writer) = store.share_out(&env, count);
@@ -154,7 +175,9 @@ impl Host {
         let parts = parts.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
         for part in parts.take(count) {
             let (sender, inbox) = mpsc::channel(config.inbox_max.max(1));
-            let mut engine = Engine::new(node, config.clone(), registry.clone(), env.random_u64());
+            let id = LoopId(env.random_u64());
+            ids.push(id);
+            let mut engine = Engine::new((node, id), config.clone(), registry.clone(), env.random_u64());
             let mut out = Outputs::default();
             let disk = part.map(|part| {
                 let Part { members, damaged, ended, line } = part;
@@ -162,12 +185,14 @@ impl Host {
                 line
             });
             let inputs_max = config.turn_inputs_max.max(1);
-            let driver = Driver { env: env.clone(), engine, inbox, disk, inputs_max };
+            let errands = Errands::new();
+            let driver = Driver { env: env.clone(), engine, inbox, disk, errands, inputs_max };
             loops.push(env.spawn("rafted-value loop", Box::pin(driver.run(out))));
             senders.push(sender);
         }
         let inboxes = Inboxes(senders.into());
         env.transport().register(PEER_SERVICE, Arc::new(PeerService::new(inboxes.clone())));
+        env.transport().register(LOOP_SERVICE, Arc::new(LoopService::new(inboxes.clone(), ids)));
         env.transport().register(GROUP_SERVICE, Arc::new(GroupService::new(inboxes.clone())));
         loops.push(env.spawn("rafted-value deaths", Box::pin(watch_deaths(env.clone(), inboxes.clone()))));
         let handover_max = config.handover_max;
@@ -330,7 +355,8 @@ impl Host {
         }
     }
 
-    /// What this node's member of a group says of itself; `None` if there is none.
+    /// What this node's member of a group says of itself; `None` if there is none, or the host has shut down. An
+    /// overloaded node answers late.
     pub async fn status(&self, group: GroupId) -> Option<GroupStatus> {
         let position = self.shared.inboxes.of(group);
         self.statuses_of(position, Some(group)).await.pop()
@@ -366,9 +392,8 @@ impl Host {
 
     async fn statuses_of(&self, position: usize, group: Option<GroupId>) -> Vec<GroupStatus> {
         let (waiter, answer) = Waiter::local();
-        if let Err(refusal) = self.shared.inboxes.put(position, Input::Statuses { group, waiter }) {
-            refusal.answer();
-        }
+        // Whoever looks after an overloaded node must see it: the question waits for its turn.
+        self.shared.inboxes.wait_for(position, Input::Statuses { group, waiter }).await;
         answer.await.unwrap_or_default()
     }
 
@@ -376,7 +401,7 @@ impl Host {
         self.ask_member(group, |waiter| Input::Change { group, request, waiter }).await
     }
 
-    async fn ask_member(
+    pub(crate) async fn ask_member(
         &self,
         group: GroupId,
         input: impl FnOnce(Waiter<Result<MemberId, GroupError>>) -> Input,
@@ -399,11 +424,9 @@ async fn watch_deaths(env: Arc<dyn Env>, inboxes: Inboxes) {
     while let Some(event) = peers.next().await {
         // What was missed is told by silence, later.
         let Ok(PeerEvent { node, change: PeerChange::Down(reason) }) = event else { continue };
-        if !reason.is_final() {
-            continue;
-        }
         for position in 0..inboxes.len() {
-            if let Err(refusal) = inboxes.put(position, Input::Death { node }) {
+            let input = if reason.is_final() { Input::Death { node } } else { Input::Doubt { node } };
+            if let Err(refusal) = inboxes.put(position, input) {
                 refusal.answer();
             }
         }

@@ -345,10 +345,10 @@ impl Disk for LifeDisk {
     }
 
     fn lock(&self) -> Result<DiskLock, DiskError> {
-        let mut state = self.state("", DiskOperation::Lock)?;
+        let mut state = self.state("lock", DiskOperation::Lock)?;
         if state.locked {
             let reason = DiskReason::InUse { directory: self.place() };
-            return Err(DiskError::new("", DiskOperation::Lock, reason));
+            return Err(DiskError::new("lock", DiskOperation::Lock, reason));
         }
         state.locked = true;
         Ok(DiskLock::new(LifeLock(self.clone())))

@@ -182,9 +182,9 @@ impl Cluster {
     /// # Errors
     ///
     /// When a node does not start.
-    pub(super) fn mend(&mut self) -> Result<(), String> {
+    pub(super) fn mend(&mut self, network: &NetConfig) -> Result<(), String> {
         self.sim.heal();
-        self.sim.set_net_config(NetConfig::default());
+        self.sim.set_net_config(network.clone());
         for place in 0..self.places.len() {
             self.set_paused(place, false);
             match &self.places[place].life {

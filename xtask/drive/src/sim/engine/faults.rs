@@ -258,7 +258,7 @@ impl Run<'_> {
             reordering: one_of(rng, &[0.0, 0.1, 0.5]),
             straggling_max: ms(one_of(rng, &[5, 50, 1_000])),
             bandwidth_bytes_per_second: one_of(rng, &[100_000, 125_000_000]),
-            ..NetConfig::default()
+            ..self.plan.network.clone()
         };
         if config.duplication > 0.0 {
             self.around.duplicates.store(true, std::sync::atomic::Ordering::Relaxed);

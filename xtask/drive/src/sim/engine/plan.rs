@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rafted_value::sim::SimRng;
+use rafted_value::sim::{NetConfig, SimRng};
 use rafted_value::{Durability, GroupConfig, HostConfig, StoreConfig};
 
 use super::sabotage::Sabotage;
@@ -18,6 +18,8 @@ pub(super) struct Plan {
     pub(super) nodes: usize,
     pub(super) groups: Vec<GroupPlan>,
     pub(super) host: HostConfig,
+    /// The network where nothing is wrong with it.
+    pub(super) network: NetConfig,
     /// Whether nodes have disks, and which.
     pub(super) disks: Option<DiskPlan>,
     pub(super) load: Load,
@@ -38,6 +40,8 @@ pub(super) struct GroupPlan {
     /// Founded on one node and grown, or on all at once.
     pub(super) founded_together: bool,
     pub(super) config: GroupConfig,
+    /// Clients ask nothing of it.
+    pub(super) idle: bool,
 }
 
 /// The disks of all nodes.
@@ -181,6 +185,7 @@ impl Plan {
             nodes,
             groups,
             host: draw_host(rng),
+            network: draw_network(rng),
             disks,
             load: Load::draw(rng),
             drift_ppm_max: one_of(rng, &[0, drift_ppm_max / 2, drift_ppm_max]),
@@ -197,6 +202,17 @@ impl Plan {
         self.sabotage = sabotage;
         self.load.retry_in_new_sessions = sabotage == Some(Sabotage::RetriesInNewSessions);
         self.load.read_from_anybody = sabotage == Some(Sabotage::ReadsFromAnybody);
+        if sabotage == Some(Sabotage::QuietGroupsSleepOn) {
+            let never = Duration::from_secs(3_600);
+            let (loop_silence_max, quiet_max) = (never, never);
+            self.host = HostConfig { quiet_after: ms(20), loop_silence_max, quiet_max, ..self.host.clone() };
+            self.network = NetConfig {
+                death_notice: 0.0,
+                silence_min: never,
+                silence_max: 2 * never,
+                ..self.network.clone()
+            };
+        }
         if sabotage == Some(Sabotage::ClocksBeyondTheMargin) {
             self.drift_ppm_max = 400_000;
             for group in &mut self.groups {
@@ -221,7 +237,8 @@ pub(super) fn drift_covered_ppm(config: &GroupConfig) -> u32 {
 impl GroupPlan {
     fn draw(rng: &mut SimRng, id: u64, nodes: usize) -> Self {
         let voters = one_of(rng, &[1, 2, 3, 3, 3, 3, 4, 5]).min(nodes);
-        Self { id, voters, founded_together: rng.chance(0.5), config: draw_group_config(rng) }
+        let idle = id > 1 && rng.chance(0.5);
+        Self { id, voters, founded_together: rng.chance(0.5), config: draw_group_config(rng), idle }
     }
 }
 
@@ -265,8 +282,20 @@ fn draw_store(rng: &mut SimRng) -> StoreConfig {
     }
 }
 
+/// In some seeds nobody is told of a death, and connections outlast it by long.
+fn draw_network(rng: &mut SimRng) -> NetConfig {
+    let silence_min = ms(one_of(rng, &[500, 500, 10_000]));
+    let death_notice = one_of(rng, &[1.0, 0.5, 0.0]);
+    NetConfig { death_notice, silence_min, silence_max: 2 * silence_min, ..NetConfig::default() }
+}
+
 fn draw_host(rng: &mut SimRng) -> HostConfig {
+    let loop_beat = ms(one_of(rng, &[2, 5, 10]));
     HostConfig {
+        quiet_after: ms(one_of(rng, &[0, 20, 20, 60, 200])),
+        loop_beat,
+        loop_silence_max: loop_beat * 4,
+        quiet_max: ms(one_of(rng, &[200, 2_000, 60_000])),
         loops: 1 + rng.below(3) as usize,
         inbox_max: one_of(rng, &[8, 65_536, 65_536]),
         turn_inputs_max: one_of(rng, &[1, 4, 4096]),

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rafted_value::sim::{ClockConfig, NetConfig, Planted, Sim, SimRng, plant};
-use rafted_value::{MemberId, NodeId};
+use rafted_value::{GroupStatus, MemberId, NodeId};
 
 use super::client::{Client, Surroundings};
 use super::cluster::Cluster;
@@ -76,6 +76,7 @@ impl<'a> Run<'a> {
         plan.sabotage(limits.plant);
         plan.faults.time = limits.time(plan.faults.time);
         notes.faults_time = plan.faults.time;
+        sim.set_net_config(plan.network.clone());
         let planted = match limits.plant {
             Some(Sabotage::InTheEngine(mutation)) => Some(plant(mutation)),
             _ => None,
@@ -132,7 +133,7 @@ impl<'a> Run<'a> {
         self.pass(self.plan.faults.time)?;
         self.breaking = false;
         self.note("everything is mended");
-        self.cluster.mend()?;
+        self.cluster.mend(&self.plan.network)?;
         self.invariants.forget_indices();
         let mended = self.cluster.sim.elapsed();
         let mended_and = |why| format!("everything is mended, and {why}");
@@ -182,7 +183,8 @@ impl<'a> Run<'a> {
     }
 
     fn start_clients(&mut self) {
-        let groups: Vec<u64> = self.plan.groups.iter().map(|group| group.id).collect();
+        let busy = self.plan.groups.iter().filter(|group| !group.idle);
+        let groups: Vec<u64> = busy.map(|group| group.id).collect();
         for index in 0..self.plan.load.clients {
             let env = self.cluster.sim.start_node("client", &format!("sim:client-{index}"));
             let client = Client::new(env, self.around.clone(), &groups).of_several(index);
@@ -236,7 +238,7 @@ impl<'a> Run<'a> {
                 }
             }
             Event::Mend(left, right) => self.cluster.sim.heal_between(&left, &right),
-            Event::Calm => self.cluster.sim.set_net_config(NetConfig::default()),
+            Event::Calm => self.cluster.sim.set_net_config(self.plan.network.clone()),
             Event::Order(place, group, to) => self.order(place, group, to),
             Event::Return(place) => self.come_back(place)?,
             Event::Restart { place, leader } if self.breaking => self.restart(place, leader)?,
@@ -309,7 +311,16 @@ impl<'a> Run<'a> {
     }
 
     fn is_led(&self, group: u64) -> Result<(), String> {
-        self.cluster.leader(group).map(drop).ok_or(format!("group {group} has no leader that serves"))
+        if self.cluster.leader(group).is_some() {
+            return Ok(());
+        }
+        let views = self.cluster.views(group).map(|(place, view)| {
+            let GroupStatus { member, role, term, members, commit_index, last_index, .. } = &view.status;
+            let voters: Vec<_> = members.iter().filter(|of| of.voter).map(|of| of.member).collect();
+            format!("{member} at {place} is {role:?} in term {term} of {voters:?}, {commit_index} of {last_index} committed")
+        });
+        let views: Vec<_> = views.collect();
+        Err(format!("group {group} has no leader that serves: {views:#?}"))
     }
 
     /// Members that were removed, have state, and do not know it.

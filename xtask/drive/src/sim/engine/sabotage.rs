@@ -17,11 +17,13 @@ pub(crate) enum Sabotage {
     ReadsFromAnybody,
     /// The members at the first place change more than they were told, now and then.
     OneMemberSlips,
+    /// Nothing wakes a quiet group but what is asked of it.
+    QuietGroupsSleepOn,
     /// The engine itself breaks one of its rules.
     InTheEngine(Mutation),
 }
 
-const MUTATIONS: [Mutation; 11] = [
+const MUTATIONS: [Mutation; 12] = [
     Mutation::SkipLeaseCheck,
     Mutation::AcknowledgeBeforeQuorum,
     Mutation::AcknowledgeBeforeDisk,
@@ -33,6 +35,7 @@ const MUTATIONS: [Mutation; 11] = [
     Mutation::AppendAnywhere,
     Mutation::DropSessions,
     Mutation::MixUpReplies,
+    Mutation::KeepLeaseInTransfer,
 ];
 
 impl Sabotage {
@@ -44,6 +47,7 @@ impl Sabotage {
             Sabotage::RetriesInNewSessions,
             Sabotage::ReadsFromAnybody,
             Sabotage::OneMemberSlips,
+            Sabotage::QuietGroupsSleepOn,
         ];
         harness.into_iter().chain(MUTATIONS.map(Sabotage::InTheEngine))
     }

@@ -56,6 +56,11 @@ fn a_member_that_comes_to_another_state_is_noticed() {
 }
 
 #[test]
+fn a_quiet_group_that_misses_its_leader_too_late_is_noticed() {
+    check_is_noticed(Sabotage::QuietGroupsSleepOn, &["has no leader"]);
+}
+
+#[test]
 fn a_read_from_a_member_that_lags_behind_is_noticed() {
     check_is_noticed(Sabotage::ReadsFromAnybody, &["comes after"]);
 }
@@ -111,6 +116,12 @@ fn an_append_that_fits_nowhere_is_found() {
 #[test]
 fn records_of_sessions_that_a_snapshot_lacks_are_found() {
     check_is_found(Mutation::DropSessions, 0..30, &["ran before", "twice", "is not that of a majority"]);
+}
+
+/// The old leader answers beside its successor, whose voters were freed of their promises.
+#[test]
+fn a_lease_that_is_kept_while_the_leadership_is_handed_over_is_found() {
+    check_is_found(Mutation::KeepLeaseInTransfer, 60, &["holds a lease", "hold a lease", "comes after"]);
 }
 
 #[test]
