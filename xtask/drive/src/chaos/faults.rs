@@ -104,7 +104,7 @@ pub(super) async fn break_something(
             let mut links: Vec<(usize, usize)> = here.collect();
             if kind == Kind::Cut {
                 links.extend(there);
-            } else if rng.next_u64() % 2 == 0 {
+            } else if rng.next_u64().is_multiple_of(2) {
                 links = there.collect();
             }
             cut(cluster, &links, length).await?;
@@ -112,7 +112,8 @@ pub(super) async fn break_something(
         }
         Kind::Partial => {
             let pairs = (0..all).flat_map(|from| (0..all).map(move |to| (from, to)));
-            let links: Vec<_> = pairs.filter(|(from, to)| from != to && rng.next_u64() % 4 == 0).collect();
+            let links: Vec<_> =
+                pairs.filter(|(from, to)| from != to && rng.next_u64().is_multiple_of(4)).collect();
             cut(cluster, &links, length).await?;
             "every link cut with probability 1/4"
         }

@@ -144,7 +144,7 @@ impl Report {
         }
         match verdict {
             Ok(()) => {
-                println!("the history of all clients is linearizable, and nothing acknowledged is lost")
+                println!("the history of all clients is linearizable, and nothing acknowledged is lost");
             }
             Err(_) => {
                 cluster.print_logs(LOG_LINES);

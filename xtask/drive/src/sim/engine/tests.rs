@@ -1,5 +1,7 @@
 //! The harness finds what is broken on purpose: a check that never fails proves nothing.
 
+use std::ops::Range;
+
 use rafted_value::sim::Mutation;
 
 use super::play;
@@ -13,24 +15,23 @@ const SEEDS_MAX: u64 = 60;
 
 /// Plays sabotaged seeds until one fails with one of these words.
 fn check_is_noticed(sabotage: Sabotage, words: &[&str]) {
-    check_is_noticed_within(SEEDS_MAX, sabotage, words);
+    check_is_noticed_within(0..SEEDS_MAX, sabotage, words);
 }
 
-fn check_is_noticed_within(seeds_max: u64, sabotage: Sabotage, words: &[&str]) {
+fn check_is_noticed_within(seeds: Range<u64>, sabotage: Sabotage, words: &[&str]) {
     panics::install();
     let limits = Limits { plant: Some(sabotage), ..Limits::default() };
     let mut seen = Vec::new();
-    for seed in 0..seeds_max {
+    for seed in seeds.clone() {
         let result = panics::catch(|| play(seed, &limits, &mut Notes::default()));
         if let Err(why) = result {
             if words.iter().any(|word| why.contains(word)) {
-                println!("{sabotage:?}: seed {seed}: {why}");
                 return;
             }
             seen.push(why);
         }
     }
-    panic!("{sabotage:?} was not noticed in {seeds_max} seeds; what was: {seen:?}");
+    panic!("{sabotage:?} was not noticed in seeds {seeds:?}; what was: {seen:?}");
 }
 
 #[test]
@@ -64,72 +65,66 @@ fn a_read_from_a_member_that_lags_behind_is_noticed() {
     check_is_noticed(Sabotage::ReadsFromAnybody, &["comes after"]);
 }
 
-/// Plants a fault in the engine itself.
-fn check_is_found(mutation: Mutation, seeds_max: u64, words: &[&str]) {
-    check_is_noticed_within(seeds_max, Sabotage::InTheEngine(mutation), words);
+/// Plants a fault in the engine itself, which one of so many seeds must find.
+fn check_is_found(mutation: Mutation, seeds: Range<u64>, words: &[&str]) {
+    check_is_noticed_within(seeds, Sabotage::InTheEngine(mutation), words);
 }
 
 #[test]
 fn a_lease_that_is_not_looked_at_is_found() {
-    check_is_found(Mutation::SkipLeaseCheck, 60, &["comes after"]);
+    check_is_found(Mutation::SkipLeaseCheck, 0..150, &["comes after"]);
 }
 
 #[test]
 fn an_entry_that_is_committed_before_a_quorum_has_it_is_found() {
-    check_is_found(Mutation::AcknowledgeBeforeQuorum, 5, &["commits entry"]);
+    check_is_found(Mutation::AcknowledgeBeforeQuorum, 0..5, &["commits entry"]);
 }
 
 #[test]
 fn an_entry_that_is_acknowledged_before_the_disk_has_it_is_found() {
-    check_is_found(Mutation::AcknowledgeBeforeDisk, 60, &["said it keeps", "has spoken in", "votes for"]);
+    let words = ["said it keeps", "has spoken in", "votes for"];
+    check_is_found(Mutation::AcknowledgeBeforeDisk, 0..60, &words);
 }
 
+/// It takes two candidates and a restart in one term; the first 60 seeds have none.
 #[test]
 fn a_vote_that_is_forgotten_across_a_restart_is_found() {
-    check_is_found(Mutation::ForgetVote, 200, &["votes for", "changed its vote"]);
+    check_is_found(Mutation::ForgetVote, 60..180, &["votes for", "changed its vote"]);
 }
 
 #[test]
 fn a_term_that_is_forgotten_across_a_restart_is_found() {
-    check_is_found(Mutation::ForgetTerm, 60, &["has spoken in", "votes for"]);
+    check_is_found(Mutation::ForgetTerm, 0..60, &["has spoken in", "votes for"]);
 }
 
 #[test]
 fn an_entry_that_is_forgotten_across_a_restart_is_found() {
-    check_is_found(Mutation::ForgetNewestEntry, 60, &["said it keeps"]);
-}
-
-#[test]
-fn a_promise_that_is_forgotten_across_a_restart_is_found() {
-    check_is_found(Mutation::ForgetPromise, 200, &["holds a lease", "hold a lease", "comes after"]);
+    check_is_found(Mutation::ForgetNewestEntry, 0..30, &["said it keeps"]);
 }
 
 #[test]
 fn a_promise_that_is_broken_is_found() {
-    check_is_found(Mutation::BreakPromise, 60, &["holds a lease", "hold a lease", "comes after"]);
+    check_is_found(Mutation::BreakPromise, 0..60, &["holds a lease", "hold a lease", "comes after"]);
 }
 
 #[test]
 fn an_append_that_fits_nowhere_is_found() {
-    check_is_found(
-        Mutation::AppendAnywhere,
-        60,
-        &["differs up to entry", "says that it keeps", "out of bound"],
-    );
+    let words = ["differs up to entry", "says that it keeps", "out of bound"];
+    check_is_found(Mutation::AppendAnywhere, 0..30, &words);
 }
 
 #[test]
 fn records_of_sessions_that_a_snapshot_lacks_are_found() {
-    check_is_found(Mutation::DropSessions, 60, &["ran before", "twice", "is not that of a majority"]);
+    check_is_found(Mutation::DropSessions, 0..30, &["ran before", "twice", "is not that of a majority"]);
 }
 
 /// The old leader answers beside its successor, whose voters were freed of their promises.
 #[test]
 fn a_lease_that_is_kept_while_the_leadership_is_handed_over_is_found() {
-    check_is_found(Mutation::KeepLeaseInTransfer, 60, &["holds a lease", "hold a lease", "comes after"]);
+    check_is_found(Mutation::KeepLeaseInTransfer, 0..60, &["holds a lease", "hold a lease", "comes after"]);
 }
 
 #[test]
 fn a_reply_that_changes_is_found() {
-    check_is_found(Mutation::MixUpReplies, 10, &["and then"]);
+    check_is_found(Mutation::MixUpReplies, 0..30, &["and then"]);
 }
