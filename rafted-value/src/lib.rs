@@ -24,6 +24,9 @@ mod engine;
 mod entry;
 pub mod env;
 mod error;
+#[cfg(any(feature = "fuzzing", all(test, feature = "sim")))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod group;
 mod handover;
 mod hooks;

@@ -30,9 +30,8 @@ use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
 use rand_chacha::ChaCha12Rng;
 
 use self::keep::Keeper;
-use self::machine::Machine;
-pub(crate) use self::machine::MachineError;
 pub(crate) use self::machine::{CommandResult, panic_message};
+pub(crate) use self::machine::{Machine, MachineError};
 use self::reads::Read;
 use self::stream::{Incoming, Outgoing, PIECE_BYTES};
 use crate::config::{GroupConfig, HostConfig};
