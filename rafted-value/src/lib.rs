@@ -25,6 +25,9 @@ mod entry;
 pub mod env;
 mod errand;
 mod error;
+#[cfg(any(feature = "fuzzing", all(test, feature = "sim")))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod group;
 mod handover;
 mod hooks;

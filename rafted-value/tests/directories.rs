@@ -31,7 +31,7 @@ fn world(seed: u64) -> World {
     world.found_on_all();
     let mut client = world.client();
     world.run(60 * SECOND, async move {
-        client.change(&Change::Fill(70_000)).await.unwrap();
+        client.change(&Change::Fill(70_000)).await.expect("a leader is there");
         let long = "a".repeat(1_000);
         for _ in 0..200 {
             client.add(&long, 1).await;

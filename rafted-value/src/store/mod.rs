@@ -7,6 +7,8 @@ mod config;
 mod error;
 mod footprint;
 mod frame;
+#[cfg(any(feature = "fuzzing", all(test, feature = "sim")))]
+pub(crate) mod fuzzing;
 mod identity;
 mod log;
 mod mark;

@@ -1,0 +1,4 @@
+//! The records of a batch of a log.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| rafted_value::fuzzing::records(bytes));
