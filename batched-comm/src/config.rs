@@ -12,7 +12,6 @@ use crate::lane::Lane;
 use crate::lane_settings::LaneSettings;
 use crate::pack::PACK_BYTES_MAX;
 use crate::resolver::{Resolver, SystemResolver};
-use crate::tls::CONNECTION_WINDOW_BYTES;
 
 /// The settings of an [`Endpoint`](crate::Endpoint); [`EndpointConfig::new`] fills in the defaults.
 ///
@@ -51,6 +50,10 @@ pub struct EndpointConfig {
     pub bulk_bytes_per_second_max: Option<u64>,
     /// Batches in one collection of sending statistics. Default: 65,536.
     pub stats_batches_max: usize,
+    /// Bytes that a peer may have under way on one lane, and so what a lane carries at most in a round trip. What is under
+    /// way on the bulk lane stands in front of small messages, wherever it queues up: larger windows are for networks whose
+    /// round trips are long. Default: 1 MiB, 64 MiB/s at 16 ms.
+    pub lane_window_bytes: u32,
     /// Messages that may wait on one lane to one peer; one more is refused. Default: 65,536.
     pub queue_messages_max: usize,
     /// Bytes that may wait on one lane to one peer; a message that would exceed them is refused, except that an
@@ -126,6 +129,7 @@ impl EndpointConfig {
             lanes: Lane::ALL.map(LaneSettings::of),
             bulk_bytes_per_second_max: Some(64 << 20),
             stats_batches_max: 65_536,
+            lane_window_bytes: 1 << 20,
             queue_messages_max: 65_536,
             queue_bytes_max: 16 << 20,
             calls_in_flight_max: 16_384,
@@ -156,6 +160,12 @@ impl EndpointConfig {
         }
     }
 
+    /// Room for every lane's window and more, in each direction: a lane that is full, because nobody reads it or because
+    /// a snapshot goes through it, never takes the room of another.
+    pub(crate) fn connection_window_bytes(&self) -> u32 {
+        4 * self.lane_window_bytes
+    }
+
     /// The most memory that one peer can make this node hold: what waits for it, what it has sent half of, and the
     /// windows of its connection. Handlers' own memory is not in it.
     pub fn memory_bytes_per_peer_max(&self) -> usize {
@@ -168,7 +178,7 @@ impl EndpointConfig {
                 2 * self.queue_bytes_max + message_bytes + 3 * message_bytes + 2 * PACK_BYTES_MAX
             })
             .sum();
-        lanes + 2 * CONNECTION_WINDOW_BYTES
+        lanes + 2 * self.connection_window_bytes() as usize
     }
 
     /// Settings that contradict each other are told before a socket is opened.
@@ -196,6 +206,11 @@ impl EndpointConfig {
             self.bulk_bytes_per_second_max != Some(0),
             "bulk_bytes_per_second_max",
             "0 would send nothing".to_owned(),
+        )?;
+        require(
+            (16 << 10..=256 << 20).contains(&self.lane_window_bytes),
+            "lane_window_bytes",
+            format!("{} is outside 16 KiB to 256 MiB", self.lane_window_bytes),
         )?;
         require(self.queue_messages_max > 0, "queue_messages_max", "0 would refuse everything".to_owned())?;
         require(

@@ -25,8 +25,12 @@ use crate::pack::{Algorithm, LENGTH_BYTES, PACK_BYTES_MAX};
 pub(crate) const HEADER_BYTES: usize = 8;
 /// Bytes of the correlation that starts the body of calls and answers.
 pub(crate) const CORRELATION_BYTES: usize = 8;
-/// A frame that spans chunks is collected in steps of at most this, so that a lie about its length costs nothing.
+/// A frame that spans chunks is collected in a buffer of at most this at first, so that a lie about its length costs nothing.
 const RESERVE_BYTES_MAX: usize = 64 << 10;
+/// Once so much of a frame has arrived, the buffer gets room for all of it: one that grows by doubling is copied as it grows,
+/// and the last copy of a message of 64 MiB held up the whole runtime for 20 ms. The room costs addresses, not memory,
+/// until it is filled.
+const BELIEVED_BYTES: usize = 1 << 20;
 
 const CAST: u8 = 0;
 const CALL: u8 = 1;
@@ -283,6 +287,9 @@ impl Decoder {
         }
         let prefix = Prefix::parse(&self.partial, self.payload_bytes_max)?;
         let frame_bytes = HEADER_BYTES + prefix.body_bytes;
+        if self.partial.len() >= BELIEVED_BYTES {
+            self.partial.reserve(frame_bytes - self.partial.len());
+        }
         if !self.fill(frame_bytes) {
             return Ok(None);
         }

@@ -12,6 +12,7 @@
 //!
 //! Content is bounded whatever the compressed bytes claim or do, so that a small pack never becomes a large one here.
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -137,8 +138,13 @@ fn head(algorithm: Algorithm, content_bytes: usize, body_bytes: usize) -> BytesM
 }
 
 /// Splits the next part, at most as long as a pack's content, off a batch.
-pub(crate) fn take_part(batch: &mut std::collections::VecDeque<Bytes>) -> Vec<Bytes> {
-    let (mut part, mut room) = (Vec::new(), PACK_BYTES_MAX);
+pub(crate) fn take_part(batch: &mut VecDeque<Bytes>) -> Vec<Bytes> {
+    take_bytes(batch, PACK_BYTES_MAX)
+}
+
+/// Splits at most so many bytes off a batch; less when there is no more.
+pub(crate) fn take_bytes(batch: &mut VecDeque<Bytes>, bytes_max: usize) -> Vec<Bytes> {
+    let (mut part, mut room) = (Vec::new(), bytes_max);
     while room > 0
         && let Some(piece) = batch.front_mut()
     {
@@ -273,7 +279,7 @@ mod tests {
     #[test]
     fn parts_hold_the_batch_in_order_and_are_never_longer_than_a_pack() {
         let pieces = [10, PACK_BYTES_MAX, 3, 2 * PACK_BYTES_MAX + 1];
-        let mut batch: std::collections::VecDeque<Bytes> =
+        let mut batch: VecDeque<Bytes> =
             pieces.iter().enumerate().map(|(i, size)| Bytes::from(vec![i as u8; *size])).collect();
         let whole: Vec<u8> = batch.iter().flatten().copied().collect();
         let mut parts = Vec::new();

@@ -211,6 +211,11 @@ impl Shared {
         self.lane_settings.read()[lane.index()]
     }
 
+    /// How many bytes go out on a bulk lane at once.
+    pub(crate) fn bulk_slice_bytes(&self) -> usize {
+        self.bulk_rate.lock().slice_bytes()
+    }
+
     /// Waits until so many bytes may be sent on bulk lanes.
     pub(crate) async fn await_bulk_tokens(&self, bytes: usize) {
         let wait = self.bulk_rate.lock().take(bytes, Instant::now());

@@ -16,10 +16,6 @@ use crate::config::EndpointConfig;
 use crate::hello::WireVersion;
 use crate::identity::{Identity, IdentityError};
 
-const STREAM_WINDOW_BYTES: u32 = 8 << 20;
-/// Room for every lane's window and more, in each direction: a lane that is full, because nobody reads it or because a
-/// snapshot goes through it, never takes the room of another.
-pub(crate) const CONNECTION_WINDOW_BYTES: usize = 4 * STREAM_WINDOW_BYTES as usize;
 /// The name asked for in TLS: peers are known by CA and node name, not by where they live.
 pub(crate) const SERVER_NAME: &str = "batched-comm";
 
@@ -87,14 +83,15 @@ fn transport_config(config: &EndpointConfig) -> Arc<TransportConfig> {
     let idle_millis = u32::try_from(config.idle_timeout.as_millis()).unwrap_or(u32::MAX);
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(config.datagram_bytes_max);
+    let connection_window = config.connection_window_bytes();
     let mut transport = TransportConfig::default();
     transport
         // The handshake's stream, and one stream a lane.
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .max_concurrent_uni_streams(VarInt::from_u32(3))
-        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
-        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES as u32))
-        .send_window(CONNECTION_WINDOW_BYTES as u64)
+        .stream_receive_window(VarInt::from_u32(config.lane_window_bytes))
+        .receive_window(VarInt::from_u32(connection_window))
+        .send_window(u64::from(connection_window))
         .datagram_receive_buffer_size(None)
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle_millis))))
         .keep_alive_interval(Some(config.keep_alive_interval))

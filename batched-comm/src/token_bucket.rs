@@ -6,6 +6,10 @@ use tokio::time::Instant;
 
 /// The bucket holds what may be sent in this time.
 const BURST: Duration = Duration::from_millis(20);
+/// So many slices go out in a second, as long as they have a sensible size: a timer is not finer than a millisecond.
+const SLICES_PER_SECOND: u64 = 1000;
+const SLICE_BYTES_MIN: u64 = 16 << 10;
+const SLICE_BYTES_MAX: u64 = 256 << 10;
 
 /// Bytes a second, as a debt that is paid off by waiting.
 #[derive(Debug)]
@@ -28,6 +32,12 @@ impl TokenBucket {
     /// Changes the rate; what has been sent already is paid off at the old one.
     pub(crate) fn set_bytes_per_second(&mut self, bytes_per_second: Option<u64>) {
         self.bytes_per_second = bytes_per_second;
+    }
+
+    /// How many bytes to send at once: small enough that those who send between two slices hardly wait.
+    pub(crate) fn slice_bytes(&self) -> usize {
+        let rate = self.bytes_per_second.unwrap_or(u64::MAX);
+        (rate / SLICES_PER_SECOND).clamp(SLICE_BYTES_MIN, SLICE_BYTES_MAX) as usize
     }
 
     /// Takes the tokens of `bytes` that are about to be sent, and says how long to wait before that.
@@ -58,6 +68,14 @@ mod tests {
         }
         let took = now - start;
         assert!((Duration::from_millis(1950)..=Duration::from_millis(2000)).contains(&took), "{took:?}");
+    }
+
+    /// Slices of 256 KiB whatever the rate once tripled the p99 of small messages beside a snapshot.
+    #[test]
+    fn a_slice_is_what_the_rate_brings_in_a_millisecond() {
+        let slice_bytes = |rate| TokenBucket::new(rate, Instant::now()).slice_bytes();
+        assert_eq!(slice_bytes(Some(64 << 20)), 67_108);
+        assert_eq!((slice_bytes(Some(1)), slice_bytes(None)), (16 << 10, 256 << 10));
     }
 
     #[test]

@@ -19,9 +19,10 @@ use tokio::time::timeout_at;
 
 use crate::lane::Lane;
 use crate::link::Link;
-use crate::pack::{Algorithm, Packer, take_part};
+use crate::pack::{Algorithm, Packer, take_bytes, take_part};
 use crate::queue::{Batch, LaneQueue, Turn};
 use crate::sending_stats::BatchStats;
+use crate::shared::Shared;
 
 /// A lane's stream, while nobody writes.
 #[derive(Default)]
@@ -185,15 +186,26 @@ impl Parked {
                 Some(algorithm) => self.packer.pack_next(algorithm, part, &mut self.pieces),
                 None => self.pieces.extend(part),
             }
-            let part_bytes: usize = self.pieces.iter().map(Bytes::len).sum();
-            sent_bytes += part_bytes;
+            sent_bytes += self.pieces.iter().map(Bytes::len).sum::<usize>();
             if lane == Lane::Bulk {
-                link.shared.await_bulk_tokens(part_bytes).await;
+                self.write_paced(&link.shared).await?;
+            } else {
+                self.write_pieces().await?;
             }
-            self.write_pieces().await?;
             consume_budget().await;
         }
         Ok(sent_bytes)
+    }
+
+    /// Writes at the rate of the bulk lanes, a little at a time: what goes out at once, small messages have to wait for.
+    async fn write_paced(&mut self, shared: &Shared) -> Result<(), WriteError> {
+        let mut rest: VecDeque<Bytes> = std::mem::take(&mut self.pieces).into();
+        while !rest.is_empty() {
+            self.pieces = take_bytes(&mut rest, shared.bulk_slice_bytes());
+            shared.await_bulk_tokens(self.pieces.iter().map(Bytes::len).sum()).await;
+            self.write_pieces().await?;
+        }
+        Ok(())
     }
 
     async fn write_pieces(&mut self) -> Result<(), WriteError> {

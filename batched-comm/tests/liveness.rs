@@ -8,99 +8,16 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, Command, Stdio};
+use std::io::Write;
 use std::time::Duration;
 
 use batched_comm::{
-    CallError, CertificateAuthority, DownReason, EndpointConfig, Lane, NodeId, PeerChange, PeerEvent,
-    PeerEvents, SendError,
+    CallError, DownReason, EndpointConfig, Lane, NodeId, PeerChange, PeerEvent, PeerEvents, SendError,
 };
 use bytes::Bytes;
-use support::{ECHO, LONG, Node, authority, config, eventually, mortal, node, node_with};
+use support::other::Other;
+use support::{ECHO, LONG, Node, config, eventually, mortal, node, node_with};
 use tokio::time::{Instant, timeout};
-
-/// Where the other process finds the CA; set for that process only.
-const DIRECTORY: &str = "BATCHED_COMM_TEST_DIRECTORY";
-/// The address it dials, if it is to dial.
-const DIAL: &str = "BATCHED_COMM_TEST_DIAL";
-
-/// Another process with node 2: this test binary again, running the same test in its other role.
-struct Other {
-    child: Child,
-    address: String,
-    _directory: tempfile::TempDir,
-}
-
-impl Other {
-    fn start(test: &str, dial: Option<&str>) -> Other {
-        let directory = tempfile::tempdir().unwrap();
-        authority().save(directory.path()).unwrap();
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", test, "--nocapture"])
-            .env(DIRECTORY, directory.path())
-            .envs(dial.map(|address| (DIAL, address)))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let address = loop {
-            let line = lines.next().expect("the other process says where it is").unwrap();
-            if let Some((_, address)) = line.split_once("listening on ") {
-                break address.to_owned();
-            }
-        };
-        Other { child, address, _directory: directory }
-    }
-
-    /// The other role, in the process that was started for it; it ends with its standard input.
-    fn play() -> bool {
-        let Some(directory) = std::env::var_os(DIRECTORY) else { return false };
-        let path = |name| std::path::Path::new(&directory).join(name);
-        let authority = CertificateAuthority::from_files(path("ca.pem"), path("ca.key")).unwrap();
-        let mut config = patient(2);
-        config.identity = authority.identity(&config.name);
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = runtime.unwrap();
-        let node = runtime.block_on(async {
-            let node = node_with(config).await;
-            node.endpoint.register(batched_comm::ServiceId(2), std::sync::Arc::new(Forgetful));
-            if let Ok(address) = std::env::var(DIAL) {
-                node.endpoint.discover(&address, LONG).await.unwrap();
-            }
-            node
-        });
-        println!("listening on {}", node.endpoint.advertised());
-        std::io::stdout().flush().unwrap();
-        let _ = std::io::stdin().read_to_end(&mut Vec::new());
-        runtime.block_on(node.endpoint.close());
-        std::process::exit(0);
-    }
-
-    fn signal(&self, signal: &str) {
-        let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
-        assert!(status.success());
-    }
-}
-
-impl Drop for Other {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Keeps every reply for ever.
-struct Forgetful;
-
-impl batched_comm::Handler for Forgetful {
-    fn on_cast(&self, _from: NodeId, _payload: Bytes) {}
-
-    fn on_call(&self, _from: NodeId, _payload: Bytes, reply: batched_comm::Reply) {
-        std::mem::forget(reply);
-    }
-}
 
 /// A config with which silence cannot be what ends a connection within a test.
 fn patient(node: u64) -> EndpointConfig {
@@ -142,7 +59,7 @@ async fn check_death(a: &Node, events: &mut PeerEvents, mut other: Other) {
 /// QUIC has nobody to say goodbye for a killed process: its peers once had to wait for its silence.
 #[tokio::test]
 async fn the_death_of_a_process_that_was_dialled_shows_by_its_lifeline() {
-    if tokio::task::spawn_blocking(Other::play).await.unwrap() {
+    if tokio::task::spawn_blocking(|| Other::play(patient(2))).await.unwrap() {
         return;
     }
     let a = node_with(patient(1)).await;
@@ -155,7 +72,7 @@ async fn the_death_of_a_process_that_was_dialled_shows_by_its_lifeline() {
 
 #[tokio::test]
 async fn the_death_of_a_process_that_dialled_shows_by_its_lifeline() {
-    if tokio::task::spawn_blocking(Other::play).await.unwrap() {
+    if tokio::task::spawn_blocking(|| Other::play(patient(2))).await.unwrap() {
         return;
     }
     let a = node_with(patient(1)).await;
@@ -168,7 +85,7 @@ async fn the_death_of_a_process_that_dialled_shows_by_its_lifeline() {
 
 #[tokio::test]
 async fn a_process_that_is_stopped_is_suspected_then_cleared_or_given_up_as_silent() {
-    if tokio::task::spawn_blocking(Other::play).await.unwrap() {
+    if tokio::task::spawn_blocking(|| Other::play(patient(2))).await.unwrap() {
         return;
     }
     let mut config = config(1);

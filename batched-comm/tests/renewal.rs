@@ -212,7 +212,7 @@ async fn every_counter_is_in_the_readme() {
 fn what_one_peer_can_make_a_node_hold_is_known_and_grows_with_the_limits() {
     let mut config = config(1);
     let by_default = config.memory_bytes_per_peer_max();
-    assert_eq!(by_default >> 20, 449);
+    assert_eq!(by_default >> 20, 393);
     config.queue_bytes_max /= 2;
     assert_eq!(config.memory_bytes_per_peer_max(), by_default - 3 * (16 << 20));
 }

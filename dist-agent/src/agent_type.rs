@@ -20,6 +20,9 @@ pub(crate) trait AgentType: Send + Sync {
     /// The version of the states that this node writes.
     fn version(&self) -> u32;
 
+    /// How many of its changes an agent keeps.
+    fn changes_retained(&self) -> u32;
+
     /// What was seen of the states of this type.
     fn watch(&self) -> &StateWatch;
 
@@ -110,6 +113,10 @@ impl<A: Agent> AgentType for TypeOf<A> {
         A::VERSION
     }
 
+    fn changes_retained(&self) -> u32 {
+        A::CHANGES_RETAINED
+    }
+
     fn watch(&self) -> &StateWatch {
         &self.watch
     }
@@ -150,6 +157,18 @@ impl<A: Agent> Live<A> {
     }
 }
 
+/// The longest reply: a little less than the largest message, with room for what the layers below add.
+const REPLY_BYTES_MAX: usize = (4 << 20) - 256;
+
+/// A reply in bytes; every member finds the same wrong with it, so that its command changes nothing.
+fn encode_reply(reply: &impl serde::Serialize) -> Result<Bytes, String> {
+    let bytes = try_encode(reply).map_err(|error| format!("its reply does not encode: {error}"))?;
+    if bytes.len() > REPLY_BYTES_MAX {
+        return Err(format!("its reply has {} bytes, over the limit of {REPLY_BYTES_MAX}", bytes.len()));
+    }
+    Ok(bytes)
+}
+
 fn hook_context<'a>(context: &AgentContext<'a>) -> HookContext<'a> {
     HookContext { id: context.id(), revision: context.revision(), now_ms: Some(context.now_ms()) }
 }
@@ -171,8 +190,7 @@ impl<A: Agent> LiveAgent for Live<A> {
         let twin = watch.twin(&self.0);
         let before = hooks.filter(|_| !run.activates).map(|hooks| hooks.copy(&self.0));
         let reply = self.0.handle_command(context, value);
-        let bytes = try_encode(&reply)
-            .map_err(|error| CommandFailure::Ran(format!("its reply does not encode: {error}")))?;
+        let bytes = encode_reply(&reply).map_err(CommandFailure::Ran)?;
         self.check_state(context, watch).map_err(|reason| {
             CommandFailure::Ran(format!("the state that it leaves cannot be kept: {reason}"))
         })?;

@@ -1,5 +1,6 @@
 //! What can go wrong, told so that a caller can act: surely not applied, or perhaps applied.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use raft_kv::raft_fleet::FleetError;
@@ -225,6 +226,14 @@ pub enum StartError {
     /// A setting cannot work.
     #[error("the configuration cannot work: {0}")]
     InvalidConfig(String),
+    /// The directory cannot be used; nothing in it was overwritten.
+    #[error("the directory {directory:?}: {error}")]
+    Storage {
+        /// The directory.
+        directory: PathBuf,
+        /// What happened.
+        error: String,
+    },
     /// The store below did not start, or the agents' keyspace could not be made.
     #[error(transparent)]
     Store(#[from] KvError),

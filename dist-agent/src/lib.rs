@@ -1,10 +1,13 @@
 #![doc = include_str!("../README.md")]
 
+#[doc(hidden)]
+pub mod __private;
 mod agent;
 mod agent_id;
 mod agent_type;
 mod agent_types;
 mod agent_values;
+mod answers;
 mod call;
 mod config;
 mod context;
@@ -19,8 +22,65 @@ mod quotas;
 mod rate_limits;
 mod single_node;
 mod state_watch;
+#[cfg(feature = "sim")]
+pub mod testing;
+mod watch;
 mod wire;
 
+/// Makes an agent of a plain `impl`: of each method marked `#[command(tag = ..)]` or `#[query(tag = ..)]` a variant of what
+/// travels, and a method of its handles; `#[timeout]` marks the one that ticks call.
+///
+/// A tag is the method's name on the wire and in the log: it never changes, and one that was used is not used again. The
+/// name of a method may change, and their order. Arguments and results own what they hold and are encoded by serde. A
+/// method may take the context as its first argument. `version = ..` gives the state's version, and a function `migrate` of
+/// the `impl` is the agent's. Everything that is not marked stays as it is.
+///
+/// ```
+/// use dist_agent::{AgentContext, AgentTypes, DistAgent, QuotaLimit, agent};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Default, Serialize, Deserialize)]
+/// struct Counter {
+///     total: i64,
+/// }
+///
+/// #[agent(name = "counter")]
+/// impl Counter {
+///     /// Adds to it; the new total.
+///     #[command(tag = 1)]
+///     fn add(&mut self, amount: i64) -> i64 {
+///         self.total += amount;
+///         self.total
+///     }
+///
+///     /// Ends the counter.
+///     #[command(tag = 2)]
+///     fn close(&mut self, context: &mut AgentContext<'_>) {
+///         context.deactivate();
+///     }
+///
+///     #[query(tag = 1)]
+///     fn total(&self) -> i64 {
+///         self.total
+///     }
+/// }
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let cluster = DistAgent::single_node(AgentTypes::new().with::<Counter>()).await?;
+/// cluster.put_quota("tenant-a", QuotaLimit::Unlimited).await?;
+/// // The methods come from the trait `CounterHandle`, which was generated beside `Counter`.
+/// let counter = cluster.agent::<Counter>("tenant-a", "room-42")?;
+/// assert_eq!(counter.add(5).await?, 5);
+/// assert_eq!(counter.total().await?, 5);
+/// counter.if_active().close().await?;
+/// # cluster.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// The trait [`Agent`] can be implemented by hand as well; the attribute does nothing else.
+pub use dist_agent_macros::agent;
 pub use foretoken::{Rate, RateError};
 pub use raft_kv;
 pub use rand_chacha::rand_core;
@@ -39,6 +99,8 @@ pub use self::list::{AgentPage, AgentPosition};
 pub use self::node::DistAgent;
 pub use self::on_tick::OnTick;
 pub use self::quota::{QuotaLimit, QuotaUsage};
+pub use self::single_node::SingleNode;
+pub use self::watch::{AgentWatch, Cause, Change, WatchError, WatchPosition};
 
 /// The workspace's README is tested here: its agent must compile and run.
 #[cfg(doctest)]

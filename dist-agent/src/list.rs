@@ -39,7 +39,7 @@ impl DistAgent {
     ) -> Result<AgentPage, ListError> {
         let (quota, agent_type) = (QuotaName::new(quota)?, AgentTypeName::new(A::TYPE)?);
         let store_prefix = [quota.as_str(), agent_type.as_str(), prefix].join("\0");
-        let page = self.kv().list_keys(keyspace(), store_prefix.as_bytes(), &from.0, agents_max).await?;
+        let page = self.kv().scan_keys(keyspace(), store_prefix.as_bytes(), &from.0, agents_max).await?;
         let id = |key: &Vec<u8>| {
             let key = AgentKey::new(AgentIdRef::parse(key).ok()?.key).ok()?;
             Some(AgentId { quota: quota.clone(), agent_type: agent_type.clone(), key })

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rafted_value::{CommandError, NodeId, QueryError};
+use rafted_value::{CommandError, NodeId, NotApplied, QueryError};
 
 use crate::cluster_state::ClusterRefusal;
 use crate::group_name::{GroupName, NameError};
@@ -82,12 +82,15 @@ pub enum FleetError {
         /// How long.
         limit: Duration,
     },
+    /// The cluster group has no leader within reach: surely nothing was changed.
+    #[error("the cluster group has no leader within reach: {0}")]
+    NoLeader(String),
     /// The cluster state could not be changed.
     #[error("the cluster group: {0}")]
-    Command(#[from] CommandError),
+    Command(CommandError),
     /// The cluster state could not be read.
     #[error("the cluster group: {0}")]
-    Query(#[from] QueryError),
+    Query(QueryError),
     /// No seed answered as a node of a cluster.
     #[error("none of {seeds} seeds answered as a node of a cluster in {limit:?}: {seen}")]
     NoCluster {
@@ -112,6 +115,33 @@ pub enum FleetError {
         /// What it saw, for a person to read.
         seen: String,
     },
+}
+
+impl From<CommandError> for FleetError {
+    fn from(error: CommandError) -> Self {
+        match error {
+            CommandError::NotApplied(
+                error @ (NotApplied::NotLeader { .. }
+                | NotApplied::Unreachable(_)
+                | NotApplied::NoSuchGroup(_)
+                | NotApplied::ShuttingDown),
+            ) => FleetError::NoLeader(error.to_string()),
+            error => FleetError::Command(error),
+        }
+    }
+}
+
+impl From<QueryError> for FleetError {
+    fn from(error: QueryError) -> Self {
+        match error {
+            QueryError::NotLeader { .. }
+            | QueryError::Unreachable(_)
+            | QueryError::NoSuchGroup(_)
+            | QueryError::ShuttingDown
+            | QueryError::Timeout { .. } => FleetError::NoLeader(error.to_string()),
+            error => FleetError::Query(error),
+        }
+    }
 }
 
 impl From<ClusterRefusal> for FleetError {

@@ -243,3 +243,27 @@ fn the_same_seed_gives_the_same_run() {
     assert_eq!(hash(13), hash(13));
     assert_ne!(hash(13), hash(14));
 }
+
+#[test]
+fn without_a_leader_of_the_cluster_group_nothing_is_changed_and_the_caller_is_told() {
+    let mut world = World::formed(14, 3);
+    world.add_groups(&world.fleet(0), 2);
+    let fleet = world.fleet(0);
+    let groups = world.run(async move { fleet.consensus_groups().await.expect("the cluster answers") });
+    assert_eq!(groups, [(name(0), 3), (name(1), 3)].into());
+    let fleet = world.fleet(0);
+    let leader =
+        world.run(async move { fleet.whereis_leader(&name(1)).await.expect("there is such a group") });
+    assert_eq!(leader, Some(world.leaders()[&world.fleet(0).cluster().groups()[&name(1)].id].0));
+    world.kill(1);
+    world.kill(2);
+    world.sim.run_for(5 * SECOND);
+    let fleet = world.fleet(0);
+    let (added, removed, leader) = world.run(async move {
+        let added = fleet.add_group(name(2), Counter::NAME, 3, GroupConfig::default()).await;
+        (added, fleet.remove_group(&name(0)).await, fleet.whereis_leader(&name(1)).await)
+    });
+    assert!(matches!(added, Err(FleetError::NoLeader(_))), "{added:?}");
+    assert!(matches!(removed, Err(FleetError::NoLeader(_))), "{removed:?}");
+    assert_eq!(leader, Ok(None));
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::store::StoreConfig;
+use crate::transport::ClusterId;
 
 /// What a group's members keep on the disk of their node.
 ///
@@ -139,6 +140,9 @@ pub struct HostConfig {
     pub snapshot_bytes_max: u64,
     /// The storage of a host that keeps its groups on a disk.
     pub store: StoreConfig,
+    /// The cluster that the node belongs to, where it is known: its directory remembers it, and is refused to a node of
+    /// another one. Default `None`.
+    pub cluster: Option<ClusterId>,
     /// For how long a host that shuts down hands the leadership of its groups over before it stops; zero for not at
     /// all. Default 1 s.
     pub handover_max: Duration,
@@ -175,6 +179,7 @@ impl Default for HostConfig {
             snapshot_beside_bytes: 1 << 20,
             snapshot_bytes_max: 4 << 30,
             store: StoreConfig::default(),
+            cluster: None,
             handover_max: Duration::from_secs(1),
             divergence_check_commands: 0,
             quiet_after: Duration::from_secs(5),

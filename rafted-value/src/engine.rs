@@ -2,6 +2,7 @@
 
 mod done;
 mod missing;
+mod status;
 mod time;
 
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ use crate::errand::Done;
 use crate::error::{GroupError, QueryError};
 use crate::group::change::ChangeRequest;
 use crate::group::recover::KeptMember;
-use crate::group::{CommandResult, Group, Turn, panic_message};
+use crate::group::{CommandResult, Group, MachineError, Turn, panic_message};
 use crate::id::{FOUNDER, GroupId, MemberId, NodeId};
 use crate::message::{Body, GroupMessage};
 use crate::neighbours::{LoopId, Neighbours};
@@ -63,6 +64,12 @@ pub(crate) enum Input {
     },
     Found {
         found: Found,
+        waiter: Waiter<Result<MemberId, GroupError>>,
+    },
+    /// Founds a group anew with what a member of it had kept.
+    Restore {
+        group: GroupId,
+        kept: Box<KeptMember>,
         waiter: Waiter<Result<MemberId, GroupError>>,
     },
     Change {
@@ -294,6 +301,10 @@ impl Engine {
                 }
                 Err(error) => out.member(waiter, Err(error)),
             },
+            Input::Restore { group, kept, waiter } => match self.restore(group, *kept, clocks, out) {
+                Ok(()) => self.with(group, clocks, out, |group, turn| group.answer_founder(turn, waiter)),
+                Err(error) => out.member(waiter, Err(error)),
+            },
             Input::Drop { group, newest, waiter } => {
                 self.bury(group, newest, clocks, out);
                 out.member(waiter, Ok(newest));
@@ -319,34 +330,6 @@ impl Engine {
                     self.end(group, clocks, out);
                 }
                 out.member(waiter, Ok(MemberId(u64::MAX)));
-            }
-        }
-    }
-
-    fn hear_of_disk(&mut self, event: DiskEvent, clocks: Clocks, out: &mut Outputs) {
-        match event {
-            DiskEvent::Kept(acks) => {
-                for Ack { group, member, number, .. } in acks {
-                    self.with_member(group, member, clocks, out, |group, turn| group.kept(turn, number));
-                }
-            }
-            DiskEvent::SnapshotKept { group, member, meta } => {
-                self.with_member(group, member, clocks, out, |group, turn| group.snapshot_kept(turn, meta));
-            }
-            DiskEvent::Rewrite(groups) => {
-                for id in groups {
-                    self.with(id, clocks, out, |group, turn| group.rewrite(turn));
-                }
-            }
-            DiskEvent::Refused { group, reason } => {
-                self.fence(group, format!("its log does not take a record: {reason}"), clocks, out);
-            }
-            DiskEvent::Failed(reason) => {
-                self.disk_failed = Some(reason.clone());
-                let kept = self.groups.iter().filter(|(_, group)| group.is_kept());
-                for id in kept.map(|(id, _)| *id).collect::<Vec<_>>() {
-                    self.fence(id, format!("its node can keep nothing: {reason}"), clocks, out);
-                }
             }
         }
     }
@@ -470,15 +453,12 @@ impl Engine {
             // The others were quicker: their leader has made this member already, and will give it its state.
             return Ok(own);
         }
-        let known = self.groups.contains_key(&found.group) || self.fenced.contains_key(&found.group);
-        if known || self.buried.contains_key(&found.group) {
+        if self.buried.contains_key(&found.group) {
             return Err(GroupError::AlreadyExists(found.group));
         }
-        if self.stopped {
-            return Err(GroupError::Unavailable);
-        }
-        if let Some(reason) = &self.disk_failed {
-            return Err(GroupError::Fenced { group: found.group, reason: reason.clone() });
+        self.check_may_have(found.group)?;
+        if let Some(mistake) = self.registry.mistake(&found.data) {
+            return Err(GroupError::InvalidConfig(mistake.clone()));
         }
         let mut turn = turn!(self, clocks, out);
         let registry = &self.registry;
@@ -489,6 +469,46 @@ impl Engine {
         })?;
         self.insert(found.group, group, clocks, out);
         Ok(own)
+    }
+
+    /// Whether this node may get a first member of a group.
+    fn check_may_have(&self, group: GroupId) -> Result<(), GroupError> {
+        if self.groups.contains_key(&group) || self.fenced.contains_key(&group) {
+            return Err(GroupError::AlreadyExists(group));
+        }
+        if self.stopped {
+            return Err(GroupError::Unavailable);
+        }
+        match &self.disk_failed {
+            Some(reason) => Err(GroupError::Fenced { group, reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn restore(
+        &mut self,
+        id: GroupId,
+        kept: KeptMember,
+        clocks: Clocks,
+        out: &mut Outputs,
+    ) -> Result<(), GroupError> {
+        self.check_may_have(id)?;
+        let newest = self.buried.get(&id).copied();
+        if newest == Some(MemberId(u64::MAX)) {
+            return Err(GroupError::AlreadyExists(id));
+        }
+        let mut turn = turn!(self, clocks, out);
+        let (node, registry) = (self.node, &self.registry);
+        let make = || Group::restore_alone(id, kept, node, newest, registry, &mut turn);
+        let made = catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|panic| {
+            Err(MachineError::Unsnapshotable(format!("it panicked: {}", panic_message(panic.as_ref()))))
+        });
+        let group = made.map_err(|error| match error {
+            MachineError::NoSuchData(name) => GroupError::NoSuchData(name),
+            error => GroupError::NotRestored { group: id, reason: error.to_string() },
+        })?;
+        self.insert(id, group, clocks, out);
+        Ok(())
     }
 
     fn insert(&mut self, id: GroupId, group: Group, clocks: Clocks, out: &mut Outputs) {
@@ -549,20 +569,6 @@ impl Engine {
             self.insert(id, group, clocks, out);
             self.with(id, clocks, out, |group, turn| group.receive(turn, from, message));
         }
-    }
-
-    fn statuses(&self, only: Option<GroupId>, now: MonoTime) -> Vec<GroupStatus> {
-        if let Some(id) = only {
-            let live = self.groups.get(&id).map(|group| group.status(now));
-            return live.or_else(|| self.fenced_status(id)).into_iter().collect();
-        }
-        let live = self.groups.values().map(|group| group.status(now));
-        live.chain(self.fenced.keys().filter_map(|id| self.fenced_status(*id))).collect()
-    }
-
-    fn fenced_status(&self, group: GroupId) -> Option<GroupStatus> {
-        let (member, reason) = self.fenced.get(&group)?;
-        Some(GroupStatus::fenced(group, *member, reason.clone()))
     }
 }
 

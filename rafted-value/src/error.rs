@@ -367,6 +367,14 @@ pub enum GroupError {
     /// The peer sent something that does not decode.
     #[error("the request does not decode: {0}")]
     Malformed(String),
+    /// What was kept of the group does not make a value again.
+    #[error("group {group} cannot be restored: {reason}")]
+    NotRestored {
+        /// The group.
+        group: GroupId,
+        /// What is wrong.
+        reason: String,
+    },
 }
 
 impl From<NotApplied> for CommandError {

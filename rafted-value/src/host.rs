@@ -75,6 +75,13 @@ impl Inboxes {
             mpsc::error::TrySendError::Closed(input) => Refusal { input, full: false },
         })
     }
+
+    /// Puts an input in front of a loop as soon as there is room.
+    async fn wait_for(&self, position: usize, input: Input) {
+        if let Err(mpsc::error::SendError(input)) = self.0[position].send(input).await {
+            Refusal { input, full: false }.answer();
+        }
+    }
 }
 
 /// Which of `loops` loops a group belongs to, by a hash of its id (Fibonacci hashing; Knuth, volume 3, section 6.4).
@@ -106,6 +113,7 @@ impl Refusal {
             Input::Command { waiter, .. } => waiter.answer(Err(not_applied.into())),
             Input::Query { waiter, .. } => waiter.answer(Err(query_error)),
             Input::Found { waiter, .. }
+            | Input::Restore { waiter, .. }
             | Input::Change { waiter, .. }
             | Input::Transfer { waiter, .. }
             | Input::Drop { waiter, .. }
@@ -127,7 +135,12 @@ impl Refusal {
 impl Host {
     /// Starts the loops and registers the services through which other nodes reach them. Everything is in memory, even
     /// if the node has a disk.
+    ///
+    /// A data type that [`Registry::validate`] complains of is left out, and whoever founds a group of it is told why.
     pub fn start(env: Arc<dyn Env>, config: HostConfig, registry: Registry) -> Host {
+        if let Err(mistake) = registry.validate() {
+            tracing::error!(mistake, "a data type cannot be hosted");
+        }
         Self::run(env, config, registry, None)
     }
 
@@ -137,13 +150,14 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// When the disk cannot be read, is damaged, in use, or another node's. Nothing is overwritten then. A damaged file of
-    /// one member only fences that member.
+    /// When the disk cannot be read, is damaged, in use, or another node's or cluster's. Nothing is overwritten then. A
+    /// damaged file of one member only fences that member. [`StoreError::InvalidConfig`] when a data type cannot work.
     pub async fn open(env: Arc<dyn Env>, config: HostConfig, registry: Registry) -> Result<Host, StoreError> {
         let Some(disk) = env.disk().cloned() else {
             return Ok(Self::start(env, config, registry));
         };
-        let store = OpenStore::open(&env, disk, config.store.clone()).await?;
+        registry.validate().map_err(StoreError::InvalidConfig)?;
+        let store = OpenStore::open(&env, disk, config.store.clone(), config.cluster).await?;
         Ok(Self::run(env, config, registry, Some(store)))
     }
 
@@ -341,7 +355,8 @@ impl Host {
         }
     }
 
-    /// What this node's member of a group says of itself; `None` if there is none.
+    /// What this node's member of a group says of itself; `None` if there is none, or the host has shut down. An
+    /// overloaded node answers late.
     pub async fn status(&self, group: GroupId) -> Option<GroupStatus> {
         let position = self.shared.inboxes.of(group);
         self.statuses_of(position, Some(group)).await.pop()
@@ -377,9 +392,8 @@ impl Host {
 
     async fn statuses_of(&self, position: usize, group: Option<GroupId>) -> Vec<GroupStatus> {
         let (waiter, answer) = Waiter::local();
-        if let Err(refusal) = self.shared.inboxes.put(position, Input::Statuses { group, waiter }) {
-            refusal.answer();
-        }
+        // Whoever looks after an overloaded node must see it: the question waits for its turn.
+        self.shared.inboxes.wait_for(position, Input::Statuses { group, waiter }).await;
         answer.await.unwrap_or_default()
     }
 
@@ -387,7 +401,7 @@ impl Host {
         self.ask_member(group, |waiter| Input::Change { group, request, waiter }).await
     }
 
-    async fn ask_member(
+    pub(crate) async fn ask_member(
         &self,
         group: GroupId,
         input: impl FnOnce(Waiter<Result<MemberId, GroupError>>) -> Input,

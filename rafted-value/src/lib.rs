@@ -39,12 +39,12 @@ mod outputs;
 mod raft;
 mod registry;
 mod request;
+mod restore;
 mod service;
 mod session;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod status;
-#[allow(dead_code, unused_imports, reason = "some of what it offers is for repairs that are not written yet")]
 mod store;
 mod timers;
 pub mod transport;
@@ -63,6 +63,7 @@ pub use self::host::Host;
 pub use self::id::{FOUNDER, GroupId, MemberId, NodeId, SessionId};
 pub use self::registry::Registry;
 pub use self::request::{Command, Freshness};
+pub use self::restore::{RestoreGroupError, read_last_log_index};
 pub use self::session::{RecordPosition, RecordTable, Records, RecordsPage};
 pub use self::status::{GroupStatus, MemberStatus, Role};
 #[doc(hidden)]

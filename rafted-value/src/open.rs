@@ -13,9 +13,10 @@ use crate::host::loop_of;
 use crate::id::{GroupId, MemberId};
 use crate::message::WireSnapshot;
 use crate::store::{
-    KeptSnapshot, Opener, Record, Recovered, RecoveredGroup, SnapshotFile, SnapshotMeta, Store, StoreConfig,
-    StoreError,
+    KeptSnapshot, Opener, Record, Recovered, RecoveredGroup, SnapshotFile, SnapshotFolder, SnapshotMeta,
+    Store, StoreConfig, StoreError,
 };
+use crate::transport::ClusterId;
 use crate::writer::{DiskLine, Writer};
 
 /// What a node kept, sorted by what becomes of it.
@@ -46,12 +47,13 @@ impl OpenStore {
         env: &Arc<dyn Env>,
         disk: Arc<dyn Disk>,
         config: StoreConfig,
+        cluster: Option<ClusterId>,
     ) -> Result<Self, StoreError> {
         let opener = Opener {
             node: Some(env.transport().local().node),
             new_node: env.transport().local().node,
             new_salt: env.random_u64() as u32,
-            cluster: None,
+            cluster: cluster.map(|cluster| cluster.0),
             boot: disk.boot(),
         };
         let (tell, told) = oneshot::channel();
@@ -65,7 +67,8 @@ impl OpenStore {
 
     async fn read(disk: Arc<dyn Disk>, config: StoreConfig, opener: Opener) -> Result<Self, StoreError> {
         let (mut store, recovered) = Store::open(disk, config.clone(), opener).await?;
-        let Recovered { groups, mut ended, lost_unsynced, torn, strangers, .. } = recovered;
+        let Recovered { node, cluster, groups, mut ended, lost_unsynced, torn, strangers } = recovered;
+        tracing::info!(%node, cluster = cluster.map(tracing::field::debug), groups = groups.len(), lost_unsynced, "opened a directory");
         if let Some(torn) = torn {
             tracing::info!(?torn, "the unfinished end of the log is cut off");
         }
@@ -82,7 +85,7 @@ impl OpenStore {
                 lost.push(Record::Ended { group: id, newest: member });
                 continue;
             }
-            match read_member(&store, id, group) {
+            match read_member(&store.snapshots, id, group) {
                 Ok(kept) => drop(members.insert(id, kept)),
                 Err(error) => {
                     tracing::error!(group = %id, %member, %error, "a member cannot come back");
@@ -125,11 +128,16 @@ fn is_lost(durability: Durability, lost_unsynced: bool) -> bool {
     }
 }
 
-fn read_member(store: &Store, id: GroupId, group: RecoveredGroup) -> Result<KeptMember, StoreError> {
+/// A member with its snapshot, from where that is.
+pub(crate) fn read_member(
+    snapshots: &SnapshotFolder,
+    id: GroupId,
+    group: RecoveredGroup,
+) -> Result<KeptMember, StoreError> {
     let RecoveredGroup { member, durability, snapshot: place, vote, before, entries } = group;
     let snapshot = match &place {
         KeptSnapshot::Inline(snapshot) => snapshot.clone(),
-        KeptSnapshot::File(meta) => read_snapshot(store, id, member, meta, before.index)?,
+        KeptSnapshot::File(meta) => read_snapshot(snapshots, id, member, meta, before.index)?,
         KeptSnapshot::Nothing => {
             let reason = format!("member {member} of group {id} has no snapshot");
             return Err(StoreError::Corrupt { file: "log".into(), offset: 0, reason });
@@ -141,20 +149,20 @@ fn read_member(store: &Store, id: GroupId, group: RecoveredGroup) -> Result<Kept
 
 /// The snapshot that the log speaks of; where it is damaged, the one before it will do if the log still has all since.
 fn read_snapshot(
-    store: &Store,
+    snapshots: &SnapshotFolder,
     group: GroupId,
     member: MemberId,
     meta: &SnapshotMeta,
     before: u64,
 ) -> Result<WireSnapshot, StoreError> {
     let newest = SnapshotFile { group, member, index: meta.index };
-    let damage = match read_file(store, newest) {
+    let damage = match read_file(snapshots, newest) {
         Ok(snapshot) => return Ok(snapshot),
         Err(error) => error,
     };
-    let older = store.snapshots.of_group(group).into_iter().rev();
+    let older = snapshots.of_group(group).into_iter().rev();
     for file in older.filter(|file| file.member == member && (before..meta.index).contains(&file.index)) {
-        if let Ok(snapshot) = read_file(store, file) {
+        if let Ok(snapshot) = read_file(snapshots, file) {
             tracing::warn!(%group, %member, %damage, index = file.index, "an older snapshot takes its place");
             return Ok(snapshot);
         }
@@ -162,8 +170,8 @@ fn read_snapshot(
     Err(damage)
 }
 
-fn read_file(store: &Store, file: SnapshotFile) -> Result<WireSnapshot, StoreError> {
-    let reader = store.snapshots.read(file)?;
+fn read_file(snapshots: &SnapshotFolder, file: SnapshotFile) -> Result<WireSnapshot, StoreError> {
+    let reader = snapshots.read(file)?;
     let SnapshotMeta { index, term, voters, learners, .. } = reader.head().meta.clone();
     let mut state = Vec::new();
     reader.read(|chunk| state.extend_from_slice(chunk))?;

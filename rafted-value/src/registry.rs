@@ -19,7 +19,8 @@ pub struct Registry(Arc<Known>);
 #[derive(Clone, Default)]
 struct Known {
     types: BTreeMap<String, Make>,
-    mistake: Option<String>,
+    /// Why data types were left out.
+    mistakes: BTreeMap<String, String>,
     hooks: BTreeMap<String, Arc<dyn RawLeaderHook>>,
 }
 
@@ -41,19 +42,24 @@ impl Registry {
                  serde(flatten), untagged, tag or skip_serializing_if",
                 D::NAME
             );
-            Arc::make_mut(&mut self.0).mistake.get_or_insert(mistake);
+            Arc::make_mut(&mut self.0).mistakes.entry(D::NAME.to_owned()).or_insert(mistake);
             return self;
         }
         self.with_raw(D::NAME, || Box::new(Typed::<D>::default()))
     }
 
-    /// Says what cannot work, if anything; to be asked before a [`Host`](crate::Host) is started with it.
+    /// Says what cannot work, if anything. A [`Host`](crate::Host) asks it when it is opened on a disk.
     ///
     /// # Errors
     ///
     /// A sentence that names the data type and what is wrong with it.
     pub fn validate(&self) -> Result<(), String> {
-        self.0.mistake.clone().map_or(Ok(()), Err)
+        self.0.mistakes.values().next().cloned().map_or(Ok(()), Err)
+    }
+
+    /// Why the type with this name was left out, if it was.
+    pub(crate) fn mistake(&self, name: &str) -> Option<&String> {
+        self.0.mistakes.get(name).filter(|_| !self.0.types.contains_key(name))
     }
 
     /// Adds a type in bytes: `make` gives a new empty value, the same on every node.

@@ -3,6 +3,7 @@
 mod support;
 
 use rafted_value::env::Env;
+use rafted_value::sim::NetConfig;
 use rafted_value::{Durability, Freshness, GroupConfig, Role, encode};
 use support::{Change, Counters, GROUP, MS, SECOND, World, stale};
 
@@ -229,4 +230,55 @@ fn members_on_disks_and_in_memory_give_each_other_snapshots() {
     assert_eq!(world.run(SECOND, async move { stale(&host).await }).counts["a"], 4);
     assert_eq!(world.status(in_memory).durability, Durability::Memory);
     assert_eq!(world.status(0).durability, Durability::Fsync);
+}
+
+/// A leader that commits its own removal stays until the other of two knows it. Started again, it found its removal
+/// committed in its log and ended, and the other one asked for its vote for ever (simulation, seed 10663).
+#[test]
+fn a_member_that_alone_knows_of_its_removal_stays_over_a_restart() {
+    let mut told = 0;
+    for seed in 500..530 {
+        let mut world = durable(seed, 2, Durability::Fsync);
+        world.sim.run_for(SECOND);
+        let leader = world.leader();
+        let other = 1 - leader;
+        let (here, there) = ([world.nodes[leader].address()], [world.nodes[other].address()]);
+        world.sim.set_net_config(NetConfig {
+            delay_min: 10 * MS,
+            delay_max: 15 * MS,
+            ..NetConfig::default()
+        });
+        let removed = world.member_on(leader, other).unwrap();
+        // The removal gets to the other one, and nothing comes back.
+        world.sim.partition_one_way(&there, &here);
+        let host = world.nodes[leader].host.clone();
+        let task = world.sim.spawn(async move { host.remove_member(GROUP, removed).await });
+        world.sim.run_for(30 * MS);
+        world.cut_off(other);
+        assert!(world.run(10 * SECOND, task).unwrap().is_err(), "nobody can commit it");
+        world.sim.heal();
+        // Where the other one is elected, the removal gets committed, and no word of that gets out.
+        for _ in 0..2000 {
+            if world.status(other).role == Role::Leader {
+                world.sim.run_for(16 * MS);
+                world.sim.partition_one_way(&there, &here);
+                world.sim.run_for(100 * MS);
+                break;
+            }
+            if !world.has_member(other) || world.status(leader).members.len() == 1 {
+                break;
+            }
+            world.sim.run_for(2 * MS);
+        }
+        let knows = world.has_member(other) && world.status(other).members.len() == 1;
+        told += i32::from(knows && world.status(leader).members.len() == 2);
+        world.lose_power(other);
+        world.restart(other);
+        world.sim.heal();
+        world.sim.run_for(10 * SECOND);
+        assert!(world.status(leader).ready, "seed {seed}: nobody leads");
+        assert_eq!(world.status(leader).members.len(), 1, "seed {seed}");
+        assert!(!world.has_member(other), "seed {seed}: it was told");
+    }
+    assert!(told > 0, "no seed tells the story");
 }

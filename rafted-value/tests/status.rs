@@ -2,8 +2,9 @@
 
 mod support;
 
-use rafted_value::{GroupStatus, Role};
-use support::{MS, SECOND, World};
+use futures_util::future::{join, join_all};
+use rafted_value::{Freshness, GroupStatus, QueryError, Role, encode};
+use support::{GROUP, MS, SECOND, World};
 
 #[test]
 fn a_leader_says_how_long_its_lease_lasts_and_who_is_silent() {
@@ -46,4 +47,30 @@ fn a_status_travels() {
     let status = world.status(world.leader());
     let bytes = rafted_value::encode(&status);
     assert_eq!(postcard::from_bytes::<GroupStatus>(&bytes), Ok(status));
+}
+
+/// A status was `None` where the inbox was full, as if there were no member: whoever looks after a node saw its groups
+/// vanish whenever it had much to do.
+#[test]
+fn an_overloaded_node_says_of_its_members_what_it_has_to_say() {
+    let mut world = World::empty(4);
+    world.host_config.inbox_max = 8;
+    world.start_node();
+    world.found_on_all();
+    let host = world.nodes[0].host.clone();
+    let asked = world.sim.spawn(async move {
+        let mut questions = Vec::new();
+        for _ in 0..100 {
+            questions.push(host.status(GROUP));
+        }
+        let one = host.query(GROUP, Freshness::Latest, encode(&()), SECOND);
+        let (told, refused) = join(join_all(questions), one).await;
+        (told.into_iter().flatten().count(), refused)
+    });
+    let (told, refused) = world.end(asked);
+    assert_eq!(told, 100, "each question waits for its turn");
+    assert!(
+        matches!(refused, Err(QueryError::Overloaded { .. })),
+        "a client is refused at once: {refused:?}"
+    );
 }

@@ -1,4 +1,4 @@
-//! `sim`, `bench`, `ca` and `node`: programs of `xtask/drive`, built in release mode when they are asked for.
+//! `sim`, `chaos`, `bench`, `ca` and `node`: programs of `xtask/drive`, built in release mode when they are asked for.
 
 use std::env;
 

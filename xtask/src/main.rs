@@ -1,4 +1,4 @@
-//! Every chore of the project behind one verb: `cargo xtask ci`, `fix`, `tidy`, `demo`, `sim`, `bench`, `ca`, `node`.
+//! Every chore of the project behind one verb: `cargo xtask ci`, `fix`, `tidy`, `demo`, `sim`, `chaos`, `bench`, `ca`, `node`.
 //!
 //! It depends on none of the crates and runs their programs through cargo, so that it is built in seconds and works
 //! while they do not compile.
@@ -42,6 +42,9 @@ enum Verb {
     Demo(demo::Options),
     /// Run simulation seeds; all arguments go to the simulation
     Sim(Passed),
+    /// Break real node processes while clients work, and check what they were told; all arguments go to the run:
+    /// --minutes, --nodes, --clients, --seed; --help says more
+    Chaos(Passed),
     /// Measure, in real node processes; all arguments go to the benchmark: a part of the scenarios' names, such as
     /// rafted-value or outage, --seconds of each load, --kills, --directory of the disk; --help says more
     Bench(Passed),
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Verb::Tidy => tidy::run(),
         Verb::Demo(options) => demo::run(&options),
         Verb::Sim(passed) => drive::run("sim", passed.arguments),
+        Verb::Chaos(passed) => drive::run("chaos", passed.arguments),
         Verb::Bench(passed) => drive::run("bench", passed.arguments),
         Verb::Ca(passed) => drive::run_here("ca", passed.arguments),
         Verb::Node(passed) => drive::run_here("node", passed.arguments),

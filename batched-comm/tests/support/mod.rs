@@ -7,6 +7,7 @@
 )]
 
 pub(crate) mod insider;
+pub(crate) mod other;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};

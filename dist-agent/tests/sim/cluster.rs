@@ -9,6 +9,7 @@ use dist_agent::raft_kv::rafted_value::sim::{NetConfig, Sim, SimEnv};
 use dist_agent::{AgentHandle, AgentTypes, DistAgent, DistAgentConfig, QuotaLimit, StartError};
 
 use crate::agents::{Counter, Fragile, Sleeper};
+use crate::bad_input::Talker;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 /// The length of a tick.
@@ -52,7 +53,7 @@ pub(crate) fn config() -> DistAgentConfig {
 
 /// Starts one node's part on its door.
 pub(crate) async fn start(env: Arc<dyn Env>) -> Result<DistAgent, StartError> {
-    let types = AgentTypes::new().with::<Counter>().with::<Fragile>().with::<Sleeper>();
+    let types = AgentTypes::new().with::<Counter>().with::<Fragile>().with::<Sleeper>().with::<Talker>();
     DistAgent::start(env, config(), types).await
 }
 

@@ -1,10 +1,13 @@
 //! The whole stack over simulated nodes: agents down to the log, on one virtual clock, decided by one seed.
 
 mod agents;
+mod bad_input;
 mod calls;
 mod cluster;
 mod encoding;
+mod examples;
 mod failover;
 mod options;
 mod quotas;
 mod ticks;
+mod watch;

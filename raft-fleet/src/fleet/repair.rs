@@ -1,13 +1,14 @@
 //! For operators: what does not work, what is on its way, and how to go on without nodes that will never come back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rafted_value::{GroupId, MemberId, NodeId};
 
 use super::Fleet;
 use crate::cluster_state::{CLUSTER_GROUP, ClusterCommand, ClusterRefusal, ClusterReply};
 use crate::error::FleetError;
-use crate::inspect::{GroupRemoval, Inspection, LeaderlessGroup, Move, Removal, RemovalPlan};
+use crate::group_name::GroupName;
+use crate::inspect::{GroupRemoval, Inspection, LeaderlessGroup, Move, Removal, RemovalPlan, find_leader};
 use crate::wire::{FleetReply, FleetRequest};
 
 impl Fleet {
@@ -18,6 +19,31 @@ impl Fleet {
     pub async fn find_groups_without_leader(&self) -> Vec<LeaderlessGroup> {
         let inspection = Inspection::gather(&self.core).await;
         inspection.leaderless(&self.cluster())
+    }
+
+    /// The node that leads a group with a majority behind it; `None` where nobody does, or it has no members yet. It asks
+    /// the nodes that should hold the group, where [`cached_leader`](Self::cached_leader) only remembers.
+    ///
+    /// # Errors
+    ///
+    /// [`FleetError::NoSuchGroup`] if this node does not know the name.
+    pub async fn whereis_leader(&self, name: &GroupName) -> Result<Option<NodeId>, FleetError> {
+        let cluster = self.cluster();
+        let entry =
+            cluster.groups().get(name).ok_or_else(|| FleetError::NoSuchGroup { name: name.clone() })?;
+        let nodes = cluster.desired(name, entry.replicas);
+        Ok(find_leader(&self.core, entry.id, &nodes).await)
+    }
+
+    /// The groups of the cluster and how many members each should have, as the cluster group knows them at this moment.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster group does not answer.
+    pub async fn consensus_groups(&self) -> Result<BTreeMap<GroupName, u32>, FleetError> {
+        self.core.refresh_latest(self.core.config.call.timeout).await?;
+        let cluster = self.cluster();
+        Ok(cluster.groups().iter().map(|(name, entry)| (name.clone(), entry.replicas)).collect())
     }
 
     /// The members that are not where they should be yet, and how far they have come; empty when all is done. It asks all

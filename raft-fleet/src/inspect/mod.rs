@@ -67,6 +67,39 @@ impl Inspection {
     }
 }
 
+/// The node that leads a group, as the members on these nodes say, or on one that they name.
+pub(crate) async fn find_leader(core: &Core, group: GroupId, nodes: &[NodeId]) -> Option<NodeId> {
+    let mut asked = BTreeSet::new();
+    let mut to_ask: BTreeSet<NodeId> = nodes.iter().copied().collect();
+    while !to_ask.is_empty() {
+        let reports = join_all(to_ask.iter().map(|node| ask_for_one(core, *node, group))).await;
+        asked.append(&mut to_ask);
+        let reports: Vec<MemberReport> = reports.into_iter().flatten().collect();
+        let none = BTreeSet::new();
+        let leading = reports.iter().filter(|report| report.leads_a_majority_without(&none));
+        if let Some(leader) = leading.max_by_key(|report| report.term) {
+            return Some(leader.node);
+        }
+        to_ask =
+            reports.iter().filter_map(|report| report.leader).filter(|node| !asked.contains(node)).collect();
+    }
+    None
+}
+
+async fn ask_for_one(core: &Core, node: NodeId, group: GroupId) -> Option<MemberReport> {
+    let after = Some(GroupId(group.0.checked_sub(1)?));
+    let reports = if node == core.node {
+        own_reports(core, after, 1).await
+    } else {
+        let request = FleetRequest::Members { after, limit: 1 };
+        match core.ask(node, &request, core.config.call.attempt_timeout).await {
+            Ok(FleetReply::Members(reports)) => reports,
+            Ok(_) | Err(_) => return None,
+        }
+    };
+    reports.into_iter().find(|report| report.group == group)
+}
+
 /// What the members on this node say.
 pub(crate) async fn own_reports(core: &Core, after: Option<GroupId>, limit: u32) -> Vec<MemberReport> {
     let Some(host) = core.host.get() else { return Vec::new() };

@@ -77,7 +77,7 @@ fn config() -> KvConfig {
 }
 
 async fn start(env: Arc<dyn Env>) -> Result<Kv, KvError> {
-    Kv::start(env, fleet(), config(), KvTypes::new().with("texts", Texts)).await
+    Kv::start(env, fleet(), config(), KvTypes::new().with("texts", Texts).with_bytes()).await
 }
 
 pub(crate) fn name(name: &str) -> KeyspaceName {
@@ -115,6 +115,23 @@ impl Cluster {
     ) -> T {
         let task = self.sim.spawn_on(&self.client_env, run(self.client.clone()));
         wait(&self.sim, task).expect("the client is not killed")
+    }
+
+    /// Starts something on the client.
+    pub(crate) fn spawn<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+        &self,
+        run: impl FnOnce(Kv) -> F,
+    ) -> SimTask<T> {
+        self.sim.spawn_on(&self.client_env, run(self.client.clone()))
+    }
+
+    /// Starts a node anew that was killed; it comes back empty.
+    pub(crate) fn restart(&mut self, node: usize) {
+        let number = node + 1;
+        let env = self.sim.start_node(&format!("node-{number}"), &format!("sim:{number}"));
+        let started = self.sim.spawn_on(&env, start(env.clone()));
+        let kv = wait(&self.sim, started).expect("not killed").expect("the node starts again");
+        self.nodes[node] = (env, kv);
     }
 
     /// Starts something on a node.

@@ -315,15 +315,15 @@ impl Group {
 
     /// This member has applied its own removal.
     ///
-    /// A follower heard of it from a leader that knows, and may go. A leader that found its removal in the log when it
-    /// was elected may be the only one that knows: where it went at once, others could go on asking for its vote for
-    /// ever, as the remaining one of two. It stays, leads no more, and answers, until someone tells it that it was
-    /// removed.
+    /// A follower that hears of it from its leader may go: that one knows. A leader that found its removal in the log
+    /// when it was elected may be the only one that knows, and so may a member that finds it in its log when it starts
+    /// again: where it went at once, others could go on asking for its vote for ever, as the remaining one of two. It
+    /// stays, leads no more, and answers, until someone tells it that it was removed.
     fn leave(&mut self) {
         if self.is_leader() {
             let term = self.raw.raft.term;
             self.raw.raft.become_follower(term, raft::INVALID_ID);
-        } else {
+        } else if self.raw.raft.leader_id != raft::INVALID_ID {
             self.removed = true;
         }
     }

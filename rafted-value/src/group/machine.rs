@@ -316,6 +316,24 @@ impl Machine {
         Ok(())
     }
 
+    /// Applies an entry of a log that its group left behind; what it says to whom is long answered, or never will be.
+    pub(crate) fn catch_up(&mut self, log: &MemberLog, entry: &Entry) -> Result<(), MachineError> {
+        let normal = entry.get_entry_type() == EntryType::EntryNormal;
+        if normal && EntryKind::of(&entry.data) == EntryKind::Commands {
+            return self.apply_commands(log, entry).map(drop);
+        }
+        self.replay(entry, 0..0)
+    }
+
+    /// Makes it the machine of a group whose only member is a new one on `node`, with an id above all that the group
+    /// ever had and above `newest`; that id.
+    pub(crate) fn found_anew(&mut self, node: NodeId, newest: Option<MemberId>) -> MemberId {
+        let member = MemberId(self.next_member.max(newest.map_or(0, |newest| newest.0.saturating_add(1))));
+        self.nodes = BTreeMap::from([(member, node)]);
+        self.next_member = member.0 + 1;
+        member
+    }
+
     fn stamp(&mut self, commands: &Commands) {
         self.stamp_ms = self.stamp_ms.max(commands.stamp_ms);
         self.sessions.expire(self.stamp_ms);

@@ -36,7 +36,7 @@ use rand_chacha::ChaCha12Rng;
 
 pub(crate) use self::frozen::FrozenMachine;
 use self::keep::Keeper;
-use self::machine::MachineError;
+pub(crate) use self::machine::MachineError;
 pub(crate) use self::machine::{CommandResult, Machine, panic_message};
 use self::reads::Read;
 use self::rest::Rest;
@@ -103,8 +103,8 @@ pub(crate) struct Group {
     election_deadline: MonoTime,
     /// The wait that was drawn last.
     election_wait: Duration,
-    /// Whether it campaigns as soon as it may.
-    hurries: bool,
+    /// The leader that it follows, or followed last, is dead.
+    bereaved: Option<election::Bereaved>,
     promise: Promise,
     /// The newest round accepted from a leader, and its term.
     accepted: (u64, u64),
@@ -217,7 +217,7 @@ impl Group {
             next_tick: turn.now,
             election_deadline: turn.now,
             election_wait: Duration::ZERO,
-            hurries: false,
+            bereaved: None,
             promise: Promise::default(),
             accepted: (0, 0),
             rounds: Rounds::default(),

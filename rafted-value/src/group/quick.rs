@@ -52,7 +52,7 @@ impl Group {
         promise_ms: u32,
         now: MonoTime,
     ) -> bool {
-        let may_tell = self.commit_cap().is_none();
+        let plain = self.commit_cap().is_none() && self.bereaved.is_none();
         let raft = &mut self.raw.raft;
         let idle = raft.state == StateRole::Follower
             && message.from.0 != INVALID_ID
@@ -61,7 +61,7 @@ impl Group {
             && commit <= raft.raft_log.committed
             && self.accepted.0 == message.term
             && self.keeper.may_answer(message.term, promise_ms)
-            && may_tell;
+            && plain;
         if !idle {
             return false;
         }
@@ -70,7 +70,6 @@ impl Group {
         self.accepted.1 = self.accepted.1.max(round);
         // As long a wait as was drawn last, counted from now: a new draw is for new elections.
         self.election_deadline = now + self.election_wait;
-        self.hurries = false;
         true
     }
 

@@ -63,7 +63,8 @@ impl Group {
         let promise = Duration::from_millis(self.config.promise_ms.into());
         let margin = Duration::from_millis(self.config.clock_drift_margin_ms.into());
         let confirmed = self.confirmed(now).filter(|round| self.rounds.gives_lease(*round))?;
-        self.transfer.is_none().then(|| lease_end(confirmed, promise, margin))
+        let may = self.transfer.is_none() || planted!(KeepLeaseInTransfer);
+        may.then(|| lease_end(confirmed, promise, margin))
     }
 
     /// Whether this leader may answer alone at `now`.

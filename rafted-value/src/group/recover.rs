@@ -8,7 +8,7 @@ use super::keep::Keeper;
 use super::machine::{Machine, MachineError};
 use super::{Group, Turn};
 use crate::config::Durability;
-use crate::id::{GroupId, MemberId};
+use crate::id::{GroupId, MemberId, NodeId};
 use crate::message::{WireEntry, WireSnapshot};
 use crate::raft::convert::{entry_from_wire, snapshot_from_wire};
 use crate::raft::log::MemberLog;
@@ -29,7 +29,50 @@ pub(crate) struct KeptMember {
     pub(crate) entries: Vec<WireEntry>,
 }
 
+impl KeptMember {
+    /// The last entry that it has.
+    pub(crate) fn last_index(&self) -> u64 {
+        self.entries.last().map_or(self.before.0.max(self.snapshot.index), |entry| entry.index)
+    }
+}
+
 impl Group {
+    /// The only member of a group that begins anew with everything that a member of it had kept, whether that was
+    /// committed or not: who had it acknowledged can be asked no more.
+    pub(crate) fn restore_alone(
+        id: GroupId,
+        kept: KeptMember,
+        node: NodeId,
+        newest: Option<MemberId>,
+        registry: &Registry,
+        turn: &mut Turn<'_>,
+    ) -> Result<Self, MachineError> {
+        let (index, last) = (kept.snapshot.index, kept.last_index());
+        let bytes = kept.snapshot.state.len();
+        let mut machine = Machine::restore(id, registry, index, &kept.snapshot.state)?;
+        let entries: Vec<Entry> = kept.entries.into_iter().map(entry_from_wire).collect();
+        let newest_term = entries.last().map_or(kept.snapshot.term, |entry| entry.term);
+        let term = kept.vote.term.max(newest_term);
+        let hard_state = HardState { term, commit: last, ..HardState::default() };
+        let log = MemberLog::recovered(snapshot_from_wire(kept.snapshot), hard_state, kept.before, &entries);
+        for entry in log.range(index + 1, last) {
+            machine.catch_up(&log, entry)?;
+        }
+        let member = machine.found_anew(node, newest);
+        let (voters, state) = (vec![member], machine.snapshot(bytes)?);
+        let snapshot = WireSnapshot { index: last, term, voters, learners: Vec::new(), state };
+        let config = machine.config().clone();
+        let log = MemberLog::new(snapshot_from_wire(snapshot));
+        let mut group = Self::new(id, member, registry, config, log, last, turn);
+        // Commands that panicked are in the snapshot as what they came to: nothing.
+        machine.forget_poisoned(last);
+        group.machine = Some(machine);
+        group.begin_to_keep(turn);
+        group.campaign_alone();
+        tracing::warn!(group = %id, %member, last, "a group begins anew with what one of its members had kept");
+        Ok(group)
+    }
+
     /// The member as it was when it last wrote; what was committed since is applied as raft hands it out again.
     pub(crate) fn recover(
         id: GroupId,

@@ -163,6 +163,11 @@ impl SimDisk {
         state.forget();
     }
 
+    /// Whether anything was written that no sync has made durable yet.
+    pub fn has_unsynced(&self) -> bool {
+        self.0.lock().files.values().any(FileState::is_unsynced)
+    }
+
     /// How many syncs have succeeded, of files and folders.
     pub fn syncs(&self) -> u64 {
         self.0.lock().syncs
@@ -340,10 +345,10 @@ impl Disk for LifeDisk {
     }
 
     fn lock(&self) -> Result<DiskLock, DiskError> {
-        let mut state = self.state("", DiskOperation::Lock)?;
+        let mut state = self.state("lock", DiskOperation::Lock)?;
         if state.locked {
             let reason = DiskReason::InUse { directory: self.place() };
-            return Err(DiskError::new("", DiskOperation::Lock, reason));
+            return Err(DiskError::new("lock", DiskOperation::Lock, reason));
         }
         state.locked = true;
         Ok(DiskLock::new(LifeLock(self.clone())))

@@ -28,6 +28,8 @@ pub enum Mutation {
     DropSessions,
     /// A command that comes again is told what another command of its session was told.
     MixUpReplies,
+    /// A leader keeps its lease while it hands its leadership over.
+    KeepLeaseInTransfer,
 }
 
 thread_local! {

@@ -30,16 +30,16 @@ pub enum StoreError {
         /// The newest version that is known.
         known: u32,
     },
-    /// The directory belongs to another node.
-    #[error("the directory belongs to node {found}, not {expected}")]
+    /// The directory belongs to another node, as its file `node` says.
+    #[error("node: the directory belongs to node {found}, not {expected}")]
     OtherNode {
         /// Whose it is.
         found: NodeId,
         /// Who opened it.
         expected: NodeId,
     },
-    /// The directory belongs to a node of another cluster.
-    #[error("the directory belongs to cluster {found:032x}, not {expected:032x}")]
+    /// The directory belongs to a node of another cluster, as its file `node` says.
+    #[error("node: the directory belongs to cluster {found:032x}, not {expected:032x}")]
     OtherCluster {
         /// The cluster it belongs to.
         found: u128,

@@ -301,11 +301,6 @@ impl Log {
         Ok(())
     }
 
-    /// Whether the mark tells less than it could.
-    pub(crate) fn wants_mark(&self) -> bool {
-        self.fence.is_none() && self.mark.newest().sequence < self.durable
-    }
-
     /// Begins a new segment after what is written.
     async fn roll(&mut self) -> Result<(), StoreError> {
         self.make_durable().await?;
@@ -415,11 +410,6 @@ impl Log {
             live_bytes: self.footprint.live_bytes(),
             batches: self.written,
         }
-    }
-
-    /// What fenced the log, if anything did.
-    pub(crate) fn fenced(&self) -> Option<&str> {
-        self.fence.as_deref()
     }
 
     fn newest(&self) -> &Segment {

@@ -24,10 +24,10 @@ use std::sync::Arc;
 pub use self::config::StoreConfig;
 pub use self::error::StoreError;
 use self::identity::Identity;
-pub(crate) use self::log::{Appended, Log, LogSize};
+pub(crate) use self::log::Log;
 pub(crate) use self::record::{KeptSnapshot, Place, Record, SnapshotMeta, VoteRecord};
 pub(crate) use self::recover::TornTail;
-pub(crate) use self::snapshot::{SnapshotFile, SnapshotFolder, SnapshotHead, SnapshotReader, SnapshotWriter};
+pub(crate) use self::snapshot::{SnapshotFile, SnapshotFolder};
 pub(crate) use self::state::RecoveredGroup;
 use crate::disk::{Disk, DiskLock};
 use crate::id::{GroupId, MemberId, NodeId};
@@ -40,6 +40,23 @@ use crate::id::{GroupId, MemberId, NodeId};
 /// When the directory says so in a way that cannot be read.
 pub fn node_on(disk: &dyn Disk) -> Result<Option<NodeId>, StoreError> {
     Ok(Identity::load(disk)?.map(|identity| identity.node))
+}
+
+/// What a directory that no process has open holds of a group, and the snapshots beside it. Nothing is changed in it.
+///
+/// # Errors
+///
+/// When it is in use, damaged or newer than this program, or the file system says so.
+pub(crate) fn look_at(
+    disk: &Arc<dyn Disk>,
+    group: GroupId,
+) -> Result<Option<(RecoveredGroup, SnapshotFolder)>, StoreError> {
+    let _lock = disk.lock()?;
+    let Some(identity) = Identity::load(&**disk)? else { return Ok(None) };
+    let Some(mut read) = recover::read_log(&**disk, identity.salt)? else { return Ok(None) };
+    let Some(found) = read.groups.groups.remove(&group) else { return Ok(None) };
+    let folder = SnapshotFolder::look(Arc::clone(disk), StoreConfig::default().snapshot_chunk_bytes)?;
+    Ok(Some((found, folder)))
 }
 
 /// The storage of one node, open. The directory is locked until it is dropped or closed.
@@ -131,21 +148,6 @@ impl Store {
             strangers: opened.strangers.into_iter().chain(snapshots.strangers()?).collect(),
         };
         Ok((Self { log: opened.log, snapshots, disk, identity, lock }, recovered))
-    }
-
-    /// Notes the cluster that the node has joined.
-    ///
-    /// # Errors
-    ///
-    /// When it has joined another before, or the file system says so.
-    pub(crate) async fn set_cluster(&mut self, cluster: u128) -> Result<(), StoreError> {
-        check_cluster(&self.identity, Some(cluster))?;
-        if self.identity.cluster.is_none() {
-            let identity = Identity { cluster: Some(cluster.to_le_bytes()), ..self.identity };
-            identity.save(&*self.disk).await?;
-            self.identity = identity;
-        }
-        Ok(())
     }
 
     /// Makes everything durable, notes that it was, and gives the directory up.

@@ -1,14 +1,15 @@
-//! The programs that xtask runs in release mode: `bench` and its node processes, `sim`, `ca` and `node`.
+//! The programs that xtask runs in release mode: `bench` and `chaos` with their node processes, `sim`, `ca` and `node`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
 #![allow(clippy::disallowed_methods, reason = "measures real time on a real machine")]
 
 mod bench;
 mod certificates;
+mod chaos;
 mod sim;
 
 use clap::{Parser, Subcommand};
 
-/// The programs behind `cargo xtask bench`, `sim`, `ca` and `node`.
+/// The programs behind `cargo xtask bench`, `sim`, `chaos`, `ca` and `node`.
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -27,9 +28,20 @@ enum Verb {
     /// Makes the certificates of nodes.
     #[command(subcommand)]
     Node(certificates::Node),
+    /// Breaks real node processes, and checks what clients were told.
+    Chaos(chaos::Arguments),
+    /// One node process of a chaos run.
+    #[command(hide = true)]
+    ChaosNode(chaos::node::Arguments),
     /// One node process of the bench; spoken to in JSON lines.
     #[command(hide = true)]
     BenchNode(bench::node::Arguments),
+    /// One that hosts agents.
+    #[command(hide = true)]
+    BenchAgents(bench::node::Arguments),
+    /// One that hosts keys of the bare store.
+    #[command(hide = true)]
+    BenchKeys(bench::node::Arguments),
 }
 
 fn main() -> std::process::ExitCode {
@@ -38,7 +50,11 @@ fn main() -> std::process::ExitCode {
         Verb::Sim(arguments) => sim::run(&arguments),
         Verb::Ca(ca) => ca.run(),
         Verb::Node(node) => node.run(),
+        Verb::Chaos(arguments) => chaos::run(&arguments),
+        Verb::ChaosNode(arguments) => chaos::node::run(&arguments),
         Verb::BenchNode(arguments) => bench::node::run(&arguments),
+        Verb::BenchAgents(arguments) => bench::agents::node::run_agents(&arguments),
+        Verb::BenchKeys(arguments) => bench::agents::node::run_keys(&arguments),
     };
     match result {
         Ok(()) => std::process::ExitCode::SUCCESS,

@@ -46,25 +46,22 @@ pub(crate) struct SnapshotFolder {
     files: Arc<Mutex<BTreeSet<SnapshotFile>>>,
 }
 
-/// The newest whole snapshot of a group, and those that should have been.
-#[derive(Default)]
-pub(crate) struct FoundSnapshot {
-    pub(crate) newest: Option<SnapshotReader>,
-    /// Newer ones that cannot be used, newest first. Whether the log still has the entries since the one that can is
-    /// for the caller to see.
-    pub(crate) damaged: Vec<(SnapshotFile, StoreError)>,
-}
-
 impl SnapshotFolder {
     /// The folder in `disk`; removes what a crash left unfinished.
     pub(in crate::store) fn open(disk: Arc<dyn Disk>, chunk_bytes: usize) -> Result<Self, StoreError> {
-        let mut files = BTreeSet::new();
         for entry in disk.list(SNAPSHOT_FOLDER)? {
             if entry.name.strip_suffix(TEMPORARY).is_some_and(|name| snapshot_of(name).is_some()) {
                 disk.remove(&format!("{SNAPSHOT_FOLDER}/{}", entry.name))?;
             }
-            files.extend(snapshot_of(&entry.name));
         }
+        Self::look(disk, chunk_bytes)
+    }
+
+    /// The folder in `disk` as it is, to be read.
+    pub(in crate::store) fn look(disk: Arc<dyn Disk>, chunk_bytes: usize) -> Result<Self, StoreError> {
+        let entries = disk.list(SNAPSHOT_FOLDER)?;
+        let files: BTreeSet<SnapshotFile> =
+            entries.iter().filter_map(|entry| snapshot_of(&entry.name)).collect();
         let chunk_bytes = u32::try_from(chunk_bytes).unwrap_or(u32::MAX);
         Ok(Self { disk, chunk_bytes, files: Arc::new(Mutex::new(files)) })
     }
@@ -81,11 +78,6 @@ impl SnapshotFolder {
         let ends = [(MemberId(0), 0), (MemberId(u64::MAX), u64::MAX)];
         let [first, last] = ends.map(|(member, index)| SnapshotFile { group, member, index });
         self.files.lock().range(first..=last).copied().collect()
-    }
-
-    /// All snapshots, by group.
-    pub(crate) fn all(&self) -> Vec<SnapshotFile> {
-        self.files.lock().iter().copied().collect()
     }
 
     /// Begins a snapshot of the state after the entry at `at`, with these members.
@@ -113,29 +105,6 @@ impl SnapshotFolder {
     /// When it is not there, damaged or newer than this program, or the file system says so.
     pub(crate) fn read(&self, name: SnapshotFile) -> Result<SnapshotReader, StoreError> {
         SnapshotReader::open(Arc::clone(&self.disk), name)
-    }
-
-    /// The newest of a member's `snapshots` that is whole; reads it from end to end.
-    ///
-    /// # Errors
-    ///
-    /// When one was written by a newer program, or the file system says so; damage is told in the result.
-    pub(crate) fn newest_whole(&self, snapshots: &[SnapshotFile]) -> Result<FoundSnapshot, StoreError> {
-        let mut found = FoundSnapshot::default();
-        let mut newest_first = snapshots.to_vec();
-        newest_first.sort_by_key(|name| std::cmp::Reverse((name.member, name.index)));
-        for name in newest_first {
-            let read = self.read(name).and_then(|reader| reader.read(|_| {}).map(|()| reader));
-            match read {
-                Ok(reader) => {
-                    found.newest = Some(reader);
-                    break;
-                }
-                Err(error @ StoreError::Corrupt { .. }) => found.damaged.push((name, error)),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(found)
     }
 
     /// Removes snapshots of a member that are older than its two newest and than `used`, the one its log speaks of, and

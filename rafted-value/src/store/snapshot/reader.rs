@@ -76,15 +76,6 @@ impl SnapshotReader {
         self.chunks.len() as u64
     }
 
-    /// The bytes of the state in a chunk.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such chunk, it is damaged, or the file system says so.
-    pub(crate) fn chunk(&self, position: u64) -> Result<Vec<u8>, StoreError> {
-        self.stored_chunk(position).map(|(_, state)| state)
-    }
-
     /// A chunk as it is stored, with its head, and its state.
     fn stored_chunk(&self, position: u64) -> Result<(Vec<u8>, Vec<u8>), StoreError> {
         let at = usize::try_from(position).ok().and_then(|position| self.chunks.get(position));

@@ -59,10 +59,8 @@ fn a_directory_of_another_node_or_cluster_is_refused() {
     assert_eq!(open_as(opener()), Ok(()), "whoever does not know its cluster may look");
     let stranger = Opener { cluster: Some(6), ..opener() };
     assert_eq!(open_as(stranger), Err(StoreError::OtherCluster { found: 7, expected: 6 }));
-    let (mut store, recovered) = open(&disk).unwrap();
+    let (_, recovered) = open(&disk).unwrap();
     assert_eq!(recovered.cluster, Some(7));
-    assert_eq!(done(store.set_cluster(7)), Ok(()));
-    assert!(done(store.set_cluster(5)).is_err());
 }
 
 #[test]
@@ -100,7 +98,6 @@ fn a_failed_write_or_sync_fences_the_log_for_ever() {
             assert!(matches!(done(store.log.write_mark()), Err(StoreError::Fenced { .. })));
             assert!(matches!(done(store.log.reclaim()), Err(StoreError::Fenced { .. })));
         }
-        assert!(store.log.fenced().is_some());
         assert!(done(store.close()).is_err());
     }
 }

@@ -4,13 +4,16 @@
 //! what a stall delays is counted in full.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use batched_comm::{Endpoint, Handler, Lane, NodeId, Reply, ServiceId};
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use hdrhistogram::Histogram;
-use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
 
 use super::report::Row;
 use super::transport::{LIMIT, Pair, SERVER, SERVICE, payload, run, start, times};
@@ -18,10 +21,13 @@ use super::{Arguments, BoxError};
 
 const BULK_SERVICE: ServiceId = ServiceId(101);
 const BULK_BYTES: usize = 1 << 30;
-/// The largest message that the bulk lane takes by default.
-const MESSAGE_BYTES: usize = 64 << 20;
-/// Between two small messages on a lane.
-const PERIOD: Duration = Duration::from_millis(1);
+/// It goes in messages of this size. Larger ones are taken too, but to give 64 MiB back to the system takes whoever receives
+/// them 5 to 10 ms, on the task that reads the lane if it does not go elsewhere.
+const MESSAGE_BYTES: usize = 1 << 20;
+/// Messages under way at one time.
+const UNDER_WAY: usize = 8;
+/// Between two small messages, on the two lanes in turn.
+const PERIOD: Duration = Duration::from_micros(500);
 
 /// Answers with nothing.
 struct Swallow;
@@ -38,10 +44,10 @@ impl Handler for Swallow {
 pub(crate) fn scenario(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
     let pair = start()?;
     pair.server.register(BULK_SERVICE, Arc::new(Swallow));
-    let alone = [alone(&pair, arguments.seconds)?, beside_bulk(&pair)?, alone(&pair, arguments.seconds)?];
-    let [before, capped, after] = alone;
-    let mut quiet = before.0;
-    quiet.add(after.0)?;
+    // Half before and half after, as the machine's speed drifts.
+    let mut quiet = alone(&pair, arguments.seconds / 2.0)?;
+    let capped = beside_bulk(&pair)?;
+    quiet.add(alone(&pair, arguments.seconds / 2.0)?)?;
     pair.client.set_bulk_bytes_per_second_max(None)?;
     let uncapped = beside_bulk(&pair)?;
     let us = |times: &Histogram<u64>, share| times.value_at_quantile(share) as f64 / 1e3;
@@ -61,75 +67,80 @@ pub(crate) fn scenario(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
 }
 
 /// Small messages for some time.
-fn alone(pair: &Pair, seconds: f64) -> Result<(Histogram<u64>, f64), BoxError> {
-    let client = pair.client.clone();
-    let times = run(&pair.clients, async move {
-        let end = watch::Sender::new(false);
-        let small = small_messages(&client, &end);
-        tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
-        end.send_replace(true);
-        small.times().await
-    })?;
-    Ok((times, seconds))
+fn alone(pair: &Pair, seconds: f64) -> Result<Histogram<u64>, BoxError> {
+    let small = Small::start(pair);
+    std::thread::sleep(Duration::from_secs_f64(seconds));
+    small.end()
 }
 
 /// Small messages as long as a transfer takes, and its seconds.
 fn beside_bulk(pair: &Pair) -> Result<(Histogram<u64>, f64), BoxError> {
+    let content = Bytes::from(vec![7; MESSAGE_BYTES]);
+    let small = Small::start(pair);
     let client = pair.client.clone();
-    run(&pair.clients, async move {
-        let end = watch::Sender::new(false);
-        let small = small_messages(&client, &end);
-        let (content, start) = (Bytes::from(vec![7; MESSAGE_BYTES]), Instant::now());
-        for _ in 0..BULK_BYTES / MESSAGE_BYTES {
-            client.call(SERVER, Lane::Bulk, BULK_SERVICE, content.clone(), 6 * LIMIT).await?;
-        }
-        let seconds = start.elapsed().as_secs_f64();
-        end.send_replace(true);
-        Ok((small.times().await?, seconds))
-    })
+    let seconds = run(&pair.clients, async move {
+        let start = Instant::now();
+        let calls = (0..BULK_BYTES / MESSAGE_BYTES)
+            .map(|_| client.call(SERVER, Lane::Bulk, BULK_SERVICE, content.clone(), 6 * LIMIT));
+        stream::iter(calls).buffered(UNDER_WAY).try_for_each(|_| async { Ok(()) }).await?;
+        Ok(start.elapsed().as_secs_f64())
+    })?;
+    Ok((small.end()?, seconds))
 }
 
-/// Callers under way.
-struct Small(Vec<tokio::task::JoinHandle<Result<Histogram<u64>, BoxError>>>);
+/// Small messages under way: a thread with a clock of its own sends them, so that nothing that holds up a runtime holds up
+/// the sending.
+struct Small {
+    is_over: Arc<AtomicBool>,
+    times: Arc<Mutex<Histogram<u64>>>,
+    sender: JoinHandle<Result<(), BoxError>>,
+}
 
 impl Small {
-    async fn times(self) -> Result<Histogram<u64>, BoxError> {
-        let mut all = times();
-        for caller in self.0 {
-            all.add(caller.await??)?;
-        }
-        Ok(all)
+    fn start(pair: &Pair) -> Small {
+        let (is_over, times) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(times())));
+        let paced = Paced {
+            client: pair.client.clone(),
+            runtime: pair.clients.handle().clone(),
+            is_over: Arc::clone(&is_over),
+            times: Arc::clone(&times),
+        };
+        Small { is_over, times, sender: std::thread::spawn(move || paced.run()) }
+    }
+
+    /// Ends the sending; the times of all messages, those that were still under way included.
+    fn end(self) -> Result<Histogram<u64>, BoxError> {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.sender.join().map_err(|_| "the sender of small messages panicked")??;
+        Ok(self.times.lock().clone())
     }
 }
 
-/// A caller a lane, until told to end.
-fn small_messages(client: &Endpoint, end: &watch::Sender<bool>) -> Small {
-    let callers =
-        [Lane::Control, Lane::Normal].map(|lane| tokio::spawn(paced(client.clone(), lane, end.subscribe())));
-    Small(callers.into())
-}
-
-async fn paced(
+struct Paced {
     client: Endpoint,
-    lane: Lane,
-    mut end: watch::Receiver<bool>,
-) -> Result<Histogram<u64>, BoxError> {
-    let (mut times, payload) = (times(), payload(1));
-    let mut ticks = interval(PERIOD);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    let mut under_way = tokio::task::JoinSet::new();
-    loop {
-        tokio::select! {
-            due = ticks.tick() => {
-                let call = client.call(SERVER, lane, SERVICE, payload.clone(), LIMIT);
-                under_way.spawn(async move { call.await.map(|_| due.elapsed()) });
+    runtime: Handle,
+    is_over: Arc<AtomicBool>,
+    times: Arc<Mutex<Histogram<u64>>>,
+}
+
+impl Paced {
+    fn run(&self) -> Result<(), BoxError> {
+        let (start, payload, mut calls) = (Instant::now(), payload(1), Vec::new());
+        for number in 0.. {
+            let due = start + PERIOD * number;
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            if self.is_over.load(Ordering::Relaxed) {
+                break;
             }
-            Some(answered) = under_way.join_next() => times.record(answered??.as_nanos() as u64)?,
-            _ = end.changed() => break,
+            let lane = [Lane::Control, Lane::Normal][number as usize % 2];
+            let call = self.client.call(SERVER, lane, SERVICE, payload.clone(), LIMIT);
+            let times = Arc::clone(&self.times);
+            calls.push(self.runtime.spawn(async move {
+                call.await?;
+                times.lock().record(due.elapsed().as_nanos() as u64)?;
+                Ok::<(), BoxError>(())
+            }));
         }
+        calls.into_iter().try_for_each(|call| self.runtime.block_on(call)?)
     }
-    while let Some(answered) = under_way.join_next().await {
-        times.record(answered??.as_nanos() as u64)?;
-    }
-    Ok(times)
 }

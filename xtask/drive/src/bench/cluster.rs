@@ -7,8 +7,11 @@ use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
 use batched_comm::CertificateAuthority;
 
-use super::protocol::{Answer, Loaded, Order, Standing, Usage};
+use super::protocol::{Answer, FleetOrder, Loaded, Order, Standing, Usage};
 use super::{Arguments, BoxError, children::Owned};
+
+/// The kind of node that hosts bare groups.
+const NODE: &str = "bench-node";
 
 /// Some node processes on loopback; dropped, they end, and then their directories are removed.
 pub(crate) struct Cluster {
@@ -21,6 +24,10 @@ struct Layout {
     addresses: Vec<SocketAddr>,
     threads: usize,
     durable: bool,
+    /// How many nodes found a fleet, where they are nodes of one.
+    fleet: Option<usize>,
+    /// The verb of this program that a node is.
+    verb: &'static str,
     /// Certificates, and a directory a node.
     folder: tempfile::TempDir,
 }
@@ -35,7 +42,25 @@ struct Process {
 impl Cluster {
     /// Starts `count` nodes that keep everything in memory, with certificates of a new authority.
     pub(crate) fn start(count: usize, threads: usize) -> Result<Self, BoxError> {
-        Self::start_in(tempfile::tempdir()?, count, threads, false)
+        Self::start_in(tempfile::tempdir()?, count, count, threads, false, None, NODE)
+    }
+
+    /// Starts nodes in memory that form a fleet; [`add_node`](Self::add_node) starts up to `spare` more.
+    pub(crate) fn start_fleet(count: usize, spare: usize, threads: usize) -> Result<Self, BoxError> {
+        Self::start_in(tempfile::tempdir()?, count, count + spare, threads, false, Some(count), NODE)
+    }
+
+    /// Starts one more node of a fleet, and waits until it is part of it; its index.
+    pub(crate) fn add_node(&mut self) -> Result<usize, BoxError> {
+        let node = self.nodes.len();
+        self.nodes.push(self.layout.start(node + 1)?);
+        self.listening(node)?;
+        Ok(node)
+    }
+
+    /// Starts nodes of another kind, which find each other, and waits until they have.
+    pub(crate) fn start_hosting(verb: &'static str, count: usize, threads: usize) -> Result<Self, BoxError> {
+        Self::start_in(tempfile::tempdir()?, count, count, threads, false, None, verb)
     }
 
     /// Starts nodes that keep their groups on disk.
@@ -48,22 +73,25 @@ impl Cluster {
             Some(directory) => tempfile::tempdir_in(directory)?,
             None => tempfile::tempdir()?,
         };
-        Self::start_in(folder, count, threads, true)
+        Self::start_in(folder, count, count, threads, true, None, NODE)
     }
 
     fn start_in(
         folder: tempfile::TempDir,
         count: usize,
+        certified: usize,
         threads: usize,
         durable: bool,
+        fleet: Option<usize>,
+        verb: &'static str,
     ) -> Result<Self, BoxError> {
         let authority = CertificateAuthority::new("bench");
         std::fs::write(folder.path().join("ca.pem"), authority.ca_pem())?;
-        for number in 1..=count {
+        for number in 1..=certified {
             let name = format!("node-{number}");
             authority.issue(&name, 1, &["127.0.0.1"])?.save(folder.path(), &name)?;
         }
-        let layout = Layout { addresses: free_addresses(count)?, threads, durable, folder };
+        let layout = Layout { addresses: free_addresses(certified)?, threads, durable, fleet, verb, folder };
         let mut cluster = Self { nodes: Vec::new(), layout };
         for number in 1..=count {
             cluster.nodes.push(cluster.layout.start(number)?);
@@ -145,6 +173,19 @@ impl Cluster {
         }
     }
 
+    /// Gives one order to a node of a fleet and waits for the answer.
+    pub(crate) fn fleet(&mut self, node: usize, order: FleetOrder) -> Result<Answer, BoxError> {
+        Ok(self.order(&[(node, Order::Fleet(order))])?.remove(0))
+    }
+
+    /// As [`fleet`](Self::fleet), for what takes time: the seconds that it took.
+    pub(crate) fn took(&mut self, node: usize, order: FleetOrder) -> Result<f64, BoxError> {
+        match self.fleet(node, order)? {
+            Answer::Took { seconds } => Ok(seconds),
+            other => Err(format!("an order to a fleet was answered by {other:?}").into()),
+        }
+    }
+
     /// What each node has used so far.
     pub(crate) fn usage(&mut self) -> Result<Vec<Usage>, BoxError> {
         let orders: Vec<_> = (0..self.nodes.len()).map(|node| (node, Order::Usage)).collect();
@@ -182,13 +223,16 @@ impl Layout {
         let listed: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
         let mut command = Command::new(std::env::current_exe()?);
         command
-            .arg("bench-node")
+            .arg(self.verb)
             .args(["--number", &number.to_string(), "--addresses", &listed.join(",")])
             .args(["--threads", &self.threads.to_string()])
             .arg("--certificates")
             .arg(self.folder.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
+        if let Some(founders) = self.fleet {
+            command.args(["--fleet", &founders.to_string()]);
+        }
         if self.durable {
             command.arg("--directory").arg(self.directory(number)?);
         }

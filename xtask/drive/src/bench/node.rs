@@ -21,12 +21,13 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::mpsc;
 
 use super::blob::{Blob, Held};
+use super::kv_node::KvNode;
 use super::protocol::{Answer, Kind, Loaded, Order, Standing};
 use super::{echo, usage};
 use crate::bench::BoxError;
 
 /// Latencies above a minute are counted as a minute.
-const LATENCY_MAX_NS: u64 = 60_000_000_000;
+pub(super) const LATENCY_MAX_NS: u64 = 60_000_000_000;
 
 /// Orders that may wait.
 const ORDERS_MAX: usize = 16;
@@ -40,16 +41,19 @@ const OUTLAST_MAX: Duration = Duration::from_secs(30);
 pub(crate) struct Arguments {
     /// Its number, from 1.
     #[arg(long)]
-    number: u64,
+    pub(super) number: u64,
     /// The addresses of all nodes, in the order of their numbers.
     #[arg(long, value_delimiter = ',')]
-    addresses: Vec<SocketAddr>,
+    pub(super) addresses: Vec<SocketAddr>,
+    /// A node of a fleet that so many found; a bare host, if not given.
+    #[arg(long)]
+    pub(super) fleet: Option<usize>,
     /// Threads of its runtime.
     #[arg(long, default_value_t = 2)]
     threads: usize,
     /// Where the certificates are.
     #[arg(long)]
-    certificates: PathBuf,
+    pub(super) certificates: PathBuf,
     /// Where it keeps its groups; in memory, if not given.
     #[arg(long)]
     directory: Option<PathBuf>,
@@ -57,7 +61,7 @@ pub(crate) struct Arguments {
 
 /// A counter, as small as a value can be.
 #[derive(Default, serde::Serialize, serde::Deserialize)]
-struct Counter(u64);
+pub(super) struct Counter(u64);
 
 impl Data for Counter {
     const NAME: &'static str = "counter";
@@ -80,15 +84,30 @@ impl Data for Counter {
 ///
 /// What it logs goes to the standard error output, where `RUST_LOG` asks for it.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), BoxError> {
-    if std::env::var_os("RUST_LOG").is_some() {
-        let filter = tracing_subscriber::EnvFilter::from_default_env();
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    arguments.run(|arguments| async move {
+        match arguments.fleet {
+            Some(founders) => super::fleet::node::serve(&arguments, founders).await,
+            None => serve(&arguments).await,
+        }
+    })
+}
+
+impl Arguments {
+    /// Runs a node of any kind on a runtime of its own.
+    pub(super) fn run<F: Future<Output = Result<(), BoxError>> + Send + 'static>(
+        &self,
+        serve: impl FnOnce(Self) -> F,
+    ) -> Result<(), BoxError> {
+        if std::env::var_os("RUST_LOG").is_some() {
+            let filter = tracing_subscriber::EnvFilter::from_default_env();
+            tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        }
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(self.threads).enable_all().build()?;
+        // On a worker, where tasks wake each other without crossing threads.
+        let node = serve(self.clone());
+        runtime.block_on(async { tokio::spawn(node).await? })
     }
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(arguments.threads).enable_all().build()?;
-    // On a worker, where tasks wake each other without crossing threads.
-    let arguments = arguments.clone();
-    runtime.block_on(async { tokio::spawn(async move { serve(&arguments).await }).await? })
 }
 
 async fn serve(arguments: &Arguments) -> Result<(), BoxError> {
@@ -111,6 +130,7 @@ async fn serve(arguments: &Arguments) -> Result<(), BoxError> {
     say(&Answer::Listening {
         echo: echo::serve(&arguments.certificates, &format!("node-{}", arguments.number))?,
     })?;
+    let mut kv = None;
     let mut lines = orders();
     while let Some(line) = lines.recv().await {
         let answer = match serde_json::from_str(&line)? {
@@ -133,6 +153,18 @@ async fn serve(arguments: &Arguments) -> Result<(), BoxError> {
                 p50.map(|p50_us| Answer::Echoed { p50_us })
             }
             Order::Usage => usage::of_this_process().map(Answer::Usage),
+            Order::Kv(order) => match &kv {
+                Some(node) => KvNode::carry_out(node, order).await,
+                None => {
+                    // The store has a host of its own, which takes over what others send to this node.
+                    let seeds = arguments.addresses.iter().map(ToString::to_string).collect();
+                    KvNode::start(node.env.clone(), seeds).await.map(|started| {
+                        kv = Some(started);
+                        Answer::Took { seconds: 0.0 }
+                    })
+                }
+            },
+            other => Err(format!("{other:?} is for another kind of node").into()),
         };
         say(&answer.unwrap_or_else(|error| Answer::Failed { reason: error.to_string() }))?;
     }
@@ -140,7 +172,7 @@ async fn serve(arguments: &Arguments) -> Result<(), BoxError> {
 }
 
 /// The lines of orders. Where they end, so does the process, whatever it is doing: the bench is gone.
-fn orders() -> mpsc::Receiver<String> {
+pub(super) fn orders() -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel(ORDERS_MAX);
     tokio::spawn(async move {
         let mut lines = BufReader::new(tokio::io::stdin()).lines();
@@ -154,7 +186,7 @@ fn orders() -> mpsc::Receiver<String> {
     receiver
 }
 
-fn say(answer: &Answer) -> Result<(), BoxError> {
+pub(super) fn say(answer: &Answer) -> Result<(), BoxError> {
     println!("{}", serde_json::to_string(answer)?);
     Ok(())
 }
@@ -312,28 +344,36 @@ impl BenchNode {
                 tokio::spawn(drive(self.env.clone(), self.asked(leader), group, end, kind))
             })
             .collect();
-        let mut all = Histogram::<u64>::new_with_bounds(1, LATENCY_MAX_NS, 3)?;
-        let mut errors = 0;
-        for task in tasks {
-            let (latencies, failed) = task.await?;
-            all.add(latencies)?;
-            errors += failed;
-        }
-        let us = |quantile: f64| all.value_at_quantile(quantile) as f64 / 1000.0;
-        Ok(Answer::Loaded(Loaded {
-            operations: all.len(),
-            errors,
-            seconds: start.elapsed().as_secs_f64(),
-            p50_us: us(0.5),
-            p99_us: us(0.99),
-            p999_us: us(0.999),
-            max_us: us(1.0),
-        }))
+        gather(tasks, start).await
     }
 }
 
+/// What all clients of a load have measured.
+pub(super) async fn gather(
+    tasks: Vec<tokio::task::JoinHandle<(Histogram<u64>, u64)>>,
+    start: Instant,
+) -> Result<Answer, BoxError> {
+    let mut all = Histogram::<u64>::new_with_bounds(1, LATENCY_MAX_NS, 3)?;
+    let mut errors = 0;
+    for task in tasks {
+        let (latencies, failed) = task.await?;
+        all.add(latencies)?;
+        errors += failed;
+    }
+    let us = |quantile: f64| all.value_at_quantile(quantile) as f64 / 1000.0;
+    Ok(Answer::Loaded(Loaded {
+        operations: all.len(),
+        errors,
+        seconds: start.elapsed().as_secs_f64(),
+        p50_us: us(0.5),
+        p99_us: us(0.99),
+        p999_us: us(0.999),
+        max_us: us(1.0),
+    }))
+}
+
 /// Whom a client asks.
-enum Asked {
+pub(super) enum Asked {
     /// The member on its own node.
     Here(Host),
     /// The member on another node.
@@ -360,7 +400,7 @@ impl Asked {
 }
 
 /// One client in a closed loop; latencies in ns, and how many operations failed.
-async fn drive(
+pub(super) async fn drive(
     env: Arc<RealEnv>,
     asked: Asked,
     group: GroupId,

@@ -35,10 +35,73 @@ pub(crate) enum Order {
     Status { group: u64 },
     /// Measure the bare round trip to another node's echo.
     Echo { to: SocketAddr, seconds: f64 },
+    /// Give each of these agents its first command.
+    Activate { first: u64, agents: u64, clients: usize },
+    /// Call agents at random, wherever they are.
+    Call { agents: u64, clients: usize, seconds: f64, kind: Kind },
+    /// Let the first of the agents have a timeout at each of so many ticks.
+    Ticks { agents: u64, ticks: u32 },
     /// Say what this process has used so far.
     Usage,
+    /// What only a node of a fleet can do.
+    Fleet(FleetOrder),
+    /// Take part in a store, or do something with it.
+    Kv(KvOrder),
     /// End.
     Quit,
+}
+
+/// An order to a node of a fleet.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum FleetOrder {
+    /// Add so many groups of three members, and wait until each serves.
+    Add { groups: usize },
+    /// Wait until all members and leaders are where they should be.
+    Settle,
+    /// Send commands to so many groups by name.
+    Load { groups: usize, clients: usize, seconds: f64 },
+    /// Send commands to the member of a group on this node, past the fleet.
+    Direct { group: usize, clients: usize, seconds: f64 },
+    /// Say which node leads a group.
+    Leader { group: usize },
+    /// Send one command after the other to a group, and measure the longest time between two replies.
+    Gap { group: usize, seconds: f64 },
+    /// Hold no members any more, and wait until none is left.
+    Drain,
+    /// Hold members again.
+    Activate,
+    /// Say how many bytes were sent to other nodes so far.
+    Sent,
+}
+
+/// An order to a node of a store of bytes.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum KvOrder {
+    /// Form the store with all other nodes.
+    Start {},
+    /// Make a keyspace with so many shards.
+    Register { name: String, shards: u32 },
+    /// Give so many keys a value.
+    Fill { name: String, keys: u64, bytes: usize },
+    /// Drive a keyspace.
+    Load(KvLoad),
+    /// Drive a keyspace until its first shard is split, or merged into its neighbour.
+    LoadAndMove { load: KvLoad, merge: bool },
+}
+
+/// How a keyspace is driven.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(crate) struct KvLoad {
+    pub(crate) name: String,
+    pub(crate) clients: usize,
+    pub(crate) seconds: f64,
+    pub(crate) kind: Kind,
+    pub(crate) keys: u64,
+    pub(crate) bytes: usize,
+    /// Straight to the groups, past the store.
+    pub(crate) bare: bool,
 }
 
 /// A node's answer.
@@ -52,8 +115,12 @@ pub(crate) enum Answer {
     Synced { per_second: f64 },
     Took { seconds: f64 },
     Outlasted { outage_ms: f64 },
+    KvLoaded { loaded: Loaded, longest_us: f64, moved: Option<f64> },
     Status(Standing),
     Usage(Usage),
+    Led { node: u64 },
+    Gap { longest_ms: f64 },
+    Sent { bytes: u64 },
     Failed { reason: String },
 }
 

@@ -2,13 +2,16 @@
 
 mod counters;
 mod engine;
-mod history;
+mod fleet;
+pub(crate) mod history;
 mod journal;
+mod limits;
+mod minimise;
 mod notes;
 mod panics;
 mod report;
 mod scenario;
-mod stack;
+pub(crate) mod stack;
 mod steps;
 mod tally;
 mod workers;
@@ -16,6 +19,8 @@ mod workers;
 use std::ops::Range;
 use std::time::Duration;
 
+use self::engine::Sabotage;
+use self::limits::Limits;
 use self::report::Report;
 use self::scenario::Scenario;
 use self::workers::Job;
@@ -24,15 +29,33 @@ use crate::bench::BoxError;
 /// Which seeds of which scenarios.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Seeds to play, from A up to but not including B.
-    #[arg(long, value_name = "A..B", default_value = "0..1000", value_parser = parse_seeds)]
-    seeds: Range<u64>,
+    /// Seeds to play, from A up to but not including B; 0..1000 where nothing says otherwise.
+    #[arg(long, value_name = "A..B", value_parser = parse_seeds)]
+    seeds: Option<Range<u64>>,
     /// Only this scenario.
     #[arg(long, value_enum)]
     only: Option<Scenario>,
     /// Start no new seed of a scenario after this many seconds.
     #[arg(long, value_name = "N")]
     seconds_max: Option<u64>,
+    /// The same in minutes, over all scenarios together; without --seeds as many seeds as fit.
+    #[arg(long, value_name = "M", conflicts_with = "seconds_max")]
+    minutes: Option<f64>,
+    /// Kinds of faults to leave out, as a failure names them.
+    #[arg(long, value_name = "KIND,...", value_delimiter = ',')]
+    without: Vec<String>,
+    /// End the faults of each seed after this time.
+    #[arg(long, value_name = "N")]
+    faults_ms: Option<u64>,
+    /// Break a rule on purpose, to see the checks find it.
+    #[arg(long, value_name = "RULE", value_parser = parse_sabotage)]
+    plant: Option<Sabotage>,
+    /// Do not look for a smaller run of a seed that failed.
+    #[arg(long)]
+    as_it_is: bool,
+    /// Threads that play seeds; by default one for each core.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
     /// Play every seed twice and compare the two; some are in any case.
     #[arg(long)]
     twice: bool,
@@ -48,6 +71,42 @@ fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
     if seeds.is_empty() { Err(format!("{text:?} holds no seed")) } else { Ok(seeds) }
 }
 
+fn parse_sabotage(text: &str) -> Result<Sabotage, String> {
+    Sabotage::all().find(|sabotage| sabotage.to_string() == text).ok_or_else(|| {
+        let names: Vec<String> = Sabotage::all().map(|sabotage| sabotage.to_string()).collect();
+        format!("no rule of this name; there are {}", names.join(", "))
+    })
+}
+
+impl Arguments {
+    fn limits(&self) -> Result<Limits, BoxError> {
+        let known = |name: &str| scenario::ALL.iter().any(|scenario| scenario.kinds().contains(&name));
+        if let Some(unknown) = self.without.iter().find(|name| !known(name)) {
+            return Err(format!("no kind of fault is called {unknown:?}").into());
+        }
+        Ok(Limits {
+            without: self.without.iter().cloned().collect(),
+            faults_max: self.faults_ms.map(Duration::from_millis),
+            plant: self.plant,
+        })
+    }
+
+    fn scenarios(&self) -> impl Iterator<Item = Scenario> {
+        scenario::ALL.into_iter().filter(|scenario| self.only.is_none_or(|only| only == *scenario))
+    }
+
+    /// How long one scenario's seeds may take.
+    fn time_max(&self) -> Option<Duration> {
+        let share = |minutes: f64| Duration::from_secs_f64(60.0 * minutes / self.scenarios().count() as f64);
+        self.minutes.map(share).or(self.seconds_max.map(Duration::from_secs))
+    }
+
+    fn seeds(&self) -> Range<u64> {
+        let all = if self.minutes.is_some() { 0..u64::MAX } else { 0..1000 };
+        self.seeds.clone().unwrap_or(all)
+    }
+}
+
 /// Plays the seeds, reports each failure when it happens and everything in a table.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), BoxError> {
     panics::install();
@@ -55,20 +114,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BoxError> {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         tracing_subscriber::fmt().with_env_filter(filter).without_time().init();
     }
+    let limits = arguments.limits()?;
     let mut reports = Vec::new();
-    for scenario in scenario::ALL {
-        if arguments.only.is_some_and(|only| only != scenario) {
-            continue;
-        }
+    for scenario in arguments.scenarios() {
         let job = Job {
             scenario,
-            seeds: arguments.seeds.clone(),
+            seeds: arguments.seeds(),
             twice: arguments.twice,
-            time_max: arguments.seconds_max.map(Duration::from_secs),
+            time_max: arguments.time_max(),
+            limits: limits.clone(),
+            minimises: !arguments.as_it_is,
+            threads: arguments.threads,
         };
         let mut report = Report::begin(&job, arguments.journal)?;
         workers::play(&job, |played| report.add(&played));
-        report.end(job.seeds.end - job.seeds.start);
+        report.end(&job);
         reports.push(report);
     }
     report::print(&reports);
@@ -88,22 +148,39 @@ mod tests {
         assert!(parse_seeds("a..b").unwrap_err().contains("A..B"));
     }
 
+    #[test]
+    fn every_planted_fault_is_found_by_its_name() {
+        for sabotage in Sabotage::all() {
+            assert_eq!(parse_sabotage(&sabotage.to_string()), Ok(sabotage));
+        }
+        assert!(parse_sabotage("nothing").unwrap_err().contains("skip-lease-check"));
+    }
+
     /// Not one line of a run may depend on anything but its seed.
     #[test]
     fn a_seed_of_the_engine_passes_and_goes_the_same_way_twice() {
         panics::install();
-        let (first, result) = Scenario::Engine.play(1);
+        let (first, result) = Scenario::Engine.play(1, &Limits::default());
         assert_eq!(result, Ok(()));
-        let (second, _) = Scenario::Engine.play(1);
+        let (second, _) = Scenario::Engine.play(1, &Limits::default());
+        assert_eq!(first.trace_hash, second.trace_hash);
+    }
+
+    #[test]
+    fn a_seed_of_the_fleet_passes_and_goes_the_same_way_twice() {
+        panics::install();
+        let (first, result) = Scenario::Fleet.play(1, &Limits::default());
+        assert_eq!(result, Ok(()));
+        let (second, _) = Scenario::Fleet.play(1, &Limits::default());
         assert_eq!(first.trace_hash, second.trace_hash);
     }
 
     #[test]
     fn a_seed_of_the_whole_stack_passes_and_goes_the_same_way_twice() {
         panics::install();
-        let (first, result) = Scenario::Stack.play(1);
+        let (first, result) = Scenario::Stack.play(1, &Limits::default());
         assert_eq!(result, Ok(()));
-        let (second, _) = Scenario::Stack.play(1);
+        let (second, _) = Scenario::Stack.play(1, &Limits::default());
         assert_eq!(first.trace_hash, second.trace_hash);
     }
 }

@@ -11,6 +11,8 @@ pub(crate) struct Notes {
     pub(crate) journal: Journal,
     pub(crate) tally: Tally,
     pub(crate) virtual_time: Duration,
+    /// For how long faults happened.
+    pub(crate) faults_time: Duration,
     /// How long it took from the last fault until all was well.
     pub(crate) slowest_heal: Duration,
     /// Equal hashes, equal runs.

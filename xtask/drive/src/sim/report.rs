@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use comfy_table::Table;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::limits::Limits;
+use super::minimise::Smaller;
 use super::scenario::Scenario;
 use super::tally::Tally;
 use super::workers::{Job, Played};
@@ -20,6 +22,7 @@ const JOURNAL_LINES: usize = 25;
 pub(super) struct Report {
     scenario: Scenario,
     whole_journal: bool,
+    limits: Limits,
     begun: Instant,
     real_time: Duration,
     bar: Option<ProgressBar>,
@@ -38,6 +41,11 @@ impl Report {
         let bar = std::io::stderr()
             .is_terminal()
             .then(|| ProgressBar::new(job.seeds.end - job.seeds.start).with_prefix(job.scenario.name()));
+        let template = if job.seeds.end == u64::MAX {
+            "{prefix} {spinner} {pos} seeds, {per_sec}, {elapsed} {msg}"
+        } else {
+            template
+        };
         if let Some(bar) = &bar {
             bar.set_style(ProgressStyle::with_template(template)?);
         }
@@ -45,6 +53,7 @@ impl Report {
         Ok(Self {
             scenario: job.scenario,
             whole_journal,
+            limits: job.limits.clone(),
             begun: now,
             real_time: Duration::ZERO,
             bar,
@@ -84,11 +93,17 @@ impl Report {
         let seed = played.seed;
         let lines = if self.whole_journal { usize::MAX } else { JOURNAL_LINES };
         let journal: Vec<&str> = played.notes.journal.last(lines).collect();
+        let command =
+            |limits: &Limits| format!("cargo xtask sim --seeds {seed}..{} --only {name}{limits}", seed + 1);
+        let smaller = played.smaller.as_ref().map_or(String::new(), |smaller| {
+            let Smaller { limits, why, runs } = smaller;
+            format!("smaller, found in {runs} runs: {}\n{why}\n", command(limits))
+        });
         let text = format!(
-            "seed {seed} of {name} failed at {:.4} s:\n{why}\nbefore that:\n{}\nreproduce: cargo xtask sim --seeds {seed}..{} --only {name}\n",
+            "seed {seed} of {name} failed at {:.4} s:\n{why}\nbefore that:\n{}\nreproduce: {}\n{smaller}",
             played.notes.virtual_time.as_secs_f64(),
             journal.join("\n"),
-            seed + 1
+            command(&self.limits),
         );
         match &self.bar {
             Some(bar) => bar.suspend(|| println!("{text}")),
@@ -121,14 +136,15 @@ impl Report {
         (self.passed + self.failed + self.twice) as f64 / time.as_secs_f64().max(0.001)
     }
 
-    /// No more seeds will come; `asked` were asked for.
-    pub(super) fn end(&mut self, asked: u64) {
+    /// No more seeds will come.
+    pub(super) fn end(&mut self, job: &Job) {
+        let asked = job.seeds.end - job.seeds.start;
         self.real_time = self.begun.elapsed();
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
         let played = self.passed + self.failed;
-        if played < asked {
+        if played < asked && job.seeds.end < u64::MAX {
             let (name, seconds) = (self.scenario.name(), self.real_time.as_secs_f64());
             println!("{name}: {played} of {asked} seeds were played in {seconds:.0} s");
         }

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use super::limits::Limits;
+use super::minimise::{Smaller, minimise};
 use super::notes::Notes;
 use super::scenario::Scenario;
 
@@ -22,6 +24,10 @@ pub(super) struct Job {
     pub(super) twice: bool,
     /// No new seeds are started after this time.
     pub(super) time_max: Option<Duration>,
+    pub(super) limits: Limits,
+    /// Look for a smaller run of the first seed that fails.
+    pub(super) minimises: bool,
+    pub(super) threads: Option<usize>,
 }
 
 /// One seed that was played.
@@ -31,24 +37,37 @@ pub(super) struct Played {
     pub(super) result: Result<(), String>,
     /// Whether it was played a second time.
     pub(super) twice: bool,
+    /// What fails with less around it.
+    pub(super) smaller: Option<Smaller>,
 }
 
 /// Plays all seeds of a job and hands each to `report` when it is done.
 pub(super) fn play(job: &Job, mut report: impl FnMut(Played)) {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = job.threads.unwrap_or(cores).max(1);
     let begun = Instant::now();
     let next = AtomicU64::new(job.seeds.start);
     let stop = AtomicBool::new(false);
+    let minimises = AtomicBool::new(job.minimises);
     let (sender, played) = mpsc::sync_channel(threads * 4);
     std::thread::scope(|scope| {
         for _ in 0..threads {
-            let (sender, next, stop) = (sender.clone(), &next, &stop);
+            let (sender, next, stop, minimises) = (sender.clone(), &next, &stop, &minimises);
             scope.spawn(move || {
                 while !stop.load(Ordering::Relaxed)
                     && job.time_max.is_none_or(|time_max| begun.elapsed() < time_max)
                 {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if !job.seeds.contains(&seed) || sender.send(play_one(job, seed)).is_err() {
+                    if !job.seeds.contains(&seed) {
+                        return;
+                    }
+                    let mut played = play_one(job, seed);
+                    // One failure in full is enough to understand; it takes as long as many seeds.
+                    if played.result.is_err() && minimises.swap(false, Ordering::Relaxed) {
+                        let time = played.notes.faults_time;
+                        played.smaller = minimise(job.scenario, seed, &job.limits, time);
+                    }
+                    if sender.send(played).is_err() {
                         return;
                     }
                 }
@@ -67,10 +86,10 @@ pub(super) fn play(job: &Job, mut report: impl FnMut(Played)) {
 }
 
 fn play_one(job: &Job, seed: u64) -> Played {
-    let (notes, mut result) = job.scenario.play(seed);
+    let (notes, mut result) = job.scenario.play(seed, &job.limits);
     let twice = job.twice || seed - job.seeds.start < TWICE_FIRST || seed.is_multiple_of(TWICE_EVERY);
     if twice && result.is_ok() {
-        let (again, _) = job.scenario.play(seed);
+        let (again, _) = job.scenario.play(seed, &job.limits);
         if again.trace_hash != notes.trace_hash {
             result = Err(format!(
                 "not deterministic: trace {:016x} and then {:016x}",
@@ -78,5 +97,5 @@ fn play_one(job: &Job, seed: u64) -> Played {
             ));
         }
     }
-    Played { seed, notes, result, twice }
+    Played { seed, notes, result, twice, smaller: None }
 }

@@ -20,6 +20,8 @@ use super::witness::Witness;
 use crate::sim::history::{Key, Outcome, Record, Request, Version};
 use crate::sim::tally::Tally;
 
+/// A client without patience waits this long for an answer.
+const PATIENCE_MIN: Duration = ms(40);
 /// How often a command that was answered is sent again.
 const SENT_AGAIN: f64 = 0.1;
 
@@ -54,6 +56,10 @@ pub(super) struct Client {
     caller: GroupCaller,
     around: Arc<Surroundings>,
     lines: Arc<[Line]>,
+    /// How often it asks a node again that had no answer.
+    loyalty: f64,
+    /// How long one attempt may take.
+    limit: Duration,
 }
 
 /// A client's line of commands to one group.
@@ -70,6 +76,7 @@ struct Line {
 impl Client {
     /// A client of these groups.
     pub(super) fn new(env: Arc<SimEnv>, around: Arc<Surroundings>, groups: &[u64]) -> Self {
+        let (loyalty, limit) = (0.0, around.load.attempt_limit);
         let line = |&group: &u64| {
             let id = SessionId::new(env.random_u64(), env.random_u64());
             Line {
@@ -81,7 +88,17 @@ impl Client {
             }
         };
         let lines = groups.iter().map(line).collect();
-        Self { caller: GroupCaller::new(env.clone()), env, around, lines }
+        Self { caller: GroupCaller::new(env.clone()), env, around, lines, loyalty, limit }
+    }
+
+    /// The same as one of several: every other stays with who answered it, where the plan wants that.
+    pub(super) fn of_several(self, index: usize) -> Self {
+        let loyalty = self.around.load.loyalty;
+        match index % 2 {
+            0 => Self { loyalty, ..self },
+            _ if loyalty > 0.0 => Self { limit: self.limit.min(PATIENCE_MIN), ..self },
+            _ => self,
+        }
     }
 
     /// One operation after the other until all are told to stop.
@@ -142,7 +159,7 @@ impl Client {
         if self.around.load.retry_in_new_sessions {
             return;
         }
-        let (node, limit) = (self.pick(line), self.around.load.attempt_limit);
+        let (node, limit) = (self.pick(line), self.limit);
         let answer = self.caller.command_at(node, GroupId(line.group), command, limit).await;
         let same = match &answer {
             Ok(reply) => {
@@ -164,7 +181,7 @@ impl Client {
         for attempt in 0.. {
             let repeated = attempt > 0 && self.around.witness.has_run(line.group, number);
             let node = self.pick(line);
-            let limit = self.around.load.attempt_limit;
+            let limit = self.limit;
             let mut command = command.clone();
             if self.around.load.retry_in_new_sessions {
                 command.session = SessionId::new(self.env.random_u64(), self.env.random_u64());
@@ -262,7 +279,7 @@ impl Client {
         let freshness = if self.around.load.read_from_anybody { Freshness::Stale } else { Freshness::Latest };
         while self.env.now() < deadline {
             let node = self.pick(line);
-            let (limit, group) = (self.around.load.attempt_limit, GroupId(line.group));
+            let (limit, group) = (self.limit, GroupId(line.group));
             match self.caller.query_at(node, group, freshness, question.clone(), limit).await {
                 Ok(answer) => {
                     *line.favourite.lock() = Some(node);
@@ -291,7 +308,7 @@ impl Client {
         self.env.transport().set_address(node, &address);
         let number = self.around.record.begin(key, Request::ReadStale);
         let question = encode(&Question::Version { key: key.1 });
-        let (limit, group) = (self.around.load.attempt_limit, GroupId(key.0));
+        let (limit, group) = (self.limit, GroupId(key.0));
         let answer = self.caller.query_at(node, group, Freshness::Stale, question, limit).await;
         match answer {
             Ok(answer) => {
@@ -314,7 +331,7 @@ impl Client {
     /// The node that was asked had no answer.
     fn is_let_down(&self, line: &Line) {
         let draw = (self.env.random_u64() >> 11) as f64 / (1_u64 << 53) as f64;
-        if draw >= self.around.load.loyalty {
+        if draw >= self.loyalty {
             *line.favourite.lock() = None;
         }
     }

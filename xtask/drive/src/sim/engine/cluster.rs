@@ -12,7 +12,8 @@ use rafted_value::{Found, GroupId, Host, HostConfig, MemberId, NodeId, Registry,
 use super::directory::Directory;
 use super::invariants::Sighting;
 use super::lists::Lists;
-use super::plan::{GroupPlan, Plan, Sabotage, ms};
+use super::plan::{GroupPlan, Plan, ms};
+use super::sabotage::Sabotage;
 use super::storage::{End, Storage};
 use super::witness::Witness;
 use crate::sim::steps::Steps;

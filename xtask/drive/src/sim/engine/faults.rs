@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use rafted_value::sim::NetConfig;
 
-use super::plan::{Kind, Sabotage, ms, one_of};
+use super::plan::{Kind, ms, one_of};
 use super::run::{Event, Run};
+use super::sabotage::Sabotage;
 use super::storage::End;
 
 /// How far a wall clock is moved at most.
@@ -14,7 +15,11 @@ const WALL_STEP_MAX: Duration = Duration::from_secs(8);
 impl Run<'_> {
     /// One fault of the kind that is drawn.
     pub(super) fn break_something(&mut self) -> Result<(), String> {
-        match self.plan.faults.draw_kind(&mut self.rng) {
+        let kind = self.plan.faults.draw_kind(&mut self.rng);
+        if !self.limits.allow(kind.name()) {
+            return Ok(());
+        }
+        match kind {
             Kind::Kill => self.kill(End::Process),
             Kind::Stop => self.kill(End::Politely),
             Kind::PowerLoss => self.kill(End::Power),
@@ -31,6 +36,7 @@ impl Run<'_> {
             Kind::Transfer => self.transfer(),
             Kind::Configure => self.configure(),
             Kind::Usurp => self.usurp(),
+            Kind::Freeze => self.freeze(),
         }
         Ok(())
     }
@@ -97,6 +103,10 @@ impl Run<'_> {
             End::Process | End::Politely => self.count("kills"),
             End::Power => self.count("losses of power"),
         }
+        let storage = self.cluster.places[place].storage.as_ref();
+        if end == End::Power && storage.is_some_and(|storage| storage.disk.has_unsynced()) {
+            self.count("rare: power lost with writes that were not synced");
+        }
         self.cluster.kill(place, end);
         let absence_max = self.plan.faults.absence_max;
         let absence = self.rng.duration(Duration::ZERO, absence_max);
@@ -133,6 +143,23 @@ impl Run<'_> {
         let length = self.rng.duration(promise / 2, 3 * ms(group.config.election_timeout_max_ms.into()));
         self.count("leaders cut off their followers");
         self.partition(leader, others, length);
+    }
+
+    /// Stops a leader until another is elected, and lets it go on where it hears of no other node: raft counts ticks, which
+    /// have not passed for it, and only the clock can tell it that its lease is over.
+    fn freeze(&mut self) {
+        let group = one_of(&mut self.rng, &self.plan.groups);
+        let Some((place, _)) = self.cluster.leader(group.id) else { return };
+        let Some(life) = &self.cluster.places[place].life else { return };
+        let (node, here) = (life.env.node(), vec![self.cluster.places[place].address.clone()]);
+        let mut others = self.addresses(false);
+        others.retain(|address| *address != here[0]);
+        let patience = ms(group.config.election_timeout_max_ms.into());
+        let stands_still = self.rng.duration(patience, 3 * patience);
+        self.count("leaders frozen");
+        self.partition(here, others, stands_still + 2 * patience);
+        self.cluster.set_paused(place, true);
+        self.after(stands_still, Event::Resume(node));
     }
 
     /// Cuts one follower off the leader for so long that it campaigns again and again, and meanwhile restarts another

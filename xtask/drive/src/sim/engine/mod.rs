@@ -11,14 +11,17 @@ mod orders;
 mod plan;
 mod quorum;
 mod run;
+mod sabotage;
 mod storage;
 #[cfg(test)]
 mod tests;
 mod verdict;
 mod witness;
 
-use self::plan::Sabotage;
+pub(super) use self::plan::KIND_NAMES;
 use self::run::Run;
+pub(crate) use self::sabotage::Sabotage;
+use super::limits::Limits;
 use super::notes::Notes;
 
 /// Plays one seed.
@@ -26,12 +29,8 @@ use super::notes::Notes;
 /// # Errors
 ///
 /// What did not hold.
-pub(super) fn play(seed: u64, notes: &mut Notes) -> Result<(), String> {
-    play_with(seed, None, notes)
-}
-
-fn play_with(seed: u64, sabotage: Option<Sabotage>, notes: &mut Notes) -> Result<(), String> {
-    let mut run = Run::start(seed, sabotage, notes)?;
+pub(super) fn play(seed: u64, limits: &Limits, notes: &mut Notes) -> Result<(), String> {
+    let mut run = Run::start(seed, limits, notes)?;
     let result = run.play();
     run.conclude();
     result

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use rafted_value::sim::{Mutation, NetConfig, SimRng};
+use rafted_value::sim::{NetConfig, SimRng};
 use rafted_value::{Durability, GroupConfig, HostConfig, StoreConfig};
+
+use super::sabotage::Sabotage;
 
 /// Milliseconds as a duration.
 pub(super) const fn ms(count: u64) -> Duration {
@@ -27,25 +29,6 @@ pub(super) struct Plan {
     /// How often the invariants are checked, at most.
     pub(super) watch_every: Duration,
     pub(super) sabotage: Option<Sabotage>,
-}
-
-/// What breaks a rule that the engine leans on: the checks must notice. For tests of the harness itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Sabotage {
-    /// Clocks run apart by more than the drift margin.
-    ClocksBeyondTheMargin,
-    /// Nodes are killed however little state is left.
-    KillsWithoutCare,
-    /// Clients send a command anew in another session.
-    RetriesInNewSessions,
-    /// Clients take any member's answer for the leader's.
-    ReadsFromAnybody,
-    /// The members at the first place change more than they were told, now and then.
-    OneMemberSlips,
-    /// Nothing wakes a quiet group but what is asked of it.
-    QuietGroupsSleepOn,
-    /// The engine itself breaks one of its rules.
-    InTheEngine(Mutation),
 }
 
 /// One group.
@@ -82,8 +65,8 @@ pub(super) struct Load {
     pub(super) padding_max: usize,
     /// Commands that one session lets wait.
     pub(super) session_waiting_max: usize,
-    /// How often a client that got no answer asks the same node again: it is the one that may not know that it no longer
-    /// leads.
+    /// How often every other client, when it got no answer, asks the same node again: it is the one that may not know that
+    /// it no longer leads. The clients between them lose their patience soon, and find the new leader.
     pub(super) loyalty: f64,
     pub(super) retry_in_new_sessions: bool,
     pub(super) read_from_anybody: bool,
@@ -124,9 +107,10 @@ pub(super) enum Kind {
     Transfer,
     Configure,
     Usurp,
+    Freeze,
 }
 
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 17] = [
     Kind::Kill,
     Kind::Stop,
     Kind::PowerLoss,
@@ -143,7 +127,37 @@ const KINDS: [Kind; 16] = [
     Kind::Transfer,
     Kind::Configure,
     Kind::Usurp,
+    Kind::Freeze,
 ];
+
+/// How the command line calls them, in the same order.
+pub(crate) const KIND_NAMES: [&str; KINDS.len()] = [
+    "kill",
+    "stop",
+    "power-loss",
+    "blackout",
+    "pause",
+    "depose",
+    "isolate",
+    "split",
+    "one-way",
+    "network",
+    "drift",
+    "wall",
+    "churn",
+    "transfer",
+    "configure",
+    "usurp",
+    "freeze",
+];
+
+impl Kind {
+    /// Its name.
+    pub(super) fn name(self) -> &'static str {
+        let place = KINDS.iter().position(|kind| *kind == self);
+        KIND_NAMES[place.expect("every kind is listed")]
+    }
+}
 
 /// One of `items`, all equally likely.
 pub(super) fn one_of<T: Clone>(rng: &mut SimRng, items: &[T]) -> T {

@@ -6,14 +6,17 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rafted_value::sim::{ClockConfig, NetConfig, Planted, Sim, SimRng, plant};
-use rafted_value::{MemberId, NodeId};
+use rafted_value::{GroupStatus, MemberId, NodeId};
 
 use super::client::{Client, Surroundings};
 use super::cluster::Cluster;
 use super::invariants::{Invariants, Sighting};
 use super::operator::Operator;
-use super::plan::{Plan, Sabotage, ms};
+use super::plan::{Plan, ms};
+use super::sabotage::Sabotage;
+use crate::sim::limits::Limits;
 use crate::sim::notes::Notes;
+use crate::sim::steps::Scene;
 
 /// A group must be led and have all its members within this time where nothing breaks.
 const CALM_MAX: Duration = Duration::from_secs(60);
@@ -37,6 +40,7 @@ pub(super) struct Run<'a> {
     agenda: BTreeMap<(Duration, u64), Event>,
     events: u64,
     breaking: bool,
+    pub(super) limits: Limits,
     _planted: Option<Planted>,
     notes: &'a mut Notes,
 }
@@ -62,13 +66,15 @@ pub(super) enum Event {
 
 impl<'a> Run<'a> {
     /// A cluster with its groups founded and its clients idle.
-    pub(super) fn start(seed: u64, sabotage: Option<Sabotage>, notes: &'a mut Notes) -> Result<Self, String> {
+    pub(super) fn start(seed: u64, limits: &Limits, notes: &'a mut Notes) -> Result<Self, String> {
         let sim = Sim::new(seed, NetConfig::default());
         let mut rng = sim.rng();
         let mut plan = Plan::draw(&mut rng);
-        plan.sabotage(sabotage);
+        plan.sabotage(limits.plant);
+        plan.faults.time = limits.time(plan.faults.time);
+        notes.faults_time = plan.faults.time;
         sim.set_net_config(plan.network.clone());
-        let planted = match sabotage {
+        let planted = match limits.plant {
             Some(Sabotage::InTheEngine(mutation)) => Some(plant(mutation)),
             _ => None,
         };
@@ -99,6 +105,7 @@ impl<'a> Run<'a> {
             agenda: BTreeMap::new(),
             events: 0,
             breaking: false,
+            limits: limits.clone(),
             _planted: planted,
             notes,
         };
@@ -177,7 +184,7 @@ impl<'a> Run<'a> {
         let groups: Vec<u64> = busy.map(|group| group.id).collect();
         for index in 0..self.plan.load.clients {
             let env = self.cluster.sim.start_node("client", &format!("sim:client-{index}"));
-            let client = Client::new(env, self.around.clone(), &groups);
+            let client = Client::new(env, self.around.clone(), &groups).of_several(index);
             for _ in 0..self.plan.load.concurrency {
                 let work = client.clone().work(self.cluster.sim.rng());
                 drop(self.cluster.sim.spawn_on(&client.env, work));
@@ -253,11 +260,19 @@ impl<'a> Run<'a> {
         let sightings = self.cluster.look()?;
         self.invariants.observe(&sightings)?;
         self.cluster.steps.check()?;
+        self.set_scene();
         self.around.witness.check()?;
         for operator in &mut self.operators {
             operator.follow_up(&self.cluster, &mut self.notes.tally);
         }
         self.around.complaint.lock().clone().map_or(Ok(()), Err)
+    }
+
+    fn set_scene(&self) {
+        let cut = self.agenda.values().any(|event| matches!(event, Event::Mend(..)));
+        let changing = self.operators.iter().any(Operator::is_at_work);
+        let dead = self.cluster.places.iter().any(|place| place.life.is_none());
+        self.cluster.steps.set_scene(Scene { cut, changing, dead, draining: false });
     }
 
     fn operate(&mut self) -> Result<(), String> {
@@ -293,7 +308,16 @@ impl<'a> Run<'a> {
     }
 
     fn is_led(&self, group: u64) -> Result<(), String> {
-        self.cluster.leader(group).map(drop).ok_or(format!("group {group} has no leader that serves"))
+        if self.cluster.leader(group).is_some() {
+            return Ok(());
+        }
+        let views = self.cluster.views(group).map(|(place, view)| {
+            let GroupStatus { member, role, term, members, commit_index, last_index, .. } = &view.status;
+            let voters: Vec<_> = members.iter().filter(|of| of.voter).map(|of| of.member).collect();
+            format!("{member} at {place} is {role:?} in term {term} of {voters:?}, {commit_index} of {last_index} committed")
+        });
+        let views: Vec<_> = views.collect();
+        Err(format!("group {group} has no leader that serves: {views:#?}"))
     }
 
     /// Members that were removed, have state, and do not know it.

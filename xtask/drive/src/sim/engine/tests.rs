@@ -2,8 +2,9 @@
 
 use rafted_value::sim::Mutation;
 
-use super::plan::Sabotage;
-use super::play_with;
+use super::play;
+use super::sabotage::Sabotage;
+use crate::sim::limits::Limits;
 use crate::sim::notes::Notes;
 use crate::sim::panics;
 
@@ -17,9 +18,10 @@ fn check_is_noticed(sabotage: Sabotage, words: &[&str]) {
 
 fn check_is_noticed_within(seeds_max: u64, sabotage: Sabotage, words: &[&str]) {
     panics::install();
+    let limits = Limits { plant: Some(sabotage), ..Limits::default() };
     let mut seen = Vec::new();
     for seed in 0..seeds_max {
-        let result = panics::catch(|| play_with(seed, Some(sabotage), &mut Notes::default()));
+        let result = panics::catch(|| play(seed, &limits, &mut Notes::default()));
         if let Err(why) = result {
             if words.iter().any(|word| why.contains(word)) {
                 println!("{sabotage:?}: seed {seed}: {why}");
@@ -109,12 +111,22 @@ fn a_promise_that_is_broken_is_found() {
 
 #[test]
 fn an_append_that_fits_nowhere_is_found() {
-    check_is_found(Mutation::AppendAnywhere, 60, &["differs up to entry"]);
+    check_is_found(
+        Mutation::AppendAnywhere,
+        60,
+        &["differs up to entry", "says that it keeps", "out of bound"],
+    );
 }
 
 #[test]
 fn records_of_sessions_that_a_snapshot_lacks_are_found() {
     check_is_found(Mutation::DropSessions, 60, &["ran before", "twice", "is not that of a majority"]);
+}
+
+/// The old leader answers beside its successor, whose voters were freed of their promises.
+#[test]
+fn a_lease_that_is_kept_while_the_leadership_is_handed_over_is_found() {
+    check_is_found(Mutation::KeepLeaseInTransfer, 60, &["holds a lease", "hold a lease", "comes after"]);
 }
 
 #[test]

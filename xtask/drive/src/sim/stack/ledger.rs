@@ -8,26 +8,26 @@ use crate::sim::panics::ON_PURPOSE;
 
 /// A list of operations' numbers.
 #[derive(Default, Serialize, Deserialize)]
-pub(super) struct Ledger {
+pub(crate) struct Ledger {
     numbers: Vec<u32>,
     version: Version,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
-pub(super) enum Write {
+pub(crate) enum Write {
     Append(u32),
     /// Must leave no trace.
     AppendAndPanic(u32),
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
-pub(super) enum Look {
+pub(crate) enum Look {
     Version,
     Whole,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
-pub(super) enum Seen {
+pub(crate) enum Seen {
     Version(Version),
     Whole(Vec<u32>),
 }

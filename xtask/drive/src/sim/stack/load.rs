@@ -9,27 +9,29 @@ use rafted_value::env::sleep;
 use rafted_value::sim::{SimEnv, SimRng};
 
 use super::ledger::{Ledger, Look, Seen, Write};
-use super::world::QUOTA;
 use crate::sim::history::{Outcome, Record, Request, Version};
+
+/// The quota of all agents.
+pub(crate) const QUOTA: &str = "simulated";
 
 /// The longest pause of a client between two operations.
 const THINK_MAX: Duration = Duration::from_millis(40);
 
 /// What all clients of a seed share.
-pub(super) struct Surroundings {
-    pub(super) agents: u16,
-    pub(super) record: Record,
-    pub(super) stop: AtomicBool,
-    pub(super) running: AtomicU64,
+pub(crate) struct Surroundings {
+    pub(crate) agents: u16,
+    pub(crate) record: Record,
+    pub(crate) stop: AtomicBool,
+    pub(crate) running: AtomicU64,
 }
 
 /// The key under which the clients find agent `index`.
-pub(super) fn key(index: u16) -> String {
+pub(crate) fn key(index: u16) -> String {
     format!("ledger-{index}")
 }
 
 /// Works until it is told to stop.
-pub(super) async fn work(env: Arc<SimEnv>, client: DistAgent, around: Arc<Surroundings>, mut rng: SimRng) {
+pub(crate) async fn work(env: Arc<SimEnv>, client: DistAgent, around: Arc<Surroundings>, mut rng: SimRng) {
     around.running.fetch_add(1, Ordering::Relaxed);
     while !around.stop.load(Ordering::Relaxed) {
         let agent = rng.below(u64::from(around.agents)) as u16;
@@ -51,7 +53,7 @@ pub(super) async fn work(env: Arc<SimEnv>, client: DistAgent, around: Arc<Surrou
     around.running.fetch_sub(1, Ordering::Relaxed);
 }
 
-fn told(result: Result<Version, AgentError>) -> Outcome {
+pub(crate) fn told(result: Result<Version, AgentError>) -> Outcome {
     match result {
         Ok(version) => Outcome::Done { version, appended: true },
         Err(AgentError::NotApplied(_)) => Outcome::Never,
@@ -59,7 +61,7 @@ fn told(result: Result<Version, AgentError>) -> Outcome {
     }
 }
 
-fn seen(result: Result<Seen, AgentQueryError>) -> Outcome {
+pub(crate) fn seen(result: Result<Seen, AgentQueryError>) -> Outcome {
     match result {
         Ok(Seen::Version(version)) => Outcome::Done { version, appended: false },
         // Before its first command there is no agent, and so no number in it.
@@ -75,7 +77,7 @@ fn seen(result: Result<Seen, AgentQueryError>) -> Outcome {
 /// # Errors
 ///
 /// What the query answered.
-pub(super) async fn whole(client: DistAgent, agent: u16) -> Result<Vec<u32>, String> {
+pub(crate) async fn whole(client: DistAgent, agent: u16) -> Result<Vec<u32>, String> {
     let handle = client.agent::<Ledger>(QUOTA, &key(agent)).map_err(|error| error.to_string())?;
     match handle.query(Look::Whole).await {
         Ok(Seen::Whole(numbers)) => Ok(numbers),
@@ -90,7 +92,7 @@ pub(super) async fn whole(client: DistAgent, agent: u16) -> Result<Vec<u32>, Str
 /// # Errors
 ///
 /// What the command answered.
-pub(super) async fn probe(client: DistAgent, agent: u16, around: Arc<Surroundings>) -> Result<(), String> {
+pub(crate) async fn probe(client: DistAgent, agent: u16, around: Arc<Surroundings>) -> Result<(), String> {
     let handle = client.agent::<Ledger>(QUOTA, &key(agent)).map_err(|error| error.to_string())?;
     let number = around.record.begin((0, agent), Request::Append);
     let result = handle.command(Write::Append(number)).await;

@@ -1,7 +1,10 @@
-//! The scenario of the whole stack: agents on nodes that die and come back empty, under load, checked to the last command.
+//! The scenario of the whole stack: agents on nodes that die and come back, empty or with their disks, under load, checked
+//! to the last command.
 
-mod ledger;
-mod load;
+mod faults;
+pub(crate) mod ledger;
+pub(crate) mod load;
+mod plan;
 mod world;
 
 use std::collections::BTreeMap;
@@ -10,11 +13,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dist_agent::DistAgent;
-use rafted_value::sim::{ClockConfig, NetConfig, Sim, SimRng};
+use rafted_value::sim::{ClockConfig, NetConfig, Planted, Sim, SimRng, plant};
 
+use self::faults::Mend;
 use self::load::Surroundings;
-use self::world::{World, address};
+pub(super) use self::plan::KIND_NAMES;
+use self::plan::Plan;
+use self::world::World;
+use super::engine::Sabotage;
 use super::history;
+use super::limits::Limits;
 use super::notes::Notes;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -28,15 +36,19 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 /// # Errors
 ///
 /// What did not hold.
-pub(super) fn play(seed: u64, notes: &mut Notes) -> Result<(), String> {
+pub(super) fn play(seed: u64, limits: &Limits, notes: &mut Notes) -> Result<(), String> {
     let sim = Sim::new(seed, NetConfig::default());
-    let mut run = Run::start(sim.clone(), notes);
+    let mut run = Run::start(sim.clone(), limits, notes);
     let result = run.play();
+    run.world.steps.read_out(&mut run.notes.tally);
+    drop(run);
     notes.virtual_time = sim.elapsed();
     notes.trace_hash = sim.trace_hash();
     let stats = sim.stats();
     notes.tally.add("messages delivered", stats.delivered);
     notes.tally.add("messages lost", stats.lost);
+    notes.tally.add("messages duplicated", stats.duplicated);
+    notes.tally.add("messages reordered", stats.reordered);
     result
 }
 
@@ -46,47 +58,85 @@ struct Run<'a> {
     rng: SimRng,
     around: Arc<Surroundings>,
     clients: Vec<DistAgent>,
+    faults: u64,
+    drift_ppm_max: u32,
+    agenda: BTreeMap<(Duration, u64), Mend>,
+    events: u64,
+    draining: bool,
+    limits: Limits,
+    _planted: Option<Planted>,
     notes: &'a mut Notes,
 }
 
 impl<'a> Run<'a> {
-    fn start(sim: Sim, notes: &'a mut Notes) -> Self {
+    fn start(sim: Sim, limits: &Limits, notes: &'a mut Notes) -> Self {
         let mut rng = sim.rng();
-        sim.set_clock_config(ClockConfig { drift_ppm_max: 500, ..ClockConfig::default() });
-        let nodes = 3 + rng.below(3) as usize;
-        let shards = 1 + rng.below(4) as u32;
-        let agents = 1 + rng.below(12) as u16;
-        notes.journal.note(Duration::ZERO, &format!("{nodes} nodes, {shards} shards, {agents} agents"));
-        let world = World::start(sim, nodes, shards, CALL_TIMEOUT);
-        let around =
-            Surroundings { agents, record: Default::default(), stop: false.into(), running: 0.into() };
-        Self { world, rng, around: Arc::new(around), clients: Vec::new(), notes }
+        let plan = Plan::draw(&mut rng);
+        sim.set_clock_config(ClockConfig { drift_ppm_max: plan.drift_ppm_max, ..ClockConfig::default() });
+        notes.journal.note(Duration::ZERO, &format!("{plan:?}"));
+        let planted = match limits.plant {
+            Some(Sabotage::InTheEngine(mutation)) => Some(plant(mutation)),
+            _ => None,
+        };
+        let around = Surroundings {
+            agents: plan.agents,
+            record: Default::default(),
+            stop: false.into(),
+            running: 0.into(),
+        };
+        notes.tally.one(if plan.disks.is_some() { "clusters on disks" } else { "clusters in memory" });
+        Self {
+            world: World::start(sim, &plan, CALL_TIMEOUT),
+            rng,
+            around: Arc::new(around),
+            clients: Vec::new(),
+            faults: plan.faults,
+            drift_ppm_max: plan.drift_ppm_max,
+            agenda: BTreeMap::new(),
+            events: 0,
+            draining: false,
+            limits: limits.clone(),
+            _planted: planted,
+            notes,
+        }
     }
 
     fn play(&mut self) -> Result<(), String> {
         self.until_whole().map_err(|why| format!("it does not form: {why}"))?;
         self.start_clients()?;
-        let faults = 3 + self.rng.below(8);
-        for _ in 0..faults {
-            let calm = self.rng.duration(Duration::ZERO, SECOND);
-            self.world.sim.run_for(calm);
+        let begun = self.world.sim.elapsed();
+        for _ in 0..self.faults {
+            let calm = self.rng.duration(Duration::ZERO, 3 * SECOND);
+            self.pass(calm);
+            self.world.steps.check()?;
+            let passed = self.world.sim.elapsed() - begun;
+            if self.limits.time(passed) < passed {
+                break;
+            }
             self.break_something();
         }
-        self.mend();
+        self.notes.faults_time = self.world.sim.elapsed() - begun;
+        self.mend_all();
         let mended = self.world.sim.elapsed();
         self.until_whole().map_err(|why| format!("it does not heal: {why}"))?;
         self.notes.slowest_heal = self.world.sim.elapsed() - mended;
         self.end_load()?;
-        self.compare()
+        self.compare()?;
+        self.world.steps.check()
     }
 
     fn note(&mut self, what: &str) {
         self.notes.journal.note(self.world.sim.elapsed(), what);
     }
 
+    fn count(&mut self, what: &'static str) {
+        self.notes.tally.one(what);
+    }
+
     fn until_whole(&mut self) -> Result<(), String> {
         let end = self.world.sim.elapsed() + WHOLE_MAX;
         loop {
+            self.world.steps.check()?;
             match self.world.is_whole() {
                 Ok(()) => return Ok(()),
                 Err(why) if self.world.sim.elapsed() >= end => {
@@ -117,64 +167,6 @@ impl<'a> Run<'a> {
             self.clients.push(client);
         }
         Ok(())
-    }
-
-    /// One fault, and what follows from it, before the next.
-    fn break_something(&mut self) {
-        let place = self.rng.below(self.world.places.len() as u64) as usize;
-        let time = self.rng.duration(SECOND / 100, 4 * SECOND);
-        match self.rng.below(6) {
-            // Memory is all there is: another node may die only when the last one has been replaced.
-            0..=2 if self.world.is_whole().is_ok() => {
-                self.note(&format!("node {place} is killed, and replaced after {time:?}"));
-                self.notes.tally.one("nodes killed");
-                self.world.kill(place);
-                self.world.sim.run_for(time);
-                self.world.restart(place);
-            }
-            0..=2 => {
-                self.note(&format!("no node may die yet; {time:?} pass"));
-                self.notes.tally.one("deaths put off");
-                self.world.sim.run_for(time);
-            }
-            3 => {
-                self.note(&format!("node {place} stands still for {time:?}"));
-                self.notes.tally.one("nodes paused");
-                let env = self.world.places[place].env.clone();
-                self.world.sim.pause(&env);
-                self.world.sim.run_for(time);
-                self.world.sim.resume(&env);
-            }
-            4 => {
-                let others: Vec<String> =
-                    (0..self.world.places.len()).filter(|other| *other != place).map(address).collect();
-                let one_way = self.rng.chance(0.5);
-                self.note(&format!("node {place} is cut off for {time:?}, one way: {one_way}"));
-                self.notes.tally.one(if one_way { "one-way cuts" } else { "cuts" });
-                if one_way {
-                    self.world.sim.partition_one_way(&[address(place)], &others);
-                } else {
-                    self.world.sim.partition(&[address(place)], &others);
-                }
-                self.world.sim.run_for(time);
-                self.world.sim.heal();
-            }
-            _ => {
-                let loss = self.rng.below(50) as f64 / 1000.0;
-                let delay_max = self.rng.duration(SECOND / 1000, SECOND / 10);
-                self.note(&format!("loss {loss}, delay {delay_max:?} for {time:?}"));
-                self.notes.tally.one("bad weather");
-                self.world.sim.set_net_config(NetConfig { loss, delay_max, ..NetConfig::default() });
-                self.world.sim.run_for(time);
-                self.world.sim.set_net_config(NetConfig::default());
-            }
-        }
-    }
-
-    fn mend(&mut self) {
-        self.note("everything is mended");
-        self.world.sim.heal();
-        self.world.sim.set_net_config(NetConfig::default());
     }
 
     /// Stops the clients and waits for what they have under way.

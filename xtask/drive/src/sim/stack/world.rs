@@ -5,29 +5,50 @@ use std::time::Duration;
 
 use dist_agent::{AgentTypes, DistAgent, DistAgentConfig, QuotaLimit};
 use parking_lot::Mutex;
-use rafted_value::GroupStatus;
 use rafted_value::env::Env;
-use rafted_value::sim::{Sim, SimEnv};
+use rafted_value::sim::{Sim, SimDisk, SimEnv, SimRng, Watching};
+use rafted_value::{GroupStatus, NodeId, node_on};
 
 use super::ledger::Ledger;
+use super::load::QUOTA;
+use super::plan::Plan;
+use crate::sim::steps::Steps;
 
-/// The quota of all agents.
-pub(super) const QUOTA: &str = "simulated";
 /// Members of each group, on as many nodes.
 const REPLICAS: usize = 3;
+/// Nodes say their statuses within this time, or are paused.
+const STATUS_MAX: Duration = Duration::from_millis(10);
+
+/// How a node ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum End {
+    /// Its process.
+    Process,
+    /// Its machine, and with it what was written and not synced.
+    Power,
+}
 
 /// One place in the cluster: an address, and whoever lives there now.
 pub(super) struct Place {
     pub(super) env: Arc<SimEnv>,
     pub(super) agents: Arc<Mutex<Option<DistAgent>>>,
     pub(super) alive: bool,
+    pub(super) paused: bool,
+    /// What outlives its nodes.
+    pub(super) disk: Option<SimDisk>,
 }
 
 /// All places.
 pub(super) struct World {
     pub(super) sim: Sim,
     pub(super) places: Vec<Place>,
+    /// What all members do, checked at every step.
+    pub(super) steps: Steps,
+    _watching: Watching,
     config: DistAgentConfig,
+    /// How long a sync takes at most, where there are disks.
+    sync_max: Option<Duration>,
+    rng: SimRng,
 }
 
 pub(super) fn address(place: usize) -> String {
@@ -35,25 +56,55 @@ pub(super) fn address(place: usize) -> String {
 }
 
 impl World {
-    /// `nodes` nodes that start to look for each other.
-    pub(super) fn start(sim: Sim, nodes: usize, shards: u32, call_timeout: Duration) -> Self {
+    /// The nodes of a plan, which start to look for each other.
+    pub(super) fn start(sim: Sim, plan: &Plan, call_timeout: Duration) -> Self {
         let mut config = DistAgentConfig::default();
-        config.fleet.seeds = (0..nodes).map(address).collect();
-        config.fleet.bootstrap_expect = nodes;
+        config.fleet.seeds = (0..plan.nodes).map(address).collect();
+        config.fleet.bootstrap_expect = plan.nodes;
         // The default follows the machine, which must not decide how a seed goes.
         config.fleet.host.loops = 2;
-        config.agents.shards = shards;
+        config.agents.shards = plan.shards;
         config.call.timeout = call_timeout;
-        let mut world = Self { sim, places: Vec::new(), config };
-        for place in 0..nodes {
-            let life = world.begin_life(place);
+        let (rng, steps) = (sim.rng(), Steps::default());
+        let (sync_max, watching) = (plan.disks, steps.watch());
+        let mut world = Self { sim, places: Vec::new(), steps, _watching: watching, config, sync_max, rng };
+        for place in 0..plan.nodes {
+            let disk = world.new_disk();
+            let life = world.begin_life(place, disk);
             world.places.push(life);
         }
         world
     }
 
-    fn begin_life(&self, place: usize) -> Place {
-        let env = self.sim.start_node(&format!("node-{place}"), &address(place));
+    /// The zone of all nodes.
+    pub(super) fn zone(&self) -> String {
+        self.config.fleet.zone.clone()
+    }
+
+    /// An empty disk, where nodes have any.
+    fn new_disk(&self) -> Option<SimDisk> {
+        let sync_max = self.sync_max?;
+        let (disk, world, rng) = (SimDisk::new(self.sim.rng()), self.sim.clone(), self.sim.rng());
+        let rng = Mutex::new(rng);
+        disk.set_sync_latency(Some(Arc::new(move || {
+            let wait = rng.lock().duration(Duration::ZERO, sync_max);
+            world.sleep(wait)
+        })));
+        Some(disk)
+    }
+
+    fn begin_life(&mut self, place: usize, disk: Option<SimDisk>) -> Place {
+        let (name, address) = (format!("node-{place}"), address(place));
+        let env = match &disk {
+            Some(disk) => {
+                // A disk that does not say whose it is refuses its node later, and that is noticed.
+                let known = node_on(disk.disk().as_ref()).ok().flatten();
+                let node = known.unwrap_or_else(|| NodeId(self.rng.next_u64().max(1)));
+                self.sim.start_node_on(node, disk.disk(), &name, &address)
+            }
+            None => self.sim.start_node(&name, &address),
+        };
+        self.steps.node_begins(&env);
         let agents = Arc::new(Mutex::new(None));
         let (slot, config, door) = (agents.clone(), self.config.clone(), env.clone());
         drop(self.sim.spawn_on(&env, async move {
@@ -61,18 +112,45 @@ impl World {
             // A node that is not let in says why in its trace; that it never hosts anything is noticed.
             *slot.lock() = DistAgent::start(door, config, types).await.ok();
         }));
-        Place { env, agents, alive: true }
+        Place { env, agents, alive: true, paused: false, disk }
     }
 
-    pub(super) fn kill(&mut self, place: usize) {
-        self.sim.kill(&self.places[place].env);
-        self.places[place].alive = false;
-        *self.places[place].agents.lock() = None;
+    /// Ends the node at a place at once, with everything it held, except what its disk keeps.
+    pub(super) fn kill(&mut self, place: usize, end: End) {
+        let Place { env, agents, alive, disk, .. } = &mut self.places[place];
+        if !std::mem::replace(alive, false) {
+            return;
+        }
+        self.sim.kill(env);
+        self.steps.node_ends(env.node());
+        *agents.lock() = None;
+        if let Some(disk) = disk {
+            if end == End::Power { disk.crash() } else { disk.kill() }
+        }
     }
 
-    /// A new node with nothing in its memory starts where the dead one was.
+    /// Takes everything away that the disk at a free place has.
+    pub(super) fn wipe(&mut self, place: usize) {
+        if let Some(old) = self.places[place].disk.take() {
+            old.set_sync_latency(None);
+            self.places[place].disk = self.new_disk();
+        }
+    }
+
+    /// A node starts at a place that is free: the one whose disk is there, else a new and empty one.
     pub(super) fn restart(&mut self, place: usize) {
-        self.places[place] = self.begin_life(place);
+        if !self.places[place].alive {
+            let disk = self.places[place].disk.take();
+            self.places[place] = self.begin_life(place, disk);
+        }
+    }
+
+    /// Stops or continues the node at a place.
+    pub(super) fn set_paused(&mut self, place: usize, paused: bool) {
+        let Place { env, alive, paused: before, .. } = &mut self.places[place];
+        if *alive && std::mem::replace(before, paused) != paused {
+            if paused { self.sim.pause(env) } else { self.sim.resume(env) }
+        }
     }
 
     /// A client of its own node.
@@ -89,16 +167,15 @@ impl World {
         (env, client)
     }
 
-    /// What all living nodes say of their members.
-    pub(super) fn statuses(&self) -> Result<Vec<(usize, GroupStatus)>, String> {
+    /// What all nodes that can speak say of their members.
+    fn statuses(&self) -> Result<Vec<GroupStatus>, String> {
         let mut all = Vec::new();
-        for (index, place) in self.places.iter().enumerate() {
+        for place in &self.places {
             let agents = place.agents.lock().clone();
-            let Some(agents) = agents.filter(|_| place.alive) else { continue };
+            let Some(agents) = agents.filter(|_| place.alive && !place.paused) else { continue };
             let host = agents.fleet().host().ok_or("a node has no host")?.clone();
-            let asked = self.sim.run_until(Duration::from_secs(5), async move { host.statuses().await });
-            // A paused node does not answer.
-            all.extend(asked.unwrap_or_default().into_iter().map(|status| (index, status)));
+            let asked = self.sim.run_until(STATUS_MAX, async move { host.statuses().await });
+            all.extend(asked.unwrap_or_default());
         }
         Ok(all)
     }
@@ -110,11 +187,14 @@ impl World {
     /// What is missing.
     pub(super) fn is_whole(&self) -> Result<(), String> {
         for (index, place) in self.places.iter().enumerate() {
-            if !place.alive || place.agents.lock().is_none() {
+            if !place.alive || place.paused || place.agents.lock().is_none() {
                 return Err(format!("node {index} is not part of the cluster"));
             }
         }
         let statuses = self.statuses()?;
+        if let Some(fenced) = statuses.iter().find(|status| status.fenced.is_some()) {
+            return Err(format!("{} is fenced on a node: {:?}", fenced.group, fenced.fenced));
+        }
         let agents = self.places[0].agents.lock().clone().ok_or("node 0 is gone")?;
         let view = agents.fleet().cluster();
         let living: Vec<_> = self.places.iter().map(|place| place.env.transport().local().node).collect();
@@ -123,9 +203,8 @@ impl World {
         }
         let groups = view.groups().values().map(|entry| entry.id);
         for group in groups.chain([dist_agent::raft_kv::raft_fleet::CLUSTER_GROUP]) {
-            let leads =
-                |(_, status): &&(usize, GroupStatus)| status.group == group && status.ready && status.leased;
-            let (_, leader) =
+            let leads = |status: &&GroupStatus| status.group == group && status.ready && status.leased;
+            let leader =
                 statuses.iter().find(leads).ok_or_else(|| format!("{group} has no leader that serves"))?;
             let whole = leader.members.iter().filter(|member| {
                 let caught_up = member.matched.is_some_and(|matched| matched + 64 > leader.last_index);
@@ -138,5 +217,14 @@ impl World {
             }
         }
         Ok(())
+    }
+}
+
+impl Drop for World {
+    /// The clock of a disk is the simulation's, whose nodes hold the disk.
+    fn drop(&mut self) {
+        for disk in self.places.iter().filter_map(|place| place.disk.as_ref()) {
+            disk.set_sync_latency(None);
+        }
     }
 }

@@ -1,0 +1,311 @@
+//! What the user wrote: an `impl` with marked methods. Everything that is wrong with it is found here, and pointed at.
+
+use proc_macro2::TokenStream;
+use syn::parse::Parser;
+use syn::spanned::Spanned;
+use syn::{
+    Attribute, Error, Expr, ExprLit, FnArg, GenericArgument, Ident, ImplItem, ImplItemFn, ItemImpl, Lit,
+    LitInt, LitStr, Meta, Pat, PathArguments, Result, ReturnType, Type, TypePath, Visibility,
+};
+
+/// The names of methods that every handle has.
+const TAKEN: [&str; 11] = [
+    "clone",
+    "command",
+    "id",
+    "idempotency_key",
+    "if_active",
+    "query",
+    "rate_limit",
+    "retries",
+    "stale_ok",
+    "timeout",
+    "watch",
+];
+/// Arguments that a method may have at most.
+const ARGUMENTS_MAX: usize = 11;
+
+/// An agent as the user wrote it.
+pub(crate) struct Model {
+    /// The `impl`, without the marks.
+    pub(crate) item: ItemImpl,
+    /// The name of the type.
+    pub(crate) agent: Ident,
+    /// The name under which the cluster knows it.
+    pub(crate) name: LitStr,
+    pub(crate) version: Option<LitInt>,
+    /// Whether the state has a function `migrate`.
+    pub(crate) migrates: bool,
+    pub(crate) commands: Vec<Method>,
+    pub(crate) queries: Vec<Method>,
+    pub(crate) timeout: Option<Method>,
+    /// That of what is generated: the widest of all marked methods.
+    pub(crate) visibility: Visibility,
+}
+
+/// A marked method.
+pub(crate) struct Method {
+    pub(crate) docs: Vec<Attribute>,
+    pub(crate) name: Ident,
+    /// The number of its variant on the wire; a timeout has none.
+    pub(crate) tag: u32,
+    pub(crate) takes_context: bool,
+    pub(crate) arguments: Vec<(Ident, Type)>,
+    /// What it gives.
+    pub(crate) output: Type,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Command,
+    Query,
+    Timeout,
+}
+
+impl Kind {
+    fn of(attribute: &Attribute) -> Option<Self> {
+        let path = attribute.path();
+        if path.is_ident("command") {
+            Some(Self::Command)
+        } else if path.is_ident("query") {
+            Some(Self::Query)
+        } else if path.is_ident("timeout") {
+            Some(Self::Timeout)
+        } else {
+            None
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Command => "command",
+            Self::Query => "query",
+            Self::Timeout => "timeout",
+        }
+    }
+
+    fn context(self) -> &'static str {
+        if self == Self::Query { "QueryContext" } else { "AgentContext" }
+    }
+}
+
+impl Model {
+    pub(crate) fn parse(options: TokenStream, mut item: ItemImpl) -> Result<Self> {
+        if let Some((_, path, _)) = &item.trait_ {
+            return Err(Error::new(path.span(), "#[agent] goes on a plain impl, not on that of a trait"));
+        }
+        if !item.generics.params.is_empty() {
+            return Err(Error::new(item.generics.span(), "an agent type cannot be generic"));
+        }
+        let agent = match &*item.self_ty {
+            Type::Path(TypePath { qself: None, path }) => path.get_ident().cloned(),
+            _ => None,
+        };
+        let agent =
+            agent.ok_or_else(|| Error::new(item.self_ty.span(), "an agent type is named by one word"))?;
+        let (name, version) = parse_options(options)?;
+        let mut model = Self {
+            agent,
+            name,
+            version,
+            migrates: false,
+            commands: Vec::new(),
+            queries: Vec::new(),
+            timeout: None,
+            visibility: Visibility::Inherited,
+            item: item.clone(),
+        };
+        for inner in &mut item.items {
+            if let ImplItem::Fn(function) = inner {
+                model.take(function)?;
+            }
+        }
+        if model.commands.is_empty() {
+            let message =
+                "an agent needs a method marked #[command(tag = ..)]: its first command activates it";
+            return Err(Error::new(item.self_ty.span(), message));
+        }
+        model.item = item;
+        Ok(model)
+    }
+
+    /// Takes a method in, if it is marked, and its mark off.
+    fn take(&mut self, function: &mut ImplItemFn) -> Result<()> {
+        self.migrates |= function.sig.ident == "migrate";
+        let marks: Vec<_> =
+            function.attrs.iter().filter_map(|mark| Some((Kind::of(mark)?, mark.clone()))).collect();
+        let [(kind, mark)] = &marks[..] else {
+            return match marks.get(1) {
+                Some((_, second)) => {
+                    Err(Error::new(second.span(), "a method is one of command, query and timeout"))
+                }
+                None => Ok(()),
+            };
+        };
+        let method = Method::parse(*kind, mark, function)?;
+        function.attrs.retain(|attribute| Kind::of(attribute).is_none());
+        let is_wider = match self.visibility {
+            Visibility::Inherited => true,
+            Visibility::Restricted(_) => matches!(function.vis, Visibility::Public(_)),
+            Visibility::Public(_) => false,
+        };
+        if is_wider {
+            self.visibility = function.vis.clone();
+        }
+        let known = match kind {
+            Kind::Command => &mut self.commands,
+            Kind::Query => &mut self.queries,
+            Kind::Timeout if self.timeout.is_some() => {
+                return Err(Error::new(mark.span(), "an agent has one method marked #[timeout]"));
+            }
+            Kind::Timeout => {
+                self.timeout = Some(method);
+                return Ok(());
+            }
+        };
+        if let Some(twin) = known.iter().find(|known| known.tag == method.tag) {
+            let message = format!("tag {} is that of `{}` already", method.tag, twin.name);
+            return Err(Error::new(mark.span(), message));
+        }
+        known.push(method);
+        Ok(())
+    }
+}
+
+fn parse_options(options: TokenStream) -> Result<(LitStr, Option<LitInt>)> {
+    let (mut name, mut version) = (None, None);
+    let parser = syn::meta::parser(|option| {
+        if option.path.is_ident("name") {
+            name = Some(option.value()?.parse::<LitStr>()?);
+            Ok(())
+        } else if option.path.is_ident("version") {
+            let value: LitInt = option.value()?.parse()?;
+            value.base10_parse::<u32>()?;
+            version = Some(value);
+            Ok(())
+        } else {
+            Err(option.error("the options of #[agent] are name = \"..\" and version = .."))
+        }
+    });
+    parser.parse2(options)?;
+    let name = name.ok_or_else(|| {
+        let message = "an agent type needs a name that never changes: #[agent(name = \"..\")]";
+        Error::new(proc_macro2::Span::call_site(), message)
+    })?;
+    Ok((name, version))
+}
+
+impl Method {
+    fn parse(kind: Kind, mark: &Attribute, function: &ImplItemFn) -> Result<Self> {
+        let signature = &function.sig;
+        if let Some(token) = &signature.asyncness {
+            return Err(Error::new(token.span(), "a handler is pure: it cannot be async"));
+        }
+        if !signature.generics.params.is_empty() {
+            return Err(Error::new(signature.generics.span(), "a handler cannot be generic"));
+        }
+        if kind != Kind::Timeout && TAKEN.contains(&signature.ident.to_string().as_str()) {
+            let message = format!("every handle has a method `{}` of its own", signature.ident);
+            return Err(Error::new(signature.ident.span(), message));
+        }
+        let mut inputs = signature.inputs.iter().peekable();
+        let receiver = match inputs.next() {
+            Some(FnArg::Receiver(receiver)) if receiver.reference.is_some() => receiver,
+            other => {
+                let wanted = if kind == Kind::Query { "&self" } else { "&mut self" };
+                let place = other.map_or_else(|| signature.ident.span(), Spanned::span);
+                return Err(Error::new(place, format!("a {} begins with {wanted}", kind.name())));
+            }
+        };
+        if kind == Kind::Query && receiver.mutability.is_some() {
+            return Err(Error::new(receiver.span(), "a query reads the agent: it begins with &self"));
+        }
+        let takes_context = inputs.peek().is_some_and(|argument| is_context(argument, kind));
+        if takes_context {
+            inputs.next();
+        }
+        let arguments = inputs.map(argument).collect::<Result<Vec<_>>>()?;
+        let docs = function.attrs.iter().filter(|attribute| attribute.path().is_ident("doc"));
+        let output = match &signature.output {
+            ReturnType::Default => syn::parse_quote!(()),
+            ReturnType::Type(_, output) => (**output).clone(),
+        };
+        check_owned(&output)?;
+        if kind == Kind::Timeout && (!arguments.is_empty() || signature.output != ReturnType::Default) {
+            let message = "a timeout takes the context and nothing else, and gives nothing";
+            return Err(Error::new(signature.inputs.span(), message));
+        }
+        if arguments.len() > ARGUMENTS_MAX {
+            let message = format!("a handler takes at most {ARGUMENTS_MAX} arguments");
+            return Err(Error::new(signature.inputs.span(), message));
+        }
+        Ok(Self {
+            docs: docs.cloned().collect(),
+            name: signature.ident.clone(),
+            tag: if kind == Kind::Timeout { 0 } else { tag(kind, mark)? },
+            takes_context,
+            arguments,
+            output,
+        })
+    }
+}
+
+/// The explicit tag of a mark.
+fn tag(kind: Kind, mark: &Attribute) -> Result<u32> {
+    let wrong = |place| {
+        let name = kind.name();
+        Error::new(place, format!("a {name} needs a tag that never changes: #[{name}(tag = 1)]"))
+    };
+    let Meta::List(_) = &mark.meta else { return Err(wrong(mark.span())) };
+    let option: syn::MetaNameValue = mark.parse_args().map_err(|_| wrong(mark.span()))?;
+    match (&option.value, option.path.is_ident("tag")) {
+        (Expr::Lit(ExprLit { lit: Lit::Int(tag), .. }), true) => tag.base10_parse(),
+        _ => Err(wrong(option.span())),
+    }
+}
+
+/// Whether an argument is the context of a handler: a reference to a type of that name.
+fn is_context(argument: &FnArg, kind: Kind) -> bool {
+    let FnArg::Typed(argument) = argument else { return false };
+    let Type::Reference(reference) = &*argument.ty else { return false };
+    let Type::Path(path) = &*reference.elem else { return false };
+    path.path.segments.last().is_some_and(|segment| segment.ident == kind.context())
+}
+
+fn argument(argument: &FnArg) -> Result<(Ident, Type)> {
+    let FnArg::Typed(argument) = argument else {
+        return Err(Error::new(argument.span(), "self comes first"));
+    };
+    let Pat::Ident(name) = &*argument.pat else {
+        return Err(Error::new(argument.pat.span(), "an argument of a handler has a plain name"));
+    };
+    check_owned(&argument.ty)?;
+    Ok((name.ident.clone(), (*argument.ty).clone()))
+}
+
+/// What travels through the log owns itself.
+fn check_owned(kind: &Type) -> Result<()> {
+    match kind {
+        Type::Reference(reference) => {
+            let message = "it travels between nodes, so it must own itself: no references";
+            Err(Error::new(reference.span(), message))
+        }
+        Type::ImplTrait(implementation) => {
+            Err(Error::new(implementation.span(), "it travels between nodes, so its type must be named"))
+        }
+        Type::Path(path) => {
+            for segment in &path.path.segments {
+                if let PathArguments::AngleBracketed(inner) = &segment.arguments {
+                    for argument in &inner.args {
+                        if let GenericArgument::Type(inner) = argument {
+                            check_owned(inner)?;
+                        }
+                    }
+                }
+            }
+            Ok(())
+        }
+        Type::Tuple(tuple) => tuple.elems.iter().try_for_each(check_owned),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,16 @@
+//! A method with the name of one that every handle has.
+use dist_agent_macros::agent;
+use serde::{Deserialize, Serialize};
+
+#[derive(Default, Serialize, Deserialize)]
+struct Counter(i64);
+
+#[agent(name = "counter")]
+impl Counter {
+    #[command(tag = 1)]
+    fn timeout(&mut self, amount: i64) {
+        self.0 += amount;
+    }
+}
+
+fn main() {}

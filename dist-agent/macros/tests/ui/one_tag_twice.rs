@@ -1,0 +1,21 @@
+//! Two commands with one tag.
+use dist_agent_macros::agent;
+use serde::{Deserialize, Serialize};
+
+#[derive(Default, Serialize, Deserialize)]
+struct Counter(i64);
+
+#[agent(name = "counter")]
+impl Counter {
+    #[command(tag = 1)]
+    fn add(&mut self, amount: i64) {
+        self.0 += amount;
+    }
+
+    #[command(tag = 1)]
+    fn subtract(&mut self, amount: i64) {
+        self.0 -= amount;
+    }
+}
+
+fn main() {}

@@ -1,0 +1,89 @@
+//! Agents that the attribute makes: what they do, what their messages look like, and what is refused.
+
+use dist_agent::{Agent, AgentContext, AgentTypes, DistAgent, OnTick, QueryContext, QuotaLimit, agent};
+use serde::{Deserialize, Serialize};
+
+/// A room with guests.
+#[derive(Default, Serialize, Deserialize)]
+struct Room {
+    guests: Vec<String>,
+    closed_at_ms: Option<u64>,
+}
+
+#[agent(name = "room", version = 3)]
+impl Room {
+    /// Somebody comes in; how many are there now.
+    #[command(tag = 7)]
+    fn enter(&mut self, name: String, seats: u32) -> Result<usize, String> {
+        if self.is_full(seats) {
+            return Err(format!("{name} finds no seat"));
+        }
+        self.guests.push(name);
+        Ok(self.guests.len())
+    }
+
+    #[command(tag = 2)]
+    fn close(&mut self, context: &mut AgentContext<'_>) {
+        context.on_tick(OnTick::Timeout { ticks: 1 });
+        self.closed_at_ms = Some(context.now_ms());
+    }
+
+    #[query(tag = 1)]
+    fn guests(&self) -> Vec<String> {
+        self.guests.clone()
+    }
+
+    #[query(tag = 300)]
+    fn describe(&self, context: &QueryContext<'_>) -> String {
+        format!("{} after {}", context.key(), context.revision())
+    }
+
+    #[timeout]
+    fn end(&mut self, context: &mut AgentContext<'_>) {
+        context.deactivate();
+    }
+
+    fn migrate(from: u32, bytes: &[u8]) -> Result<Self, String> {
+        Ok(Self { guests: vec![format!("{from} {bytes:?}")], closed_at_ms: None })
+    }
+
+    fn is_full(&self, seats: u32) -> bool {
+        self.guests.len() >= seats as usize
+    }
+}
+
+#[tokio::test]
+async fn each_method_is_one_of_the_handles() {
+    let cluster = DistAgent::single_node(AgentTypes::new().with::<Room>()).await.unwrap();
+    cluster.put_quota("house", QuotaLimit::Unlimited).await.unwrap();
+    let room = cluster.agent::<Room>("house", "kitchen").unwrap();
+    assert_eq!(room.enter("ann".into(), 1).await.unwrap(), Ok(1));
+    assert_eq!(room.enter("ben".into(), 1).await.unwrap(), Err("ben finds no seat".into()));
+    assert_eq!(room.guests().await.unwrap(), ["ann"]);
+    room.if_active().close().await.unwrap();
+    assert_eq!(room.describe().await.unwrap(), "kitchen after 3");
+    cluster.shutdown().await;
+}
+
+/// What was sent by an older program is in the log: neither the order of the methods nor their names may matter.
+#[test]
+fn a_message_is_its_tag_and_its_fields() {
+    let bytes = |command: &RoomCommand| postcard::to_stdvec(command).unwrap();
+    let enter = RoomCommand::Enter { name: "ann".into(), seats: 300 };
+    assert_eq!(bytes(&enter), [7, 3, b'a', b'n', b'n', 0xac, 2]);
+    assert_eq!(bytes(&RoomCommand::Close {}), [2]);
+    assert_eq!(postcard::to_stdvec(&RoomQuery::Describe {}).unwrap(), [0xac, 2]);
+    assert_eq!(postcard::to_stdvec(&RoomReply::Enter { given: Ok(1) }).unwrap(), [7, 0, 1]);
+    let again: RoomCommand = postcard::from_bytes(&bytes(&enter)).unwrap();
+    assert!(matches!(again, RoomCommand::Enter { name, seats: 300 } if name == "ann"));
+    for unreadable in [&[9][..], &[7, 3, b'a'], &[]] {
+        assert!(postcard::from_bytes::<RoomCommand>(unreadable).is_err(), "{unreadable:?}");
+    }
+}
+
+#[test]
+fn the_options_and_the_migration_are_the_agents() {
+    assert_eq!((Room::TYPE, Room::VERSION), ("room", 3));
+    let old = <Room as Agent>::migrate(2, &[5]).unwrap();
+    assert_eq!(old.guests, ["2 [5]"]);
+}

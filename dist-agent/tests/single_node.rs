@@ -1,0 +1,66 @@
+//! A node on its own, and what it keeps.
+
+use dist_agent::{
+    Agent, AgentContext, AgentTypes, DistAgent, QueryContext, QuotaLimit, SingleNode, StartError,
+};
+use serde::{Deserialize, Serialize};
+
+/// A number.
+#[derive(Default, Serialize, Deserialize)]
+struct Counter(i64);
+
+impl Agent for Counter {
+    const TYPE: &'static str = "counter";
+    type Command = i64;
+    type Reply = i64;
+    type Query = ();
+    type Answer = i64;
+
+    fn handle_command(&mut self, _: &mut AgentContext<'_>, add: i64) -> i64 {
+        self.0 += add;
+        self.0
+    }
+
+    fn handle_query(&self, _: &QueryContext<'_>, (): ()) -> i64 {
+        self.0
+    }
+}
+
+fn types() -> AgentTypes {
+    AgentTypes::new().with::<Counter>()
+}
+
+#[tokio::test]
+async fn agents_and_quotas_are_there_again_when_the_program_starts_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    for life in 1..4 {
+        let cluster = SingleNode::new(types()).directory(directory.path()).start().await.unwrap();
+        if life == 1 {
+            cluster.put_quota("tenant-a", 1).await.unwrap();
+        }
+        let counter = cluster.agent::<Counter>("tenant-a", "room-42").unwrap();
+        assert_eq!(counter.command(2).await, Ok(2 * life));
+        assert_eq!(cluster.quota_usage("tenant-a").await.unwrap().limit, QuotaLimit::Agents(1));
+        assert!(cluster.agent::<Counter>("tenant-a", "other").unwrap().command(1).await.is_err());
+        cluster.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_directory_that_cannot_be_is_an_error_value() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    std::fs::write(&file, "in the way").unwrap();
+    let error = SingleNode::new(types()).directory(&file).start().await.unwrap_err();
+    assert!(matches!(error, StartError::Storage { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn two_nodes_of_one_program_know_nothing_of_each_other() {
+    let first = DistAgent::single_node(types()).await.unwrap();
+    let second = DistAgent::single_node(types()).await.unwrap();
+    first.put_quota("tenant-a", QuotaLimit::Unlimited).await.unwrap();
+    assert!(second.quota_usage("tenant-a").await.is_err());
+    first.shutdown().await;
+    second.shutdown().await;
+}

@@ -1,0 +1,322 @@
+//! The scenario of raft-fleet: three to eight nodes that come, die, and are drained, while groups are added and removed and
+//! every group is counted up; in the end all is at its place, and every count is right.
+
+mod load;
+mod world;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use dist_agent::raft_kv::raft_fleet::{Data, Fleet, FleetError, GroupConfig, GroupName, Presence};
+use parking_lot::Mutex;
+use rafted_value::sim::{ClockConfig, NetConfig, Sim, SimEnv, SimRng};
+
+use self::load::{CALL_TIMEOUT, Counted, Counter};
+use self::world::{REPLICAS, World, address};
+use super::notes::Notes;
+
+const SECOND: Duration = Duration::from_secs(1);
+/// A cluster forms, and heals, within this time.
+const WHOLE_MAX: Duration = Duration::from_secs(240);
+/// Nodes at most.
+const NODES_MAX: usize = 8;
+/// Groups at most, those that were removed included.
+const GROUPS_MAX: usize = 12;
+
+/// Plays one seed.
+///
+/// # Errors
+///
+/// What did not hold.
+pub(super) fn play(seed: u64, notes: &mut Notes) -> Result<(), String> {
+    let sim = Sim::new(seed, NetConfig::default());
+    let mut run = Run::start(sim.clone(), seed, notes);
+    let result = run.play();
+    run.world.steps.read_out(&mut run.notes.tally);
+    drop(run);
+    notes.virtual_time = sim.elapsed();
+    notes.trace_hash = sim.trace_hash();
+    let stats = sim.stats();
+    notes.tally.add("messages delivered", stats.delivered);
+    notes.tally.add("messages lost", stats.lost);
+    result
+}
+
+/// One seed.
+struct Run<'a> {
+    world: World,
+    rng: SimRng,
+    durable: bool,
+    client: Option<(Arc<SimEnv>, Fleet)>,
+    groups: Vec<Arc<Counted>>,
+    /// Operators' wishes that ended in an error other than those that a fault explains.
+    surprises: Arc<Mutex<Vec<String>>>,
+    notes: &'a mut Notes,
+}
+
+impl<'a> Run<'a> {
+    fn start(sim: Sim, seed: u64, notes: &'a mut Notes) -> Self {
+        let mut rng = sim.rng();
+        sim.set_clock_config(ClockConfig { drift_ppm_max: 500, ..ClockConfig::default() });
+        let nodes = 3 + rng.below(3) as usize;
+        let durable = seed.is_multiple_of(2);
+        notes.journal.note(Duration::ZERO, &format!("{nodes} nodes, on disks: {durable}"));
+        let world = World::start(sim, nodes, durable);
+        Self { world, rng, durable, client: None, groups: Vec::new(), surprises: Arc::default(), notes }
+    }
+
+    fn play(&mut self) -> Result<(), String> {
+        self.until_whole().map_err(|why| format!("it does not form: {why}"))?;
+        self.connect()?;
+        (0..4).for_each(|_| self.add_group());
+        // Until they are listed everywhere.
+        self.world.sim.run_for(2 * SECOND);
+        self.until_whole().map_err(|why| format!("groups are not founded: {why}"))?;
+        let steps = 5 + self.rng.below(8);
+        for _ in 0..steps {
+            let calm = self.rng.duration(Duration::ZERO, SECOND);
+            self.world.sim.run_for(calm);
+            if self.rng.chance(0.5) {
+                self.change_something();
+                // Into the middle of it.
+                let begun = self.rng.duration(Duration::ZERO, SECOND / 2);
+                self.world.sim.run_for(begun);
+            }
+            self.break_something();
+        }
+        self.mend();
+        let mended = self.world.sim.elapsed();
+        self.until_whole().map_err(|why| format!("it does not heal: {why}"))?;
+        self.notes.slowest_heal = self.world.sim.elapsed() - mended;
+        self.compare()
+    }
+
+    fn note(&mut self, what: &str) {
+        self.notes.journal.note(self.world.sim.elapsed(), what);
+    }
+
+    fn until_whole(&mut self) -> Result<(), String> {
+        let end = self.world.sim.elapsed() + WHOLE_MAX;
+        loop {
+            self.world.steps.check()?;
+            match self.world.is_whole() {
+                Ok(()) => return Ok(()),
+                Err(why) if self.world.sim.elapsed() >= end => {
+                    return Err(format!("after {WHOLE_MAX:?}: {why}"));
+                }
+                Err(_) => self.world.sim.run_for(SECOND / 10),
+            }
+        }
+    }
+
+    fn connect(&mut self) -> Result<(), String> {
+        let (env, slot) = self.world.client("client");
+        let end = self.world.sim.elapsed() + 30 * SECOND;
+        loop {
+            if let Some(client) = slot.lock().clone() {
+                self.client = Some((env, client));
+                return Ok(());
+            }
+            if self.world.sim.elapsed() >= end {
+                return Err("a client does not connect to a healthy cluster".into());
+            }
+            self.world.sim.run_for(SECOND / 50);
+        }
+    }
+
+    /// A node that is part of the cluster at the moment, perhaps paused or cut off.
+    fn some_node(&mut self) -> Option<(usize, Fleet)> {
+        let place = self.rng.below(self.world.places.len() as u64) as usize;
+        Some((place, self.world.fleet(place)?))
+    }
+
+    /// Adds a group through a node, and counts it up from then on.
+    fn add_group(&mut self) {
+        let Some((place, fleet)) = self.some_node().filter(|_| self.groups.len() < GROUPS_MAX) else {
+            return;
+        };
+        let name = GroupName::new(&format!("group-{}", self.groups.len())).expect("a short name");
+        self.note(&format!("{name} is added through node {place}"));
+        self.notes.tally.one("groups added");
+        let counted = Counted::new(name.clone());
+        self.groups.push(counted.clone());
+        let (env, client) = self.client.clone().expect("it is connected before groups are added");
+        let (surprises, removed) = (self.surprises.clone(), counted.clone());
+        let work = load::work(env.clone(), client, counted.clone(), self.world.sim.rng());
+        let door = self.world.places[place].env.clone();
+        let add = async move {
+            let added = fleet.add_group(name, Counter::NAME, REPLICAS, GroupConfig::default()).await;
+            match added {
+                Ok(_)
+                | Err(
+                    FleetError::Command(_)
+                    | FleetError::Query(_)
+                    | FleetError::NoLeader(_)
+                    | FleetError::Timeout { .. },
+                ) => (),
+                // It may be removed while it is founded.
+                Err(FleetError::NoSuchGroup { .. }) if removed.stop.load(Ordering::Relaxed) => (),
+                Err(error) => surprises.lock().push(format!("adding a group: {error}")),
+            }
+        };
+        let added = self.world.sim.spawn_on(&door, add);
+        // Its client begins when the group is there; if the node dies before, nobody knows, and it may never be.
+        drop(self.world.sim.spawn_on(&env, async move {
+            let _ = added.await;
+            work.await;
+        }));
+    }
+
+    fn remove_group(&mut self) {
+        let Some((place, fleet)) = self.some_node() else { return };
+        let running: Vec<Arc<Counted>> =
+            self.groups.iter().filter(|group| !group.stop.load(Ordering::Relaxed)).cloned().collect();
+        if running.len() < 3 {
+            return;
+        }
+        let counted = running[self.rng.below(running.len() as u64) as usize].clone();
+        counted.stop.store(true, Ordering::Relaxed);
+        let name = counted.name.clone();
+        self.note(&format!("{name} is removed through node {place}"));
+        self.notes.tally.one("groups removed");
+        let door = self.world.places[place].env.clone();
+        drop(self.world.sim.spawn_on(&door, async move { drop(fleet.remove_group(&name).await) }));
+    }
+
+    /// What an operator does; it goes on while something breaks.
+    fn change_something(&mut self) {
+        match self.rng.below(5) {
+            0 => self.add_group(),
+            1 => self.remove_group(),
+            2 if self.world.places.len() < NODES_MAX => {
+                self.note(&format!("node {} joins", self.world.places.len()));
+                self.notes.tally.one("nodes added");
+                self.world.add_place();
+            }
+            3 => self.activate_all(),
+            _ => self.drain(),
+        }
+    }
+
+    fn drain(&mut self) {
+        let Some((place, fleet)) = self.some_node() else { return };
+        let active = fleet.cluster().nodes().values().filter(|entry| entry.active).count();
+        if active <= REPLICAS || fleet.presence() != Presence::Active {
+            return;
+        }
+        self.note(&format!("node {place} is drained"));
+        self.notes.tally.one("drains");
+        let door = self.world.places[place].env.clone();
+        drop(self.world.sim.spawn_on(&door, async move {
+            if fleet.deactivate().await.is_ok() {
+                drop(fleet.drained(60 * SECOND).await);
+            }
+        }));
+    }
+
+    fn activate_all(&mut self) {
+        for place in 0..self.world.places.len() {
+            let Some(fleet) = self.world.fleet(place) else { continue };
+            if fleet.presence() == Presence::Inactive {
+                self.note(&format!("node {place} is activated"));
+                let door = self.world.places[place].env.clone();
+                let zone = format!("zone-{}", place % 3);
+                drop(self.world.sim.spawn_on(&door, async move { drop(fleet.activate(&zone).await) }));
+            }
+        }
+    }
+
+    /// One fault, and what follows from it, before the next.
+    fn break_something(&mut self) {
+        let place = self.rng.below(self.world.places.len() as u64) as usize;
+        let time = self.rng.duration(SECOND / 100, 4 * SECOND);
+        match self.rng.below(6) {
+            // Memory is all there is: another node may die only when the last one has been replaced.
+            0..=2 if self.durable && self.world.can_spare(place) || self.world.is_whole().is_ok() => {
+                self.note(&format!("node {place} is killed, and started again after {time:?}"));
+                self.notes.tally.one("nodes killed");
+                self.world.kill(place);
+                self.world.sim.run_for(time);
+                self.world.restart(place);
+            }
+            0..=2 => {
+                self.notes.tally.one("deaths put off");
+                self.world.sim.run_for(time);
+            }
+            3 => {
+                self.note(&format!("node {place} stands still for {time:?}"));
+                self.notes.tally.one("nodes paused");
+                let env = self.world.places[place].env.clone();
+                self.world.sim.pause(&env);
+                self.world.sim.run_for(time);
+                self.world.sim.resume(&env);
+            }
+            4 => {
+                let others: Vec<String> =
+                    (0..self.world.places.len()).filter(|other| *other != place).map(address).collect();
+                let one_way = self.rng.chance(0.5);
+                self.note(&format!("node {place} is cut off for {time:?}, one way: {one_way}"));
+                self.notes.tally.one(if one_way { "one-way cuts" } else { "cuts" });
+                if one_way {
+                    self.world.sim.partition_one_way(&[address(place)], &others);
+                } else {
+                    self.world.sim.partition(&[address(place)], &others);
+                }
+                self.world.sim.run_for(time);
+                self.world.sim.heal();
+            }
+            _ => {
+                let loss = self.rng.below(50) as f64 / 1000.0;
+                let delay_max = self.rng.duration(SECOND / 1000, SECOND / 10);
+                self.note(&format!("loss {loss}, delay {delay_max:?} for {time:?}"));
+                self.notes.tally.one("bad weather");
+                self.world.sim.set_net_config(NetConfig { loss, delay_max, ..NetConfig::default() });
+                self.world.sim.run_for(time);
+                self.world.sim.set_net_config(NetConfig::default());
+            }
+        }
+    }
+
+    fn mend(&mut self) {
+        self.note("everything is mended");
+        self.world.sim.heal();
+        self.world.sim.set_net_config(NetConfig::default());
+    }
+
+    /// Every group that is still there shows its count, which must explain what its client was told.
+    fn compare(&mut self) -> Result<(), String> {
+        self.groups.iter().for_each(|group| group.stop.store(true, Ordering::Relaxed));
+        let end = self.world.sim.elapsed() + 4 * CALL_TIMEOUT;
+        while self.groups.iter().any(|group| !group.told.lock().ended) {
+            if self.world.sim.elapsed() >= end {
+                return Err("a client does not come to an end".into());
+            }
+            self.world.sim.run_for(SECOND / 10);
+        }
+        let (_, client) = self.client.clone().ok_or("there is no client")?;
+        let listed = self.world.fleet(0).ok_or("node 0 is gone")?.cluster();
+        for group in &self.groups {
+            let told = group.told.lock().clone();
+            self.notes.tally.add("commands", told.applied);
+            self.notes.tally.add("commands with unknown end", told.unknown);
+            if let Some(wrong) = told.wrong {
+                return Err(format!("{}: {wrong}", group.name));
+            }
+            if !listed.groups().contains_key(&group.name) {
+                continue;
+            }
+            let total = load::total(client.clone(), group.name.clone());
+            let total =
+                self.world.sim.run_until(4 * CALL_TIMEOUT, total).unwrap_or_else(|| Err("no answer".into()));
+            let total = total.map_err(|why| format!("{} of a healed cluster: {why}", group.name))?;
+            if !(told.applied..=told.applied + told.unknown).contains(&total) {
+                return Err(format!("{} stands at {total}, and its client was told {told:?}", group.name));
+            }
+        }
+        match self.surprises.lock().first() {
+            Some(surprise) => Err(surprise.clone()),
+            None => Ok(()),
+        }
+    }
+}

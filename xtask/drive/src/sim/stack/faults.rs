@@ -1,0 +1,292 @@
+//! Breaks things, one draw at a time. What a fault breaks for a while mends itself while others go on.
+
+use std::time::Duration;
+
+use rafted_value::sim::{NetConfig, SimDisk};
+
+use super::plan::{Kind, draw_weather};
+use super::world::{End, address};
+use super::{Run, SECOND};
+use crate::sim::steps::Scene;
+
+/// How long a node that is drained may take.
+const DRAIN_MAX: Duration = Duration::from_secs(40);
+/// How far a wall clock jumps at most.
+const WALL_STEP_MAX: Duration = Duration::from_secs(8);
+
+/// What is due later.
+pub(super) enum Mend {
+    /// A node begins at a place.
+    Restart(usize),
+    /// The node at a place goes on.
+    Resume(usize),
+    /// These links work again.
+    Join(Vec<String>, Vec<String>),
+    Calm,
+    /// A disk has room again; whoever lives on it begins anew.
+    Room(usize),
+}
+
+impl Run<'_> {
+    /// One fault.
+    pub(super) fn break_something(&mut self) {
+        let (kind, name) = Kind::draw(&mut self.rng);
+        let place = self.rng.below(self.world.places.len() as u64) as usize;
+        let time = self.rng.duration(SECOND / 100, 4 * SECOND);
+        if !self.limits.allow(name) {
+            return;
+        }
+        match kind {
+            Kind::Kill => self.end(place, End::Process, time),
+            Kind::PowerLoss => self.end(place, End::Power, time),
+            Kind::Wipe => self.wipe(place, time),
+            Kind::Blackout => self.black_out(time),
+            Kind::Pause => self.pause(place, time),
+            Kind::Cut | Kind::OneWay => self.cut(place, time, kind == Kind::OneWay),
+            Kind::Partial => self.cut_partly(time),
+            Kind::Weather => self.disturb_network(time),
+            Kind::Drift => self.drift(),
+            Kind::Wall => self.move_wall_clock(place),
+            Kind::FullDisk => self.fill_disk(place, time),
+            Kind::Drain => self.drain(place),
+        }
+    }
+
+    /// Whether a node may end so: what only memory holds may be lost when every other copy of it is there.
+    fn may_end(&mut self, place: usize, loses_state: bool) -> bool {
+        if !self.world.places[place].alive {
+            return false;
+        }
+        let bearable = !loses_state || self.world.is_whole().is_ok();
+        if !bearable {
+            self.count("deaths put off: too few copies would be left");
+        }
+        bearable
+    }
+
+    fn end(&mut self, place: usize, end: End, time: Duration) {
+        let in_memory = self.world.places[place].disk.is_none();
+        if self.may_end(place, in_memory) {
+            self.note(&format!("node {place} ends ({end:?}), and is back after {time:?}"));
+            self.count(match (in_memory, end) {
+                (true, _) => "nodes killed, and replaced by empty ones",
+                (false, End::Process) => "processes killed",
+                (false, End::Power) => "losses of power",
+            });
+            let disk = self.world.places[place].disk.as_ref();
+            if end == End::Power && disk.is_some_and(SimDisk::has_unsynced) {
+                self.count("rare: power lost with writes that were not synced");
+            }
+            self.world.kill(place, end);
+            self.after(time, Mend::Restart(place));
+        }
+    }
+
+    fn wipe(&mut self, place: usize, time: Duration) {
+        if self.may_end(place, true) {
+            self.note(&format!("node {place} loses all it had, and is replaced after {time:?}"));
+            self.count("nodes that lost their disks");
+            self.world.kill(place, End::Process);
+            self.world.wipe(place);
+            self.after(time, Mend::Restart(place));
+        }
+    }
+
+    fn black_out(&mut self, time: Duration) {
+        if self.world.places.iter().any(|place| place.disk.is_none()) {
+            return;
+        }
+        self.note("the power fails everywhere");
+        self.count("blackouts");
+        for place in 0..self.world.places.len() {
+            if self.world.places[place].alive {
+                self.world.kill(place, End::Power);
+                let time = self.rng.duration(Duration::ZERO, time);
+                self.after(time, Mend::Restart(place));
+            }
+        }
+    }
+
+    fn pause(&mut self, place: usize, time: Duration) {
+        if self.world.places[place].alive && !self.world.places[place].paused {
+            self.note(&format!("node {place} stands still for {time:?}"));
+            self.count("nodes paused");
+            self.world.set_paused(place, true);
+            self.after(time, Mend::Resume(place));
+        }
+    }
+
+    fn cut(&mut self, place: usize, time: Duration, one_way: bool) {
+        let here = vec![address(place)];
+        let others: Vec<String> =
+            (0..self.world.places.len()).filter(|other| *other != place).map(address).collect();
+        self.note(&format!("node {place} is cut off for {time:?}, one way: {one_way}"));
+        self.count(if one_way { "one-way cuts" } else { "cuts" });
+        if !one_way {
+            self.world.sim.partition(&here, &others);
+        } else if self.rng.chance(0.5) {
+            self.world.sim.partition_one_way(&here, &others);
+        } else {
+            self.world.sim.partition_one_way(&others, &here);
+        }
+        self.after(time, Mend::Join(here, others));
+    }
+
+    /// Every link between two nodes works or does not by a draw of its own.
+    fn cut_partly(&mut self, time: Duration) {
+        let places = self.world.places.len();
+        let mut cut = 0;
+        for left in 0..places {
+            for right in left + 1..places {
+                if self.rng.chance(0.3) {
+                    cut += 1;
+                    self.world.sim.partition(&[address(left)], &[address(right)]);
+                    self.after(time, Mend::Join(vec![address(left)], vec![address(right)]));
+                }
+            }
+        }
+        self.note(&format!("{cut} links are cut for {time:?}"));
+        self.count("partial partitions");
+    }
+
+    fn disturb_network(&mut self, time: Duration) {
+        let weather = draw_weather(&mut self.rng);
+        self.note(&format!(
+            "for {time:?}: loss {}, delay to {:?}, duplication {}, reordering {}",
+            weather.loss, weather.delay_max, weather.duplication, weather.reordering
+        ));
+        self.count("bad weather");
+        if weather.duplication > 0.0 {
+            self.count("bad weather that sends messages twice");
+        }
+        self.world.sim.set_net_config(weather);
+        self.after(time, Mend::Calm);
+    }
+
+    fn drift(&mut self) {
+        let max = i64::from(self.drift_ppm_max);
+        for place in 0..self.world.places.len() {
+            let drift = self.rng.below(2 * max.unsigned_abs() + 1) as i64 - max;
+            let env = self.world.places[place].env.clone();
+            self.world.sim.set_drift(&env, drift);
+        }
+        self.note("clocks change their speed");
+        self.count("changes of clock drift");
+    }
+
+    fn move_wall_clock(&mut self, place: usize) {
+        let by = self.rng.duration(Duration::ZERO, WALL_STEP_MAX);
+        let env = self.world.places[place].env.clone();
+        let forward = self.rng.chance(0.5);
+        if forward {
+            self.world.sim.advance_wall(&env, by);
+        } else {
+            self.world.sim.set_back_wall(&env, by);
+        }
+        self.note(&format!("the wall clock of node {place} jumps by {by:?}, forward: {forward}"));
+        self.count("wall clock jumps");
+    }
+
+    fn fill_disk(&mut self, place: usize, time: Duration) {
+        let Some(disk) = &self.world.places[place].disk else { return };
+        let bytes: usize = disk.files().values().map(Vec::len).sum();
+        let room = self.rng.below(4_000);
+        disk.set_bytes_max(Some(bytes as u64 + room));
+        self.note(&format!("the disk of node {place} has room for {room} bytes, for {time:?}"));
+        self.count("full disks");
+        self.after(time, Mend::Room(place));
+    }
+
+    /// Empties a node. It leaves when it is empty and another comes; else it stays.
+    fn drain(&mut self, place: usize) {
+        let agents = self.world.places[place].agents.lock().clone();
+        let Some(agents) = agents.filter(|_| !self.world.places[place].paused) else { return };
+        if !self.may_end(place, true) {
+            return;
+        }
+        self.note(&format!("node {place} is drained"));
+        self.count("drains begun");
+        let zone = self.world.zone();
+        let limit = self.rng.duration(SECOND / 10, DRAIN_MAX);
+        let env = self.world.places[place].env.clone();
+        let task = self.world.sim.spawn_on(&env, async move {
+            let fleet = agents.fleet();
+            let left = fleet.deactivate().await;
+            let drained = fleet.drained(limit).await.is_ok();
+            if !drained && left.is_ok() {
+                // Given up half-way: it is a node like the others again.
+                drop(fleet.activate(&zone).await);
+            }
+            drained
+        });
+        self.draining = true;
+        self.set_scene();
+        let drained = self.world.sim.run_until(limit + 10 * SECOND, task);
+        self.draining = false;
+        if drained == Some(Some(true)) {
+            self.count("drains done");
+            self.world.kill(place, End::Process);
+            self.world.wipe(place);
+            self.after(SECOND / 10, Mend::Restart(place));
+        } else {
+            self.count("drains given up");
+        }
+    }
+
+    /// Lets `time` pass, and mends what is due in it.
+    pub(super) fn pass(&mut self, time: Duration) {
+        let end = self.world.sim.elapsed() + time;
+        while let Some(entry) = self.agenda.first_entry()
+            && entry.key().0 <= end
+        {
+            let ((due, _), mend) = entry.remove_entry();
+            self.run_to(due);
+            self.mend(mend);
+        }
+        self.run_to(end);
+    }
+
+    fn set_scene(&self) {
+        let cut = self.agenda.values().any(|mend| matches!(mend, Mend::Join(..)));
+        let dead = self.world.places.iter().any(|place| !place.alive);
+        self.world.steps.set_scene(Scene { cut, changing: false, dead, draining: self.draining });
+    }
+
+    fn run_to(&self, time: Duration) {
+        self.set_scene();
+        let passed = time.saturating_sub(self.world.sim.elapsed());
+        self.world.sim.run_for(passed);
+    }
+
+    fn after(&mut self, wait: Duration, mend: Mend) {
+        self.events += 1;
+        self.agenda.insert((self.world.sim.elapsed() + wait, self.events), mend);
+    }
+
+    fn mend(&mut self, mend: Mend) {
+        match mend {
+            Mend::Restart(place) => self.world.restart(place),
+            Mend::Resume(place) => self.world.set_paused(place, false),
+            Mend::Join(left, right) => self.world.sim.heal_between(&left, &right),
+            Mend::Calm => self.world.sim.set_net_config(NetConfig::default()),
+            Mend::Room(place) => {
+                if let Some(disk) = &self.world.places[place].disk {
+                    disk.set_bytes_max(None);
+                }
+                // What its disk refused, it does not try again: its operator starts it anew.
+                self.world.kill(place, End::Process);
+                self.world.restart(place);
+            }
+        }
+    }
+
+    /// Ends all faults.
+    pub(super) fn mend_all(&mut self) {
+        self.note("everything is mended");
+        for (_, mend) in std::mem::take(&mut self.agenda) {
+            self.mend(mend);
+        }
+        self.world.sim.heal();
+        self.world.sim.set_net_config(NetConfig::default());
+    }
+}

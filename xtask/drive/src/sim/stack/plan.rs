@@ -1,0 +1,121 @@
+//! What the seed decides of a cluster before anything runs, and which faults there will be.
+
+use std::time::Duration;
+
+use rafted_value::sim::{NetConfig, SimRng};
+
+/// The settings of one seed.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    /// Nodes of the cluster, 3 to 7.
+    pub(super) nodes: usize,
+    pub(super) shards: u32,
+    pub(super) agents: u16,
+    /// Whether nodes have disks, and how long a sync takes at most.
+    pub(super) disks: Option<Duration>,
+    /// How many faults happen, one after the other; some of them last while others begin.
+    pub(super) faults: u64,
+    /// How much faster or slower than true time clocks run at most.
+    pub(super) drift_ppm_max: u32,
+}
+
+/// A kind of fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    /// A process dies, and another begins at its place: with what the disk has, else empty.
+    Kill,
+    /// A machine loses its power, and with it what was written and not synced.
+    PowerLoss,
+    /// All machines lose their power at once.
+    Blackout,
+    /// A machine comes back with an empty disk.
+    Wipe,
+    /// A node stands still.
+    Pause,
+    /// A node is cut off from the others.
+    Cut,
+    /// The same in one direction only.
+    OneWay,
+    /// Some links are cut, so that some nodes see each other and some do not.
+    Partial,
+    /// Loss, delay, duplication and reordering everywhere.
+    Weather,
+    /// Clocks change their speed, within what the margin covers.
+    Drift,
+    /// A wall clock jumps.
+    Wall,
+    /// A disk takes no more bytes; its node is restarted once there is room again.
+    FullDisk,
+    /// A node is drained and leaves, and another comes to its place.
+    Drain,
+}
+
+const KINDS: [(Kind, &str, u64); 13] = [
+    (Kind::Kill, "kill", 4),
+    (Kind::PowerLoss, "power-loss", 3),
+    (Kind::Blackout, "blackout", 1),
+    (Kind::Wipe, "wipe", 2),
+    (Kind::Pause, "pause", 2),
+    (Kind::Cut, "cut", 2),
+    (Kind::OneWay, "one-way", 2),
+    (Kind::Partial, "partial", 2),
+    (Kind::Weather, "weather", 2),
+    (Kind::Drift, "drift", 1),
+    (Kind::Wall, "wall", 1),
+    (Kind::FullDisk, "full-disk", 1),
+    (Kind::Drain, "drain", 1),
+];
+
+/// How the command line calls the kinds of faults.
+pub(crate) const KIND_NAMES: [&str; KINDS.len()] = {
+    let mut names = [""; KINDS.len()];
+    let mut place = 0;
+    while place < KINDS.len() {
+        names[place] = KINDS[place].1;
+        place += 1;
+    }
+    names
+};
+
+impl Plan {
+    /// Draws the plan of a seed.
+    pub(super) fn draw(rng: &mut SimRng) -> Self {
+        let sync_max = Duration::from_millis(*rng.pick(&[1, 5, 30]).unwrap_or(&1));
+        Self {
+            nodes: 3 + rng.below(5) as usize,
+            shards: 1 + rng.below(4) as u32,
+            agents: 1 + rng.below(12) as u16,
+            disks: rng.chance(0.5).then_some(sync_max),
+            faults: 3 + rng.below(8),
+            drift_ppm_max: *rng.pick(&[0, 500, 20_000]).unwrap_or(&0),
+        }
+    }
+}
+
+impl Kind {
+    /// Draws a fault, with its name.
+    pub(super) fn draw(rng: &mut SimRng) -> (Self, &'static str) {
+        let total = KINDS.iter().map(|(_, _, weight)| weight).sum();
+        let mut draw = rng.below(total);
+        for (kind, name, weight) in KINDS {
+            if draw < weight {
+                return (kind, name);
+            }
+            draw -= weight;
+        }
+        unreachable!("the draw is below the sum of the weights")
+    }
+}
+
+/// A network that is worse than usual.
+pub(super) fn draw_weather(rng: &mut SimRng) -> NetConfig {
+    let one_of = |rng: &mut SimRng, items: &[u64]| *rng.pick(items).unwrap_or(&0);
+    NetConfig {
+        loss: rng.below(50) as f64 / 1000.0,
+        delay_max: Duration::from_millis(1 + rng.below(100)),
+        duplication: rng.below(3) as f64 * 0.05,
+        reordering: rng.below(3) as f64 * 0.2,
+        straggling_max: Duration::from_millis(one_of(rng, &[5, 50, 500])),
+        ..NetConfig::default()
+    }
+}
