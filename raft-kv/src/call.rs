@@ -118,14 +118,14 @@ impl KeyspaceList {
         command: &[u8],
         options: &CallOptions,
     ) -> Result<Bytes, KvCommandError> {
-        let route = self.route(keyspace, options).await?;
-        let (bytes, limit_bytes) =
-            (key.as_bytes().len() as u64, u64::from(route.keyspace.policy.key_bytes_max));
+        let way = Way::begin(self, keyspace, key.hash(), options).await?;
+        let bytes = key.as_bytes().len() as u64;
+        let limit_bytes = u64::from(way.route.keyspace.policy.key_bytes_max);
         if bytes > limit_bytes {
             return Err(KvNotApplied::KeyTooLong { bytes, limit_bytes }.into());
         }
         let payload = ShardCommand::Command { key: key.as_bytes() }.encode(command);
-        match self.command_hash(keyspace, key.hash(), payload, options).await? {
+        match self.command_on(way, payload).await? {
             (ShardReply::Done, rest) => Ok(rest),
             (other, _) => Err(not_understood(format!("{other:?}"))),
         }
@@ -139,7 +139,15 @@ impl KeyspaceList {
         payload: Bytes,
         options: &CallOptions,
     ) -> Result<(ShardReply, Bytes), KvCommandError> {
-        let mut way = Way::begin(self, keyspace, hash, options).await?;
+        self.command_on(Way::begin(self, keyspace, hash, options).await?, payload).await
+    }
+
+    async fn command_on(
+        &self,
+        mut way: Way<'_>,
+        payload: Bytes,
+    ) -> Result<(ShardReply, Bytes), KvCommandError> {
+        let Way { keyspace, options, hash, .. } = way;
         let mut begun = loop {
             let options = options.with_timeout(way.left().max(WAIT_FIRST));
             match self.fleet().begin(&way.group, hash, payload.clone(), &options).await {

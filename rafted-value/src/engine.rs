@@ -19,7 +19,7 @@ use crate::errand::Done;
 use crate::error::{GroupError, QueryError};
 use crate::group::change::ChangeRequest;
 use crate::group::recover::KeptMember;
-use crate::group::{CommandResult, Group, MachineError, Turn, panic_message};
+use crate::group::{CommandResult, Group, Turn, panic_message};
 use crate::id::{FOUNDER, GroupId, MemberId, NodeId};
 use crate::message::{Body, GroupMessage};
 use crate::neighbours::{LoopId, Neighbours};
@@ -176,6 +176,8 @@ macro_rules! turn {
         }
     };
 }
+
+mod restore;
 
 impl Engine {
     pub(crate) fn new(
@@ -469,46 +471,6 @@ impl Engine {
         })?;
         self.insert(found.group, group, clocks, out);
         Ok(own)
-    }
-
-    /// Whether this node may get a first member of a group.
-    fn check_may_have(&self, group: GroupId) -> Result<(), GroupError> {
-        if self.groups.contains_key(&group) || self.fenced.contains_key(&group) {
-            return Err(GroupError::AlreadyExists(group));
-        }
-        if self.stopped {
-            return Err(GroupError::Unavailable);
-        }
-        match &self.disk_failed {
-            Some(reason) => Err(GroupError::Fenced { group, reason: reason.clone() }),
-            None => Ok(()),
-        }
-    }
-
-    fn restore(
-        &mut self,
-        id: GroupId,
-        kept: KeptMember,
-        clocks: Clocks,
-        out: &mut Outputs,
-    ) -> Result<(), GroupError> {
-        self.check_may_have(id)?;
-        let newest = self.buried.get(&id).copied();
-        if newest == Some(MemberId(u64::MAX)) {
-            return Err(GroupError::AlreadyExists(id));
-        }
-        let mut turn = turn!(self, clocks, out);
-        let (node, registry) = (self.node, &self.registry);
-        let make = || Group::restore_alone(id, kept, node, newest, registry, &mut turn);
-        let made = catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|panic| {
-            Err(MachineError::Unsnapshotable(format!("it panicked: {}", panic_message(panic.as_ref()))))
-        });
-        let group = made.map_err(|error| match error {
-            MachineError::NoSuchData(name) => GroupError::NoSuchData(name),
-            error => GroupError::NotRestored { group: id, reason: error.to_string() },
-        })?;
-        self.insert(id, group, clocks, out);
-        Ok(())
     }
 
     fn insert(&mut self, id: GroupId, group: Group, clocks: Clocks, out: &mut Outputs) {

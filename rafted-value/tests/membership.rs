@@ -74,11 +74,31 @@ fn nothing_is_removed_while_another_change_or_a_transfer_is_under_way() {
     drop(moving);
 }
 
+/// One group over so many nodes, with disks or without.
+fn group(seed: u64, members: usize, durable: bool) -> World {
+    if !durable {
+        return World::with_group(seed, members);
+    }
+    let mut world = World::empty(seed);
+    world.start_durable_nodes(members);
+    world.found_on_all();
+    world
+}
+
 /// Groups of three to seven members tolerate the loss of one, one, two, two and three of them.
 #[test]
 fn a_group_survives_the_loss_of_every_minority() {
+    check_survives_losses(false);
+}
+
+#[test]
+fn a_group_on_disks_survives_the_loss_of_every_minority() {
+    check_survives_losses(true);
+}
+
+fn check_survives_losses(durable: bool) {
     for (members, losses) in [(3, 1), (4, 1), (5, 2), (6, 2), (7, 3)] {
-        let mut world = World::with_group(10 + members as u64, members);
+        let mut world = group(10 + members as u64, members, durable);
         let mut client = world.client();
         let mut total = 0;
         for lost in 0..=losses {
@@ -108,8 +128,17 @@ fn a_group_survives_the_loss_of_every_minority() {
 /// ... and a split of the network that leaves a majority together, wherever the leader is.
 #[test]
 fn a_group_survives_every_split_that_leaves_a_majority_together() {
+    check_survives_splits(false);
+}
+
+#[test]
+fn a_group_on_disks_survives_every_split_that_leaves_a_majority_together() {
+    check_survives_splits(true);
+}
+
+fn check_survives_splits(durable: bool) {
     for (members, losses) in [(3, 1), (4, 1), (5, 2), (6, 2), (7, 3)] {
-        let mut world = World::with_group(20 + members as u64, members);
+        let mut world = group(20 + members as u64, members, durable);
         // Its last member knows that it votes.
         world.sim.run_for(SECOND);
         let mut client = world.client();

@@ -3,6 +3,7 @@
 mod encoding;
 mod hooks;
 mod timeouts;
+mod versions;
 
 use proptest::prelude::*;
 

@@ -7,6 +7,7 @@ mod cluster;
 mod encoding;
 mod examples;
 mod failover;
+mod hooks;
 mod options;
 mod quotas;
 mod ticks;

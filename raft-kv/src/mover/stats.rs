@@ -151,3 +151,27 @@ impl Collector {
         Sample { keys: status.keys, size: status.size, load, hot }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nodes of two versions ask each other.
+    #[test]
+    fn the_bytes_of_requests_and_replies_never_change() {
+        assert_eq!(encode(&KvRequest::Leaders)[..], [0]);
+        let (range, hot_hash) = (None, None);
+        let status = ShardStatus {
+            range,
+            keys: 1,
+            size: 2,
+            load: 3,
+            misses: 4,
+            moving: false,
+            hot_hash,
+            hot_permille: 5,
+        };
+        let reply = KvReply::Leaders(vec![(GroupId(9), status)]);
+        assert_eq!(encode(&reply)[..], [0, 1, 9, 0, 1, 2, 3, 4, 0, 0, 5]);
+    }
+}

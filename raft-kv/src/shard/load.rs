@@ -52,6 +52,17 @@ impl Load {
     /// Counts what was done for a hash.
     pub(super) fn count(&self, hash: u64, load: u64) {
         self.total.fetch_add(load, Ordering::Relaxed);
+        self.place(hash, load);
+    }
+
+    /// Counts a query for a hash without a value; what that costs is the keyspace's business, but where it is counts as
+    /// a load of 1.
+    pub(super) fn count_miss(&self, hash: u64) {
+        self.misses.fetch_add(1, Ordering::Relaxed);
+        self.place(hash, 1);
+    }
+
+    fn place(&self, hash: u64, load: u64) {
         self.buckets[bucket_of(self.range, hash)].fetch_add(load, Ordering::Relaxed);
         let mut heaviest = self.heaviest.lock();
         heaviest.count(hash, load);
@@ -62,11 +73,6 @@ impl Load {
                 bucket.store(bucket.load(Ordering::Relaxed) / 2, Ordering::Relaxed);
             }
         }
-    }
-
-    /// Counts a query for a key without a value; what that costs is the keyspace's business.
-    pub(super) fn count_miss(&self) {
-        self.misses.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn total(&self) -> u64 {
@@ -147,6 +153,20 @@ mod tests {
             load.count(n % 10, 1);
         }
         assert_eq!(load.hot(), None);
+    }
+
+    /// A hot key of the past once stayed one because what followed were queries for keys that are not there.
+    #[test]
+    fn misses_are_load_where_they_are() {
+        let load = Load::new(Some(KeyRange::ALL));
+        for _ in 0..100 {
+            load.count(1, 1);
+        }
+        for n in 0..300_u64 {
+            load.count_miss(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        }
+        assert_eq!((load.hot(), load.total(), load.misses()), (None, 100, 300));
+        assert!(load.buckets()[32..].iter().sum::<u64>() > 100);
     }
 
     #[test]

@@ -99,8 +99,6 @@ pub(crate) struct ShardData<V: ValuePerKey> {
     /// What the shard is responsible for; a new group has none until its creator tells it, and one that has given all
     /// away has none any more.
     range: Option<KeyRange>,
-    /// The newest move that has changed the range; zero if none has.
-    moved: u64,
     entries: Entries<V::Value>,
     /// What the entries of the range come to.
     counts: Counts,
@@ -140,7 +138,6 @@ impl<V: ValuePerKey> ShardData<V> {
         Self {
             value_type,
             range: None,
-            moved: 0,
             entries: Entries::new(),
             counts: Counts::default(),
             moves: Moves::default(),

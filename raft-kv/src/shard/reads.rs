@@ -30,7 +30,7 @@ impl<V: ValuePerKey> ShardData<V> {
     /// Asks a key that is served here; `None` where it has no value.
     fn ask(&self, hash: u64, key: &[u8], query: &Bytes) -> Result<Option<Bytes>, Refused> {
         let Some(value) = self.entries.get(hash, key).and_then(|entry| entry.value.as_ref()) else {
-            self.load.count_miss();
+            self.load.count_miss(hash);
             return Ok(None);
         };
         let Answer { answer, load } = self.value_type.query(key, value, query)?;

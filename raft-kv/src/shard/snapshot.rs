@@ -16,7 +16,7 @@ use crate::value_type::ValuePerKey;
 #[derive(Serialize, Deserialize)]
 enum Head {
     /// `slots` times a slot, in ascending order of hashes.
-    V1 { range: Option<KeyRange>, moved: u64, moves: StoredMoves, all: AllKeys, slots: u64 },
+    V1 { range: Option<KeyRange>, moves: StoredMoves, all: AllKeys, slots: u64 },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -41,9 +41,8 @@ impl<V: ValuePerKey> ShardData<V> {
     /// Appends the whole shard to `out`.
     pub(super) fn write_snapshot(&self, out: &mut Vec<u8>) {
         let slots = self.entries.slots();
-        let (range, moved, moves, all) =
-            (self.range, self.moved, StoredMoves::of(&self.moves), self.all.clone());
-        append(out, &Head::V1 { range, moved, moves, all, slots: slots.len() as u64 });
+        let (range, moves, all) = (self.range, StoredMoves::of(&self.moves), self.all.clone());
+        append(out, &Head::V1 { range, moves, all, slots: slots.len() as u64 });
         for (hash, slot) in slots {
             write_slot(&*self.value_type, hash, Some(slot), out);
         }
@@ -51,9 +50,9 @@ impl<V: ValuePerKey> ShardData<V> {
 
     /// The shard that [`write_snapshot`](Self::write_snapshot) wrote.
     pub(super) fn read_snapshot(value_type: Arc<V>, bytes: &[u8]) -> Result<Self, String> {
-        let (Head::V1 { range, moved, moves, all, slots }, mut rest) = take::<Head>("head", bytes)?;
+        let (Head::V1 { range, moves, all, slots }, mut rest) = take::<Head>("head", bytes)?;
         let mut shard = Self::new(value_type);
-        (shard.range, shard.moved, shard.moves, shard.all) = (range, moved, moves.into(), all);
+        (shard.range, shard.moves, shard.all) = (range, moves.into(), all);
         let mut last = None;
         for _ in 0..slots {
             let ((hash, slot), left) = read_slot(&*shard.value_type, rest)?;

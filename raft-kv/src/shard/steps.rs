@@ -163,7 +163,6 @@ impl<V: ValuePerKey> ShardData<V> {
         };
         self.moves.came(range);
         self.moves.end(Outcome::Done);
-        self.moved = step.move_id;
         self.range_changed();
         self.index(range);
         Ok(ShardReply::Ended(Outcome::Done))
@@ -181,7 +180,6 @@ impl<V: ValuePerKey> ShardData<V> {
         self.range = self.range.and_then(|own| own.without(range));
         self.moves.end(Outcome::Done);
         self.moves.went(Gone { range, to, move_id: step.move_id });
-        self.moved = step.move_id;
         self.range_changed();
         ShardReply::Ended(Outcome::Done)
     }

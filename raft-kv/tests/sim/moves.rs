@@ -33,16 +33,23 @@ struct History {
 /// Writes `count` texts, one after another, to keys of its choice.
 async fn write(kv: Kv, writer: u64, count: u64) -> History {
     let mut history = History::default();
-    let env = kv.fleet().env().clone();
+    let (env, notes) = (kv.fleet().env().clone(), name("notes"));
     for n in 0..count {
         let (at, text) = (env.random_u64() % KEYS, format!("{writer}.{n};"));
         let began = env.now();
         let options = CallOptions::default().with_timeout(20 * SECOND);
-        let reply = kv.command(&name("notes"), &key(&format!("key-{at}")), text.as_bytes(), &options).await;
+        let reply = kv.command(&notes, &key(&format!("key-{at}")), text.as_bytes(), &options).await;
         history.longest = history.longest.max(env.now().since(began));
         match reply {
             Ok(reply) => {
                 assert!(reply.ends_with(text.as_bytes()), "{reply:?} after {text}");
+                if env.random_u64().is_multiple_of(3) {
+                    // Nothing older may be read than what was written, through whichever node and shard.
+                    let key = key(&format!("key-{at}"));
+                    if let Ok(value) = kv.query(&notes, &key, Freshness::Latest, b"", &options).await {
+                        assert!(value.starts_with(&reply), "{value:?} was read after {reply:?}");
+                    }
+                }
                 history.done.push((at, text));
             }
             Err(KvCommandError::Unknown(_)) => history.unknown.push((at, text)),
@@ -267,5 +274,124 @@ fn a_split_that_cannot_be_done_leaves_the_shard_as_it_was() {
         let hash = key("large").hash();
         kv.split_shard(&name("notes"), 0, Some(hash + 1)).await.unwrap();
         assert_eq!(settled(&kv).await.len(), 2);
+    });
+}
+
+/// The power goes while a shard is split or two are merged; the move goes on from what the disks hold.
+#[test]
+fn a_store_on_disks_that_loses_its_power_during_a_move_comes_back_with_every_command() {
+    for seed in 130..134 {
+        let mut cluster = Cluster::on_disks(seed);
+        let mut rng = cluster.sim.rng();
+        cluster.run(|kv| async move { kv.register_keyspace(&name("notes"), &one_shard()).await.unwrap() });
+        let writing = writers(&cluster, 250);
+        cluster.sim.run_for(SECOND);
+        let merges = seed % 2 == 1;
+        cluster.run(move |kv| async move {
+            kv.split_shard(&name("notes"), 0, None).await.unwrap();
+            if merges {
+                settled(&kv).await;
+                kv.merge_shards(&name("notes"), 1, 0).await.unwrap();
+            }
+        });
+        cluster.sim.run_for(rng.duration(Duration::ZERO, Duration::from_millis(1500)));
+        cluster.lose_power();
+        let shards = cluster.run(|kv| async move { settled(&kv).await });
+        assert_eq!(shards, if merges { vec![0] } else { vec![0, 1] }, "seed {seed}");
+        let histories = writing.into_iter().map(|task| cluster.wait(task).unwrap()).collect();
+        check(&cluster, histories);
+    }
+}
+
+/// Splits of different shards go on at once, up to the limit.
+#[test]
+fn several_shards_are_split_at_once() {
+    let cluster = Cluster::new(140);
+    cluster.run(|kv| async move { kv.register_keyspace(&name("notes"), &policy()).await.unwrap() });
+    let writing = writers(&cluster, 200);
+    let at_once = cluster.run(|kv| async move {
+        for shard in 0..4 {
+            kv.split_shard(&name("notes"), shard, None).await.unwrap();
+        }
+        let full = kv.split_shard(&name("notes"), 4, None).await.unwrap_err();
+        assert!(matches!(full, KvError::Move { .. }), "{full}");
+        let mut at_once = 0;
+        loop {
+            let moves = kv.moves().await.unwrap();
+            at_once = at_once.max(moves.iter().filter(|moving| moving.epoch > 0).count());
+            if moves.is_empty() {
+                break at_once;
+            }
+            sleep(kv.fleet().env().as_ref(), Duration::from_millis(10)).await;
+        }
+    });
+    assert!(at_once > 1, "only {at_once} was performed at a time");
+    let shards = cluster.run(|kv| async move { kv.keyspace(&name("notes")).await.unwrap().shards });
+    assert_eq!(shards.len(), 8);
+    check(&cluster, writing.into_iter().map(|task| cluster.wait(task).unwrap()).collect());
+}
+
+/// A client that was cut off while a shard was split and merged still has the routes of before; it finds every key.
+#[test]
+fn routes_of_the_past_heal_by_themselves() {
+    let cluster = Cluster::new(150);
+    let put = |kv: Kv| async move {
+        for n in 0..40 {
+            let options = CallOptions::default();
+            let reply = kv.command(&name("notes"), &key(&format!("key-{n}")), b"x", &options).await;
+            assert!(reply.is_ok(), "key-{n}: {reply:?}");
+        }
+    };
+    cluster.run(move |kv| async move {
+        kv.register_keyspace(&name("notes"), &policy()).await.unwrap();
+        put(kv).await;
+    });
+    let nodes: Vec<_> = cluster.nodes.iter().map(|(env, _)| env.clone()).collect();
+    let client = [cluster.client_env().clone()];
+    cluster.sim.partition(&client, &nodes);
+    let moved = cluster.spawn_on(0, |kv| async move {
+        kv.split_shard(&name("notes"), 0, None).await.unwrap();
+        kv.split_shard(&name("notes"), 3, None).await.unwrap();
+        settled(&kv).await;
+        kv.merge_shards(&name("notes"), 1, 2).await.unwrap();
+        settled(&kv).await
+    });
+    assert_eq!(cluster.wait(moved), Some(vec![0, 4, 2, 3, 5]));
+    cluster.sim.heal();
+    cluster.run(put);
+}
+
+/// Queries are load too, those for keys that are not there as much as the policy says.
+#[test]
+fn a_shard_with_too_much_load_is_split_and_one_hot_key_is_told_and_not_split() {
+    let cluster = Cluster::new(160);
+    let read = |kv: Kv, keys: u64, seconds: u32| async move {
+        let env = kv.fleet().env().clone();
+        let end = env.now() + SECOND * seconds;
+        while env.now() < end {
+            let at = key(&format!("key-{}", env.random_u64() % keys));
+            drop(kv.query(&name("notes"), &at, Freshness::Latest, b"", &CallOptions::default()).await);
+        }
+    };
+    let shards = |kv: Kv| async move { kv.keyspace(&name("notes")).await.expect("it is there").shards.len() };
+    cluster.run(move |kv| async move {
+        let split_merge = SplitMergePolicy {
+            max_load: Some(100),
+            miss_load: 3,
+            max_shards: 3,
+            merge_percent: 0,
+            cooling_ms: 1000,
+            ..SplitMergePolicy::default()
+        };
+        kv.register_keyspace(&name("notes"), &KeyspacePolicy { split_merge, ..one_shard() }).await.unwrap();
+        let at = key("key-0");
+        kv.command(&name("notes"), &at, b"x", &CallOptions::default()).await.unwrap();
+        read(kv.clone(), 1, 40).await;
+        let statuses = kv.shard_statuses(&name("notes")).await.unwrap();
+        assert_eq!(statuses.len(), 1, "one key was split");
+        assert_eq!(statuses[0].hot_hash, Some(at.hash()));
+        assert!(statuses[0].load > 4000, "{statuses:?}");
+        read(kv.clone(), 200, 120).await;
+        assert_eq!(shards(kv).await, 3);
     });
 }

@@ -333,8 +333,13 @@ impl World {
         performer.stage = Stage::Finish;
     }
 
-    /// At most one shard answers for a key, and what it answers is what the map holds.
+    /// At most one shard answers for a key, and what it answers is what the map holds; and each shard counts, and would
+    /// wake, what it serves and nothing else.
     fn check_queries(&self) {
+        for Member { shard, .. } in &self.members {
+            let served = shard.serves().map_or(0, |range| shard.entries.count(range.hashes()).keys);
+            assert_eq!(shard.index.counts().iter().map(|class| class.count).sum::<u64>(), served);
+        }
         for key in 0..KEYS {
             let name = key.to_string();
             let payload = ShardQuery::Query { key: name.as_bytes() }.encode(&[]);

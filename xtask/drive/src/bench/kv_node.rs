@@ -103,16 +103,7 @@ impl KvNode {
             all.add(latencies)?;
             errors += failed;
         }
-        let us = |quantile: f64| all.value_at_quantile(quantile) as f64 / 1000.0;
-        let loaded = Loaded {
-            operations: all.len(),
-            errors,
-            seconds: began.elapsed().as_secs_f64(),
-            p50_us: us(0.5),
-            p99_us: us(0.99),
-            p999_us: us(0.999),
-            max_us: us(1.0),
-        };
+        let loaded = Loaded::of(&all, errors, began.elapsed());
         Ok(Answer::KvLoaded { loaded, longest_us: all.max() as f64 / 1000.0, moved })
     }
 

@@ -360,16 +360,7 @@ pub(super) async fn gather(
         all.add(latencies)?;
         errors += failed;
     }
-    let us = |quantile: f64| all.value_at_quantile(quantile) as f64 / 1000.0;
-    Ok(Answer::Loaded(Loaded {
-        operations: all.len(),
-        errors,
-        seconds: start.elapsed().as_secs_f64(),
-        p50_us: us(0.5),
-        p99_us: us(0.99),
-        p999_us: us(0.999),
-        max_us: us(1.0),
-    }))
+    Ok(Answer::Loaded(Loaded::of(&all, errors, start.elapsed())))
 }
 
 /// Whom a client asks.

@@ -1,7 +1,9 @@
 //! What the bench and its node processes say to each other, a JSON line each.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 /// What a load does.
@@ -136,6 +138,22 @@ pub(crate) struct Loaded {
     /// The longest that anybody waited: clients that wait for their answer ask nothing, and a standstill of all of them
     /// shows in no percentile.
     pub(crate) max_us: f64,
+}
+
+impl Loaded {
+    /// What operations that took these times, in nanoseconds, and those that failed come to.
+    pub(crate) fn of(latencies: &Histogram<u64>, errors: u64, time: Duration) -> Self {
+        let us = |quantile: f64| latencies.value_at_quantile(quantile) as f64 / 1000.0;
+        Self {
+            operations: latencies.len(),
+            errors,
+            seconds: time.as_secs_f64(),
+            p50_us: us(0.5),
+            p99_us: us(0.99),
+            p999_us: us(0.999),
+            max_us: us(1.0),
+        }
+    }
 }
 
 /// How a group stands, as one member sees it.

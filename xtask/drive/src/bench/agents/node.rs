@@ -339,15 +339,6 @@ impl Told {
             all.latencies.add(told.latencies)?;
             all.errors += told.errors;
         }
-        let us = |quantile: f64| all.latencies.value_at_quantile(quantile) as f64 / 1000.0;
-        Ok(Answer::Loaded(Loaded {
-            operations: all.latencies.len(),
-            errors: all.errors,
-            seconds: start.elapsed().as_secs_f64(),
-            p50_us: us(0.5),
-            p99_us: us(0.99),
-            p999_us: us(0.999),
-            max_us: us(1.0),
-        }))
+        Ok(Answer::Loaded(Loaded::of(&all.latencies, all.errors, start.elapsed())))
     }
 }

@@ -178,15 +178,20 @@ impl Run<'_> {
         self.count("followers made hungry");
         self.partition(leading, cut_off, 4 * patience);
         let wait = self.rng.duration(patience, 3 * patience);
-        self.after(wait, Event::Restart(restarted));
+        self.after(wait, Event::Restart { place: restarted, leader: place });
     }
 
-    /// The process at a place ends and another begins at once.
-    pub(super) fn restart(&mut self, place: usize) -> Result<(), String> {
+    /// The process at a place ends and another begins at once, which the leader does not reach at first.
+    pub(super) fn restart(&mut self, place: usize, leader: usize) -> Result<(), String> {
         if self.is_bearable(&[place], End::Process) && self.cluster.places[place].life.is_some() {
             self.count("quick restarts");
-            self.note(&format!("restart {place}"));
+            self.note(&format!("restart {place}, deaf to {leader}"));
+            let address = |place: usize| vec![self.cluster.places[place].address.clone()];
+            let (from, to) = (address(leader), address(place));
             self.cluster.kill(place, End::Process);
+            self.cluster.sim.partition_one_way(&from, &to);
+            let length = self.length();
+            self.after(length, Event::Mend(from, to));
             self.come_back(place)?;
         }
         Ok(())

@@ -59,7 +59,10 @@ pub(super) enum Event {
     /// A node starts at a place, from the disk that is there if any.
     Return(usize),
     /// The node at a place ends and is back at once.
-    Restart(usize),
+    Restart {
+        place: usize,
+        leader: usize,
+    },
     /// The node at a place is told to whom a group's leadership should go; `None` takes the last order back.
     Order(usize, u64, Option<MemberId>),
 }
@@ -238,8 +241,8 @@ impl<'a> Run<'a> {
             Event::Calm => self.cluster.sim.set_net_config(self.plan.network.clone()),
             Event::Order(place, group, to) => self.order(place, group, to),
             Event::Return(place) => self.come_back(place)?,
-            Event::Restart(place) if self.breaking => self.restart(place)?,
-            Event::Restart(_) => {}
+            Event::Restart { place, leader } if self.breaking => self.restart(place, leader)?,
+            Event::Restart { .. } => {}
         }
         Ok(())
     }

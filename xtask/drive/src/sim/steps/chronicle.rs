@@ -84,6 +84,8 @@ impl Chronicle {
                 known.words.speaks(term);
                 self.votes.votes(member, term, candidate)?;
             }
+            // Who has nothing yet may say so.
+            Deed::Keeps { index: 0, .. } => {}
             Deed::Keeps { term, index } => {
                 known.words.speaks(term);
                 let log = known.log.as_ref().ok_or("keeps entries of a log that never began")?;
@@ -194,6 +196,15 @@ mod tests {
         see(&mut chronicle, ONE, leads(2, 2)).unwrap();
         see(&mut chronicle, ONE, Deed::Appends { index: 3, term: 2, digest: 6 }).unwrap();
         assert!(see(&mut chronicle, ONE, leads(2, 3)).unwrap_err().contains("commits entry 3"));
+    }
+
+    /// A learner that has nothing yet answers an append of before the snapshot that it waits for; seed 258 of the engine
+    /// once failed over it.
+    #[test]
+    fn a_member_without_a_log_may_say_that_it_keeps_nothing() {
+        let mut chronicle = pair();
+        see(&mut chronicle, MemberId(3), Deed::Keeps { term: 2, index: 0 }).unwrap();
+        see(&mut chronicle, MemberId(3), Deed::Keeps { term: 2, index: 1 }).unwrap_err();
     }
 
     #[test]
