@@ -2,6 +2,7 @@
 
 mod done;
 mod missing;
+mod status;
 mod time;
 
 use std::collections::BTreeMap;
@@ -351,34 +352,6 @@ impl Engine {
         }
     }
 
-    fn hear_of_disk(&mut self, event: DiskEvent, clocks: Clocks, out: &mut Outputs) {
-        match event {
-            DiskEvent::Kept(acks) => {
-                for Ack { group, member, number, .. } in acks {
-                    self.with_member(group, member, clocks, out, |group, turn| group.kept(turn, number));
-                }
-            }
-            DiskEvent::SnapshotKept { group, member, meta } => {
-                self.with_member(group, member, clocks, out, |group, turn| group.snapshot_kept(turn, meta));
-            }
-            DiskEvent::Rewrite(groups) => {
-                for id in groups {
-                    self.with(id, clocks, out, |group, turn| group.rewrite(turn));
-                }
-            }
-            DiskEvent::Refused { group, reason } => {
-                self.fence(group, format!("its log does not take a record: {reason}"), clocks, out);
-            }
-            DiskEvent::Failed(reason) => {
-                self.disk_failed = Some(reason.clone());
-                let kept = self.groups.iter().filter(|(_, group)| group.is_kept());
-                for id in kept.map(|(id, _)| *id).collect::<Vec<_>>() {
-                    self.fence(id, format!("its node can keep nothing: {reason}"), clocks, out);
-                }
-            }
-        }
-    }
-
     fn group(&self, id: GroupId) -> Result<(), Missing> {
         if self.groups.contains_key(&id) {
             return Ok(());
@@ -538,20 +511,6 @@ impl Engine {
             self.insert(id, group, clocks, out);
             self.with(id, clocks, out, |group, turn| group.receive(turn, from, message));
         }
-    }
-
-    fn statuses(&self, only: Option<GroupId>, now: MonoTime) -> Vec<GroupStatus> {
-        if let Some(id) = only {
-            let live = self.groups.get(&id).map(|group| group.status(now));
-            return live.or_else(|| self.fenced_status(id)).into_iter().collect();
-        }
-        let live = self.groups.values().map(|group| group.status(now));
-        live.chain(self.fenced.keys().filter_map(|id| self.fenced_status(*id))).collect()
-    }
-
-    fn fenced_status(&self, group: GroupId) -> Option<GroupStatus> {
-        let (member, reason) = self.fenced.get(&group)?;
-        Some(GroupStatus::fenced(group, *member, reason.clone()))
     }
 }
 

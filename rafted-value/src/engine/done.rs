@@ -1,8 +1,8 @@
-//! What was done beside the loop, on its way back to the member that wanted it.
+//! What was done beside the loop, by the disk or on another thread, on its way back to the member that wanted it.
 
-use super::{Clocks, Engine};
+use super::{Clocks, DiskEvent, Engine};
 use crate::errand::{Done, Found};
-use crate::outputs::Outputs;
+use crate::outputs::{Ack, Outputs};
 
 impl Engine {
     /// Gives what was done to the member it was done for, if that is still here.
@@ -23,6 +23,34 @@ impl Engine {
                 self.fence(group, reason, clocks, out);
             }
             Found::Encoded(Err(_)) | Found::Decoded { machine: Err(_), .. } => {}
+        }
+    }
+
+    pub(super) fn hear_of_disk(&mut self, event: DiskEvent, clocks: Clocks, out: &mut Outputs) {
+        match event {
+            DiskEvent::Kept(acks) => {
+                for Ack { group, member, number, .. } in acks {
+                    self.with_member(group, member, clocks, out, |group, turn| group.kept(turn, number));
+                }
+            }
+            DiskEvent::SnapshotKept { group, member, meta } => {
+                self.with_member(group, member, clocks, out, |group, turn| group.snapshot_kept(turn, meta));
+            }
+            DiskEvent::Rewrite(groups) => {
+                for id in groups {
+                    self.with(id, clocks, out, |group, turn| group.rewrite(turn));
+                }
+            }
+            DiskEvent::Refused { group, reason } => {
+                self.fence(group, format!("its log does not take a record: {reason}"), clocks, out);
+            }
+            DiskEvent::Failed(reason) => {
+                self.disk_failed = Some(reason.clone());
+                let kept = self.groups.iter().filter(|(_, group)| group.is_kept());
+                for id in kept.map(|(id, _)| *id).collect::<Vec<_>>() {
+                    self.fence(id, format!("its node can keep nothing: {reason}"), clocks, out);
+                }
+            }
         }
     }
 }
