@@ -89,7 +89,8 @@ pub struct NodeCertificate {
 }
 
 impl NodeCertificate {
-    /// Writes `NAME.pem` and `NAME.key` into `dir`, the key readable by its owner only. Both are new files, or none is.
+    /// Writes `NAME.pem` and `NAME.key` into `dir`, which is made if need be, the key readable by its owner only. Both are
+    /// new files, or none is.
     ///
     /// # Errors
     /// When one of the files exists or cannot be written, or the name is none for a file; it is named.
@@ -238,7 +239,8 @@ impl CertificateAuthority {
             .expect("what was just issued is valid")
     }
 
-    /// Writes `ca.pem` and `ca.key` into `dir`, the key readable by its owner only. Both are new files, or none is.
+    /// Writes `ca.pem` and `ca.key` into `dir`, which is made if need be, the key readable by its owner only. Both are new
+    /// files, or none is.
     ///
     /// # Errors
     /// When one of the files exists or cannot be written; it is named.
@@ -291,9 +293,18 @@ fn save_pair(dir: &Path, name: &str, cert_pem: &str, key_pem: &str) -> Result<()
     if name.contains(['/', '\\']) || Path::new(name).file_name() != Some(name.as_ref()) {
         return Err(AuthorityError::FileName { name: name.to_owned() });
     }
+    make_folder(dir).map_err(|source| AuthorityError::Write { path: dir.to_owned(), source })?;
     let (cert, key) = (dir.join(format!("{name}.pem")), dir.join(format!("{name}.key")));
     write_new_file(&key, key_pem, true)?;
     write_new_file(&cert, cert_pem, false).inspect_err(|_| drop(std::fs::remove_file(&key)))
+}
+
+/// Makes a folder for keys, if there is none: nobody else needs to look into it.
+fn make_folder(dir: &Path) -> io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(dir)
 }
 
 fn write_new_file(path: &Path, text: &str, secret: bool) -> Result<(), AuthorityError> {

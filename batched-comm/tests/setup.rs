@@ -42,18 +42,19 @@ async fn a_setting_out_of_range_is_named() {
 async fn certificates_that_were_saved_are_read_back_and_work() {
     let dir = tempfile::tempdir().unwrap();
     let made = CertificateAuthority::new("saved");
-    made.save(dir.path()).unwrap();
-    let read =
-        CertificateAuthority::from_files(dir.path().join("ca.pem"), dir.path().join("ca.key")).unwrap();
+    // A folder that is not there is made: the first thing a newcomer does.
+    let dir = dir.path().join("tls/of/the cluster");
+    made.save(&dir).unwrap();
+    let read = CertificateAuthority::from_files(dir.join("ca.pem"), dir.join("ca.key")).unwrap();
     assert_eq!(read.ca_pem(), made.ca_pem());
-    made.issue("first", 1, &["127.0.0.1", "localhost"]).unwrap().save(dir.path(), "first").unwrap();
-    read.issue("second", 1, &[]).unwrap().save(dir.path(), "second").unwrap();
+    made.issue("first", 1, &["127.0.0.1", "localhost"]).unwrap().save(&dir, "first").unwrap();
+    read.issue("second", 1, &[]).unwrap().save(&dir, "second").unwrap();
     let mut endpoints = Vec::new();
     for (node, name) in [(1, "first"), (2, "second")] {
-        let path = |extension| dir.path().join(format!("{name}.{extension}"));
+        let path = |extension| dir.join(format!("{name}.{extension}"));
         let mut config = config(node);
         config.name = name.to_owned();
-        config.identity = Identity::from_files(dir.path().join("ca.pem"), path("pem"), path("key")).unwrap();
+        config.identity = Identity::from_files(dir.join("ca.pem"), path("pem"), path("key")).unwrap();
         endpoints.push(node_with(config).await);
     }
     let info = endpoints[0].endpoint.discover(endpoints[1].endpoint.advertised(), LONG).await.unwrap();

@@ -139,7 +139,7 @@ async fn certificates_are_reloaded_under_load_without_a_failed_call() {
             callers.push(tokio::spawn(call_on(from.endpoint.clone(), to, caller << 32, is_over.clone())));
         }
     }
-    for round in 0..100 {
+    for round in 0..40 {
         let (from, name) = if round % 2 == 0 { (&a, "node-1") } else { (&b, "node-2") };
         let issued = authority().issue(name, 1 + round, &[]).unwrap();
         let identity = Identity::from_pem(authority().ca_pem(), &issued.cert_pem, &issued.key_pem).unwrap();

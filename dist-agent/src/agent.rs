@@ -31,6 +31,10 @@ pub trait Agent: Default + Serialize + DeserializeOwned + Send + 'static {
     /// version has [`migrate`](Self::migrate) make one of this; one that reads a later version keeps the bytes and
     /// answers [`UnreadableState`](crate::AgentNotApplied::UnreadableState).
     const VERSION: u32 = 0;
+    /// How many of its newest changes (commands and timeouts) an agent of this type keeps for those who watch it; see
+    /// [`AgentHandle::watch`](crate::AgentHandle::watch). They are kept beside the state, in bytes. Default 0: it cannot be
+    /// watched, and pays nothing.
+    const CHANGES_RETAINED: u32 = 0;
     /// What changes the agent.
     type Command: Serialize + DeserializeOwned + Send;
     /// What a command answers; errors of the user's own domain belong in here.

@@ -20,6 +20,9 @@ pub(crate) trait AgentType: Send + Sync {
     /// The version of the states that this node writes.
     fn version(&self) -> u32;
 
+    /// How many of its changes an agent keeps.
+    fn changes_retained(&self) -> u32;
+
     /// What was seen of the states of this type.
     fn watch(&self) -> &StateWatch;
 
@@ -108,6 +111,10 @@ impl<A: Agent> AgentType for TypeOf<A> {
 
     fn version(&self) -> u32 {
         A::VERSION
+    }
+
+    fn changes_retained(&self) -> u32 {
+        A::CHANGES_RETAINED
     }
 
     fn watch(&self) -> &StateWatch {

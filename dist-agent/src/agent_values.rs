@@ -1,5 +1,6 @@
 //! The agents of a shard: the value type of the one keyspace in which all agents live.
 
+mod changes;
 mod hosted;
 mod timeouts;
 
@@ -13,8 +14,10 @@ use crate::agent_type::{CommandFailure, Run};
 use crate::agent_types::AgentTypes;
 use crate::context::{AgentContext, Fate, QueryContext};
 use crate::on_tick::Timer;
+use crate::state_watch::try_encode;
 use crate::wire::{AgentAnswer, AgentCommand, AgentQuery, AgentReply, AgentSweep, Pass, join, split};
 
+pub(crate) use self::changes::KeptChange;
 pub(crate) use self::hosted::Hosted;
 
 /// What a command costs beside a query, as in the original.
@@ -81,7 +84,8 @@ impl AgentValues {
             return refuse(AgentReply::PassExpired);
         }
         let state = State::Live(agent_type.activate());
-        let mut hosted = Hosted { revision: 0, generation, timer: None, state };
+        let life = call.context.seed;
+        let mut hosted = Hosted { revision: 0, generation, life, timer: None, changes: None, state };
         // What cannot be kept is dropped here, and nothing has changed.
         let ran = self.run(call, &mut hosted, true).map_err(|failure| match failure {
             CommandFailure::NotRun(reason) | CommandFailure::Ran(reason) => refused(call.id, &reason),
@@ -122,7 +126,7 @@ impl AgentValues {
         let run = Run { of, leads: call.leads, activates };
         let reply = agent.command(&mut context, call.command, run)?;
         let asked = context.asked();
-        hosted.revision += 1;
+        hosted.changed(of, call.context.now_ms, Some(call.command));
         hosted.timer = Timer::after_command(hosted.timer, asked.on_tick, call.context.now_ms, call.tick_ms);
         if asked.fate == Fate::Passivate {
             hosted.state.passivate(of);
@@ -181,7 +185,12 @@ impl ValuePerKey for AgentValues {
 
     fn query(&self, key: &[u8], hosted: &Hosted, query: &Bytes) -> Result<Answer, Refused> {
         let id = parse(key)?;
-        let (AgentQuery::User, query) = split(query).map_err(Refused)?;
+        let query = match split(query).map_err(Refused)? {
+            (AgentQuery::User, query) => query,
+            (AgentQuery::Changes { life, revision }, _) => {
+                return Ok(Answer { answer: changes_after(hosted, life, revision), load: QUERY_LOAD });
+            }
+        };
         let context = QueryContext::new(id, hosted.revision);
         let user = |answer: Result<Bytes, String>| {
             answer.map(|answer| join(&AgentAnswer::User, &answer)).map_err(|reason| refused(id, &reason))
@@ -227,6 +236,27 @@ impl ValuePerKey for AgentValues {
         Hosted::decode(self.types.get(id.agent_type), bytes)
     }
 }
+
+/// The changes of an agent behind a revision of one of its lives.
+fn changes_after(hosted: &Hosted, life: u64, revision: u64) -> Bytes {
+    if life != 0 && life != hosted.life {
+        return join(&AgentAnswer::OtherLife, &[]);
+    }
+    let none = Default::default();
+    let changes = hosted.changes.as_deref().unwrap_or(&none);
+    match changes.after(revision, hosted.revision, CHANGES_MAX, CHANGES_BYTES_MAX) {
+        Ok(changes) => {
+            let changes = try_encode(&changes).expect("numbers and bytes serialise");
+            join(&AgentAnswer::Changes { life: hosted.life }, &changes)
+        }
+        Err(oldest) => join(&AgentAnswer::Compacted { oldest }, &[]),
+    }
+}
+
+/// Changes in one answer.
+const CHANGES_MAX: usize = 256;
+/// An answer holds no further change once it has this many bytes.
+const CHANGES_BYTES_MAX: usize = 1 << 20;
 
 fn parse(key: &[u8]) -> Result<AgentIdRef<'_>, Refused> {
     AgentIdRef::parse(key).map_err(|error| Refused(error.to_string()))

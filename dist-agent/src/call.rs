@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use raft_kv::raft_fleet::{CallOptions, CommandNumber};
 use raft_kv::rafted_value::Freshness;
 use raft_kv::rafted_value::env::MonoTime;
 use raft_kv::{Key, KvCommandError, KvNotApplied};
@@ -44,16 +45,17 @@ impl Call<'_> {
         let quota = &self.id.quota;
         let desk = self.cluster.desk();
         let reusable = desk.reusable(quota).filter(|_| !self.options.if_active);
-        let mut reply = self.send(payload, reusable, deadline).await;
-        loop {
+        let mut reply = self.send(payload, reusable, deadline, 0).await;
+        for sequence in 1.. {
             match reply.as_ref().map(|reply| head(reply)) {
                 Ok(Some(AgentReply::NotActive)) if !self.options.if_active => {}
                 Ok(Some(AgentReply::PassExpired)) => desk.forget(quota),
                 _ => return reply.map_err(|error| AgentError::of_store(self.id, error)),
             }
             let place = self.take_place(deadline).await?;
-            reply = self.send_with(payload, place, deadline).await;
+            reply = self.send_with(payload, place, deadline, sequence).await;
         }
+        unreachable!("the numbers do not end")
     }
 
     async fn take_place(&self, deadline: MonoTime) -> Result<Place, AgentNotApplied> {
@@ -74,8 +76,9 @@ impl Call<'_> {
         payload: &Payload,
         mut place: Place,
         deadline: MonoTime,
+        sequence: u64,
     ) -> Result<Bytes, KvCommandError> {
-        let reply = self.send(payload, Some(place.show()), deadline).await;
+        let reply = self.send(payload, Some(place.show()), deadline, sequence).await;
         match reply.as_ref().map(|reply| head(reply)) {
             Ok(Some(AgentReply::Activated { at_ms })) => place.used(at_ms),
             Ok(Some(_)) | Err(KvCommandError::NotApplied(_)) => place.give_back(),
@@ -89,6 +92,7 @@ impl Call<'_> {
         payload: &Payload,
         pass: Option<Pass>,
         deadline: MonoTime,
+        sequence: u64,
     ) -> Result<Bytes, KvCommandError> {
         let kv = self.cluster.kv();
         let left = deadline.since(self.cluster.fleet().env().now());
@@ -99,13 +103,26 @@ impl Call<'_> {
         }
         let command = AgentCommand::Run { tick_ms: self.cluster.config().tick_ms(), pass };
         let command = join(&command, &payload.0);
-        kv.command(keyspace(), self.key, &command, &self.options.call.with_timeout(left)).await
+        // A command with an idempotency key is a line of commands: whoever sends it again goes the same way.
+        let number = self.options.session.map(|session| CommandNumber { session, sequence });
+        let options = CallOptions { number, ..self.options.call.with_timeout(left) };
+        kv.command(keyspace(), self.key, &command, &options).await
     }
 
-    pub(crate) async fn query(&self, payload: &[u8]) -> Result<Bytes, AgentQueryError> {
-        let kv = self.cluster.kv();
+    pub(crate) async fn query(&self, payload: &Bytes) -> Result<Bytes, AgentQueryError> {
+        let (kv, answers) = (self.cluster.kv(), self.cluster.answers());
+        let asked = self.cluster.fleet().env().now();
+        if let Some(age_max) = self.options.stale_ok
+            && let Some(answer) = answers.get(self.key, payload, age_max, asked)
+        {
+            return Ok(answer);
+        }
         let answer = kv.query(keyspace(), self.key, Freshness::Latest, payload, &self.options.call).await;
-        answer.map_err(|error| AgentQueryError::of_store(self.id, error))
+        let answer = answer.map_err(|error| AgentQueryError::of_store(self.id, error))?;
+        if self.options.stale_ok.is_some() {
+            answers.put(self.key, payload, asked, &answer);
+        }
+        Ok(answer)
     }
 }
 

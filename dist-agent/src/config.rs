@@ -25,6 +25,11 @@ pub struct DistAgentConfig {
     /// How often a node counts the agents of the shards it leads, where that has changed: how soon the places of agents
     /// that ended, and of activations of which nothing was heard, are free again. Default 1 s.
     pub quota_interval: Duration,
+    /// How many answers a node or client keeps for handles that take older ones
+    /// ([`stale_ok`](crate::AgentHandle::stale_ok)). Default 10,000.
+    pub answers_max: usize,
+    /// How often a watch asks its agent for changes while there are none. Default 100 ms.
+    pub watch_interval: Duration,
     /// How many buckets for rate limits a node or client keeps, one for each agent that is called with one. Default
     /// 100,000.
     pub rate_limits_max: usize,
@@ -43,6 +48,8 @@ impl Default for DistAgentConfig {
             tick_interval: Duration::from_secs(60),
             quota_place: Duration::from_secs(60),
             quota_interval: Duration::from_secs(1),
+            answers_max: 10_000,
+            watch_interval: Duration::from_millis(100),
             rate_limits_max: 100_000,
             call: CallOptions::default(),
             ready_timeout: Duration::from_secs(60),
@@ -67,6 +74,9 @@ impl DistAgentConfig {
         }
         if self.quota_interval.is_zero() {
             return Err("quota_interval is 0".into());
+        }
+        if self.watch_interval.is_zero() {
+            return Err("watch_interval is 0".into());
         }
         if self.rate_limits_max == 0 {
             return Err("rate_limits_max is 0".into());
@@ -101,7 +111,7 @@ impl Default for AgentsPolicy {
 impl AgentsPolicy {
     pub(crate) fn keyspace_policy(&self) -> KeyspacePolicy {
         let Self { shards, replicas, group } = self.clone();
-        KeyspacePolicy { value_type: VALUE_TYPE.to_owned(), shards, replicas, group }
+        KeyspacePolicy { shards, replicas, group, ..KeyspacePolicy::of(VALUE_TYPE) }
     }
 }
 

@@ -4,10 +4,13 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use bytes::Bytes;
 use foretoken::{Rate, TakeError};
 use raft_kv::Key;
 use raft_kv::raft_fleet::CallOptions;
+use raft_kv::rafted_value::SessionId;
 use serde::{Serialize, Serializer};
+use twox_hash::XxHash3_128;
 
 use crate::agent::Agent;
 use crate::agent_id::AgentId;
@@ -15,7 +18,8 @@ use crate::call::{Call, Payload};
 use crate::error::{AgentError, AgentNotApplied, AgentQueryError, AgentUnknown};
 use crate::node::DistAgent;
 use crate::rate_limits::{COMMAND_TOKENS, QUERY_TOKENS, RateLimit};
-use crate::wire::{AgentAnswer, AgentQuery, AgentReply, join_value, split};
+use crate::watch::{AgentWatch, WatchPosition};
+use crate::wire::{AgentAnswer, AgentQuery, AgentReply, join, join_value, split};
 
 /// Talks to one agent, wherever in the cluster it lives. Cheap to clone; making one sends nothing.
 ///
@@ -47,12 +51,22 @@ pub(crate) struct Options {
     pub(crate) call: CallOptions,
     pub(crate) if_active: bool,
     rate_limit: Option<RateLimit>,
+    /// How old an answer may be.
+    pub(crate) stale_ok: Option<Duration>,
+    /// The session of a command that may be sent again by somebody else.
+    pub(crate) session: Option<SessionId>,
 }
 
 impl<A: Agent> AgentHandle<A> {
     pub(crate) fn new(cluster: DistAgent, id: AgentId) -> Self {
         let key = id.store_key();
-        let options = Options { call: cluster.config().call, if_active: false, rate_limit: None };
+        let options = Options {
+            call: cluster.config().call,
+            if_active: false,
+            rate_limit: None,
+            stale_ok: None,
+            session: None,
+        };
         Self { cluster, id, key, options, agent: PhantomData }
     }
 
@@ -97,6 +111,26 @@ impl<A: Agent> AgentHandle<A> {
         handle
     }
 
+    /// The same agent, whose queries may be answered by what this node or client was told before, if that was asked for at
+    /// most `age_max` ago by a handle that said so too. What is not known here is asked for as always.
+    #[must_use]
+    pub fn stale_ok(&self, age_max: Duration) -> Self {
+        let mut handle = self.clone();
+        handle.options.stale_ok = Some(age_max);
+        handle
+    }
+
+    /// The same agent, for one command that runs once however often it is sent with this key, by whichever client: whoever
+    /// sends it again within about eight minutes gets the reply that the first one got. A key is good for one command of one
+    /// agent, and nothing but the key tells two commands apart.
+    #[must_use]
+    pub fn idempotency_key(&self, key: impl AsRef<[u8]>) -> Self {
+        let mut handle = self.clone();
+        handle.options.session = Some(session_of(&self.key, key.as_ref()));
+        handle.options.call.retry_margin = IDEMPOTENT;
+        handle
+    }
+
     /// Sends a command and waits for its reply; an agent that is not active is activated by it, where its quota has a
     /// place for one more.
     ///
@@ -136,7 +170,8 @@ impl<A: Agent> AgentHandle<A> {
         }
     }
 
-    /// Asks the agent, and gets an answer that is no older than the question.
+    /// Asks the agent, and gets an answer that is no older than the question, unless the handle allows for an older one
+    /// ([`stale_ok`](Self::stale_ok)).
     ///
     /// # Errors
     ///
@@ -162,7 +197,25 @@ impl<A: Agent> AgentHandle<A> {
             (AgentAnswer::UnreadableState, reason) => {
                 Err(AgentQueryError::UnreadableState { agent: self.id.clone(), reason: text(reason) })
             }
+            (other, _) => Err(self.answer_error(format!("{other:?}"))),
         }
+    }
+
+    /// Every change of the agent from a position on, in order: see [`AgentWatch`].
+    pub fn watch(&self, from: WatchPosition) -> AgentWatch<A> {
+        let mut handle = self.clone();
+        // What was new a while ago is of no use to it.
+        handle.options.stale_ok = None;
+        AgentWatch::new(handle, from)
+    }
+
+    pub(crate) async fn ask(&self, query: &AgentQuery) -> Result<Bytes, AgentQueryError> {
+        let call = Call { cluster: &self.cluster, id: &self.id, key: &self.key, options: &self.options };
+        call.query(&join(query, &[])).await
+    }
+
+    pub(crate) fn cluster(&self) -> &DistAgent {
+        &self.cluster
     }
 
     fn take_tokens(&self, tokens: u32) -> Result<(), TakeError> {
@@ -177,6 +230,16 @@ impl<A: Agent> AgentHandle<A> {
     fn answer_error(&self, reason: String) -> AgentQueryError {
         AgentQueryError::Answer { agent: self.id.clone(), reason }
     }
+}
+
+/// For how long the reply to a command with an idempotency key is kept.
+const IDEMPOTENT: Duration = Duration::from_secs(8 * 60);
+
+/// The session of an idempotency key: the same for every client, in every version (XXH3, 128 bits).
+fn session_of(agent: &Key, key: &[u8]) -> SessionId {
+    let bytes = [&(agent.as_bytes().len() as u64).to_le_bytes(), agent.as_bytes(), key].concat();
+    let hash = XxHash3_128::oneshot(&bytes);
+    SessionId::new((hash >> 64) as u64, hash as u64)
 }
 
 /// A text of another node's.

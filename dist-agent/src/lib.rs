@@ -7,6 +7,7 @@ mod agent_id;
 mod agent_type;
 mod agent_types;
 mod agent_values;
+mod answers;
 mod call;
 mod config;
 mod context;
@@ -23,6 +24,7 @@ mod single_node;
 mod state_watch;
 #[cfg(feature = "sim")]
 pub mod testing;
+mod watch;
 mod wire;
 
 /// Makes an agent of a plain `impl`: of each method marked `#[command(tag = ..)]` or `#[query(tag = ..)]` a variant of what
@@ -98,6 +100,7 @@ pub use self::node::DistAgent;
 pub use self::on_tick::OnTick;
 pub use self::quota::{QuotaLimit, QuotaUsage};
 pub use self::single_node::SingleNode;
+pub use self::watch::{AgentWatch, Cause, Change, WatchError, WatchPosition};
 
 /// The workspace's README is tested here: its agent must compile and run.
 #[cfg(doctest)]

@@ -15,9 +15,9 @@ pub struct AgentPosition(ListPosition);
 /// Some agents, and where to go on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AgentPage {
-    /// The agents of this page, in no order that means anything. It may be empty though there are more.
+    /// The agents of this page, in no order that means anything.
     pub agents: Vec<AgentId>,
-    /// Where the next page begins; `None` at the end.
+    /// Where the next page begins; `None` at the end. A next page may turn out to be empty.
     pub next: Option<AgentPosition>,
 }
 
@@ -39,12 +39,19 @@ impl DistAgent {
     ) -> Result<AgentPage, ListError> {
         let (quota, agent_type) = (QuotaName::new(quota)?, AgentTypeName::new(A::TYPE)?);
         let store_prefix = [quota.as_str(), agent_type.as_str(), prefix].join("\0");
-        let page = self.kv().list_keys(keyspace(), store_prefix.as_bytes(), &from.0, agents_max).await?;
-        let id = |key: &Vec<u8>| {
-            let key = AgentKey::new(AgentIdRef::parse(key).ok()?.key).ok()?;
-            Some(AgentId { quota: quota.clone(), agent_type: agent_type.clone(), key })
-        };
-        let agents = page.keys.iter().filter_map(id).collect();
-        Ok(AgentPage { agents, next: page.next.map(AgentPosition) })
+        let mut agents = Vec::new();
+        let mut position = from.0;
+        loop {
+            let left = agents_max.saturating_sub(agents.len() as u32);
+            let page = self.kv().scan_keys(keyspace(), store_prefix.as_bytes(), &position, left).await?;
+            agents.extend(page.keys.iter().filter_map(|key| {
+                let key = AgentKey::new(AgentIdRef::parse(key).ok()?.key).ok()?;
+                Some(AgentId { quota: quota.clone(), agent_type: agent_type.clone(), key })
+            }));
+            match page.next {
+                Some(next) if agents.len() < agents_max.max(1) as usize => position = next,
+                next => return Ok(AgentPage { agents, next: next.map(AgentPosition) }),
+            }
+        }
     }
 }

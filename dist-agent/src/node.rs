@@ -12,6 +12,7 @@ use crate::agent::Agent;
 use crate::agent_id::{AgentId, AgentIdError, AgentKey, AgentTypeName, QuotaName};
 use crate::agent_types::AgentTypes;
 use crate::agent_values::AgentValues;
+use crate::answers::Answers;
 use crate::config::{DistAgentConfig, VALUE_TYPE};
 use crate::error::StartError;
 use crate::handle::AgentHandle;
@@ -32,6 +33,7 @@ struct Shared {
     config: DistAgentConfig,
     desk: Desk,
     rate_limits: RateLimits,
+    answers: Answers,
     /// Ends with [`DistAgent::shutdown`]; a client has none.
     reporter: Option<TaskHandle>,
 }
@@ -73,11 +75,12 @@ impl DistAgent {
         let env = kv.fleet().env();
         let desk = Desk::new(kv.fleet().clone(), config.call, config.quota_place);
         let rate_limits = RateLimits::new(env, config.rate_limits_max);
+        let answers = Answers::new(config.answers_max);
         let reporter = types.is_some().then(|| {
             let reporter = Reporter::new(kv.clone(), config.call, config.quota_interval);
             env.spawn("quota-reporter", Box::pin(reporter.run()))
         });
-        Self { kv, shared: Arc::new(Shared { types, config, desk, rate_limits, reporter }) }
+        Self { kv, shared: Arc::new(Shared { types, config, desk, rate_limits, answers, reporter }) }
     }
 
     /// Connects to a cluster without hosting anything; returns once agents can be activated there.
@@ -157,6 +160,10 @@ impl DistAgent {
 
     pub(crate) fn desk(&self) -> &Desk {
         &self.shared.desk
+    }
+
+    pub(crate) fn answers(&self) -> &Answers {
+        &self.shared.answers
     }
 
     pub(crate) fn rate_limits(&self) -> &RateLimits {

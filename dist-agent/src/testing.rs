@@ -63,8 +63,8 @@ pub struct ClusterOptions {
 impl ClusterOptions {
     /// The defaults.
     pub fn new(seed: u64) -> Self {
-        let mut config = DistAgentConfig::default();
-        config.tick_interval = Duration::from_secs(1);
+        let mut config =
+            DistAgentConfig { tick_interval: Duration::from_secs(1), ..DistAgentConfig::default() };
         config.agents.shards = 4;
         config.call.timeout = Duration::from_secs(30);
         config.fleet.failure_window = Duration::from_secs(10);

@@ -57,6 +57,8 @@ pub(crate) enum AgentReply {
 pub(crate) enum AgentQuery {
     /// A query of the agent's type follows.
     User,
+    /// The changes behind this revision are asked for, of this life of the agent; of its present one if zero.
+    Changes { life: u64, revision: u64 },
 }
 
 /// What an agent's place answers to a query.
@@ -68,6 +70,12 @@ pub(crate) enum AgentAnswer {
     UnknownAgentType,
     /// The member holds a state that does not decode. What is wrong follows, as text.
     UnreadableState,
+    /// Changes of this life of the agent follow.
+    Changes { life: u64 },
+    /// Changes before this revision are not kept any more.
+    Compacted { oldest: u64 },
+    /// The life that was asked about is over, and another has begun.
+    OtherLife,
 }
 
 /// A head and what follows it, in bytes.
@@ -112,6 +120,11 @@ mod tests {
         assert_eq!(join(&AgentReply::NotActive, b""), &b"\x04"[..]);
         assert_eq!(join(&AgentReply::PassExpired, b""), &b"\x05"[..]);
         assert_eq!(join(&AgentQuery::User, b"x"), &b"\x00x"[..]);
+        let changes = AgentQuery::Changes { life: 2, revision: 300 };
+        assert_eq!(join(&changes, b""), &b"\x01\x02\xac\x02"[..]);
+        assert_eq!(join(&AgentAnswer::Changes { life: 2 }, b"x"), &b"\x03\x02x"[..]);
+        assert_eq!(join(&AgentAnswer::Compacted { oldest: 300 }, b""), &b"\x04\xac\x02"[..]);
+        assert_eq!(join(&AgentAnswer::OtherLife, b""), &b"\x05"[..]);
         assert_eq!(join(&AgentAnswer::User, b"x"), &b"\x00x"[..]);
         assert_eq!(join(&AgentAnswer::UnknownAgentType, b""), &b"\x01"[..]);
         assert_eq!(join(&AgentAnswer::UnreadableState, b"why"), &b"\x02why"[..]);

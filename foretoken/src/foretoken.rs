@@ -55,7 +55,13 @@ pub struct Foretoken<K, S = RandomState> {
 
 /// A shard on cache lines of its own, so that neighbours do not slow each other down.
 #[repr(align(128))]
-struct Padded<K>(Mutex<Shard<K>>);
+pub(crate) struct Padded<K>(pub(crate) Mutex<Shard<K>>);
+
+impl<K: Hash + Eq> Padded<K> {
+    pub(crate) fn new() -> Padded<K> {
+        Padded(Mutex::new(Shard::new()))
+    }
+}
 
 impl<K: Hash + Eq + Clone> Foretoken<K> {
     /// No buckets yet, the default limits, the machine's monotonic clock.
@@ -75,7 +81,7 @@ impl<K: Hash + Eq + Clone, S: BuildHasher> Foretoken<K, S> {
     pub fn with(config: &Config, clock: Arc<dyn Clock>, hasher: S) -> Foretoken<K, S> {
         let now_nanos = clock.now_nanos().min(FILL_MAX_NANOS);
         Foretoken {
-            shards: (0..SHARDS).map(|_| Padded(Mutex::new(Shard::new()))).collect(),
+            shards: (0..SHARDS).map(|_| Padded::new()).collect(),
             hasher,
             clock,
             sweep: Sweep::new(now_nanos, nanos(config.cleanup_interval)),

@@ -25,6 +25,11 @@ impl Limits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LimitsId(u32);
 
+impl LimitsId {
+    /// The name of no limits: a shard has fewer than 2^32 of them.
+    pub(crate) const NONE: LimitsId = LimitsId(u32::MAX);
+}
+
 /// The limits that the buckets of one shard use: at most as many as there are buckets.
 #[derive(Default)]
 pub(crate) struct LimitsTable {

@@ -22,6 +22,12 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// The slowest rate there is.
+    pub(crate) const SLOWEST: Rate = match Rate::one_per(Duration::from_nanos(FILL_MAX_NANOS)) {
+        Ok(rate) => rate,
+        Err(_) => panic!("the slowest rate is a rate"),
+    };
+
     /// `tokens` a second.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rafted_value::{GroupConfig, HostConfig};
+use rafted_value::{GroupConfig, HostConfig, SessionId};
 
 use crate::cluster_state::NODES_MAX;
 use crate::formation::FormationConfig;
@@ -239,11 +239,24 @@ pub struct CallOptions {
     pub attempt_timeout: Duration,
     /// The most attempts, the first included; the time limits them anyway. Default: no limit.
     pub attempts_max: u32,
+    /// The number of a command, where its caller chooses it; see [`CommandNumber`]. Default: none, one is given.
+    pub number: Option<CommandNumber>,
     /// The wait between two attempts where a new leader must first be found. Default 50 ms.
     pub retry_interval: Duration,
     /// For how much longer than `timeout` the group keeps the reply for a late attempt, within what the group allows.
     /// Default 60 s.
     pub retry_margin: Duration,
+}
+
+/// The number of a command of the caller's choice: whoever sends a command with it again, from wherever, while the group
+/// keeps the reply (`timeout` and `retry_margin` after the first), gets the reply of the first. No two commands of one
+/// group may share it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CommandNumber {
+    /// The session; no other caller may use it.
+    pub session: SessionId,
+    /// The number in the session.
+    pub sequence: u64,
 }
 
 impl Default for CallOptions {
@@ -252,6 +265,7 @@ impl Default for CallOptions {
             timeout: Duration::from_secs(5),
             attempt_timeout: Duration::from_millis(500),
             attempts_max: u32::MAX,
+            number: None,
             retry_interval: Duration::from_millis(50),
             retry_margin: Duration::from_secs(60),
         }

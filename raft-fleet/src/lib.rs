@@ -35,7 +35,7 @@ pub use self::cluster_state::{
     CLUSTER_GROUP, ClusterAnswer, ClusterCommand, ClusterQuery, ClusterRefusal, ClusterReply, ClusterState,
     FIRST_GROUP, GROUPS_MAX, GroupEntry, GroupState, NODES_MAX, NodeEntry, PINS_MAX, RemovedGroup, Suspicion,
 };
-pub use self::config::{CallOptions, FleetConfig};
+pub use self::config::{CallOptions, CommandNumber, FleetConfig};
 pub use self::error::FleetError;
 pub use self::fleet::{DrainStatus, Fleet, Presence};
 pub use self::formation::{

@@ -1,101 +1,194 @@
-//! A replicated store of texts: three nodes in one process.
+//! A key-value store of three nodes in one process, with a line client.
 //!
-//! `cargo run -p raft-kv --example store`
+//! ```text
+//! cargo run -p raft-kv --example store              # in memory
+//! cargo run -p raft-kv --example store -- DIR       # kept in DIR, and there again the next time
+//! ```
+//!
+//! It reads lines such as `set KEY VALUE`, `get KEY` and `shards` from its standard input, answers one line or more to
+//! each, and ends with its input; `help` names them all.
 
-#![allow(clippy::print_stdout, reason = "it shows what it does")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a program of its own, with a thread that reads its terminal"
+)]
 
-use std::error::Error;
+use std::io::BufRead;
+use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use raft_kv::raft_fleet::{CallOptions, FleetConfig};
-use raft_kv::rafted_value::env::{RealEnv, random_u64_from_os};
+use raft_kv::raft_fleet::{CallOptions, FleetConfig, NodeId};
+use raft_kv::rafted_value::disk::{Disk, RealDisk};
+use raft_kv::rafted_value::env::{Env, RealEnv, random_u64_from_os};
+use raft_kv::rafted_value::node_on;
 use raft_kv::rafted_value::transport::memory::MemoryNetwork;
-use raft_kv::rafted_value::{CommandContext, Freshness, NodeId, Refused, encode};
 use raft_kv::{
-    Answer, Done, Key, KeyspaceName, KeyspacePolicy, Kv, KvConfig, KvQueryError, KvTypes, ValuePerKey,
+    BytesStore, Key, KeyspaceName, KeyspacePolicy, Kv, KvConfig, KvTypes, ListPosition, SplitMergePolicy,
 };
-use serde::{Deserialize, Serialize};
 
-/// Values are texts.
-struct Texts;
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
-/// What changes a text; the reply is the text as it was before.
-#[derive(Serialize, Deserialize)]
-enum TextCommand {
-    Set(String),
-    Append(String),
-    Remove,
-}
+const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
+/// Lines of the terminal that wait, at most.
+const LINES_MAX: usize = 16;
+/// Keys of one line of a scan.
+const PAGE: u32 = 20;
 
-impl ValuePerKey for Texts {
-    type Value = String;
-
-    fn command(
-        &self,
-        _: &CommandContext,
-        _: &[u8],
-        value: &mut Option<String>,
-        command: &Bytes,
-    ) -> Result<Done, Refused> {
-        let command = postcard::from_bytes(command).map_err(|error| Refused(error.to_string()))?;
-        let reply = encode(&value);
-        match command {
-            TextCommand::Set(text) => *value = Some(text),
-            TextCommand::Append(text) => value.get_or_insert_default().push_str(&text),
-            TextCommand::Remove => *value = None,
-        }
-        Ok(Done { reply, load: 1, size: value.as_ref().map_or(0, String::len) as u64 })
-    }
-
-    fn query(&self, _: &[u8], value: &String, _: &Bytes) -> Result<Answer, Refused> {
-        Ok(Answer { answer: Bytes::copy_from_slice(value.as_bytes()), load: 1 })
-    }
-
-    fn encode(&self, _: &[u8], value: &String, out: &mut Vec<u8>) {
-        out.extend_from_slice(value.as_bytes());
-    }
-
-    fn decode(&self, _: &[u8], bytes: &[u8]) -> Result<String, String> {
-        String::from_utf8(bytes.to_vec()).map_err(|error| error.to_string())
-    }
-}
+const HELP: &str = "\
+set KEY VALUE | get KEY | del KEY
+cas KEY OLD NEW      set NEW if the value is OLD; `-` is no value
+scan [PREFIX]        the keys, in the order of their hashes
+shards               what each shard holds
+split SHARD          | merge SHARD NEIGHBOUR
+policy               when shards are split and merged
+policy max_keys N    split shards that have more keys than N; `policy off` for never
+fill N               set key-0 to key-N";
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> Outcome<()> {
+    let directory = std::env::args().nth(1);
     let network = MemoryNetwork::new();
-    let names = ["node-1", "node-2", "node-3"];
     let fleet = FleetConfig {
-        seeds: names.map(|name| format!("memory:{name}")).into(),
-        bootstrap_expect: names.len(),
+        seeds: NODES.map(|name| format!("memory:{name}")).into(),
+        bootstrap_expect: NODES.len(),
         ..FleetConfig::default()
     };
-    let starts = names.map(|name| {
-        let env = RealEnv::new(network.join(NodeId(random_u64_from_os().max(1)), name));
-        Kv::start(env, fleet.clone(), KvConfig::default(), KvTypes::new().with("text", Texts))
-    });
-    let nodes = futures_util::future::try_join_all(starts).await?;
-    println!("three nodes form a cluster");
-
-    let notes = KeyspaceName::new("notes")?;
-    nodes[0].register_keyspace(&notes, &KeyspacePolicy { shards: 4, ..KeyspacePolicy::of("text") }).await?;
-    println!("the keyspace {notes} has 4 shards of 3 members");
-
-    let key = Key::new("groceries")?;
-    let options = CallOptions::default();
-    for command in [TextCommand::Set("milk".into()), TextCommand::Append(", bread".into())] {
-        let before = nodes[1].command(&notes, &key, &encode(&command), &options).await?;
-        println!("written through node-2; before: {:?}", postcard::from_bytes::<Option<String>>(&before)?);
+    let mut starts = Vec::new();
+    for name in NODES {
+        let env = node_env(&network, name, directory.as_deref())?;
+        starts.push(Kv::start(env, fleet.clone(), KvConfig::default(), KvTypes::new().with_bytes()));
     }
-    let text = nodes[2].query(&notes, &key, Freshness::Latest, &[], &options).await?;
-    println!("read through node-3: {:?}", String::from_utf8_lossy(&text));
+    let nodes = futures_util::future::try_join_all(starts).await?;
+    let store = BytesStore::new(nodes[0].clone(), KeyspaceName::new("store")?, CallOptions::default());
+    store.register(&KeyspacePolicy { shards: 2, ..BytesStore::policy() }).await?;
+    println!("three nodes serve; say `help` for what they understand");
 
-    nodes[0].command(&notes, &key, &encode(&TextCommand::Remove), &options).await?;
-    match nodes[2].query(&notes, &key, Freshness::Latest, &[], &options).await {
-        Err(KvQueryError::KeyNotFound) => println!("removed through node-1, and gone on node-3"),
-        other => return Err(format!("the key is still there: {other:?}").into()),
+    let mut lines = lines();
+    while let Some(line) = lines.recv().await {
+        match answer(&store, &line).await {
+            Ok(answer) => println!("{answer}"),
+            Err(error) => println!("error: {error}"),
+        }
     }
     for node in nodes {
         node.shutdown().await;
     }
     Ok(())
+}
+
+/// A node of this name; it has the id that its directory remembers, if it has one.
+fn node_env(network: &MemoryNetwork, name: &str, directory: Option<&str>) -> Outcome<Arc<dyn Env>> {
+    let fresh = || NodeId(random_u64_from_os().max(1));
+    let Some(directory) = directory else { return Ok(RealEnv::new(network.join(fresh(), name))) };
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(Path::new(directory).join(name))?);
+    let node = node_on(disk.as_ref())?.unwrap_or_else(fresh);
+    Ok(RealEnv::with_disk(network.join(node, name), disk))
+}
+
+/// The lines of the standard input.
+fn lines() -> tokio::sync::mpsc::Receiver<String> {
+    let (send, lines) = tokio::sync::mpsc::channel(LINES_MAX);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            if send.blocking_send(line).is_err() {
+                return;
+            }
+        }
+    });
+    lines
+}
+
+async fn answer(store: &BytesStore, line: &str) -> Outcome<String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let kv = store.kv();
+    Ok(match words.as_slice() {
+        ["set", name, value] => {
+            let existed = store.set(&key(name)?, (*value).to_owned()).await?;
+            if existed { "changed" } else { "new" }.to_owned()
+        }
+        ["get", name] => show(store.get(&key(name)?).await?.as_ref()),
+        ["del", name] => if store.del(&key(name)?).await? { "gone" } else { "was not there" }.to_owned(),
+        ["cas", name, old, new] => {
+            let value = |word: &str| (word != "-").then(|| Bytes::copy_from_slice(word.as_bytes()));
+            match store.compare_and_set(&key(name)?, value(old), value(new)).await? {
+                Ok(()) => "set".to_owned(),
+                Err(present) => format!("not set; it is {}", show(present.as_ref())),
+            }
+        }
+        ["scan"] => scan(store, "").await?,
+        ["scan", prefix] => scan(store, prefix).await?,
+        ["fill", count] => {
+            for n in 0..count.parse::<u32>()? {
+                store.set(&key(&format!("key-{n}"))?, n.to_string()).await?;
+            }
+            "filled".to_owned()
+        }
+        ["shards"] => shards(store).await?,
+        ["split", shard] => {
+            let begun = kv.split_shard(store.keyspace(), shard.parse()?, None).await?;
+            format!("shard {} gets the hashes {}", begun.to, begun.range)
+        }
+        ["merge", from, to] => {
+            let begun = kv.merge_shards(store.keyspace(), from.parse()?, to.parse()?).await?;
+            format!("shard {} gets the hashes {}", begun.to, begun.range)
+        }
+        ["policy"] => format!("{:?}", kv.keyspace(store.keyspace()).await?.policy.split_merge),
+        ["policy", "off"] => set_policy(store, None).await?,
+        ["policy", "max_keys", keys] => set_policy(store, Some(keys.parse()?)).await?,
+        [] => String::new(),
+        _ => HELP.to_owned(),
+    })
+}
+
+async fn set_policy(store: &BytesStore, max_keys: Option<u64>) -> Outcome<String> {
+    let policy = SplitMergePolicy { max_keys, cooling_ms: 5_000, ..SplitMergePolicy::default() };
+    store.kv().set_policy(store.keyspace(), &policy).await?;
+    Ok("set".to_owned())
+}
+
+async fn scan(store: &BytesStore, prefix: &str) -> Outcome<String> {
+    let (mut out, mut from, mut count) = (Vec::new(), ListPosition::default(), 0);
+    loop {
+        let page = store.scan_keys(prefix.as_bytes(), &from, PAGE).await?;
+        count += page.keys.len();
+        let keys: Vec<String> = page.keys.iter().map(|key| key.escape_ascii().to_string()).collect();
+        if !keys.is_empty() {
+            out.push(keys.join(" "));
+        }
+        match page.next {
+            Some(next) => from = next,
+            None => break,
+        }
+    }
+    out.push(format!("{count} keys"));
+    Ok(out.join("\n"))
+}
+
+async fn shards(store: &BytesStore) -> Outcome<String> {
+    let kv = store.kv();
+    let keyspace = kv.keyspace(store.keyspace()).await?;
+    let statuses = kv.shard_statuses(store.keyspace()).await?;
+    let mut lines: Vec<String> = keyspace
+        .shards
+        .iter()
+        .zip(statuses)
+        .map(|(shard, status)| {
+            format!("shard {}: {}, {} keys, {} bytes", shard.number, shard.range, status.keys, status.size)
+        })
+        .collect();
+    for under_way in kv.moves().await? {
+        let raft_kv::Move { kind, from, to, phase, .. } = under_way;
+        lines.push(format!("{kind:?} of shard {from} into {to}: {phase:?}"));
+    }
+    Ok(lines.join("\n"))
+}
+
+fn key(word: &str) -> Outcome<Key> {
+    Ok(Key::new(word.to_owned())?)
+}
+
+fn show(value: Option<&Bytes>) -> String {
+    value.map_or("no value".to_owned(), |value| value.escape_ascii().to_string())
 }

@@ -15,6 +15,26 @@ pub struct KvConfig {
     /// For how long each step of making a keyspace is tried again before its caller is told what stands in the way;
     /// whoever asks again continues where it stopped. Default 120 s.
     pub creation_timeout: Duration,
+    /// How often the node that leads the list of keyspaces looks at all shards for what should be split or merged.
+    /// Default 10 s.
+    pub stats_interval: Duration,
+    /// How often a node looks for moves (of ranges, at splits and merges) that nobody performs. Default 500 ms.
+    pub moves_poll: Duration,
+    /// How many moves may be under way in the cluster, as far as this node starts them. Default 4.
+    pub moves_max: u32,
+    /// How many of them one node performs at a time. Default 2.
+    pub moves_performed_max: usize,
+    /// Another node takes a move over when its performer has been silent for so long. Default 2 s.
+    pub move_lease: Duration,
+    /// For how long one step of a move is tried before its performer leaves it to the next. Default 30 s.
+    pub move_step_timeout: Duration,
+    /// The bytes of entries that are copied at a time, at most a quarter of what a command of the group may have.
+    /// Default 256 KiB.
+    pub move_chunk_bytes: u64,
+    /// How long a performer rests after each chunk. Default 0.
+    pub move_chunk_pause: Duration,
+    /// A move whose range changes faster than it is copied is given up after so many rounds. Default 200.
+    pub move_rounds_max: u64,
     /// How many members the group of the list of keyspaces should have. Default 3.
     pub keyspaces_replicas: u32,
     /// The settings of the group of the list of keyspaces.
@@ -34,6 +54,15 @@ impl Default for KvConfig {
             routes_refresh: Duration::from_secs(5),
             creations_max: 4,
             creation_timeout: Duration::from_secs(120),
+            stats_interval: Duration::from_secs(10),
+            moves_poll: Duration::from_millis(500),
+            moves_max: 4,
+            moves_performed_max: 2,
+            move_lease: Duration::from_secs(2),
+            move_step_timeout: Duration::from_secs(30),
+            move_chunk_bytes: 256 << 10,
+            move_chunk_pause: Duration::ZERO,
+            move_rounds_max: 200,
             keyspaces_replicas: 3,
             keyspaces_group: GroupConfig::default(),
             wake_interval: Duration::from_millis(100),
@@ -50,8 +79,21 @@ impl KvConfig {
     ///
     /// A sentence that names the setting and its number.
     pub fn validate(&self) -> Result<(), String> {
-        if self.routes_refresh.is_zero() {
-            return Err("routes_refresh is 0".into());
+        for (name, duration) in [
+            ("routes_refresh", self.routes_refresh),
+            ("stats_interval", self.stats_interval),
+            ("moves_poll", self.moves_poll),
+            ("move_step_timeout", self.move_step_timeout),
+        ] {
+            if duration.is_zero() {
+                return Err(format!("{name} is 0"));
+            }
+        }
+        if self.move_lease < Duration::from_millis(30) {
+            return Err(format!("move_lease is {:?}, below 30 ms", self.move_lease));
+        }
+        if self.move_chunk_bytes == 0 {
+            return Err("move_chunk_bytes is 0".into());
         }
         if self.wake_interval.is_zero() {
             return Err("wake_interval is 0".into());
@@ -66,6 +108,12 @@ impl KvConfig {
             return Err("keyspaces_replicas is 0".into());
         }
         self.keyspaces_group.validate()
+    }
+}
+
+impl KvConfig {
+    pub(crate) fn move_lease_ms(&self) -> u64 {
+        u64::try_from(self.move_lease.as_millis()).unwrap_or(u64::MAX)
     }
 }
 

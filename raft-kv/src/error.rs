@@ -5,6 +5,7 @@ use raft_fleet::rafted_value::{CommandError, NotApplied, QueryError, Unknown};
 
 use crate::key_range::KeyRange;
 use crate::keyspace::{KeyspaceName, KeyspacePolicy};
+use crate::keyspaces::MoveRefusal;
 
 /// Why a command has no reply.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -24,17 +25,34 @@ pub enum KvNotApplied {
     /// The keyspace could not be found.
     #[error(transparent)]
     Route(#[from] RouteError),
-    /// The shard that was asked is not responsible for the key.
-    #[error("the shard that was asked holds the key hashes {range}, not {hash:016x}")]
-    OutOfRange {
-        /// What the shard is responsible for.
-        range: KeyRange,
+    /// No shard has served the key until the command's time was up: its range is on its way from one to another.
+    #[error("no shard serves the key hash {hash:016x} at the moment")]
+    NotServed {
         /// The hash of the key.
         hash: u64,
     },
-    /// The shard has not been told yet what it is responsible for.
-    #[error("the shard is not initialised yet")]
-    NotInitialised,
+    /// The key is longer than its keyspace allows.
+    #[error("a key of {bytes} bytes is over the keyspace's limit of {limit_bytes}")]
+    KeyTooLong {
+        /// Its length.
+        bytes: u64,
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// The value is larger than its keyspace allows.
+    #[error("a value of {bytes} bytes is over the keyspace's limit of {limit_bytes}")]
+    ValueTooLarge {
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// The command to all keys is past its time. What it has not run on it never will.
+    #[error("the command to all keys is past its time")]
+    Expired,
+    /// A shard remembers as many commands to all keys as it can; some will be past their time soon.
+    #[error("the shard remembers as many commands to all keys as it can")]
+    TooManyAllKeys,
     /// The shard's group did not apply it. A command that the value type refuses comes as
     /// [`NotApplied::Refused`], one whose handler panicked as [`NotApplied::Panicked`].
     #[error(transparent)]
@@ -63,17 +81,12 @@ pub enum KvQueryError {
     /// The keyspace could not be found.
     #[error(transparent)]
     Route(#[from] RouteError),
-    /// The shard that was asked is not responsible for the key.
-    #[error("the shard that was asked holds the key hashes {range}, not {hash:016x}")]
-    OutOfRange {
-        /// What the shard is responsible for.
-        range: KeyRange,
+    /// No shard has served the key until the query's time was up: its range is on its way from one to another.
+    #[error("no shard serves the key hash {hash:016x} at the moment")]
+    NotServed {
         /// The hash of the key.
         hash: u64,
     },
-    /// The shard has not been told yet what it is responsible for.
-    #[error("the shard is not initialised yet")]
-    NotInitialised,
     /// The shard's group did not answer.
     #[error(transparent)]
     Group(QueryError),
@@ -140,6 +153,17 @@ pub enum KvError {
     /// The keyspace is not registered.
     #[error("there is no keyspace {0:?}")]
     NoSuchKeyspace(KeyspaceName),
+    /// The split or merge does not begin.
+    #[error("keyspace {name:?}: {refusal}")]
+    Move {
+        /// The keyspace.
+        name: KeyspaceName,
+        /// Why.
+        refusal: MoveRefusal,
+    },
+    /// The keyspace's shards could not be found.
+    #[error(transparent)]
+    Route(#[from] RouteError),
     /// The group of a shard exists already, with another range.
     #[error("shard {shard} of keyspace {name:?} holds the key hashes {present}, not {wanted}")]
     OtherRange {
@@ -182,6 +206,14 @@ impl KvError {
     /// Whether the same may succeed a little later.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
+            KvError::Command { error: CommandError::NotApplied(error), .. } => !matches!(
+                error,
+                NotApplied::NoSuchName(_)
+                    | NotApplied::Refused(_)
+                    | NotApplied::Panicked(_)
+                    | NotApplied::TooLarge { .. }
+                    | NotApplied::Malformed(_)
+            ),
             KvError::Command { .. } | KvError::Query { .. } => true,
             KvError::Fleet(error) => matches!(
                 error,
@@ -200,6 +232,12 @@ impl KvError {
 impl From<KvNotApplied> for KvCommandError {
     fn from(error: KvNotApplied) -> Self {
         KvCommandError::NotApplied(error)
+    }
+}
+
+impl From<KvUnknown> for KvCommandError {
+    fn from(error: KvUnknown) -> Self {
+        KvCommandError::Unknown(error)
     }
 }
 

@@ -6,14 +6,15 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
-/// The name of a value in its keyspace: 1 to [`Key::BYTES_MAX`] bytes of any kind.
+/// The name of a value in its keyspace: 1 to [`Key::BYTES_MAX`] bytes of any kind; a keyspace may allow fewer
+/// ([`KeyspacePolicy::key_bytes_max`](crate::KeyspacePolicy::key_bytes_max)).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Bytes", into = "Bytes")]
 pub struct Key(Bytes);
 
 impl Key {
-    /// The longest key, in bytes.
-    pub const BYTES_MAX: usize = 4096;
+    /// The longest key of any keyspace, in bytes.
+    pub const BYTES_MAX: usize = 1 << 14;
 
     /// Checks the length of a key.
     ///
@@ -92,11 +93,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_has_one_to_4096_bytes() {
+    fn a_key_has_one_to_16384_bytes() {
         assert_eq!(Key::new(""), Err(KeyError::Empty));
         assert!(Key::new("k").is_ok());
-        assert!(Key::new(vec![7; 4096]).is_ok());
-        assert_eq!(Key::new(vec![7; 4097]), Err(KeyError::TooLong { bytes: 4097 }));
+        assert!(Key::new(vec![7; 16_384]).is_ok());
+        assert_eq!(Key::new(vec![7; 16_385]), Err(KeyError::TooLong { bytes: 16_385 }));
     }
 
     #[test]

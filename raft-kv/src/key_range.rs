@@ -1,6 +1,7 @@
 //! Ranges of key hashes: what a shard is responsible for.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +58,55 @@ impl KeyRange {
         self.last
     }
 
+    /// All of its hashes.
+    pub fn hashes(self) -> RangeInclusive<u64> {
+        self.first..=self.last
+    }
+
+    /// How many hashes it holds.
+    pub fn width(self) -> u128 {
+        u128::from(self.last - self.first) + 1
+    }
+
+    /// Whether some hash lies in both.
+    pub fn overlaps(self, other: KeyRange) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+
+    /// Whether every hash of the other lies in it.
+    pub fn covers(self, other: KeyRange) -> bool {
+        self.first <= other.first && other.last <= self.last
+    }
+
+    /// What lies in both.
+    pub fn common(self, other: KeyRange) -> Option<KeyRange> {
+        Self::new(self.first.max(other.first), self.last.min(other.last))
+    }
+
+    /// The range below `at` and the one from it on; `None` where one of them would be empty.
+    pub fn split_at(self, at: u64) -> Option<(KeyRange, KeyRange)> {
+        let below = at.checked_sub(1).and_then(|last| Self::new(self.first, last))?;
+        Some((below, Self::new(at, self.last)?))
+    }
+
+    /// The one range that two make which meet; `None` where they do not.
+    pub fn joined(self, other: KeyRange) -> Option<KeyRange> {
+        let (low, high) = if self.first < other.first { (self, other) } else { (other, self) };
+        (low.last.checked_add(1) == Some(high.first)).then_some(Self { first: low.first, last: high.last })
+    }
+
+    /// What is left without `part`, which must lie at one end; `None` where nothing is, or two pieces are.
+    pub fn without(self, part: KeyRange) -> Option<KeyRange> {
+        if !self.covers(part) {
+            return None;
+        }
+        match (part.first == self.first, part.last == self.last) {
+            (true, false) => Self::new(part.last + 1, self.last),
+            (false, true) => Self::new(self.first, part.first - 1),
+            _ => None,
+        }
+    }
+
     /// Whether a hash lies in it.
     pub fn contains(self, hash: u64) -> bool {
         self.first <= hash && hash <= self.last
@@ -98,6 +148,24 @@ mod tests {
     #[test]
     fn one_shard_has_all_hashes() {
         assert_eq!(KeyRange::part(0, 1), KeyRange::ALL);
+    }
+
+    #[test]
+    fn what_is_split_or_taken_away_joins_again() {
+        let (low, high) = KeyRange::ALL.split_at(1000).unwrap();
+        assert_eq!((low.last(), high.first()), (999, 1000));
+        assert_eq!(low.joined(high), Some(KeyRange::ALL));
+        assert_eq!(high.joined(low), Some(KeyRange::ALL));
+        assert_eq!(low.joined(low), None);
+        assert_eq!(KeyRange::ALL.without(high), Some(low));
+        assert_eq!(KeyRange::ALL.without(low), Some(high));
+        assert_eq!(KeyRange::ALL.without(KeyRange::ALL), None);
+        assert_eq!(KeyRange::ALL.without(KeyRange::new(5, 9).unwrap()), None);
+        assert_eq!(low.without(high), None);
+        assert_eq!(KeyRange::ALL.split_at(0), None);
+        assert_eq!(low.split_at(1000), None);
+        assert_eq!(high.common(KeyRange::new(5, 1001).unwrap()), KeyRange::new(1000, 1001));
+        assert_eq!(KeyRange::ALL.width(), 1 << 64);
     }
 
     proptest! {

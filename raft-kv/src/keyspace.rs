@@ -7,6 +7,8 @@ use raft_fleet::GroupName;
 use raft_fleet::rafted_value::GroupConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::key::Key;
+use crate::key_range::KeyRange;
 use crate::value_type;
 
 /// The name of a keyspace: 1 to [`KeyspaceName::BYTES_MAX`] bytes without control characters and slashes.
@@ -42,10 +44,18 @@ impl KeyspaceName {
         &self.0
     }
 
-    /// The name of the group that is shard `index` of this keyspace.
-    pub(crate) fn shard_group(&self, index: u32) -> GroupName {
-        GroupName::new(&format!("kv/{}/{index}", self.0))
-            .expect("at most 200 + 14 bytes without control characters")
+    /// The name of the group that is a shard of this keyspace. It is never used again: a keyspace that is registered
+    /// anew has another generation, and numbers of shards only grow.
+    pub(crate) fn shard_group(&self, generation: u64, shard: u32) -> GroupName {
+        GroupName::new(&format!("kv/{}/{generation}.{shard}", self.0))
+            .expect("at most 200 + 35 bytes without control characters")
+    }
+
+    /// What [`shard_group`](Self::shard_group) was made of; `None` for names of other groups.
+    pub(crate) fn parse_shard_group(group: &GroupName) -> Option<(KeyspaceName, u64, u32)> {
+        let (name, numbers) = group.as_str().strip_prefix("kv/")?.rsplit_once('/')?;
+        let (generation, shard) = numbers.split_once('.')?;
+        Some((Self::new(name).ok()?, generation.parse().ok()?, shard.parse().ok()?))
     }
 }
 
@@ -98,18 +108,27 @@ pub enum KeyspaceNameError {
     },
 }
 
-/// What a keyspace is made of; fixed when it is registered.
+/// What a keyspace is made of. All of it but [`split_merge`](Self::split_merge) is fixed when it is registered.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct KeyspacePolicy {
     /// The name under which every node registers the [`ValuePerKey`](crate::ValuePerKey) of its values.
     pub value_type: String,
-    /// Into how many shards its keys are divided, each a group of its own. 1 to [`KeyspacePolicy::SHARDS_MAX`];
-    /// default 16.
+    /// Into how many shards its keys are divided at first, each a group of its own. 1 to
+    /// [`KeyspacePolicy::SHARDS_MAX`]; default 16.
     pub shards: u32,
     /// How many members each shard should have. 1 to [`KeyspacePolicy::REPLICAS_MAX`]; default 3.
     pub replicas: u32,
-    /// The settings of each shard's group.
+    /// The settings of each shard's group. Its `command_bytes_max` (1 MiB and 64 KiB by default) is the limit of a command
+    /// with its key, and of a value that can be moved to another shard.
     pub group: GroupConfig,
+    /// The longest key that a command may name, in bytes; at most [`Key::BYTES_MAX`](crate::Key::BYTES_MAX). Default
+    /// 4,096.
+    pub key_bytes_max: u32,
+    /// The largest value of a [`BytesStore`](crate::BytesStore), in bytes; `command_bytes_max` must have room for it and its
+    /// key, or the larger ones are refused when they are sent. Default 1 MiB.
+    pub value_bytes_max: u64,
+    /// When shards are split and merged.
+    pub split_merge: SplitMergePolicy,
 }
 
 impl KeyspacePolicy {
@@ -120,7 +139,17 @@ impl KeyspacePolicy {
 
     /// The defaults, for values of the type with this name.
     pub fn of(value_type: impl Into<String>) -> Self {
-        Self { value_type: value_type.into(), shards: 16, replicas: 3, group: GroupConfig::default() }
+        let group = GroupConfig { command_bytes_max: (1 << 20) + (64 << 10), ..GroupConfig::default() };
+        let split_merge = SplitMergePolicy::default();
+        Self {
+            value_type: value_type.into(),
+            shards: 16,
+            replicas: 3,
+            group,
+            key_bytes_max: 4096,
+            value_bytes_max: 1 << 20,
+            split_merge,
+        }
     }
 
     /// Says what cannot work, if anything.
@@ -131,18 +160,23 @@ impl KeyspacePolicy {
     pub fn validate(&self) -> Result<(), String> {
         value_type::check_name(&self.value_type)?;
         let Self { shards, replicas, .. } = *self;
-        if shards == 0 || shards > Self::SHARDS_MAX {
-            return Err(format!("shards is {shards}, not 1 to {}", Self::SHARDS_MAX));
+        self.split_merge.validate()?;
+        let SplitMergePolicy { min_shards, max_shards, .. } = self.split_merge;
+        if shards < min_shards || shards > max_shards {
+            return Err(format!("shards is {shards}, not {min_shards} to {max_shards}"));
         }
         if replicas == 0 || replicas > Self::REPLICAS_MAX {
             return Err(format!("replicas is {replicas}, not 1 to {}", Self::REPLICAS_MAX));
+        }
+        if self.key_bytes_max == 0 || self.key_bytes_max as usize > Key::BYTES_MAX {
+            return Err(format!("key_bytes_max is {}, not 1 to {}", self.key_bytes_max, Key::BYTES_MAX));
         }
         self.group.validate()
     }
 
     /// What differs from another policy: each setting here, and there in brackets.
     pub fn differences(&self, other: &KeyspacePolicy) -> String {
-        let Self { value_type, shards, replicas, group } = self;
+        let Self { value_type, shards, replicas, group, key_bytes_max, value_bytes_max, split_merge } = self;
         let mut differences = Vec::new();
         if *value_type != other.value_type {
             differences.push(format!("value_type {value_type:?} ({:?})", other.value_type));
@@ -156,7 +190,85 @@ impl KeyspacePolicy {
         if *group != other.group {
             differences.push(format!("group {group:?} ({:?})", other.group));
         }
+        if *key_bytes_max != other.key_bytes_max {
+            differences.push(format!("key_bytes_max {key_bytes_max} ({})", other.key_bytes_max));
+        }
+        if *value_bytes_max != other.value_bytes_max {
+            differences.push(format!("value_bytes_max {value_bytes_max} ({})", other.value_bytes_max));
+        }
+        if *split_merge != other.split_merge {
+            differences.push(format!("split_merge {split_merge:?} ({:?})", other.split_merge));
+        }
         differences.join(", ")
+    }
+}
+
+/// When shards are split and merged. By default they never are: each threshold is optional.
+///
+/// A shard that is over any of its thresholds is split, the one that is furthest over it first. Two neighbours are
+/// merged when together they are below `merge_percent` of every threshold, and there is one.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SplitMergePolicy {
+    /// No merge makes fewer shards than this. At least 1; default 1.
+    pub min_shards: u32,
+    /// No split makes more. At most [`KeyspacePolicy::SHARDS_MAX`]; default that.
+    pub max_shards: u32,
+    /// The keys of one shard. Default: no limit.
+    pub max_keys: Option<u64>,
+    /// The sum of the sizes of a shard's values, in the unit of the value type. Default: no limit.
+    pub max_size: Option<u64>,
+    /// The load of one shard a second, in the unit of the value type. Default: no limit.
+    pub max_load: Option<u64>,
+    /// The load of a query for a key without a value. Default 1.
+    pub miss_load: u64,
+    /// Neighbours that together have less than so many hundredths of each threshold are merged. At most 100, where a
+    /// merge could be undone by the next split; 0 for never. Default 50.
+    pub merge_percent: u32,
+    /// A shard is left alone for so long after a split or a merge, in ms. Default 60,000.
+    pub cooling_ms: u64,
+}
+
+impl Default for SplitMergePolicy {
+    fn default() -> Self {
+        Self {
+            min_shards: 1,
+            max_shards: KeyspacePolicy::SHARDS_MAX,
+            max_keys: None,
+            max_size: None,
+            max_load: None,
+            miss_load: 1,
+            merge_percent: 50,
+            cooling_ms: 60_000,
+        }
+    }
+}
+
+impl SplitMergePolicy {
+    /// Says what cannot work, if anything.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that names the setting and its number.
+    pub fn validate(&self) -> Result<(), String> {
+        let Self { min_shards, max_shards, max_keys, max_size, max_load, merge_percent, .. } = *self;
+        if min_shards == 0 {
+            return Err("min_shards is 0".into());
+        }
+        if max_shards > KeyspacePolicy::SHARDS_MAX {
+            return Err(format!("max_shards is {max_shards}, over {}", KeyspacePolicy::SHARDS_MAX));
+        }
+        if min_shards > max_shards {
+            return Err(format!("min_shards {min_shards} is above max_shards {max_shards}"));
+        }
+        for (name, limit) in [("max_keys", max_keys), ("max_size", max_size), ("max_load", max_load)] {
+            if limit == Some(0) {
+                return Err(format!("{name} is 0"));
+            }
+        }
+        if merge_percent > 100 {
+            return Err(format!("merge_percent is {merge_percent}, over 100"));
+        }
+        Ok(())
     }
 }
 
@@ -180,6 +292,51 @@ pub struct Keyspace {
     pub generation: u64,
     /// How far it has come.
     pub state: KeyspaceState,
+    /// Its shards, in the order of their ranges, which cover all hashes once.
+    pub shards: Vec<ShardPlace>,
+    /// Grows with every change of its shards.
+    pub revision: u64,
+    /// The number of the next shard that a split makes.
+    pub(crate) next_shard: u32,
+    /// The policy with which it was registered, which whoever registers it again still has.
+    pub(crate) registered: KeyspacePolicy,
+}
+
+/// A shard of a keyspace.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ShardPlace {
+    /// Its number in the keyspace; never used again.
+    pub number: u32,
+    /// The key hashes it is responsible for.
+    pub range: KeyRange,
+    /// The newest move that has changed its range; 0 if none has.
+    pub moved: u64,
+    /// When it last took part in a move that ended, in stamped time; 0 for never.
+    pub changed_ms: u64,
+}
+
+impl Keyspace {
+    pub(crate) fn new(name: KeyspaceName, policy: KeyspacePolicy, generation: u64) -> Self {
+        let place = |number| ShardPlace {
+            number,
+            range: KeyRange::part(number, policy.shards),
+            moved: 0,
+            changed_ms: 0,
+        };
+        let shards = (0..policy.shards).map(place).collect();
+        let (state, next_shard, registered) = (KeyspaceState::Creating, policy.shards, policy.clone());
+        Self { name, policy, generation, state, shards, revision: 0, next_shard, registered }
+    }
+
+    /// The shard of this number.
+    pub fn shard(&self, number: u32) -> Option<&ShardPlace> {
+        self.shards.iter().find(|shard| shard.number == number)
+    }
+
+    /// The group of a shard of this keyspace.
+    pub(crate) fn group(&self, shard: u32) -> GroupName {
+        self.name.shard_group(self.generation, shard)
+    }
 }
 
 #[cfg(test)]
@@ -193,7 +350,11 @@ mod tests {
         assert!(matches!(KeyspaceName::new("a/b"), Err(KeyspaceNameError::Character { char: '/', .. })));
         assert!(matches!(KeyspaceName::new("a\nb"), Err(KeyspaceNameError::Character { char: '\n', .. })));
         let name = KeyspaceName::new("x".repeat(200)).unwrap();
-        assert!(name.shard_group(KeyspacePolicy::SHARDS_MAX).to_string().ends_with("/4096"));
+        let group = name.shard_group(u64::MAX, u32::MAX);
+        assert_eq!(KeyspaceName::parse_shard_group(&group), Some((name, u64::MAX, u32::MAX)));
+        for other in ["kv-keyspaces", "kv/a", "kv/a/1", "kv/a/1.x", "xx/a/1.2"] {
+            assert_eq!(KeyspaceName::parse_shard_group(&GroupName::new(other).unwrap()), None);
+        }
     }
 
     #[test]
@@ -207,7 +368,16 @@ mod tests {
         check(KeyspacePolicy { shards: 0, ..policy.clone() }, "shards is 0");
         check(KeyspacePolicy { shards: 4097, ..policy.clone() }, "shards is 4097");
         check(KeyspacePolicy { replicas: 0, ..policy.clone() }, "replicas is 0");
-        check(KeyspacePolicy { value_type: String::new(), ..policy }, "value type");
+        check(KeyspacePolicy { value_type: String::new(), ..policy.clone() }, "value type");
+        let split_merge = |split_merge| KeyspacePolicy { split_merge, ..policy.clone() };
+        let rules = SplitMergePolicy::default();
+        check(split_merge(SplitMergePolicy { min_shards: 0, ..rules.clone() }), "min_shards is 0");
+        let contrary = SplitMergePolicy { min_shards: 9, max_shards: 8, ..rules.clone() };
+        check(split_merge(contrary), "min_shards 9 is above max_shards 8");
+        check(split_merge(SplitMergePolicy { max_shards: 5000, ..rules.clone() }), "max_shards is 5000");
+        check(split_merge(SplitMergePolicy { max_shards: 8, ..rules.clone() }), "shards is 16, not 1 to 8");
+        check(split_merge(SplitMergePolicy { max_size: Some(0), ..rules.clone() }), "max_size is 0");
+        check(split_merge(SplitMergePolicy { merge_percent: 101, ..rules }), "merge_percent is 101");
     }
 
     #[test]

@@ -1,18 +1,21 @@
 //! This node's access to the replicated list of keyspaces, and the making of keyspaces.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
-use raft_fleet::rafted_value::env::{MonoTime, sleep};
-use raft_fleet::rafted_value::{Data, Freshness, GroupConfig, QueryError, encode};
+use parking_lot::Mutex;
+use raft_fleet::rafted_value::env::{BoxFuture, MonoTime, TaskHandle, sleep};
+use raft_fleet::rafted_value::{CommandError, Data, Freshness, GroupConfig, NotApplied, QueryError, encode};
 use raft_fleet::{CallOptions, Fleet, FleetError, GroupName};
 
 use crate::config::KvConfig;
 use crate::error::{KvError, RouteError};
-use crate::key_range::KeyRange;
-use crate::keyspace::{Keyspace, KeyspaceName, KeyspacePolicy, KeyspaceState};
-use crate::keyspaces::{Keyspaces, KeyspacesCommand, KeyspacesQuery, KeyspacesReply};
+use crate::keyspace::{Keyspace, KeyspaceName, KeyspacePolicy, KeyspaceState, ShardPlace, SplitMergePolicy};
+use crate::keyspaces::{
+    Keyspaces, KeyspacesAnswer, KeyspacesCommand, KeyspacesQuery, KeyspacesReply, Listed,
+};
 use crate::routes::{Route, Routes};
 use crate::shard::{ShardCommand, ShardReply, split_reply};
 use crate::value_type::{KvTypes, shard_data_name};
@@ -24,12 +27,38 @@ pub(crate) struct KeyspaceList {
     types: KvTypes,
     routes: Routes,
     group: GroupName,
+    /// What runs beside the calls of users; ended with the store.
+    tasks: Mutex<BTreeMap<Task, TaskHandle>>,
+}
+
+/// What runs beside the calls of users.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Task {
+    Refresher,
+    Mover,
+    Planner,
+    Waker,
+    /// One of the moves that this node performs at a time.
+    Move(usize),
+}
+
+impl Task {
+    fn name(self) -> &'static str {
+        match self {
+            Task::Refresher => "kv-routes",
+            Task::Mover => "kv-mover",
+            Task::Planner => "kv-planner",
+            Task::Waker => "kv-wakes",
+            Task::Move(_) => "kv-move",
+        }
+    }
 }
 
 impl KeyspaceList {
     pub(crate) fn new(fleet: Fleet, config: KvConfig, types: KvTypes) -> Self {
         let group = GroupName::new(Keyspaces::NAME).expect("a short name");
-        Self { fleet, config, types, routes: Routes::default(), group }
+        let (routes, tasks) = (Routes::default(), Mutex::default());
+        Self { fleet, config, types, routes, group, tasks }
     }
 
     pub(crate) fn fleet(&self) -> &Fleet {
@@ -44,6 +73,26 @@ impl KeyspaceList {
         &self.routes
     }
 
+    /// Whether this node leads the list.
+    pub(crate) async fn is_led_here(&self) -> bool {
+        let cluster = self.fleet.cluster();
+        let (Some(host), Some(entry)) = (self.fleet.host(), cluster.groups().get(&self.group)) else {
+            return false;
+        };
+        host.status(entry.id).await.is_some_and(|status| status.ready)
+    }
+
+    /// Runs something until it ends or the store does, in the place of what had the name before.
+    pub(crate) fn run(&self, task: Task, future: BoxFuture<()>) {
+        let handle = self.fleet.env().spawn(task.name(), future);
+        self.tasks.lock().insert(task, handle);
+    }
+
+    /// Ends what runs.
+    pub(crate) fn end_tasks(&self) {
+        self.tasks.lock().values().for_each(TaskHandle::abort);
+    }
+
     /// Registers a keyspace and makes its shards; see [`Kv::register_keyspace`](crate::Kv::register_keyspace).
     pub(crate) async fn register(&self, name: &KeyspaceName, policy: &KeyspacePolicy) -> Result<(), KvError> {
         policy.validate().map_err(|reason| KvError::InvalidPolicy { name: name.clone(), reason })?;
@@ -55,8 +104,9 @@ impl KeyspaceList {
         self.make_group(&self.group, Keyspaces::NAME, replicas, group, deadline).await?;
         let command = KeyspacesCommand::Register { name: name.clone(), policy: policy.clone() };
         match self.command("registering a keyspace", &command, deadline).await? {
-            KeyspacesReply::Registered(keyspace) => self.make(keyspace, deadline).await,
-            KeyspacesReply::OtherPolicy(Keyspace { name, policy: present, .. }) => {
+            KeyspacesReply::Registered(keyspace) => self.make(*keyspace, deadline).await,
+            KeyspacesReply::OtherPolicy(keyspace) => {
+                let Keyspace { name, policy: present, .. } = *keyspace;
                 let (present, wanted) = (Box::new(present), Box::new(policy.clone()));
                 Err(KvError::AlreadyRegistered { name, present, wanted })
             }
@@ -64,19 +114,15 @@ impl KeyspaceList {
                 Err(KvError::InvalidPolicy { name: name.clone(), reason })
             }
             KeyspacesReply::TooMany { limit } => Err(KvError::TooManyKeyspaces { limit }),
-            reply @ (KeyspacesReply::Ready | KeyspacesReply::NoSuchKeyspace) => {
-                Err(KvError::Answer { what: "registering a keyspace", reason: format!("{reply:?}") })
-            }
+            reply => Err(KvError::Answer { what: "registering a keyspace", reason: format!("{reply:?}") }),
         }
     }
 
     /// Brings a registered keyspace to its end. Each step finds what an earlier one, here or elsewhere, has done.
     async fn make(&self, mut keyspace: Keyspace, deadline: MonoTime) -> Result<(), KvError> {
         if keyspace.state == KeyspaceState::Creating {
-            let route = Route::new(keyspace.clone());
-            let shards: Vec<u32> = (0..keyspace.policy.shards).collect();
-            for some in shards.chunks(self.config.creations_max) {
-                try_join_all(some.iter().map(|index| self.make_shard(&route, *index, deadline))).await?;
+            for some in keyspace.shards.chunks(self.config.creations_max) {
+                try_join_all(some.iter().map(|place| self.make_shard(&keyspace, place, deadline))).await?;
             }
             let (name, generation) = (keyspace.name.clone(), keyspace.generation);
             let command = KeyspacesCommand::MarkReady { name, generation };
@@ -89,22 +135,37 @@ impl KeyspaceList {
         Ok(())
     }
 
-    async fn make_shard(&self, route: &Route, index: u32, deadline: MonoTime) -> Result<(), KvError> {
+    async fn make_shard(
+        &self,
+        keyspace: &Keyspace,
+        place: &ShardPlace,
+        deadline: MonoTime,
+    ) -> Result<(), KvError> {
         let what = "initialising a shard";
-        let KeyspacePolicy { value_type, shards, replicas, group } = &route.keyspace.policy;
-        let name = &route.groups()[index as usize];
-        self.make_group(name, &shard_data_name(value_type), *replicas, group, deadline).await?;
-        let range = KeyRange::part(index, *shards);
+        self.make_shard_group(keyspace, place.number, deadline).await?;
+        let ShardPlace { number: shard, range, .. } = *place;
         let payload = ShardCommand::Initialise { range }.encode(&[]);
-        let reply = self.send(what, name, range.first(), &payload, deadline).await?;
+        let reply = self.send(what, &keyspace.group(shard), range.first(), &payload, deadline).await?;
         match split_reply(&reply).map_err(|reason| KvError::Answer { what, reason })? {
             (ShardReply::Initialised, _) => Ok(()),
             (ShardReply::OtherRange { range: present }, _) => {
-                let name = route.keyspace.name.clone();
-                Err(KvError::OtherRange { name, shard: index, present, wanted: range })
+                let name = keyspace.name.clone();
+                Err(KvError::OtherRange { name, shard, present, wanted: range })
             }
             (other, _) => Err(KvError::Answer { what, reason: format!("{other:?}") }),
         }
+    }
+
+    /// Makes sure that the group of a shard exists.
+    pub(crate) async fn make_shard_group(
+        &self,
+        keyspace: &Keyspace,
+        shard: u32,
+        deadline: MonoTime,
+    ) -> Result<(), KvError> {
+        let KeyspacePolicy { value_type, replicas, group, .. } = &keyspace.policy;
+        let data = shard_data_name(value_type);
+        self.make_group(&keyspace.group(shard), &data, *replicas, group, deadline).await
     }
 
     async fn make_group(
@@ -129,7 +190,8 @@ impl KeyspaceList {
         }
     }
 
-    async fn command(
+    /// Changes the list; the command may run any number of times.
+    pub(crate) async fn command(
         &self,
         what: &'static str,
         command: &KeyspacesCommand,
@@ -140,7 +202,7 @@ impl KeyspaceList {
     }
 
     /// Sends a command that may run any number of times.
-    async fn send(
+    pub(crate) async fn send(
         &self,
         what: &'static str,
         group: &GroupName,
@@ -168,44 +230,128 @@ impl KeyspaceList {
     }
 
     /// Reads the whole list, and learns from it.
-    pub(crate) async fn read_all(&self) -> Result<Vec<Keyspace>, KvError> {
-        let keyspaces =
+    pub(crate) async fn read_all(&self) -> Result<Listed, KvError> {
+        let what = "reading the list of keyspaces";
+        let listed =
             self.query(&KeyspacesQuery::List, &self.config.call).await.map_err(|error| match error {
-                Unread::Query(error) => KvError::Query { what: "reading the list of keyspaces", error },
-                Unread::Answer(reason) => KvError::Answer { what: "reading the list of keyspaces", reason },
+                Unread::Query(error) => KvError::Query { what, error },
+                Unread::Answer(reason) => KvError::Answer { what, reason },
             })?;
-        for keyspace in &keyspaces {
+        for keyspace in &listed.keyspaces {
             self.routes.learn(keyspace.clone());
         }
-        Ok(keyspaces)
+        self.routes.retain(&listed.keyspaces, listed.generation);
+        Ok(listed)
     }
 
-    /// Asks for one keyspace, and learns from the answer.
+    /// Asks for one keyspace, and learns from the answer. `wrong` when the route that is known was found to be so.
     pub(crate) async fn read_one(
         &self,
         name: &KeyspaceName,
         options: &CallOptions,
+        wrong: bool,
     ) -> Result<Option<Arc<Route>>, RouteError> {
         let answer = self.query(&KeyspacesQuery::Get { name: name.clone() }, options).await;
         match answer {
-            Ok(keyspaces) => Ok(keyspaces.into_iter().next().map(|keyspace| self.routes.learn(keyspace))),
+            Ok(Listed { keyspaces, generation, .. }) => match keyspaces.into_iter().next() {
+                Some(keyspace) if wrong => Ok(Some(self.routes.correct(keyspace))),
+                Some(keyspace) => Ok(Some(self.routes.learn(keyspace))),
+                None => {
+                    self.routes.forget(name, generation);
+                    Ok(None)
+                }
+            },
             Err(Unread::Query(error)) => Err(RouteError::Keyspaces(error.to_string())),
             Err(Unread::Answer(reason)) => Err(RouteError::Keyspaces(reason)),
         }
     }
 
-    /// Reads the list now and then, and finishes keyspaces whose maker is gone.
+    /// Removes a keyspace; see [`Kv::deregister_keyspace`](crate::Kv::deregister_keyspace).
+    pub(crate) async fn deregister(&self, name: &KeyspaceName) -> Result<(), KvError> {
+        let deadline = self.fleet.env().now() + self.config.creation_timeout;
+        let command = KeyspacesCommand::Deregister { name: name.clone() };
+        match self.command_if_made("deregistering a keyspace", &command, deadline).await? {
+            Some(KeyspacesReply::Deregistered { generation, next_shard }) => {
+                self.routes.forget(name, generation);
+                for shard in 0..next_shard {
+                    self.remove_group(&name.shard_group(generation, shard)).await;
+                }
+                Ok(())
+            }
+            Some(KeyspacesReply::NoSuchKeyspace) | None => Err(KvError::NoSuchKeyspace(name.clone())),
+            Some(reply) => {
+                Err(KvError::Answer { what: "deregistering a keyspace", reason: format!("{reply:?}") })
+            }
+        }
+    }
+
+    /// Changes when shards are split and merged.
+    pub(crate) async fn set_policy(
+        &self,
+        name: &KeyspaceName,
+        policy: &SplitMergePolicy,
+    ) -> Result<(), KvError> {
+        let what = "setting the policy of a keyspace";
+        let deadline = self.fleet.env().now() + self.config.call.timeout;
+        let command = KeyspacesCommand::SetPolicy { name: name.clone(), policy: policy.clone() };
+        match self.command_if_made(what, &command, deadline).await? {
+            Some(KeyspacesReply::PolicySet(keyspace)) => {
+                self.routes.learn(*keyspace);
+                Ok(())
+            }
+            Some(KeyspacesReply::InvalidPolicy(reason)) => {
+                Err(KvError::InvalidPolicy { name: name.clone(), reason })
+            }
+            Some(KeyspacesReply::NoSuchKeyspace) | None => Err(KvError::NoSuchKeyspace(name.clone())),
+            Some(reply) => Err(KvError::Answer { what, reason: format!("{reply:?}") }),
+        }
+    }
+
+    /// Changes the list if there is one; the first registration makes it.
+    pub(crate) async fn command_if_made(
+        &self,
+        what: &'static str,
+        command: &KeyspacesCommand,
+        deadline: MonoTime,
+    ) -> Result<Option<KeyspacesReply>, KvError> {
+        match self.command(what, command, deadline).await {
+            Ok(reply) => Ok(Some(reply)),
+            Err(KvError::Command { error: CommandError::NotApplied(NotApplied::NoSuchName(_)), .. }) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes a group that nobody may use any more. One that is not removed now is found later.
+    pub(crate) async fn remove_group(&self, group: &GroupName) {
+        match self.fleet.remove_group(group).await {
+            Ok(()) | Err(FleetError::NoSuchGroup { .. }) => {}
+            Err(error) => tracing::debug!(%group, %error, "a group is not removed yet"),
+        }
+    }
+
+    /// Reads the list now and then, finishes keyspaces whose maker is gone, and removes groups that are nobody's.
     pub(crate) async fn refresh_for_ever(self: Arc<Self>) {
         let mut unfinished = Vec::<(KeyspaceName, u64)>::new();
         loop {
             sleep(self.fleet.env().as_ref(), self.config.routes_refresh).await;
-            let keyspaces = match self.read_all().await {
-                Ok(keyspaces) => keyspaces,
+            // What is listed as a group before the list is read, and is none of its shards, never will be again.
+            let groups: Vec<GroupName> = self.fleet.cluster().groups().keys().cloned().collect();
+            let listed = match self.read_all().await {
+                Ok(listed) => listed,
                 Err(error) => {
                     tracing::debug!(%error, "the list of keyspaces was not read");
                     continue;
                 }
             };
+            if self.fleet.host().is_some() {
+                for group in groups.iter().filter(|group| listed.is_stray(group)) {
+                    tracing::info!(%group, "a group that is no shard any more is removed");
+                    self.remove_group(group).await;
+                }
+            }
+            let Listed { keyspaces, .. } = listed;
             let creating = keyspaces.into_iter().filter(|keyspace| keyspace.state == KeyspaceState::Creating);
             let creating: Vec<Keyspace> = creating.collect();
             // The maker gets one whole interval; after that several nodes may finish one keyspace, which is harmless.
@@ -233,15 +379,17 @@ impl KeyspaceList {
         }
     }
 
-    async fn query(&self, query: &KeyspacesQuery, options: &CallOptions) -> Result<Vec<Keyspace>, Unread> {
+    async fn query(&self, query: &KeyspacesQuery, options: &CallOptions) -> Result<Listed, Unread> {
         let answer = self.fleet.query(&self.group, Freshness::Latest, encode(query), options).await;
         let answer = match answer {
             Ok(answer) => answer,
             // The first registration makes the group of the list; before it there are no keyspaces.
-            Err(QueryError::NoSuchName(_)) => return Ok(Vec::new()),
+            Err(QueryError::NoSuchName(_)) => return Ok(Listed::default()),
             Err(error) => return Err(Unread::Query(error)),
         };
-        postcard::from_bytes(&answer).map_err(|error| Unread::Answer(error.to_string()))
+        let KeyspacesAnswer::V1(listed) =
+            postcard::from_bytes(&answer).map_err(|error| Unread::Answer(error.to_string()))?;
+        Ok(listed)
     }
 }
 

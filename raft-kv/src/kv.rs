@@ -5,19 +5,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raft_fleet::rafted_value::Freshness;
-use raft_fleet::rafted_value::env::{Env, TaskHandle, sleep};
+use raft_fleet::rafted_value::env::Env;
 use raft_fleet::{CallOptions, Fleet, FleetConfig};
 
 use crate::config::KvConfig;
-use crate::error::{KvCommandError, KvError, KvNotApplied, KvQueryError, KvUnknown, RouteError};
+use crate::error::{KvCommandError, KvError, KvQueryError};
 use crate::key::Key;
-use crate::keyspace::{Keyspace, KeyspaceName, KeyspacePolicy};
-use crate::keyspace_list::KeyspaceList;
-use crate::keyspaces::Keyspaces;
-use crate::routes::Route;
-use crate::shard::{
-    ShardAnswer, ShardCommand, ShardQuery, ShardReply, ShardStatus, split_answer, split_reply,
-};
+use crate::keyspace::{Keyspace, KeyspaceName, KeyspacePolicy, ShardPlace, SplitMergePolicy};
+use crate::keyspace_list::{KeyspaceList, Task};
+use crate::keyspaces::{Keyspaces, KeyspacesCommand, KeyspacesReply, Move};
+use crate::mover::stats::KvService;
+use crate::mover::{self, planner};
+use crate::shard::{ShardAnswer, ShardQuery, ShardStatus, split_answer};
 use crate::value_type::{KvTypes, shard_data_name};
 use crate::waker::Waker;
 
@@ -29,8 +28,6 @@ pub struct Kv {
 
 struct Shared {
     list: Arc<KeyspaceList>,
-    /// End with [`Kv::shutdown`].
-    tasks: Vec<TaskHandle>,
 }
 
 impl Kv {
@@ -66,10 +63,16 @@ impl Kv {
     fn run(fleet: Fleet, config: KvConfig, types: KvTypes) -> Self {
         let waker = Waker::new(&fleet, &config, &types);
         let list = Arc::new(KeyspaceList::new(fleet, config, types));
-        let env = list.fleet().env();
-        let mut tasks = vec![env.spawn("kv-routes", Box::pin(Arc::clone(&list).refresh_for_ever()))];
-        tasks.extend(waker.map(|waker| env.spawn("kv-wakes", Box::pin(waker.run()))));
-        Self { shared: Arc::new(Shared { list, tasks }) }
+        if let Some(waker) = waker {
+            list.run(Task::Waker, Box::pin(waker.run()));
+        }
+        list.run(Task::Refresher, Box::pin(Arc::clone(&list).refresh_for_ever()));
+        if list.fleet().host().is_some() {
+            KvService::register(&list);
+            list.run(Task::Mover, Box::pin(mover::run(Arc::clone(&list))));
+            list.run(Task::Planner, Box::pin(planner::run(Arc::clone(&list))));
+        }
+        Self { shared: Arc::new(Shared { list }) }
     }
 
     /// The fleet below.
@@ -95,13 +98,102 @@ impl Kv {
         self.shared.list.register(name, policy).await
     }
 
+    /// Removes a keyspace with all of its values, whatever its shards are doing.
+    ///
+    /// Its groups are removed from all nodes by this call, and by any node later where that does not succeed. The name
+    /// may be registered anew at once: that is another keyspace.
+    ///
+    /// # Errors
+    ///
+    /// [`KvError::NoSuchKeyspace`] when there is none; when the cluster does not answer in time.
+    pub async fn deregister_keyspace(&self, name: &KeyspaceName) -> Result<(), KvError> {
+        self.shared.list.deregister(name).await
+    }
+
     /// Every keyspace of the cluster, in the order of their names.
     ///
     /// # Errors
     ///
     /// When the group of the list does not answer in time.
     pub async fn list_keyspaces(&self) -> Result<Vec<Keyspace>, KvError> {
-        self.shared.list.read_all().await
+        Ok(self.shared.list.read_all().await?.keyspaces)
+    }
+
+    /// A keyspace as it is now: its policy and its shards.
+    ///
+    /// # Errors
+    ///
+    /// [`KvError::NoSuchKeyspace`] when there is none; when the group of the list does not answer in time.
+    pub async fn keyspace(&self, name: &KeyspaceName) -> Result<Keyspace, KvError> {
+        let route = self.shared.list.read_one(name, &self.shared.list.config().call, false).await?;
+        route.map(|route| route.keyspace.clone()).ok_or_else(|| KvError::NoSuchKeyspace(name.clone()))
+    }
+
+    /// Changes when the shards of a keyspace are split and merged; [`keyspace`](Kv::keyspace) tells the policy.
+    ///
+    /// # Errors
+    ///
+    /// When the policy cannot work, there is no such keyspace, or the cluster does not answer in time.
+    pub async fn set_policy(&self, name: &KeyspaceName, policy: &SplitMergePolicy) -> Result<(), KvError> {
+        self.shared.list.set_policy(name, policy).await
+    }
+
+    /// Begins to split a shard: a new one gets its keys from the hash `at` on, by default half of its hashes. The nodes
+    /// do it in the background; [`moves`](Kv::moves) tells how far they are.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such shard, it takes part in a move, as many moves as there may be are under way, or the policy
+    /// allows no more shards.
+    pub async fn split_shard(
+        &self,
+        name: &KeyspaceName,
+        shard: u32,
+        at: Option<u64>,
+    ) -> Result<Move, KvError> {
+        let keyspace = self.keyspace(name).await?;
+        let middle = |place: &ShardPlace| {
+            let half = u64::try_from(place.range.width() / 2).expect("half of 2^64 at most");
+            place.range.first() + half
+        };
+        // The list says by name that there is no such shard.
+        let at = at.or_else(|| keyspace.shard(shard).map(middle)).unwrap_or(0);
+        let (name, generation, moves_max) =
+            (name.clone(), keyspace.generation, self.shared.list.config().moves_max);
+        self.start_move(KeyspacesCommand::Split { name, generation, shard, at, moves_max }, keyspace).await
+    }
+
+    /// Begins to merge two neighbours: the first one's keys go to the second, and it ends.
+    ///
+    /// # Errors
+    ///
+    /// As for [`split_shard`](Kv::split_shard).
+    pub async fn merge_shards(&self, name: &KeyspaceName, from: u32, to: u32) -> Result<Move, KvError> {
+        let keyspace = self.keyspace(name).await?;
+        let (name, generation, moves_max) =
+            (name.clone(), keyspace.generation, self.shared.list.config().moves_max);
+        self.start_move(KeyspacesCommand::Merge { name, generation, from, to, moves_max }, keyspace).await
+    }
+
+    async fn start_move(&self, command: KeyspacesCommand, keyspace: Keyspace) -> Result<Move, KvError> {
+        let what = "starting a move";
+        let list = &self.shared.list;
+        let deadline = self.fleet().env().now() + list.config().call.timeout;
+        match list.command(what, &command, deadline).await? {
+            KeyspacesReply::Moving(started) => Ok(started),
+            KeyspacesReply::MoveRefused(refusal) => Err(KvError::Move { name: keyspace.name, refusal }),
+            KeyspacesReply::NoSuchKeyspace => Err(KvError::NoSuchKeyspace(keyspace.name)),
+            other => Err(KvError::Answer { what, reason: format!("{other:?}") }),
+        }
+    }
+
+    /// The splits and merges that are under way.
+    ///
+    /// # Errors
+    ///
+    /// When the group of the list of keyspaces does not answer in time.
+    pub async fn moves(&self) -> Result<Vec<Move>, KvError> {
+        Ok(self.shared.list.read_all().await?.moves)
     }
 
     /// Sends a command to the value of a key and waits for its reply.
@@ -118,17 +210,7 @@ impl Kv {
         command: &[u8],
         options: &CallOptions,
     ) -> Result<Bytes, KvCommandError> {
-        let route = self.route(keyspace, options).await?;
-        let hash = key.hash();
-        let payload = ShardCommand::Command { key: key.as_bytes() }.encode(command);
-        let reply = self.fleet().command(route.group(hash), hash, payload, options).await?;
-        let (reply, rest) = split_reply(&reply).map_err(not_understood)?;
-        match reply {
-            ShardReply::Done => Ok(rest),
-            ShardReply::NotInitialised => Err(KvNotApplied::NotInitialised.into()),
-            ShardReply::OutOfRange { range } => Err(KvNotApplied::OutOfRange { range, hash }.into()),
-            _ => Err(not_understood(format!("{reply:?}"))),
-        }
+        self.shared.list.command_key(keyspace, key, command, options).await
     }
 
     /// Asks the value of a key.
@@ -144,18 +226,12 @@ impl Kv {
         query: &[u8],
         options: &CallOptions,
     ) -> Result<Bytes, KvQueryError> {
-        let route = self.route(keyspace, options).await?;
-        let hash = key.hash();
         let payload = ShardQuery::Query { key: key.as_bytes() }.encode(query);
-        let answer = self.fleet().query(route.group(hash), freshness, payload, options).await;
-        let answer = answer.map_err(KvQueryError::Group)?;
-        let (answer, rest) = split_answer(&answer).map_err(KvQueryError::Answer)?;
+        let answer = self.shared.list.query_key(keyspace, key.hash(), freshness, payload, options).await?;
         match answer {
-            ShardAnswer::Answer => Ok(rest),
-            ShardAnswer::KeyNotFound => Err(KvQueryError::KeyNotFound),
-            ShardAnswer::NotInitialised => Err(KvQueryError::NotInitialised),
-            ShardAnswer::OutOfRange { range } => Err(KvQueryError::OutOfRange { range, hash }),
-            _ => Err(KvQueryError::Answer(format!("{answer:?}"))),
+            (ShardAnswer::Answer, rest) => Ok(rest),
+            (ShardAnswer::KeyNotFound, _) => Err(KvQueryError::KeyNotFound),
+            (other, _) => Err(KvQueryError::Answer(format!("{other:?}"))),
         }
     }
 
@@ -166,11 +242,12 @@ impl Kv {
     /// When the keyspace is not there, or a shard does not answer in time.
     pub async fn shard_statuses(&self, keyspace: &KeyspaceName) -> Result<Vec<ShardStatus>, KvError> {
         let what = "reading the status of a shard";
-        let options = self.call_options();
-        let route = self.listed_route(keyspace, what).await?;
-        let mut statuses = Vec::with_capacity(route.groups().len());
-        for group in route.groups() {
-            let answer = self.fleet().query(group, Freshness::Latest, status_query(), options).await;
+        let options = &self.shared.list.config().call;
+        let keyspace = self.keyspace(keyspace).await?;
+        let mut statuses = Vec::with_capacity(keyspace.shards.len());
+        for place in &keyspace.shards {
+            let group = keyspace.group(place.number);
+            let answer = self.fleet().query(&group, Freshness::Latest, status_query(), options).await;
             let answer = answer.map_err(|error| KvError::Query { what, error })?;
             let status = read_status(&answer).map_err(|reason| KvError::Answer { what, reason })?;
             statuses.push(status);
@@ -178,22 +255,8 @@ impl Kv {
         Ok(statuses)
     }
 
-    /// How this layer itself calls.
-    pub(crate) fn call_options(&self) -> &CallOptions {
-        &self.shared.list.config().call
-    }
-
-    /// The shards of a keyspace, for an operation on all of them.
-    pub(crate) async fn listed_route(
-        &self,
-        keyspace: &KeyspaceName,
-        what: &'static str,
-    ) -> Result<Arc<Route>, KvError> {
-        match self.route(keyspace, self.call_options()).await {
-            Ok(route) => Ok(route),
-            Err(RouteError::NoSuchKeyspace(name)) => Err(KvError::NoSuchKeyspace(name)),
-            Err(error) => Err(KvError::Answer { what, reason: error.to_string() }),
-        }
+    pub(crate) fn list(&self) -> &KeyspaceList {
+        &self.shared.list
     }
 
     /// What the members on this node hold of a value type, leaders or not, without asking any other node; empty where
@@ -215,28 +278,8 @@ impl Kv {
 
     /// Ends this node's part in the store.
     pub async fn shutdown(&self) {
-        self.shared.tasks.iter().for_each(TaskHandle::abort);
+        self.shared.list.end_tasks();
         self.fleet().shutdown().await;
-    }
-
-    /// The shards of a keyspace; one that is not known here is asked for, and one that is being made is waited for.
-    async fn route(&self, name: &KeyspaceName, options: &CallOptions) -> Result<Arc<Route>, RouteError> {
-        let list = &self.shared.list;
-        if let Some(route) = list.routes().get(name).filter(|route| route.is_ready()) {
-            return Ok(route);
-        }
-        let env = self.fleet().env();
-        let deadline = env.now() + options.timeout;
-        loop {
-            match list.read_one(name, options).await? {
-                Some(route) if route.is_ready() => return Ok(route),
-                Some(_) if env.now() + options.retry_interval < deadline => {
-                    sleep(env.as_ref(), options.retry_interval).await;
-                }
-                Some(_) => return Err(RouteError::StillCreating(name.clone())),
-                None => return Err(RouteError::NoSuchKeyspace(name.clone())),
-            }
-        }
     }
 }
 
@@ -252,8 +295,4 @@ fn read_status(answer: &Bytes) -> Result<ShardStatus, String> {
         (ShardAnswer::Status(status), _) => Ok(status),
         (other, _) => Err(format!("{other:?}")),
     }
-}
-
-fn not_understood(reason: String) -> KvCommandError {
-    KvCommandError::Unknown(KvUnknown::Reply(reason))
 }

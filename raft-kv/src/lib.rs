@@ -1,5 +1,8 @@
 #![doc = include_str!("../README.md")]
 
+mod all_keys;
+mod bytes_store;
+mod call;
 mod config;
 mod error;
 mod key;
@@ -10,6 +13,7 @@ mod keyspaces;
 mod kv;
 mod led_shard;
 mod list;
+mod mover;
 mod routes;
 mod shard;
 mod value_type;
@@ -18,11 +22,16 @@ mod waker;
 pub use raft_fleet;
 pub use raft_fleet::rafted_value;
 
+pub use self::all_keys::AllKeysRun;
+pub use self::bytes_store::{BytesStore, BytesValue};
 pub use self::config::KvConfig;
 pub use self::error::{KvCommandError, KvError, KvNotApplied, KvQueryError, KvUnknown, RouteError};
 pub use self::key::{Key, KeyError};
 pub use self::key_range::KeyRange;
-pub use self::keyspace::{Keyspace, KeyspaceName, KeyspaceNameError, KeyspacePolicy, KeyspaceState};
+pub use self::keyspace::{
+    Keyspace, KeyspaceName, KeyspaceNameError, KeyspacePolicy, KeyspaceState, ShardPlace, SplitMergePolicy,
+};
+pub use self::keyspaces::{Move, MoveKind, MovePhase, MoveRefusal};
 pub use self::kv::Kv;
 pub use self::led_shard::LedShard;
 pub use self::list::{KeyPage, ListPosition};

@@ -133,6 +133,9 @@ pub struct HostConfig {
     /// A snapshot that is not acknowledged is sent again after this long; one that its receiver pulls in pieces, when no
     /// piece was asked for in this time. Default 10 s.
     pub snapshot_retry: Duration,
+    /// A state of so many bytes or more that comes from a leader is decoded beside the loop. (A member's own is encoded
+    /// beside it, however large, where its value offers that: [`Data::freeze`](crate::Data::freeze).) Default 1 MiB.
+    pub snapshot_beside_bytes: u64,
     /// The largest snapshot that is taken in, in bytes; all of it is held in memory. Default 4 GiB.
     pub snapshot_bytes_max: u64,
     /// The storage of a host that keeps its groups on a disk.
@@ -147,6 +150,19 @@ pub struct HostConfig {
     /// not as the majority is fenced. Each comparison costs every member one encoding of the whole value, in its loop,
     /// and needs a value that has one encoding (no hash maps). Zero for never, the default.
     pub divergence_check_commands: u64,
+    /// A group that this node leads and of which nothing was asked for so long falls quiet: it neither beats nor ticks,
+    /// and its members lean on the loops of each other's nodes. It wakes when something is asked of it, and on any doubt;
+    /// the first query then takes a round of heartbeats, as a quiet leader has no lease. Zero for never. Default 5 s.
+    pub quiet_after: Duration,
+    /// How often a loop tells those that lean on it that it turns; alike on all nodes. Groups whose shortest election
+    /// timeout is below four such beats never fall quiet. Default 100 ms.
+    pub loop_beat: Duration,
+    /// A loop that was not heard for so long wakes all quiet groups that lean on it; at least four times
+    /// [`loop_beat`](HostConfig::loop_beat). Where it is no longer than a group's shortest election timeout, a leader whose
+    /// node is gone is missed as early in a quiet group as in any other. Default 400 ms.
+    pub loop_silence_max: Duration,
+    /// A quiet group's leader asks its members anew after this long at most, whatever happens. Default 60 s.
+    pub quiet_max: Duration,
 }
 
 impl Default for HostConfig {
@@ -160,11 +176,16 @@ impl Default for HostConfig {
             group_waiting_max: 65_536,
             uninitialised_max: Duration::from_secs(60),
             snapshot_retry: Duration::from_secs(10),
+            snapshot_beside_bytes: 1 << 20,
             snapshot_bytes_max: 4 << 30,
             store: StoreConfig::default(),
             cluster: None,
             handover_max: Duration::from_secs(1),
             divergence_check_commands: 0,
+            quiet_after: Duration::from_secs(5),
+            loop_beat: Duration::from_millis(100),
+            loop_silence_max: Duration::from_millis(400),
+            quiet_max: Duration::from_secs(60),
         }
     }
 }

@@ -66,6 +66,14 @@ pub trait Data: Default + Serialize + DeserializeOwned + Send + 'static {
     /// Reads the value; pure.
     fn query(&self, query: Self::Query) -> Self::Answer;
 
+    /// A copy that shares with the value what it holds, if one can be made in a moment whatever the size: by reference
+    /// counts (`Bytes`, `Arc`) or persistent collections. Snapshots of a large value are then encoded from it beside the
+    /// loop; without one, the value's loop stands still as long as that takes, for all groups that it drives. Default:
+    /// none.
+    fn freeze(&self) -> Option<Self> {
+        None
+    }
+
     /// What a report calls such a command, for example the name of its variant. Default: `command`.
     fn command_kind(command: &Self::Command) -> &'static str {
         let _ = command;
@@ -106,6 +114,9 @@ pub struct RestoreError {
     pub reason: String,
 }
 
+/// Appends a value, as it was at one moment, to a buffer.
+pub type Frozen = Box<dyn FnOnce(&mut Vec<u8>) + Send>;
+
 /// A replicated value in bytes; see [`Data`] for what handlers must hold.
 pub trait RawData: Any + Send {
     /// Changes the value.
@@ -141,6 +152,12 @@ pub trait RawData: Any + Send {
 
     /// Appends the whole value to `out`.
     fn snapshot(&self, out: &mut Vec<u8>);
+
+    /// What appends the value as it is now to a buffer, on another thread and while commands go on, exactly as
+    /// [`snapshot`](RawData::snapshot) would; `None` where that takes as long as encoding it. See [`Data::freeze`].
+    fn freeze(&self) -> Option<Frozen> {
+        None
+    }
 
     /// Replaces the value by one that [`snapshot`](RawData::snapshot) wrote.
     ///
@@ -187,7 +204,12 @@ impl<D: Data> RawData for Typed<D> {
     }
 
     fn snapshot(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&encode(&self.value));
+        append(&self.value, out);
+    }
+
+    fn freeze(&self) -> Option<Frozen> {
+        let value = self.value.freeze()?;
+        Some(Box::new(move |out| append(&value, out)))
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
@@ -210,6 +232,12 @@ impl<D: Data> RawData for Typed<D> {
 /// error of that type.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Bytes {
     postcard::to_stdvec(value).expect("the type serialises").into()
+}
+
+/// Appends the postcard bytes of `value`, without another copy of them.
+fn append<T: Serialize>(value: &T, out: &mut Vec<u8>) {
+    let buffer = std::mem::take(out);
+    *out = postcard::to_extend(value, buffer).expect("the type serialises");
 }
 
 /// Encodes, decodes and encodes again, and says what does not come back as it was.

@@ -7,10 +7,11 @@ use tokio::sync::mpsc;
 
 use crate::engine::{Clocks, Engine, Input};
 use crate::env::Env;
+use crate::errand::Errands;
 use crate::message::BatchWriter;
 use crate::outputs::Outputs;
-use crate::service::PEER_SERVICE;
-use crate::transport::SendError;
+use crate::service::{LOOP_SERVICE, PEER_SERVICE};
+use crate::transport::{Lane, SendError};
 use crate::writer::DiskLine;
 
 /// An engine with its ways in and out.
@@ -20,6 +21,7 @@ pub(crate) struct Driver {
     pub(crate) inbox: mpsc::Receiver<Input>,
     /// The way to the disk and back, on a host that has one.
     pub(crate) disk: Option<DiskLine>,
+    pub(crate) errands: Errands,
     /// Inputs that one turn takes at most.
     pub(crate) inputs_max: usize,
 }
@@ -52,11 +54,18 @@ impl Driver {
                 None => pending().await,
             }
         };
-        let disk = &mut self.disk;
-        let heard = async {
+        let (disk, errands) = (&mut self.disk, &mut self.errands);
+        let kept = async {
             match disk {
-                Some(line) => line.hear().await,
+                Some(line) => Input::Disk(line.hear().await),
                 None => pending().await,
+            }
+        };
+        let heard = async {
+            let (kept, done) = (std::pin::pin!(kept), std::pin::pin!(errands.hear()));
+            match select(kept, done).await {
+                Either::Left((input, _)) => input,
+                Either::Right((done, _)) => Input::Errand(done),
             }
         };
         let event = {
@@ -71,7 +80,7 @@ impl Driver {
                 Either::Left(_) | Either::Right((Either::Right(_), _)) => None,
             }
         };
-        inputs.extend(event.map(Input::Disk));
+        inputs.extend(event);
         // What the disk has said meanwhile goes with it: one turn lets go what one sync has kept.
         if let Some(line) = &mut self.disk {
             inputs.extend(std::iter::from_fn(|| line.try_hear()).map(Input::Disk));
@@ -91,6 +100,16 @@ impl Driver {
                     }
                 }
             }
+        }
+        for (node, message) in out.beats.drain(..) {
+            // Whoever does not hear it thinks of us what there is to think.
+            let payload = crate::data::encode(&message);
+            if let Err(error) = self.env.transport().cast(node, Lane::Control, LOOP_SERVICE, payload) {
+                tracing::trace!(%node, %error, "a loop's beat is not sent");
+            }
+        }
+        for errand in out.errands.drain(..) {
+            self.errands.order(&self.env, errand);
         }
         for answer in out.answers.drain(..) {
             answer.deliver();

@@ -1,5 +1,9 @@
 //! All groups of one loop, stepped together: inputs and the time in, messages and answers out. Pure.
 
+mod done;
+mod missing;
+mod time;
+
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -7,19 +11,23 @@ use bytes::Bytes;
 use rand_chacha::ChaCha12Rng;
 use rand_core::SeedableRng;
 
+use self::missing::Missing;
 use crate::config::{GroupConfig, HostConfig};
 use crate::env::MonoTime;
-use crate::error::{GroupError, NotApplied, QueryError};
+use crate::errand::Done;
+use crate::error::{GroupError, QueryError};
 use crate::group::change::ChangeRequest;
 use crate::group::recover::KeptMember;
 use crate::group::{CommandResult, Group, Turn, panic_message};
 use crate::id::{FOUNDER, GroupId, MemberId, NodeId};
 use crate::message::{Body, GroupMessage};
+use crate::neighbours::{LoopId, Neighbours};
 use crate::outputs::{Ack, Answer, Outputs};
 use crate::registry::Registry;
 use crate::request::{Command, Freshness};
 use crate::status::GroupStatus;
 use crate::store::{Record, SnapshotMeta};
+use crate::timers::Timers;
 use crate::waiter::Waiter;
 
 /// A group to be founded, the same on each of its first nodes.
@@ -87,6 +95,16 @@ pub(crate) enum Input {
         waiter: Waiter<Result<MemberId, GroupError>>,
     },
     Disk(DiskEvent),
+    /// Something that was to be done beside the loop is done.
+    Errand(Done),
+    /// A loop of another node turns.
+    Beat {
+        speaker: LoopId,
+    },
+    /// A node is not connected any more, and perhaps lives.
+    Doubt {
+        node: NodeId,
+    },
     /// The process of another node has ended.
     Death {
         node: NodeId,
@@ -118,17 +136,23 @@ pub(crate) struct Clocks {
 /// All groups of one loop.
 pub(crate) struct Engine {
     node: NodeId,
+    id: LoopId,
     config: HostConfig,
     registry: Registry,
     rng: ChaCha12Rng,
-    groups: BTreeMap<GroupId, Group>,
+    /// Boxed: half of what a tree of them holds is room for more.
+    groups: BTreeMap<GroupId, Box<Group>>,
     /// Members that failed on this node, and why.
     fenced: BTreeMap<GroupId, (MemberId, String)>,
     /// The newest member of a group that this node had and has no more: it, and any before it, stays dead.
     buried: BTreeMap<GroupId, MemberId>,
     /// Groups whose turn must be finished, each once.
     touched: Vec<GroupId>,
-    next_tick: MonoTime,
+    timers: Timers,
+    /// The loops that quiet groups are shared with.
+    neighbours: Neighbours,
+    /// When those are told next that this one turns.
+    next_beat: MonoTime,
     /// Whether the host has a disk.
     keeps: bool,
     /// Why the disk keeps nothing more.
@@ -146,6 +170,8 @@ macro_rules! turn {
             limits: &$engine.config,
             keeps: $engine.keeps,
             out: $out,
+            own: $engine.id,
+            neighbours: &mut $engine.neighbours,
         }
     };
 }
@@ -153,9 +179,15 @@ macro_rules! turn {
 mod restore;
 
 impl Engine {
-    pub(crate) fn new(node: NodeId, config: HostConfig, registry: Registry, seed: u64) -> Self {
+    pub(crate) fn new(
+        (node, id): (NodeId, LoopId),
+        config: HostConfig,
+        registry: Registry,
+        seed: u64,
+    ) -> Self {
         Self {
             node,
+            id,
             config,
             registry,
             rng: ChaCha12Rng::seed_from_u64(seed),
@@ -163,7 +195,9 @@ impl Engine {
             fenced: BTreeMap::new(),
             buried: BTreeMap::new(),
             touched: Vec::new(),
-            next_tick: MonoTime::ZERO,
+            timers: Timers::default(),
+            neighbours: Neighbours::default(),
+            next_beat: MonoTime::ZERO,
             keeps: false,
             disk_failed: None,
             stopped: false,
@@ -201,7 +235,8 @@ impl Engine {
 
     /// When the engine wants to be stepped even if nothing comes in.
     pub(crate) fn next_tick(&self) -> Option<MonoTime> {
-        (!self.groups.is_empty()).then_some(self.next_tick)
+        let beat = (!self.neighbours.is_empty()).then_some(self.next_beat);
+        self.timers.next().into_iter().chain(beat).min()
     }
 
     /// One turn: takes in `inputs`, moves every group that is touched or due, and says what is to be done.
@@ -209,9 +244,8 @@ impl Engine {
         for input in inputs.drain(..) {
             self.take_in(input, clocks, out);
         }
-        if clocks.now >= self.next_tick {
-            self.tick(clocks, out);
-        }
+        self.tick(clocks, out);
+        self.keep_company(clocks, out);
         let mut touched = std::mem::take(&mut self.touched);
         for id in touched.drain(..) {
             self.finish_group(id, clocks, out);
@@ -222,12 +256,18 @@ impl Engine {
     fn take_in(&mut self, input: Input, clocks: Clocks, out: &mut Outputs) {
         match input {
             Input::Command { group, command, waiter } => match self.group(group) {
-                Ok(()) => self.with(group, clocks, out, |group, turn| group.command(turn, command, waiter)),
+                Ok(()) => self.with(group, clocks, out, |group, turn| {
+                    group.stir_leader(turn);
+                    group.command(turn, command, waiter);
+                }),
                 Err(missing) => out.command(waiter, Err(missing.not_applied().into())),
             },
             Input::Query { group, freshness, payload, waiter } => match self.group(group) {
                 Ok(()) => {
                     self.with(group, clocks, out, |group, turn| {
+                        if freshness == Freshness::Latest {
+                            group.stir_leader(turn);
+                        }
                         group.query(turn, freshness, payload, waiter);
                     });
                 }
@@ -236,6 +276,7 @@ impl Engine {
             Input::Change { group, request, waiter } => match self.group(group) {
                 Ok(()) => {
                     self.with(group, clocks, out, |group, turn| {
+                        group.stir(turn);
                         group.request_change(turn, request, waiter);
                     });
                 }
@@ -244,6 +285,7 @@ impl Engine {
             Input::Transfer { group, target, waiter } => match self.group(group) {
                 Ok(()) => {
                     self.with(group, clocks, out, |group, turn| {
+                        group.stir(turn);
                         group.request_transfer(turn, target, waiter);
                     });
                 }
@@ -273,12 +315,15 @@ impl Engine {
                 out.answers.push(Answer::Statuses(waiter, statuses));
             }
             Input::Disk(event) => self.hear_of_disk(event, clocks, out),
+            Input::Errand(done) => self.take_done(done, clocks, out),
+            Input::Beat { speaker } => self.neighbours.hear(speaker, clocks.now),
+            Input::Doubt { node } => self.doubt(&self.neighbours.on(node), clocks, out),
             Input::Death { node } => {
+                self.doubt(&self.neighbours.on(node), clocks, out);
                 let follow = self.groups.iter().filter(|(_, group)| group.follows(node));
                 for id in follow.map(|(id, _)| *id).collect::<Vec<_>>() {
                     self.with(id, clocks, out, |group, turn| group.hear_of_death(turn, node));
                 }
-                self.next_tick = self.groups.values().map(Group::next_tick).min().unwrap_or(clocks.now);
             }
             Input::Stop { waiter } => {
                 self.stopped = true;
@@ -379,6 +424,8 @@ impl Engine {
             if group.is_removed() {
                 let member = group.member();
                 self.bury(id, member, clocks, out);
+            } else if let Some(due) = group.enter_timer() {
+                self.timers.enter(due, id);
             }
         }
     }
@@ -395,7 +442,7 @@ impl Engine {
     }
 
     /// Answers whoever waits for a group that is no more, and drops it; the user's value may panic even then.
-    fn end(&mut self, group: Group, clocks: Clocks, out: &mut Outputs) {
+    fn end(&mut self, group: Box<Group>, clocks: Clocks, out: &mut Outputs) {
         let mut turn = turn!(self, clocks, out);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| group.stop(&mut turn))) {
             let reason = panic_message(panic.as_ref());
@@ -454,8 +501,11 @@ impl Engine {
     }
 
     fn insert(&mut self, id: GroupId, group: Group, clocks: Clocks, out: &mut Outputs) {
-        self.next_tick =
-            if self.groups.is_empty() { group.next_tick() } else { self.next_tick.min(group.next_tick()) };
+        let mut group = Box::new(group);
+        // Its first turn may be a while away: where it is read from the disk, nothing else may come in.
+        if let Some(due) = group.enter_timer() {
+            self.timers.enter(due, id);
+        }
         self.groups.insert(id, group);
         self.with(id, clocks, out, |_, _| {});
     }
@@ -510,24 +560,6 @@ impl Engine {
         }
     }
 
-    fn tick(&mut self, clocks: Clocks, out: &mut Outputs) {
-        let due: Vec<GroupId> = self
-            .groups
-            .iter()
-            .filter(|(_, group)| group.next_tick() <= clocks.now)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in due {
-            self.with(id, clocks, out, |group, turn| group.tick(turn));
-            let limit = self.config.uninitialised_max;
-            if self.groups.get(&id).is_some_and(|group| group.is_abandoned(clocks.now, limit)) {
-                tracing::info!(group = %id, "a member that never got its state is dropped");
-                self.groups.remove(&id);
-            }
-        }
-        self.next_tick = self.groups.values().map(Group::next_tick).min().unwrap_or(clocks.now);
-    }
-
     fn statuses(&self, only: Option<GroupId>, now: MonoTime) -> Vec<GroupStatus> {
         if let Some(id) = only {
             let live = self.groups.get(&id).map(|group| group.status(now));
@@ -547,39 +579,10 @@ impl Engine {
 fn speaks_as_leader(message: &GroupMessage) -> bool {
     matches!(
         message.body,
-        Body::Beat { .. } | Body::Append { .. } | Body::Snapshot { .. } | Body::Offer { .. }
+        Body::Beat { .. }
+            | Body::Rest { .. }
+            | Body::Append { .. }
+            | Body::Snapshot { .. }
+            | Body::Offer { .. }
     )
-}
-
-/// Why a group is not here.
-enum Missing {
-    NoSuchGroup(GroupId),
-    Fenced(GroupId, String),
-    Stopped,
-}
-
-impl Missing {
-    fn not_applied(self) -> NotApplied {
-        match self {
-            Missing::NoSuchGroup(group) => NotApplied::NoSuchGroup(group),
-            Missing::Fenced(group, reason) => NotApplied::Fenced { group, reason },
-            Missing::Stopped => NotApplied::ShuttingDown,
-        }
-    }
-
-    fn query_error(self) -> QueryError {
-        match self {
-            Missing::NoSuchGroup(group) => QueryError::NoSuchGroup(group),
-            Missing::Fenced(group, reason) => QueryError::Fenced { group, reason },
-            Missing::Stopped => QueryError::ShuttingDown,
-        }
-    }
-
-    fn group_error(self) -> GroupError {
-        match self {
-            Missing::NoSuchGroup(group) => GroupError::NoSuchGroup(group),
-            Missing::Fenced(group, reason) => GroupError::Fenced { group, reason },
-            Missing::Stopped => GroupError::Unavailable,
-        }
-    }
 }

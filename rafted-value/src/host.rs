@@ -10,14 +10,16 @@ use crate::config::{GroupConfig, HostConfig};
 use crate::driver::{Driver, clocks};
 use crate::engine::{Engine, Found, Input};
 use crate::env::{Env, TaskHandle, timeout};
+use crate::errand::Errands;
 use crate::error::{CommandError, GroupError, NotApplied, QueryError, Unknown};
 use crate::group::change::{ChangeRequest, Removal};
 use crate::id::{GroupId, MemberId, NodeId};
+use crate::neighbours::LoopId;
 use crate::open::{OpenStore, Part};
 use crate::outputs::Outputs;
 use crate::registry::Registry;
 use crate::request::{Command, Freshness};
-use crate::service::{GROUP_SERVICE, GroupService, PEER_SERVICE, PeerService};
+use crate::service::{GROUP_SERVICE, GroupService, LOOP_SERVICE, LoopService, PEER_SERVICE, PeerService};
 use crate::status::GroupStatus;
 use crate::store::StoreError;
 use crate::transport::{PeerChange, PeerEvent};
@@ -119,8 +121,13 @@ impl Refusal {
             Input::Statuses { waiter, .. } => waiter.answer(Vec::new()),
             Input::Peer { .. } => metrics::counter!("rafted_value_peer_batches_dropped_total").increment(1),
             // Then its silence will tell.
-            Input::Death { .. } => metrics::counter!("rafted_value_deaths_missed_total").increment(1),
-            Input::Disk(_) => debug_assert!(false, "what the disk says has its own way to a loop"),
+            Input::Beat { .. } => metrics::counter!("rafted_value_peer_batches_dropped_total").increment(1),
+            Input::Doubt { .. } | Input::Death { .. } => {
+                metrics::counter!("rafted_value_deaths_missed_total").increment(1);
+            }
+            Input::Disk(_) | Input::Errand(_) => {
+                debug_assert!(false, "what the disk says, and what is done, has its own way to a loop");
+            }
         }
     }
 }
@@ -157,7 +164,7 @@ impl Host {
     fn run(env: Arc<dyn Env>, config: HostConfig, registry: Registry, store: Option<OpenStore>) -> Host {
         let node = env.transport().local().node;
         let count = config.loops.max(1);
-        let (mut senders, mut loops) = (Vec::new(), Vec::new());
+        let (mut senders, mut loops, mut ids) = (Vec::new(), Vec::new(), Vec::new());
         let (parts, writer) = match store {
             Some(store) => {
                 let (parts, writer) = store.share_out(&env, count);
@@ -168,7 +175,9 @@ impl Host {
         let parts = parts.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
         for part in parts.take(count) {
             let (sender, inbox) = mpsc::channel(config.inbox_max.max(1));
-            let mut engine = Engine::new(node, config.clone(), registry.clone(), env.random_u64());
+            let id = LoopId(env.random_u64());
+            ids.push(id);
+            let mut engine = Engine::new((node, id), config.clone(), registry.clone(), env.random_u64());
             let mut out = Outputs::default();
             let disk = part.map(|part| {
                 let Part { members, damaged, ended, line } = part;
@@ -176,12 +185,14 @@ impl Host {
                 line
             });
             let inputs_max = config.turn_inputs_max.max(1);
-            let driver = Driver { env: env.clone(), engine, inbox, disk, inputs_max };
+            let errands = Errands::new();
+            let driver = Driver { env: env.clone(), engine, inbox, disk, errands, inputs_max };
             loops.push(env.spawn("rafted-value loop", Box::pin(driver.run(out))));
             senders.push(sender);
         }
         let inboxes = Inboxes(senders.into());
         env.transport().register(PEER_SERVICE, Arc::new(PeerService::new(inboxes.clone())));
+        env.transport().register(LOOP_SERVICE, Arc::new(LoopService::new(inboxes.clone(), ids)));
         env.transport().register(GROUP_SERVICE, Arc::new(GroupService::new(inboxes.clone())));
         loops.push(env.spawn("rafted-value deaths", Box::pin(watch_deaths(env.clone(), inboxes.clone()))));
         let handover_max = config.handover_max;
@@ -413,11 +424,9 @@ async fn watch_deaths(env: Arc<dyn Env>, inboxes: Inboxes) {
     while let Some(event) = peers.next().await {
         // What was missed is told by silence, later.
         let Ok(PeerEvent { node, change: PeerChange::Down(reason) }) = event else { continue };
-        if !reason.is_final() {
-            continue;
-        }
         for position in 0..inboxes.len() {
-            if let Err(refusal) = inboxes.put(position, Input::Death { node }) {
+            let input = if reason.is_final() { Input::Death { node } } else { Input::Doubt { node } };
+            if let Err(refusal) = inboxes.put(position, input) {
                 refusal.answer();
             }
         }

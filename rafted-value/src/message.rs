@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{GroupId, MemberId, NodeId};
+use crate::neighbours::LoopId;
 
 /// The version that opens every batch.
 pub(crate) const BATCH_VERSION: u8 = 1;
@@ -62,6 +63,13 @@ pub(crate) enum Body {
     Piece { offer: u64, offset: u64, bytes: Bytes },
     /// The hash of the sender's state at the check at `index`.
     StateHash { index: u64, hash: u64 },
+    /// A beat of a leader whose group is idle: may it stop beating? `leader_loop` will say in its place that it lives.
+    Rest { commit: u64, round: u64, promise_ms: u32, leader_loop: LoopId },
+    /// A beat of this round was accepted, and the sender does without further ones as long as it hears `leader_loop`;
+    /// `member_loop` says that it lives itself.
+    RestAck { commit: u64, round: u64, member_loop: LoopId },
+    /// The sender of this is not quiet any more, and knows no reason why the receiver should be.
+    Wake,
 }
 
 /// A log entry on its way.
@@ -213,6 +221,22 @@ mod tests {
         let mut writer = BatchWriter::default();
         writer.push(&GroupMessage { body: Body::StateHash { index: 300, hash: 5 }, ..beat(5) });
         assert_eq!(writer.take()[0][..], [1, 5, 1, 2, 7, 13, 172, 2, 5]);
+    }
+
+    #[test]
+    fn the_messages_of_a_quiet_group_have_these_golden_bytes() {
+        let mut writer = BatchWriter::default();
+        let body = Body::Rest { commit: 3, round: 300, promise_ms: 200, leader_loop: LoopId(9) };
+        writer.push(&GroupMessage { body, ..beat(5) });
+        let body = Body::RestAck { commit: 3, round: 300, member_loop: LoopId(300) };
+        writer.push(&GroupMessage { body, ..beat(5) });
+        writer.push(&GroupMessage { body: Body::Wake, ..beat(5) });
+        let golden = [
+            1, 5, 1, 2, 7, 14, 3, 172, 2, 200, 1, 9, // rest
+            5, 1, 2, 7, 15, 3, 172, 2, 172, 2, // consent
+            5, 1, 2, 7, 16, // wake
+        ];
+        assert_eq!(writer.take()[0][..], golden);
     }
 
     #[test]

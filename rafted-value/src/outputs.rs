@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::errand::Errand;
 use crate::error::{GroupError, QueryError};
 use crate::group::CommandResult;
 use crate::id::{GroupId, MemberId, NodeId};
 use crate::message::{BatchWriter, Body, GroupMessage, WireSnapshot};
+use crate::neighbours::LoopMessage;
 use crate::status::GroupStatus;
 use crate::store::Record;
 use crate::transport::Lane;
@@ -50,6 +52,10 @@ pub(crate) struct Outputs {
     pub(crate) acks: Vec<Ack>,
     pub(crate) snapshots: Vec<SnapshotJob>,
     pub(crate) answers: Vec<Answer>,
+    /// What is to be done beside the loop.
+    pub(crate) errands: Vec<Errand>,
+    /// What this loop says to others.
+    pub(crate) beats: Vec<(NodeId, LoopMessage)>,
 }
 
 impl Outputs {

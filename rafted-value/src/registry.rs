@@ -11,8 +11,13 @@ type Make = Arc<dyn Fn() -> Box<dyn RawData> + Send + Sync>;
 
 /// The data types that a node can host, by name. Every node of a cluster should know the same; a node that lacks one
 /// answers [`NoSuchData`](crate::GroupError::NoSuchData) and keeps the bytes.
+///
+/// Cheap to clone: every group has one.
 #[derive(Clone, Default)]
-pub struct Registry {
+pub struct Registry(Arc<Known>);
+
+#[derive(Clone, Default)]
+struct Known {
     types: BTreeMap<String, Make>,
     /// Why data types were left out.
     mistakes: BTreeMap<String, String>,
@@ -37,7 +42,7 @@ impl Registry {
                  serde(flatten), untagged, tag or skip_serializing_if",
                 D::NAME
             );
-            self.mistakes.entry(D::NAME.to_owned()).or_insert(mistake);
+            Arc::make_mut(&mut self.0).mistakes.entry(D::NAME.to_owned()).or_insert(mistake);
             return self;
         }
         self.with_raw(D::NAME, || Box::new(Typed::<D>::default()))
@@ -49,12 +54,12 @@ impl Registry {
     ///
     /// A sentence that names the data type and what is wrong with it.
     pub fn validate(&self) -> Result<(), String> {
-        self.mistakes.values().next().cloned().map_or(Ok(()), Err)
+        self.0.mistakes.values().next().cloned().map_or(Ok(()), Err)
     }
 
     /// Why the type with this name was left out, if it was.
     pub(crate) fn mistake(&self, name: &str) -> Option<&String> {
-        self.mistakes.get(name).filter(|_| !self.types.contains_key(name))
+        self.0.mistakes.get(name).filter(|_| !self.0.types.contains_key(name))
     }
 
     /// Adds a type in bytes: `make` gives a new empty value, the same on every node.
@@ -64,7 +69,7 @@ impl Registry {
         name: impl Into<String>,
         make: impl Fn() -> Box<dyn RawData> + Send + Sync + 'static,
     ) -> Self {
-        self.types.insert(name.into(), Arc::new(make));
+        Arc::make_mut(&mut self.0).types.insert(name.into(), Arc::new(make));
         self
     }
 
@@ -77,23 +82,23 @@ impl Registry {
     /// The same for the type in bytes with this name.
     #[must_use]
     pub fn with_raw_hook(mut self, name: impl Into<String>, hook: impl RawLeaderHook) -> Self {
-        self.hooks.insert(name.into(), Arc::new(hook));
+        Arc::make_mut(&mut self.0).hooks.insert(name.into(), Arc::new(hook));
         self
     }
 
     pub(crate) fn hook(&self, name: &str) -> Option<Arc<dyn RawLeaderHook>> {
-        self.hooks.get(name).map(Arc::clone)
+        self.0.hooks.get(name).map(Arc::clone)
     }
 
     /// A new empty value of the type with this name.
     pub fn make(&self, name: &str) -> Option<Box<dyn RawData>> {
-        self.types.get(name).map(|make| make())
+        self.0.types.get(name).map(|make| make())
     }
 }
 
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.types.keys()).finish()
+        f.debug_set().entries(self.0.types.keys()).finish()
     }
 }
 

@@ -9,6 +9,7 @@ use crate::group::change::ChangeRequest;
 use crate::host::Inboxes;
 use crate::id::{GroupId, MemberId, NodeId};
 use crate::message::read_batch;
+use crate::neighbours::{LoopId, LoopMessage};
 use crate::request::{Command, Freshness};
 use crate::transport::{Handler, Reply, ServiceId};
 use crate::waiter::Waiter;
@@ -17,6 +18,9 @@ use crate::waiter::Waiter;
 pub(crate) const PEER_SERVICE: ServiceId = ServiceId(1);
 /// Commands and queries.
 pub(crate) const GROUP_SERVICE: ServiceId = ServiceId(2);
+
+/// What loops say to each other.
+pub(crate) const LOOP_SERVICE: ServiceId = ServiceId(3);
 
 /// What a client on another node asks; append-only. The reply is a `Result` of the kind's own error, in postcard.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -95,6 +99,41 @@ impl Handler for PeerService {
 
     fn on_call(&self, from: NodeId, _: Bytes, _: Reply) {
         tracing::warn!(%from, "a call to the service of members' messages, which has no replies");
+    }
+}
+
+/// Receives what loops of other nodes say to those of this one.
+pub(crate) struct LoopService {
+    inboxes: Inboxes,
+    loops: Vec<LoopId>,
+}
+
+impl LoopService {
+    /// For loops with these ids, in the order of their inboxes.
+    pub(crate) fn new(inboxes: Inboxes, loops: Vec<LoopId>) -> Self {
+        Self { inboxes, loops }
+    }
+}
+
+impl Handler for LoopService {
+    fn on_cast(&self, from: NodeId, payload: Bytes) {
+        let (speaker, to) = match postcard::from_bytes(&payload) {
+            Ok(LoopMessage::Beat { from, to }) => (from, to),
+            Err(error) => {
+                metrics::counter!("rafted_value_messages_refused_total").increment(1);
+                tracing::warn!(%from, %error, "what a loop says does not decode");
+                return;
+            }
+        };
+        // A loop that has ended is leaned on in vain; silence says so.
+        let Some(position) = self.loops.iter().position(|own| *own == to) else { return };
+        if let Err(refusal) = self.inboxes.put(position, Input::Beat { speaker }) {
+            refusal.answer();
+        }
+    }
+
+    fn on_call(&self, from: NodeId, _: Bytes, _: Reply) {
+        tracing::warn!(%from, "a call to the service of loops, which has no replies");
     }
 }
 

@@ -16,14 +16,13 @@ use tokio::time::timeout;
 
 use super::{LONG, authority, loopback};
 
-/// A QUIC client with a certificate of `authority`, which trusts the CA `trusted`.
-pub(crate) async fn stranger(
+/// The TLS side of a client with a certificate of `authority`, which trusts the CA `trusted`.
+pub(crate) fn client_tls(
     authority: &CertificateAuthority,
     trusted: &CertificateAuthority,
     name: &str,
     protocol: &[u8],
-    to: SocketAddr,
-) -> Result<(quinn::Endpoint, Connection), ConnectionError> {
+) -> rustls::ClientConfig {
     let node = authority.issue(name, 1, &[]).unwrap();
     let chain = vec![CertificateDer::from_pem_slice(node.cert_pem.as_bytes()).unwrap()];
     let key = PrivateKeyDer::from_pem_slice(node.key_pem.as_bytes()).unwrap();
@@ -37,6 +36,18 @@ pub(crate) async fn stranger(
         .with_client_auth_cert(chain, key)
         .unwrap();
     tls.alpn_protocols = vec![protocol.to_vec()];
+    tls
+}
+
+/// A QUIC client with a certificate of `authority`, which trusts the CA `trusted`.
+pub(crate) async fn stranger(
+    authority: &CertificateAuthority,
+    trusted: &CertificateAuthority,
+    name: &str,
+    protocol: &[u8],
+    to: SocketAddr,
+) -> Result<(quinn::Endpoint, Connection), ConnectionError> {
+    let tls = client_tls(authority, trusted, name, protocol);
     let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
     let endpoint = quinn::Endpoint::client(loopback()).unwrap();
     let config = quinn::ClientConfig::new(Arc::new(crypto));

@@ -12,7 +12,7 @@ use dist_agent::raft_kv::rafted_value::transport::quic::batched_comm::{
 };
 
 /// The flags that say which cluster, and as whom.
-#[derive(Args)]
+#[derive(Args, Debug)]
 pub(crate) struct Membership {
     /// Where a node of the cluster listens; several may be named
     #[arg(long = "seed", value_name = "IP:PORT", required = true)]

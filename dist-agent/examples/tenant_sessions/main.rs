@@ -40,7 +40,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let usage = cluster.quota_usage("small-tenant").await?;
     println!("{} of {} sessions", usage.agents, usage.limit);
     let page = cluster.list_agents::<Session>("small-tenant", "", &AgentPosition::default(), 100).await?;
-    println!("of the first shard: {:?}", page.agents);
+    println!("they are {:?}", page.agents.iter().map(ToString::to_string).collect::<Vec<_>>());
 
     sleep(env.as_ref(), (IDLE_TICKS + 2) * TICK + Duration::from_secs(2)).await;
     let usage = cluster.quota_usage("small-tenant").await?;

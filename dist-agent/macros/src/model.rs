@@ -9,8 +9,19 @@ use syn::{
 };
 
 /// The names of methods that every handle has.
-const TAKEN: [&str; 9] =
-    ["id", "timeout", "retries", "rate_limit", "if_active", "idempotency_key", "command", "query", "clone"];
+const TAKEN: [&str; 11] = [
+    "clone",
+    "command",
+    "id",
+    "idempotency_key",
+    "if_active",
+    "query",
+    "rate_limit",
+    "retries",
+    "stale_ok",
+    "timeout",
+    "watch",
+];
 /// Arguments that a method may have at most.
 const ARGUMENTS_MAX: usize = 11;
 

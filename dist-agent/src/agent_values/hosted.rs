@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::changes::{Changes, KeptChange};
 use crate::agent_type::{AgentType, LiveAgent};
 use crate::on_tick::Timer;
 use crate::wire::{AgentAnswer, AgentReply, join, split};
@@ -13,7 +14,11 @@ pub(crate) struct Hosted {
     pub(super) revision: u64,
     /// Which quota of its name it was activated under.
     pub(super) generation: u64,
+    /// Differs from that of every other agent that there was under this identity.
+    pub(super) life: u64,
     pub(super) timer: Option<Timer>,
+    /// The newest changes, where the type keeps any.
+    pub(super) changes: Option<Box<Changes>>,
     pub(super) state: State,
 }
 
@@ -63,7 +68,15 @@ impl Kept {
 /// Opens an agent in a snapshot; its state's bytes follow. Append-only.
 #[derive(Serialize, Deserialize)]
 enum Head {
-    V1 { revision: u64, generation: u64, timer: Option<Timer>, version: u32, passive: bool },
+    V1 {
+        revision: u64,
+        generation: u64,
+        timer: Option<Timer>,
+        version: u32,
+        passive: bool,
+        life: u64,
+        changes: Changes,
+    },
 }
 
 impl State {
@@ -101,6 +114,17 @@ impl State {
 }
 
 impl Hosted {
+    /// A handler has run: what it did is one change more.
+    pub(super) fn changed(&mut self, of: &dyn AgentType, at_ms: u64, command: Option<&[u8]>) {
+        self.revision += 1;
+        let retained = of.changes_retained();
+        if retained > 0 {
+            let command = command.map(<[u8]>::to_vec);
+            let change = KeptChange { revision: self.revision, at_ms, command };
+            self.changes.get_or_insert_default().push(change, retained);
+        }
+    }
+
     /// Appends the agent to a snapshot.
     pub(super) fn encode(&self, agent_type: Option<&dyn AgentType>, out: &mut Vec<u8>) {
         let live;
@@ -112,16 +136,19 @@ impl Hosted {
             State::Passive(state) => (state.version, true, &state.bytes[..]),
             State::Kept { state, passive, .. } => (state.version, *passive, &state.bytes[..]),
         };
-        let Self { revision, generation, timer, .. } = *self;
-        let head = Head::V1 { revision, generation, timer, version, passive };
+        let Self { revision, generation, timer, life, .. } = *self;
+        let changes = self.changes.as_deref().cloned().unwrap_or_default();
+        let head = Head::V1 { revision, generation, timer, version, passive, life, changes };
         *out = postcard::to_extend(&head, std::mem::take(out)).expect("the head serialises");
         out.extend_from_slice(bytes);
     }
 
     /// The agent that [`encode`](Self::encode) wrote.
     pub(super) fn decode(agent_type: Option<&dyn AgentType>, bytes: &[u8]) -> Result<Self, String> {
-        let (Head::V1 { revision, generation, timer, version, passive }, bytes) = split(bytes)?;
+        let (Head::V1 { revision, generation, timer, version, passive, life, changes }, bytes) =
+            split(bytes)?;
+        let changes = (!changes.is_empty()).then(|| Box::new(changes));
         let state = State::restore(agent_type, InBytes { version, bytes: bytes.into() }, passive);
-        Ok(Self { revision, generation, timer, state })
+        Ok(Self { revision, generation, life, timer, changes, state })
     }
 }

@@ -3,6 +3,7 @@
 mod encoding;
 mod hooks;
 mod timeouts;
+mod versions;
 
 use proptest::prelude::*;
 
@@ -177,9 +178,9 @@ fn the_bytes_of_an_agent_in_a_snapshot_never_change() {
     let mut value = None;
     command::<Adder>(&mut value, &3).unwrap();
     let bytes = encoded(&values(), b"quota\0adder\0key", &value.unwrap());
-    // Head: variant 0, revision 1, generation 1, no timer, version 0, not passive. State: total 3 in zigzag, a log of one
-    // entry (0, 5).
-    assert_eq!(bytes, [0, 1, 1, 0, 0, 0, 6, 1, 0, 5]);
+    // Head: variant 0, revision 1, generation 1, no timer, version 0, not passive, life 1, no changes. State: total 3 in
+    // zigzag, a log of one entry (0, 5).
+    assert_eq!(bytes, [0, 1, 1, 0, 0, 0, 1, 0, 6, 1, 0, 5]);
 }
 
 #[test]

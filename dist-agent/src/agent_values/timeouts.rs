@@ -58,7 +58,7 @@ fn time_out(
     let failure = match ran {
         Ok(Ok(())) => {
             let asked = agent_context.asked();
-            hosted.revision += 1;
+            hosted.changed(of, context.now_ms, None);
             let on_tick = asked.on_tick.unwrap_or_default();
             hosted.timer = Timer::set(on_tick, context.now_ms, timer.interval_ms());
             if asked.fate == Fate::Passivate {

@@ -103,7 +103,7 @@ pub(crate) struct Sleeper {
     more: u32,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum Sleep {
     /// Its timeout comes at each of so many ticks.
     Timeouts(u32),
@@ -119,6 +119,7 @@ const PANICS: u32 = u32::MAX;
 
 impl Agent for Sleeper {
     const TYPE: &'static str = "sleeper";
+    const CHANGES_RETAINED: u32 = 16;
     type Command = Sleep;
     type Reply = u64;
     type Query = ();

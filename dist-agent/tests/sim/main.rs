@@ -7,6 +7,8 @@ mod cluster;
 mod encoding;
 mod examples;
 mod failover;
+mod hooks;
 mod options;
 mod quotas;
 mod ticks;
+mod watch;

@@ -80,3 +80,51 @@ fn a_handle_serialises_as_the_identity_from_which_it_is_made_again() {
     let error = cluster.client.handle::<Fragile>(&id).unwrap_err();
     assert_eq!(error.to_string(), "the identity names an agent of type \"counter\", not \"fragile\"");
 }
+
+/// A client that died before it saw the reply is followed by another, which sends the same order again.
+#[test]
+fn a_command_with_an_idempotency_key_runs_once_whoever_sends_it_again() {
+    let cluster = Cluster::new(95);
+    let counter = cluster.counter("room-42");
+    let from_node = cluster.nodes[0].agents.agent::<Counter>("tenant-a", "room-42").unwrap();
+    let first = counter.clone();
+    cluster.run(async move {
+        let order = first.idempotency_key("order-1");
+        // The agent is activated by it, which is a step more.
+        assert_eq!(order.command(Count::Add(5)).await, Ok(5));
+        assert_eq!(order.command(Count::Add(5)).await, Ok(5));
+    });
+    let again = cluster.sim.spawn_on(&cluster.nodes[0].env, async move {
+        from_node.idempotency_key("order-1").command(Count::Add(5)).await
+    });
+    assert_eq!(cluster.wait(again), Some(Ok(5)));
+    cluster.run(async move {
+        assert_eq!(counter.idempotency_key("order-2").command(Count::Add(1)).await, Ok(6));
+        assert_eq!(counter.query(()).await, Ok(6));
+    });
+}
+
+#[test]
+fn an_answer_that_may_be_stale_is_never_older_than_it_may_be() {
+    let cluster = Cluster::new(96);
+    let counter = cluster.counter("room-42");
+    let stale = counter.stale_ok(2 * SECOND);
+    let (asked, exact) = (stale.clone(), counter.clone());
+    cluster.run(async move {
+        counter.command(Count::Add(1)).await.unwrap();
+        assert_eq!(asked.query(()).await, Ok(1));
+        counter.command(Count::Add(1)).await.unwrap();
+        assert_eq!(asked.query(()).await, Ok(1));
+        assert_eq!(exact.query(()).await, Ok(2));
+    });
+    cluster.sim.run_for(2 * SECOND);
+    let asked = stale.clone();
+    cluster.run(async move { assert_eq!(asked.query(()).await, Ok(2)) });
+    for node in 0..3 {
+        cluster.kill(node);
+    }
+    let (asked, soon) = (stale.clone(), stale.timeout(SECOND));
+    cluster.run(async move { assert_eq!(asked.query(()).await, Ok(2)) });
+    cluster.sim.run_for(2 * SECOND);
+    cluster.run(async move { assert!(soon.query(()).await.is_err()) });
+}

@@ -239,3 +239,64 @@ fn the_agents_of_a_deleted_quota_end_and_those_of_its_successor_live() {
         assert_eq!(active(&client, "gone-not").await, 20);
     });
 }
+
+/// Whatever happens while many activate: no more than the limit, nothing lost that was accepted, and in the end exactly the
+/// limit.
+#[test]
+fn a_limit_holds_while_nodes_die_and_are_cut_off() {
+    for seed in 82..88 {
+        let mut cluster = Cluster::new(seed);
+        let client = cluster.client.clone();
+        cluster.run(async move { client.put_quota("crowd", 60).await.unwrap() });
+        let accepted = Arc::new(AtomicU64::new(0));
+        let activate = |cluster: &Cluster, activator: usize| {
+            let (agents, accepted) = (cluster.client.clone(), accepted.clone());
+            cluster.spawn(async move {
+                for n in 0..10 {
+                    let counter = counter(&agents, "crowd", &format!("{activator}-{n}"));
+                    if counter.command(Count::Add(1)).await.is_ok() {
+                        accepted.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            })
+        };
+        let first: Vec<_> = (0..10).map(|activator| activate(&cluster, activator)).collect();
+        let mut rng = cluster.sim.rng();
+        cluster.sim.run_for(rng.duration(Duration::ZERO, Duration::from_millis(40)));
+        let victim = rng.below(NODES as u64) as usize;
+        if seed % 2 == 0 {
+            cluster.kill(victim);
+            cluster.sim.run_for(rng.duration(Duration::ZERO, 3 * SECOND));
+            cluster.restart(victim);
+        } else {
+            let cut = cluster.nodes[victim].env.clone();
+            let rest: Vec<_> = (0..NODES)
+                .filter(|node| *node != victim)
+                .map(|node| cluster.nodes[node].env.clone())
+                .collect();
+            cluster.sim.partition(&[cut.clone()], &rest);
+            cluster.sim.partition(&[cut], &[cluster.client_env.clone()]);
+            cluster.sim.run_for(rng.duration(Duration::ZERO, 3 * SECOND));
+            cluster.sim.heal();
+        }
+        for task in first {
+            cluster.wait(task).expect("the client lives");
+        }
+        let client = cluster.client.clone();
+        let active_then = cluster.run(async move { active(&client, "crowd").await });
+        assert!(active_then <= 60, "seed {seed}: {active_then} agents");
+        assert!(accepted.load(Ordering::Relaxed) <= active_then, "seed {seed}: an accepted agent is lost");
+        // Whatever was taken and not used is free by then.
+        cluster.sim.run_for(70 * SECOND);
+        for activator in 10..20 {
+            let task = activate(&cluster, activator);
+            cluster.wait(task).expect("the client lives");
+        }
+        cluster.sim.run_for(5 * SECOND);
+        let client = cluster.client.clone();
+        cluster.run(async move {
+            assert_eq!(active(&client, "crowd").await, 60, "seed {seed}");
+            assert_eq!(client.quota_usage("crowd").await.unwrap().agents, 60, "seed {seed}");
+        });
+    }
+}

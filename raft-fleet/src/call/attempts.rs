@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rafted_value::env::{MonoTime, sleep};
-use rafted_value::{CommandError, Freshness, GroupConfig, GroupId, NodeId, NotApplied, QueryError, Unknown};
+use rafted_value::{
+    Command, CommandError, Freshness, GroupConfig, GroupId, NodeId, NotApplied, QueryError, Unknown,
+};
 
 use super::chase::{Chase, Shown};
 use super::line::Ticket;
 use crate::cluster_state::{CLUSTER_GROUP, GroupState};
-use crate::config::CallOptions;
+use crate::config::{CallOptions, CommandNumber};
 use crate::core::Core;
 use crate::group_name::GroupName;
 use crate::view::View;
@@ -213,6 +215,11 @@ impl Core {
         let allowed = millis(target.retry_window_max_ms / 10 * 9);
         let window = options.timeout.saturating_add(options.retry_margin).min(allowed);
         let retry_until_ms = self.env.wall_ms().saturating_add(as_ms(window));
+        if let Some(CommandNumber { session, sequence }) = options.number {
+            let acknowledged = 0;
+            let command = Command { session, sequence, acknowledged, retry_until_ms, key_hash, payload };
+            return Ok(Ticket::of(command));
+        }
         loop {
             if let Some(ticket) = line.begin(retry_until_ms, key_hash, payload.clone()) {
                 return Ok(ticket);

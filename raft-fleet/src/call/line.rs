@@ -59,18 +59,24 @@ impl Line {
     ) -> Option<Ticket> {
         let session = self.turn.fetch_add(1, Ordering::Relaxed) % self.sessions.len();
         let command = self.sessions[session].lock().begin(retry_until_ms, key_hash, payload)?;
-        Some(Ticket { line: Arc::clone(self), session, command })
+        Some(Ticket { line: Some((Arc::clone(self), session)), command })
     }
 }
 
 /// A command that waits for its reply. Dropping it tells the group, with the session's next command, that nobody does.
 pub(crate) struct Ticket {
-    line: Arc<Line>,
-    session: usize,
+    /// The line and which of its sessions; none for a command whose number its caller chose.
+    line: Option<(Arc<Line>, usize)>,
     command: Command,
 }
 
 impl Ticket {
+    /// A command with a number of the caller's choice. Its reply stays for as long as its group keeps it: somebody else
+    /// may send it again.
+    pub(crate) fn of(command: Command) -> Self {
+        Self { line: None, command }
+    }
+
     pub(crate) fn command(&self) -> &Command {
         &self.command
     }
@@ -78,7 +84,9 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.line.sessions[self.session].lock().finish(self.command.sequence);
+        if let Some((line, session)) = &self.line {
+            line.sessions[*session].lock().finish(self.command.sequence);
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use raft_fleet::rafted_value::{GroupId, RawData, RawLeaderHook};
 
 use super::{ShardAnswer, ShardData, ShardQuery, split_answer};
+use crate::key;
 use crate::value_type::ValuePerKey;
 
 /// The leader's hook of all shards of a value type.
@@ -40,7 +41,7 @@ impl<V: ValuePerKey> RawLeaderHook for ShardHook<V> {
         else {
             return;
         };
-        let value = shard.entries.get(key).and_then(|entry| entry.value.as_ref());
+        let value = shard.entries.get(key::hash(key), key).and_then(|entry| entry.value.as_ref());
         if let (Some(value), Ok((ShardAnswer::Answer, answer))) = (value, split_answer(answer)) {
             shard.value_type.answered(key, value, &query.slice_ref(rest), &answer);
         }

@@ -1,67 +1,135 @@
-//! A shard: the live values of one range of keys, replicated by one group.
+//! A shard: the live values of one range of key hashes, replicated by one group.
+//!
+//! # How keys move
+//!
+//! A split and a merge are the same thing: a *move* of a range of hashes from one shard to another. At a split the range
+//! is one end of the shard's own and the other shard is new and empty; at a merge it is all that the shard has and the
+//! other is its neighbour. A move is a sequence of commands to the two shards, sent by whichever node performs it:
+//!
+//! | step | to | what it does |
+//! |---|---|---|
+//! | `Receive` | receiver | expects the range; says what has arrived already |
+//! | `Send` | sender | begins to note which hashes change |
+//! | `Install` | receiver | takes in a chunk of the range, or of what has changed since it was copied |
+//! | `GiveUp` | sender | serves the range no more; gives the last changes, the records of commands, stamped time |
+//! | `Install`, the last | receiver | takes those in and serves the range |
+//! | `Finish` | sender | forgets the range and remembers where it went |
+//! | `Forget` | sender | removes the entries that are not its own any more, some at a time |
+//! | `Abort` | receiver, then sender | the range stays where it was |
+//!
+//! What holds:
+//!
+//! - **One owner.** The sender gives the range up by a committed entry before the receiver can be told its last changes, and
+//!   the receiver serves nothing before it has them. A query is answered by a leader under its lease from what it has
+//!   applied, so that no answer is older than the hand-over. An abort is committed by the receiver, which then never
+//!   serves the range, before the sender takes it back.
+//! - **Every step may be repeated**, by the same performer or by another that resumes after a crash; and a step that was
+//!   overtaken, of a performer that was replaced, is refused ([`moves::MoveStep`]).
+//! - **State moves, not commands.** The receiver gets values as they are, never a list of commands to run again; there is no
+//!   order to keep but that of the chunks. (The original replayed the commands that came during a merge, backwards.)
+//! - **Records move** with their keys ([`Records`]), with stamped time and the marks of commands to all keys
+//!   ([`all_keys`]), so that a retry is answered and not run, by whichever shard it comes to.
+//! - **Memory is bounded**: chunks have a limit, and of what changes meanwhile only hashes are kept.
+//!
+//! Between `GiveUp` and the last `Install` nobody serves the range. A command that comes then is refused before it is
+//! recorded, with a hint where the range went, and its caller sends it again there under the same number. Keeping such
+//! commands and running them later would need a list in the replicated state with a limit that could be reached, and
+//! their replies could come no sooner; a caller that asks again has the same wait, and its command's number makes it
+//! run once. Callers wait for their replies, so that nothing that one caller orders can be overtaken by this.
+//!
+//! Keys lie in the order of their hashes, because a place in that order outlives every split and merge: chunks, listings
+//! and commands to all keys go on at a hash, whoever has it now. The price is that keys with a common prefix do not lie
+//! together.
 
+mod all_keys;
 mod classes;
+mod entries;
 mod hook;
 mod index;
+mod load;
+mod moves;
+mod reads;
+mod slots;
 mod snapshot;
+mod steps;
 mod sweep;
 mod timers;
 mod wake;
 mod wire;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use raft_fleet::rafted_value::{CommandContext, RawData, Refused, RestoreError, encode};
+use raft_fleet::rafted_value::{
+    CommandContext, RawData, RecordTable, Records, Refused, RestoreError, encode,
+};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::all_keys::AllCommand;
+use self::all_keys::{AllKeys, NotAll};
 pub use self::classes::{ClassCount, Tally};
+use self::entries::{Counts, Entries, Entry};
 pub(crate) use self::hook::ShardHook;
 use self::index::{Index, Marks};
+use self::load::Load;
+pub(crate) use self::load::{BUCKETS, bucket_of, bucket_start};
+use self::moves::Moves;
+pub(crate) use self::moves::{Gone, MoveStep, Outcome, Progress};
 pub(crate) use self::sweep::Keys;
 pub(crate) use self::timers::Alarm;
-pub(crate) use self::wire::{ShardAnswer, ShardCommand, ShardQuery, ShardReply, split_answer, split_reply};
+pub(crate) use self::wire::{
+    Cover, Elsewhere, FinalAsk, FinalHead, KeyAnswer, ShardAnswer, ShardCommand, ShardQuery, ShardReply,
+    Weights, split_answer, split_reply,
+};
 use crate::key;
 use crate::key_range::KeyRange;
-use crate::value_type::{Answer, Done, ValuePerKey};
+use crate::value_type::{Done, ValuePerKey};
 
 /// The values of one shard, each live and of its own type.
 ///
-/// Replicated: the range and the entries. Not replicated: the load, which each member counts for itself (what it
-/// counts on the way, after a restart or a replay, need not agree with anyone).
+/// Replicated: the range, the entries, the moves and what commands to all keys have covered. Not replicated: the load,
+/// which each member counts for itself (what it counts on the way, after a restart or a replay, need not agree with
+/// anyone).
+///
+/// Entries may lie outside of the range: on their way in, or left behind by a move until they are forgotten. They are
+/// neither served nor counted.
 pub(crate) struct ShardData<V: ValuePerKey> {
     value_type: Arc<V>,
-    /// What the shard is responsible for; a new group has none until its creator tells it.
+    /// What the shard is responsible for; a new group has none until its creator tells it, and one that has given all
+    /// away has none any more.
     range: Option<KeyRange>,
-    entries: BTreeMap<Box<[u8]>, Entry<V::Value>>,
-    /// The sum of the entries' sizes; it wraps, so that no value type can make it panic.
-    size: u64,
-    load: AtomicU64,
-    /// Derived from the entries.
+    entries: Entries<V::Value>,
+    /// What the entries of the range come to.
+    counts: Counts,
+    moves: Moves,
+    all: AllKeys,
+    load: Load,
+    /// Derived from the entries that are served.
     index: Index,
     /// Whether the next command runs on the member that leads; told by the hook just before it.
     leads: AtomicBool,
 }
 
-struct Entry<T> {
-    /// Always `Some` between commands; the handler works on the `Option` in place.
-    value: Option<T>,
-    size: u64,
-}
-
 /// What one member says of its shard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ShardStatus {
-    /// The key hashes it is responsible for; none until its creator has told it.
+    /// The key hashes it is responsible for; none until its creator has told it, and none when it has given all away.
     pub range: Option<KeyRange>,
     /// How many keys have a value.
     pub keys: u64,
     /// The sum of the values' sizes.
     pub size: u64,
-    /// The sum of the loads of what this member has handled in this life.
+    /// The sum of the loads of what this member has handled since its range last changed.
     pub load: u64,
+    /// The queries among that whose key had no value; their load is not in the sum.
+    pub misses: u64,
+    /// Whether some of its range is on its way to another shard, or some of another's to it.
+    pub moving: bool,
+    /// The hash that has more load than all others together, if one has.
+    pub hot_hash: Option<u64>,
+    /// How many thousandths of the load it has had lately.
+    pub hot_permille: u16,
 }
 
 impl<V: ValuePerKey> ShardData<V> {
@@ -70,9 +138,11 @@ impl<V: ValuePerKey> ShardData<V> {
         Self {
             value_type,
             range: None,
-            entries: BTreeMap::new(),
-            size: 0,
-            load: AtomicU64::new(0),
+            entries: Entries::new(),
+            counts: Counts::default(),
+            moves: Moves::default(),
+            all: AllKeys::default(),
+            load: Load::new(None),
             index: Index::default(),
             leads: AtomicBool::new(false),
         }
@@ -84,12 +154,42 @@ impl<V: ValuePerKey> ShardData<V> {
         self
     }
 
+    /// From now on the entries of a range are in the index.
+    fn index(&mut self, range: KeyRange) {
+        for (_, slot) in self.entries.range(range.hashes()) {
+            for entry in slot.entries() {
+                let marks = Marks::of(&*self.value_type, &entry.key, entry.value.as_ref());
+                self.index.moved(&entry.key, &Marks::default(), &marks);
+            }
+        }
+    }
+
+    /// From now on they are not.
+    fn unindex(&mut self, range: KeyRange) {
+        for (_, slot) in self.entries.range(range.hashes()) {
+            for entry in slot.entries() {
+                let marks = Marks::of(&*self.value_type, &entry.key, entry.value.as_ref());
+                self.index.moved(&entry.key, &marks, &Marks::default());
+            }
+        }
+    }
+
+    /// Counts anew what lies in the range, which is another now.
+    fn range_changed(&mut self) {
+        self.counts = self.range.map_or(Counts::default(), |range| self.entries.count(range.hashes()));
+        self.load = Load::new(self.range);
+    }
+
     fn initialise(&mut self, range: KeyRange) -> ShardReply {
         match self.range {
-            None => self.range = Some(range),
+            None if self.moves == Moves::default() => {
+                self.range = Some(range);
+                self.range_changed();
+            }
             // A creator that died was resumed by another, which repeats this.
             Some(present) if present == range => {}
             Some(present) => return ShardReply::OtherRange { range: present },
+            None => return ShardReply::OutOfStep,
         }
         ShardReply::Initialised
     }
@@ -99,141 +199,221 @@ impl<V: ValuePerKey> ShardData<V> {
         context: &CommandContext,
         key: &[u8],
         command: &Bytes,
+        records: &mut Records<'_>,
+        leads: bool,
     ) -> Result<Bytes, Refused> {
-        if let Err(away) = self.responsible(key) {
-            return Ok(away.reply());
+        let hash = key::hash(key);
+        if let Err(elsewhere) = self.responsible(hash) {
+            // Its caller goes on under the same number, elsewhere or here.
+            records.keep_no_reply();
+            return Ok(ShardReply::Elsewhere(elsewhere).encode(&[]));
         }
-        let leads = self.leads.swap(false, Ordering::Relaxed);
-        let value_type = self.value_type.as_ref();
-        let run = |value: &mut Option<V::Value>| {
-            if leads {
-                value_type.command_led(context, key, value, command)
-            } else {
-                value_type.command(context, key, value, command)
-            }
-        };
-        let done = match self.entries.get_mut(key) {
-            Some(entry) => {
-                let before = Marks::of(value_type, key, entry.value.as_ref());
-                let done = run(&mut entry.value)?;
-                self.index.moved(key, &before, &Marks::of(value_type, key, entry.value.as_ref()));
-                self.size = self.size.wrapping_sub(entry.size);
-                if entry.value.is_some() {
-                    entry.size = done.size;
-                    self.size = self.size.wrapping_add(done.size);
-                } else {
-                    self.entries.remove(key);
-                }
-                done
-            }
-            None => {
-                let mut value = None;
-                let done = run(&mut value)?;
-                if value.is_some() {
-                    self.insert(key, value, done.size);
-                }
-                done
-            }
-        };
-        let Done { reply, load, .. } = done;
-        self.count(load);
+        let Done { reply, load, .. } = self.run(context, hash, key, command, leads)?;
+        self.load.count(hash, load);
         Ok(ShardReply::Done.encode(&reply))
     }
 
-    fn query_key(&self, key: &[u8], query: &Bytes) -> Result<Bytes, Refused> {
-        if let Err(away) = self.responsible(key) {
-            return Ok(away.answer());
-        }
-        let Some(value) = self.entries.get(key).and_then(|entry| entry.value.as_ref()) else {
-            self.count(MISSING_KEY_LOAD);
-            return Ok(ShardAnswer::KeyNotFound.encode(&[]));
+    /// Runs a command on a key that is served here.
+    fn run(
+        &mut self,
+        context: &CommandContext,
+        hash: u64,
+        key: &[u8],
+        command: &Bytes,
+        leads: bool,
+    ) -> Result<Done, Refused> {
+        self.change(hash, key, |value_type, value| {
+            let done = if leads {
+                value_type.command_led(context, key, value, command)
+            } else {
+                value_type.command(context, key, value, command)
+            }?;
+            Ok((done.size, done))
+        })
+    }
+
+    /// Lets something be done to the value of a key that is served here, which gives the value's size afterwards. The
+    /// one place where what is served changes, but for the steps of moves.
+    fn change<T>(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        change: impl FnOnce(&V, &mut Option<V::Value>) -> Result<(u64, T), Refused>,
+    ) -> Result<T, Refused> {
+        let value_type = self.value_type.as_ref();
+        let given = match self.entries.get_mut(hash, key) {
+            Some(entry) => {
+                let before = Marks::of(value_type, key, entry.value.as_ref());
+                let (size, given) = change(value_type, &mut entry.value)?;
+                self.index.moved(key, &before, &Marks::of(value_type, key, entry.value.as_ref()));
+                self.counts.remove(entry.size);
+                if entry.value.is_some() {
+                    entry.size = size;
+                    self.counts.add(size);
+                } else {
+                    self.entries.remove(hash, key);
+                }
+                given
+            }
+            None => {
+                let mut value = None;
+                let (size, given) = change(value_type, &mut value)?;
+                if value.is_some() {
+                    let marks = Marks::of(value_type, key, value.as_ref());
+                    self.index.moved(key, &Marks::default(), &marks);
+                    self.entries.insert(hash, Entry { key: key.into(), value, size });
+                    self.counts.add(size);
+                }
+                given
+            }
         };
-        let Answer { answer, load } = self.value_type.query(key, value, query)?;
-        self.count(load);
-        Ok(ShardAnswer::Answer.encode(&answer))
+        if let Some(outgoing) = &mut self.moves.outgoing {
+            outgoing.note(hash);
+        }
+        Ok(given)
     }
 
-    fn responsible(&self, key: &[u8]) -> Result<(), Away> {
-        match self.range {
-            None => Err(Away::NotInitialised),
-            Some(range) if range.contains(key::hash(key)) => Ok(()),
-            Some(range) => Err(Away::OutOfRange { range }),
+    /// Runs a command on the keys of the first hashes of a range, as far as it has not run there before.
+    fn command_all(
+        &mut self,
+        context: &CommandContext,
+        all: &AllCommand,
+        command: &Bytes,
+        records: &mut Records<'_>,
+        leads: bool,
+    ) -> Bytes {
+        // What has run where is kept by id and hash: another attempt at a page does what is left of it.
+        records.keep_no_reply();
+        let first = all.range.first();
+        let Some(served) = self.served(first) else {
+            return ShardReply::Elsewhere(self.elsewhere(first)).encode(&[]);
+        };
+        match self.all.admit(context.now_ms, all) {
+            Ok(()) => {}
+            Err(NotAll::Expired) => return ShardReply::Expired.encode(&[]),
+            Err(NotAll::TooMany) => return ShardReply::TooManyAll.encode(&[]),
+        }
+        let mut page = served.common(all.range).expect("its first hash is served");
+        if let Some(covered) = self.all.covered(all.id, page) {
+            if covered.first() == first {
+                return ShardReply::AllDone { covered, keys: 0, refused: 0 }.encode(&[]);
+            }
+            page = page.split_at(covered.first()).expect("it begins behind the first").0;
+        }
+        let keys_max = usize::try_from(all.keys_max.max(1)).expect("fits");
+        let mut slots = self.entries.range(page.hashes());
+        let keys: Vec<(u64, Box<[u8]>)> = slots
+            .by_ref()
+            .take(keys_max)
+            .flat_map(|(hash, slot)| slot.entries().iter().map(move |entry| (hash, entry.key.clone())))
+            .collect();
+        let next = slots.next().map(|(next, _)| next);
+        drop(slots);
+        if let Some(next) = next {
+            page = page.split_at(next).expect("some hashes lie before it").0;
+        }
+        let (mut ran, mut refused) = (0, 0);
+        for (hash, key) in keys {
+            match self.run(context, hash, &key, command, leads) {
+                Ok(Done { load, .. }) => {
+                    self.load.count(hash, load);
+                    ran += 1;
+                }
+                Err(_) => refused += 1,
+            }
+        }
+        self.all.cover(all.id, all.until_ms, page);
+        ShardReply::AllDone { covered: page, keys: ran, refused }.encode(&[])
+    }
+
+    /// What is served here.
+    fn serves(&self) -> Option<KeyRange> {
+        match &self.moves.outgoing {
+            Some(outgoing) if outgoing.given_up => self.range?.without(outgoing.range),
+            _ => self.range,
         }
     }
 
-    /// Adds an entry whose key has none.
-    fn insert(&mut self, key: &[u8], value: Option<V::Value>, size: u64) {
-        let marks = Marks::of(self.value_type.as_ref(), key, value.as_ref());
-        self.index.moved(key, &Marks::default(), &marks);
-        let previous = self.entries.insert(key.into(), Entry { value, size });
-        assert!(previous.is_none(), "an entry is added where there is none");
-        self.size = self.size.wrapping_add(size);
+    /// What is served here, if this hash is.
+    fn served(&self, hash: u64) -> Option<KeyRange> {
+        self.serves().filter(|range| range.contains(hash))
     }
 
-    fn count(&self, load: u64) {
-        self.load.fetch_add(load, Ordering::Relaxed);
+    fn responsible(&self, hash: u64) -> Result<(), Elsewhere> {
+        self.served(hash).map(drop).ok_or_else(|| self.elsewhere(hash))
+    }
+
+    fn elsewhere(&self, hash: u64) -> Elsewhere {
+        let coming = self.moves.incoming.is_some_and(|incoming| incoming.range.contains(hash));
+        Elsewhere { range: self.range, hint: self.moves.hint(hash), coming }
     }
 
     /// The tally at a stamped time, as a reply; and as an answer, at no time.
     fn tally_at(&self, now_ms: u64) -> Bytes {
-        self.leads.store(false, Ordering::Relaxed);
-        match self.range {
+        match self.serves() {
             Some(range) => {
                 ShardReply::Tally.encode(&encode(&Tally { range, now_ms, counts: self.index.counts() }))
             }
-            None => Away::NotInitialised.reply(),
+            None => ShardReply::Elsewhere(self.elsewhere(0)).encode(&[]),
         }
     }
 
     fn tally(&self) -> Bytes {
-        match self.range {
+        match self.serves() {
             Some(range) => {
                 ShardAnswer::Tally.encode(&encode(&Tally { range, now_ms: 0, counts: self.index.counts() }))
             }
-            None => Away::NotInitialised.answer(),
+            None => ShardAnswer::Elsewhere(self.elsewhere(0)).encode(&[]),
         }
     }
 
     fn status(&self) -> ShardStatus {
-        let load = self.load.load(Ordering::Relaxed);
-        ShardStatus { range: self.range, keys: self.entries.len() as u64, size: self.size, load }
-    }
-}
-
-/// What a query for a key without a value costs.
-const MISSING_KEY_LOAD: u64 = 1;
-
-/// Why a key is not served here.
-enum Away {
-    NotInitialised,
-    OutOfRange { range: KeyRange },
-}
-
-impl Away {
-    fn reply(&self) -> Bytes {
-        let reply = match *self {
-            Away::NotInitialised => ShardReply::NotInitialised,
-            Away::OutOfRange { range } => ShardReply::OutOfRange { range },
-        };
-        reply.encode(&[])
-    }
-
-    fn answer(&self) -> Bytes {
-        let answer = match *self {
-            Away::NotInitialised => ShardAnswer::NotInitialised,
-            Away::OutOfRange { range } => ShardAnswer::OutOfRange { range },
-        };
-        answer.encode(&[])
+        let hot = self.load.hot();
+        ShardStatus {
+            range: self.range,
+            keys: self.counts.keys,
+            size: self.counts.size,
+            load: self.load.total(),
+            misses: self.load.misses(),
+            moving: self.moves.outgoing.is_some() || self.moves.incoming.is_some(),
+            hot_hash: hot.map(|(hash, _)| hash),
+            hot_permille: hot.map_or(0, |(_, permille)| permille),
+        }
     }
 }
 
 impl<V: ValuePerKey> RawData for ShardData<V> {
     fn command(&mut self, context: &CommandContext, payload: &Bytes) -> Result<Bytes, Refused> {
+        // Groups lend it their records; without a group there are none.
+        self.command_with_records(context, payload, &mut RecordTable::default().records())
+    }
+
+    fn command_with_records(
+        &mut self,
+        context: &CommandContext,
+        payload: &Bytes,
+        records: &mut Records<'_>,
+    ) -> Result<Bytes, Refused> {
+        let leads = self.leads.swap(false, Ordering::Relaxed);
         let (command, rest) = ShardCommand::split(payload)?;
         match command {
             ShardCommand::Initialise { range } => Ok(self.initialise(range).encode(&[])),
-            ShardCommand::Command { key } => self.command_key(context, key, &payload.slice_ref(rest)),
-            ShardCommand::Wake { keys_max } => Ok(self.wake(context, keys_max).encode(&[])),
+            ShardCommand::Command { key } => {
+                self.command_key(context, key, &payload.slice_ref(rest), records, leads)
+            }
+            ShardCommand::CommandAll(all) => {
+                Ok(self.command_all(context, &all, &payload.slice_ref(rest), records, leads))
+            }
+            ShardCommand::Send { step, range, to } => Ok(self.send(step, range, to).encode(&[])),
+            ShardCommand::Receive { step, range } => Ok(self.receive(step, range).encode(&[])),
+            ShardCommand::GiveUp { step, ask } => Ok(self.give_up(step, ask, records)),
+            ShardCommand::Install { step, cover, last } => {
+                Ok(self.install(step, cover, last, rest, records)?.encode(&[]))
+            }
+            ShardCommand::Finish { step } => Ok(self.finish(step).encode(&[])),
+            ShardCommand::Abort { step } => Ok(self.abort(step).encode(&[])),
+            ShardCommand::Forget { slots_max } => Ok(self.forget(slots_max).encode(&[])),
+            ShardCommand::Wake { keys_max } => Ok(self.wake(context, keys_max, leads).encode(&[])),
             ShardCommand::Tally => Ok(self.tally_at(context.now_ms)),
             ShardCommand::Sweep { prefix, after, keys_max } => {
                 Ok(self.sweep(context, prefix, after, keys_max, &payload.slice_ref(rest)))
@@ -246,9 +426,13 @@ impl<V: ValuePerKey> RawData for ShardData<V> {
         match query {
             ShardQuery::Query { key } => self.query_key(key, &payload.slice_ref(rest)),
             ShardQuery::Status => Ok(ShardAnswer::Status(self.status()).encode(&[])),
-            ShardQuery::Tally => Ok(self.tally()),
-            ShardQuery::List { prefix, after, keys_max } => Ok(self.list(prefix, after, keys_max)),
+            ShardQuery::Chunk { move_id, from, bytes_max } => Ok(self.chunk(move_id, from, bytes_max)),
+            ShardQuery::Changes { move_id, after, bytes_max } => Ok(self.changes(move_id, after, bytes_max)),
+            ShardQuery::Keys { range, prefix, keys_max } => Ok(self.keys(range, prefix, keys_max)),
+            ShardQuery::Many { keys } => Ok(self.query_many(&keys, &payload.slice_ref(rest))),
+            ShardQuery::Weights => Ok(ShardAnswer::Weights(self.weights()).encode(&[])),
             ShardQuery::NextWake => Ok(ShardAnswer::NextWake(self.index.next_wake()).encode(&[])),
+            ShardQuery::Tally => Ok(self.tally()),
         }
     }
 
@@ -261,6 +445,12 @@ impl<V: ValuePerKey> RawData for ShardData<V> {
         let alarm = self.index.alarm();
         *self = Self::read_snapshot(Arc::clone(&self.value_type), bytes).map_err(error)?.with_alarm(alarm);
         Ok(())
+    }
+
+    fn command_kind(&self, payload: &Bytes) -> String {
+        ShardCommand::split(payload)
+            .map_or("one that does not decode", |(command, _)| command.kind())
+            .to_owned()
     }
 }
 

@@ -1,31 +1,29 @@
-//! Commands for all keys that begin alike, and lists of them: a bounded number at a time, resumed after the last key.
-
-use std::ops::Bound;
-use std::sync::atomic::Ordering;
+//! Commands for all keys that begin alike: a bounded number at a time, resumed after the last key.
 
 use bytes::Bytes;
 use raft_fleet::rafted_value::{CommandContext, encode};
 use serde::{Deserialize, Serialize};
 
-use super::{ShardAnswer, ShardData, ShardReply};
+use super::{ShardData, ShardReply};
+use crate::key;
 use crate::value_type::ValuePerKey;
 
-/// The most keys that one command visits or one answer lists, whatever is asked for.
+/// The most keys that one command looks at, whatever is asked for.
 const KEYS_MAX: usize = 10_000;
-/// An answer lists no further key once it has this many bytes.
-const ANSWER_BYTES_MAX: usize = 256 << 10;
 
-/// Some keys, and where to go on; in bytes behind the reply or the answer.
+/// Where to go on; in bytes behind the reply.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub(crate) struct Keys {
-    /// The keys that are listed; none for a sweep.
-    pub(crate) keys: Vec<Vec<u8>>,
     /// The last key that was looked at, where there are more behind it.
     pub(crate) more_after: Option<Vec<u8>>,
 }
 
+/// A key, behind its hash.
+type HashedKey = (u64, Box<[u8]>);
+
 impl<V: ValuePerKey> ShardData<V> {
-    /// Lets the value type change or remove the values whose keys begin with `prefix` and come after `after`.
+    /// Lets the value type change or remove the values whose keys begin with `prefix` and lie behind `after`, in the
+    /// order of their hashes.
     pub(super) fn sweep(
         &mut self,
         context: &CommandContext,
@@ -34,44 +32,35 @@ impl<V: ValuePerKey> ShardData<V> {
         keys_max: u32,
         payload: &Bytes,
     ) -> Bytes {
-        self.leads.store(false, Ordering::Relaxed);
-        let (keys, more) = self.keys_after(prefix, after, KEYS_MAX.min(keys_max as usize), usize::MAX);
-        let more_after = if more { keys.last().cloned() } else { None };
-        for key in &keys {
-            self.visit(key, |value_type, value| value_type.sweep(context, key, value, payload));
+        let (keys, more_after) = self.keys_after(prefix, after, KEYS_MAX.min(keys_max.max(1) as usize));
+        for (hash, key) in keys {
+            let swept = self.change(hash, &key, |value_type, value| {
+                Ok((value_type.sweep(context, &key, value, payload), ()))
+            });
+            swept.expect("a sweep is not refused");
         }
-        ShardReply::Swept.encode(&encode(&Keys { keys: Vec::new(), more_after }))
+        ShardReply::Swept.encode(&encode(&Keys { more_after }))
     }
 
-    /// The keys that begin with `prefix` and come after `after`.
-    pub(super) fn list(&self, prefix: &[u8], after: &[u8], keys_max: u32) -> Bytes {
-        let keys_max = KEYS_MAX.min(keys_max as usize);
-        let (keys, more) = self.keys_after(prefix, after, keys_max, ANSWER_BYTES_MAX);
-        let more_after = if more { keys.last().cloned() } else { None };
-        ShardAnswer::Keys.encode(&encode(&Keys { keys, more_after }))
-    }
-
-    fn keys_after(
-        &self,
-        prefix: &[u8],
-        after: &[u8],
-        keys_max: usize,
-        bytes_max: usize,
-    ) -> (Vec<Vec<u8>>, bool) {
-        let from = if after < prefix { Bound::Included(prefix) } else { Bound::Excluded(after) };
-        let mut keys = Vec::new();
-        let mut bytes = 0;
-        for key in self.entries.range::<[u8], _>((from, Bound::Unbounded)).map(|(key, _)| key) {
-            if !key.starts_with(prefix) {
-                break;
+    fn keys_after(&self, prefix: &[u8], after: &[u8], keys_max: usize) -> (Vec<HashedKey>, Option<Vec<u8>>) {
+        let Some(served) = self.serves() else { return (Vec::new(), None) };
+        let behind = if after.is_empty() { Some(0) } else { key::hash(after).checked_add(1) };
+        let Some(first) = behind else { return (Vec::new(), None) };
+        let (mut keys, mut looked_at, mut last) = (Vec::new(), 0, None);
+        for (hash, slot) in self.entries.range(first.max(served.first())..=served.last()) {
+            if looked_at >= keys_max {
+                return (keys, last);
             }
-            if keys.len() >= keys_max || bytes >= bytes_max {
-                return (keys, true);
+            // Keys of one hash are looked at together: a place between them would have no name.
+            for entry in slot.entries() {
+                looked_at += 1;
+                last = Some(entry.key.to_vec());
+                if entry.key.starts_with(prefix) {
+                    keys.push((hash, entry.key.clone()));
+                }
             }
-            bytes += key.len();
-            keys.push(key.to_vec());
         }
-        (keys, false)
+        (keys, None)
     }
 }
 
@@ -81,7 +70,7 @@ mod tests {
 
     use raft_fleet::rafted_value::{RawData, Refused};
 
-    use super::super::{ShardCommand, ShardQuery, Tally, split_answer, split_reply};
+    use super::super::{ShardCommand, Tally, split_reply};
     use super::*;
     use crate::key_range::KeyRange;
     use crate::value_type::{Answer, Done};
@@ -146,10 +135,7 @@ mod tests {
     }
 
     fn keys(reply: &Bytes) -> Keys {
-        let rest = match split_reply(reply) {
-            Ok((ShardReply::Swept, rest)) => rest,
-            _ => split_answer(reply).unwrap().1,
-        };
+        let (ShardReply::Swept, rest) = split_reply(reply).unwrap() else { panic!("not swept") };
         postcard::from_bytes(&rest).unwrap()
     }
 
@@ -169,19 +155,5 @@ mod tests {
         assert_eq!(rounds, 2);
         assert_eq!(tally(&mut shard), [(b"a".into(), 1, 2), (b"b".into(), 0, 1)]);
         assert_eq!((shard.status().keys, shard.status().size), (3, 3));
-    }
-
-    #[test]
-    fn a_list_goes_on_behind_the_last_key_that_it_gave() {
-        let shard = shard();
-        let list = |after: &[u8]| {
-            let query = ShardQuery::List { prefix: b"a", after, keys_max: 3 }.encode(&[]);
-            keys(&shard.query(&query).unwrap())
-        };
-        let first = list(b"");
-        assert_eq!(first.keys, [b"a1", b"a2", b"a3"]);
-        assert_eq!(first.more_after.as_deref(), Some(&b"a3"[..]));
-        assert_eq!(list(b"a3"), Keys { keys: vec![b"a4".to_vec()], more_after: None });
-        assert_eq!(list(b"a4"), Keys::default());
     }
 }

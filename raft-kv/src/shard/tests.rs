@@ -1,8 +1,15 @@
 //! The shard against a plain map, and what it must refuse.
 
-use proptest::prelude::*;
+mod moves;
 
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use raft_fleet::rafted_value::{Command, CommandError, NotApplied, RecordTable, SessionId};
+
+use super::wire::split_final;
 use super::*;
+use crate::value_type::Answer;
 
 /// No value starts like this but those that a test writes into a snapshot: no command of the property test
 /// makes one. (It was `bad` once, and the property test drew `+bad` one day.)
@@ -32,6 +39,10 @@ impl ValuePerKey for Strings {
         Ok(Done { reply: before.into(), load: 3, size })
     }
 
+    fn class<'k>(&self, key: &'k [u8], _: &Vec<u8>) -> Option<(&'k [u8], u64)> {
+        Some((&key[..1], 0))
+    }
+
     fn query(&self, _: &[u8], value: &Vec<u8>, _: &Bytes) -> Result<Answer, Refused> {
         Ok(Answer { answer: value.clone().into(), load: 1 })
     }
@@ -45,28 +56,63 @@ impl ValuePerKey for Strings {
     }
 }
 
-const CONTEXT: CommandContext = CommandContext { now_ms: 1, index: 1, seed: 1 };
-
-fn shard(range: KeyRange) -> ShardData<Strings> {
-    let mut shard = ShardData::new(Arc::new(Strings));
-    let reply = shard.command(&CONTEXT, &ShardCommand::Initialise { range }.encode(&[])).unwrap();
-    assert_eq!(split_reply(&reply).unwrap().0, ShardReply::Initialised);
-    shard
+/// A shard with what its group keeps beside it.
+struct Member {
+    shard: ShardData<Strings>,
+    records: RecordTable,
+    index: u64,
+    /// Whoever sends commands to it alone has a session of this name.
+    id: u64,
 }
 
-fn command(shard: &mut ShardData<Strings>, key: &str, command: &str) -> Result<(ShardReply, Bytes), Refused> {
+impl Member {
+    fn new() -> Self {
+        Self { shard: ShardData::new(Arc::new(Strings)), records: RecordTable::default(), index: 0, id: 0 }
+    }
+
+    /// Runs a command under a number.
+    fn run(&mut self, now_ms: u64, command: &Command) -> Result<(ShardReply, Bytes), CommandError> {
+        self.index += 1;
+        let reply = self.records.run(&mut self.shard, now_ms, self.index, command)?;
+        Ok(split_reply(&reply).unwrap())
+    }
+
+    /// Runs a command that nobody repeats.
+    fn tell(&mut self, command: &ShardCommand<'_>, rest: &[u8]) -> (ShardReply, Bytes) {
+        let payload = command.encode(rest);
+        let sequence = self.index + 1;
+        let session = SessionId::new(1, self.id);
+        let command =
+            Command { session, sequence, acknowledged: sequence, retry_until_ms: 9000, key_hash: 0, payload };
+        self.run(1, &command).unwrap()
+    }
+}
+
+fn shard(range: KeyRange) -> Member {
+    let mut member = Member::new();
+    assert_eq!(member.tell(&ShardCommand::Initialise { range }, &[]).0, ShardReply::Initialised);
+    member
+}
+
+fn command(member: &mut Member, key: &str, command: &str) -> Result<(ShardReply, Bytes), String> {
     let payload = ShardCommand::Command { key: key.as_bytes() }.encode(command.as_bytes());
-    shard.command(&CONTEXT, &payload).map(|reply| split_reply(&reply).unwrap())
+    let sequence = member.index + 1;
+    let (session, acknowledged, retry_until_ms) = (SessionId::new(0, 1), sequence, 9000);
+    let command = Command { session, sequence, acknowledged, retry_until_ms, key_hash: 0, payload };
+    member.run(1, &command).map_err(|error| match error {
+        CommandError::NotApplied(NotApplied::Refused(reason)) => reason,
+        other => panic!("{other}"),
+    })
 }
 
-fn query(shard: &ShardData<Strings>, key: &str) -> (ShardAnswer, Bytes) {
+fn query(member: &Member, key: &str) -> (ShardAnswer, Bytes) {
     let payload = ShardQuery::Query { key: key.as_bytes() }.encode(&[]);
-    split_answer(&shard.query(&payload).unwrap()).unwrap()
+    split_answer(&member.shard.query(&payload).unwrap()).unwrap()
 }
 
-fn snapshot(shard: &ShardData<Strings>) -> Vec<u8> {
+fn snapshot(member: &Member) -> Vec<u8> {
     let mut bytes = Vec::new();
-    shard.snapshot(&mut bytes);
+    member.shard.snapshot(&mut bytes);
     bytes
 }
 
@@ -82,17 +128,17 @@ fn a_command_creates_changes_and_removes_the_value_of_its_key() {
     assert_eq!(command(&mut shard, "k", "+ab").unwrap(), (ShardReply::Done, Bytes::new()));
     assert_eq!(command(&mut shard, "k", "+cd").unwrap(), (ShardReply::Done, Bytes::from("ab")));
     assert_eq!(query(&shard, "k"), (ShardAnswer::Answer, Bytes::from("abcd")));
-    assert_eq!((shard.status().keys, shard.status().size), (1, 4));
+    assert_eq!((shard.shard.status().keys, shard.shard.status().size), (1, 4));
     assert_eq!(command(&mut shard, "k", "-").unwrap(), (ShardReply::Done, Bytes::from("abcd")));
     assert_eq!(query(&shard, "k").0, ShardAnswer::KeyNotFound);
-    assert_eq!((shard.status().keys, shard.status().size), (0, 0));
+    assert_eq!((shard.shard.status().keys, shard.shard.status().size), (0, 0));
 }
 
 #[test]
 fn a_command_that_leaves_no_value_adds_no_key() {
     let mut shard = shard(KeyRange::ALL);
     command(&mut shard, "k", "?").unwrap();
-    assert_eq!(shard.status().keys, 0);
+    assert_eq!(shard.shard.status().keys, 0);
 }
 
 #[test]
@@ -111,20 +157,23 @@ fn a_key_outside_of_the_range_is_refused_by_name_and_changes_nothing() {
     let mut shard = shard(range);
     let outside =
         (0..).map(|n| format!("key-{n}")).find(|key| !range.contains(key::hash(key.as_bytes()))).unwrap();
-    assert_eq!(command(&mut shard, &outside, "+ab").unwrap().0, ShardReply::OutOfRange { range });
-    assert_eq!(query(&shard, &outside).0, ShardAnswer::OutOfRange { range });
-    assert_eq!(shard.status().keys, 0);
+    let elsewhere = Elsewhere { range: Some(range), hint: None, coming: false };
+    assert_eq!(command(&mut shard, &outside, "+ab").unwrap().0, ShardReply::Elsewhere(elsewhere));
+    assert_eq!(query(&shard, &outside).0, ShardAnswer::Elsewhere(elsewhere));
+    assert_eq!(shard.records.replies(), 1, "only the shard's beginning is remembered");
+    assert_eq!(shard.shard.status().keys, 0);
 }
 
 #[test]
 fn a_shard_serves_nothing_before_it_has_its_range_and_keeps_the_one_it_has() {
-    let mut shard = ShardData::new(Arc::new(Strings));
-    assert_eq!(command(&mut shard, "k", "+ab").unwrap().0, ShardReply::NotInitialised);
-    assert_eq!(query(&shard, "k").0, ShardAnswer::NotInitialised);
+    let mut member = Member::new();
+    let nowhere = Elsewhere { range: None, hint: None, coming: false };
+    assert_eq!(command(&mut member, "k", "+ab").unwrap().0, ShardReply::Elsewhere(nowhere));
+    assert_eq!(query(&member, "k").0, ShardAnswer::Elsewhere(nowhere));
     let range = KeyRange::part(0, 2);
-    assert_eq!(shard.initialise(range), ShardReply::Initialised);
-    assert_eq!(shard.initialise(range), ShardReply::Initialised);
-    assert_eq!(shard.initialise(KeyRange::ALL), ShardReply::OtherRange { range });
+    assert_eq!(member.shard.initialise(range), ShardReply::Initialised);
+    assert_eq!(member.shard.initialise(range), ShardReply::Initialised);
+    assert_eq!(member.shard.initialise(KeyRange::ALL), ShardReply::OtherRange { range });
 }
 
 #[test]
@@ -133,7 +182,8 @@ fn the_load_of_commands_queries_and_misses_is_counted_and_not_replicated() {
     command(&mut shard, "k", "+ab").unwrap();
     query(&shard, "k");
     query(&shard, "missing");
-    assert_eq!(shard.status().load, 3 + 1 + 1);
+    let status = shard.shard.status();
+    assert_eq!((status.load, status.misses), (3 + 1, 1));
     assert_eq!(restored(&snapshot(&shard)).unwrap().status().load, 0);
 }
 
@@ -143,12 +193,15 @@ fn the_bytes_of_a_snapshot_never_change() {
     let mut shard = shard(KeyRange::ALL);
     command(&mut shard, "b", "+xyz").unwrap();
     command(&mut shard, "a", "+").unwrap();
-    let golden = [
-        &[0, 1, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 2][..],
-        b"\x01a\x00\x00",
-        b"\x01b\x03\x03xyz",
-    ]
-    .concat();
+    let slot = |key: &str, rest: &[u8]| {
+        let hash = postcard::to_stdvec(&key::hash(key.as_bytes())).unwrap();
+        (key::hash(key.as_bytes()), [&hash[..], &[1, 1], key.as_bytes(), rest].concat())
+    };
+    let mut slots = [slot("a", b"\x00\x00"), slot("b", b"\x03\x03xyz")];
+    slots.sort();
+    let all = [0xff; 9];
+    // Version, range, no move under way, nothing gone, no command to all keys, two slots.
+    let golden = [&[0, 1, 0][..], &all, &[1, 0, 0, 0, 0, 0, 0, 2], &slots[0].1, &slots[1].1].concat();
     assert_eq!(snapshot(&shard), golden);
 }
 
@@ -163,18 +216,26 @@ fn a_snapshot_that_is_damaged_is_refused_and_leaves_the_shard_as_it_was() {
     }
     assert!(restored(&[&good[..], b"x"].concat()).is_err());
     let before = snapshot(&shard);
-    let head = &good[..14];
-    for (entries, reason) in [
-        (&b"\x01b\x01\x012\x01a\x01\x011"[..], "out of order"),
-        (b"\x01a\x01\x011\x01a\x01\x011", "out of order"),
-        (b"\x01a\x01\x011\x00\x01\x011", "empty"),
-        (b"\x01a\x01\x011\x01b\x01\x04!bad", "it is bad"),
-        (b"\x01a\x01\x011\x01b\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "cut off"),
+    let slots_bytes: usize = ["a", "b"].iter().map(|key| slot(key, b"\x01\x011").len()).sum();
+    let head = &good[..good.len() - slots_bytes];
+    let (low, high) = if key::hash(b"a") < key::hash(b"b") { ("a", "b") } else { ("b", "a") };
+    let other_hash = [&postcard::to_stdvec(&7_u64).unwrap()[..], b"\x01\x01a\x01\x011"].concat();
+    for (slots, reason) in [
+        ([slot(high, b"\x01\x011"), slot(low, b"\x01\x011")].concat(), "out of order"),
+        ([slot(low, b"\x01\x011"), slot(low, b"\x01\x011")].concat(), "out of order"),
+        ([slot(low, b"\x01\x011"), other_hash].concat(), "does not have the hash"),
+        ([slot(low, b"\x01\x011"), slot(high, b"\x01\x04!bad")].concat(), "it is bad"),
+        (slot(low, b"\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), "cut off"),
     ] {
-        let error = shard.restore(&[head, entries].concat()).unwrap_err();
+        let error = shard.shard.restore(&[head, &slots].concat()).unwrap_err();
         assert!(error.reason.contains(reason), "{error}");
         assert_eq!(snapshot(&shard), before);
     }
+}
+
+fn slot(key: &str, rest: &[u8]) -> Vec<u8> {
+    let hash = postcard::to_stdvec(&key::hash(key.as_bytes())).unwrap();
+    [&hash[..], &[1, 1], key.as_bytes(), rest].concat()
 }
 
 #[derive(Clone, Debug)]
@@ -204,7 +265,7 @@ proptest! {
         let mut map = BTreeMap::<u8, Vec<u8>>::new();
         for step in steps {
             match step {
-                Step::Snapshot => shard = restored(&snapshot(&shard)).unwrap(),
+                Step::Snapshot => shard.shard = restored(&snapshot(&shard)).unwrap(),
                 Step::Command { key, command: text } => {
                     let reply = command(&mut shard, &key.to_string(), &text);
                     let before = map.get(&key).cloned().unwrap_or_default();
@@ -228,18 +289,22 @@ proptest! {
             };
             prop_assert_eq!(query(&shard, &key.to_string()), expected);
         }
-        prop_assert_eq!(shard.status().keys, map.len() as u64);
-        prop_assert_eq!(shard.status().size, map.values().map(|value| value.len() as u64).sum::<u64>());
+        prop_assert_eq!(shard.shard.status().keys, map.len() as u64);
+        prop_assert_eq!(shard.shard.status().size, map.values().map(|value| value.len() as u64).sum::<u64>());
     }
 
     #[test]
     fn bytes_of_a_stranger_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
         let mut shard = shard(KeyRange::ALL);
         let payload = Bytes::from(bytes);
-        let _ = shard.command(&CONTEXT, &payload);
-        let _ = shard.query(&payload);
+        let session = SessionId::new(0, 9);
+        let command =
+            Command { session, sequence: 1, acknowledged: 1, retry_until_ms: 9, key_hash: 0, payload: payload.clone() };
+        let _ = shard.records.run(&mut shard.shard, 1, 9, &command);
+        let _ = shard.shard.query(&payload);
         let _ = restored(&payload);
         let _ = split_reply(&payload);
         let _ = split_answer(&payload);
+        let _ = split_final(&payload);
     }
 }

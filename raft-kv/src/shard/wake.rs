@@ -1,54 +1,35 @@
 //! Waking the values that are due.
 
-use std::sync::atomic::Ordering;
-
 use raft_fleet::rafted_value::CommandContext;
 
-use super::{Marks, ShardData, ShardReply};
-use crate::value_type::ValuePerKey;
+use super::{ShardData, ShardReply};
+use crate::key;
+use crate::value_type::{ValuePerKey, Woken};
 
 /// The most values that one command wakes, whatever it asks for: nothing else happens in the shard meanwhile.
 const KEYS_MAX: usize = 10_000;
 
 impl<V: ValuePerKey> ShardData<V> {
     /// Wakes what is due at the command's stamped time. A wake that comes again, or late, finds less.
-    pub(super) fn wake(&mut self, context: &CommandContext, keys_max: u32) -> ShardReply {
-        let leads = self.leads.swap(false, Ordering::Relaxed);
+    pub(super) fn wake(&mut self, context: &CommandContext, keys_max: u32, leads: bool) -> ShardReply {
         let due = self.index.due(context.now_ms, KEYS_MAX.min(keys_max as usize));
         let keys = due.len() as u32;
         for key in due {
-            let mut load = 0;
-            self.visit(&key, |value_type, value| {
-                let woken = value_type.wake(context, &key, value, leads);
-                load = woken.load;
-                woken.size
+            let hash = key::hash(&key);
+            let woken = self.change(hash, &key, |value_type, value| {
+                let Woken { load, size } = value_type.wake(context, &key, value, leads);
+                Ok((size, load))
             });
-            self.count(load);
+            self.load.count(hash, woken.expect("waking is not refused"));
         }
         ShardReply::Woken { keys, more: self.index.next_wake().is_some_and(|next| next <= context.now_ms) }
-    }
-
-    /// Lets the value type change or remove the value of a key that has one; it gives the value's size.
-    pub(super) fn visit(&mut self, key: &[u8], visit: impl FnOnce(&V, &mut Option<V::Value>) -> u64) {
-        let value_type = self.value_type.as_ref();
-        let entry = self.entries.get_mut(key).expect("only keys that have a value are visited");
-        let before = Marks::of(value_type, key, entry.value.as_ref());
-        let size = visit(value_type, &mut entry.value);
-        self.index.moved(key, &before, &Marks::of(value_type, key, entry.value.as_ref()));
-        self.size = self.size.wrapping_sub(entry.size);
-        if entry.value.is_some() {
-            entry.size = size;
-            self.size = self.size.wrapping_add(size);
-        } else {
-            self.entries.remove(key);
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::AtomicU64;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     use bytes::Bytes;
     use raft_fleet::rafted_value::{RawData, RawLeaderHook, Refused};

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raft_kv::raft_fleet::FleetConfig;
-use raft_kv::rafted_value::env::Env;
-use raft_kv::rafted_value::sim::{NetConfig, Sim, SimEnv, SimTask};
-use raft_kv::rafted_value::{CommandContext, Refused};
+use raft_kv::rafted_value::env::{Env, sleep};
+use raft_kv::rafted_value::sim::{NetConfig, Sim, SimDisk, SimEnv, SimTask};
+use raft_kv::rafted_value::{CommandContext, NodeId, Refused, node_on};
 use raft_kv::{Answer, Done, Key, KeyspaceName, KeyspacePolicy, Kv, KvConfig, KvError, KvTypes, ValuePerKey};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
@@ -30,6 +30,7 @@ impl ValuePerKey for Texts {
         if command == "refuse" {
             return Err(Refused("as it was told".into()));
         }
+        assert!(command != "panic", "as it was told");
         if command.is_empty() {
             *value = None;
         } else {
@@ -58,6 +59,7 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Vec<(Arc<SimEnv>, Kv)>,
     pub(crate) client: Kv,
     client_env: Arc<SimEnv>,
+    disks: Vec<SimDisk>,
 }
 
 fn fleet() -> FleetConfig {
@@ -77,7 +79,19 @@ fn config() -> KvConfig {
 }
 
 async fn start(env: Arc<dyn Env>) -> Result<Kv, KvError> {
-    Kv::start(env, fleet(), config(), KvTypes::new().with("texts", Texts)).await
+    Kv::start(env, fleet(), config(), KvTypes::new().with("texts", Texts).with_bytes()).await
+}
+
+/// A node as it starts, with its disk if it has one.
+fn door(sim: &Sim, disks: &[SimDisk], node: usize) -> Arc<SimEnv> {
+    let (name, address) = (format!("node-{}", node + 1), format!("sim:{}", node + 1));
+    let Some(disk) = disks.get(node) else { return sim.start_node(&name, &address) };
+    let id = node_on(disk.disk().as_ref()).expect("the disk is whole");
+    let id = id.unwrap_or_else(|| NodeId(sim.rng().next_u64().max(1)));
+    let env = sim.start_node_on(id, disk.disk(), &name, &address);
+    let clock = env.clone();
+    disk.set_sync_latency(Some(Arc::new(move || sleep(clock.as_ref(), Duration::from_micros(250)))));
+    env
 }
 
 pub(crate) fn name(name: &str) -> KeyspaceName {
@@ -93,10 +107,20 @@ pub(crate) fn policy() -> KeyspacePolicy {
 }
 
 impl Cluster {
+    /// Nodes that keep everything in memory.
     pub(crate) fn new(seed: u64) -> Self {
+        Self::formed(seed, false)
+    }
+
+    /// Nodes that keep their groups on disks.
+    pub(crate) fn on_disks(seed: u64) -> Self {
+        Self::formed(seed, true)
+    }
+
+    fn formed(seed: u64, on_disks: bool) -> Self {
         let sim = Sim::new(seed, NetConfig::default());
-        let envs: Vec<_> =
-            (1..=NODES).map(|node| sim.start_node(&format!("node-{node}"), &format!("sim:{node}"))).collect();
+        let disks: Vec<SimDisk> = (0..NODES).filter(|_| on_disks).map(|_| SimDisk::new(sim.rng())).collect();
+        let envs: Vec<_> = (0..NODES).map(|node| door(&sim, &disks, node)).collect();
         let started: Vec<_> = envs.iter().map(|env| sim.spawn_on(env, start(env.clone()))).collect();
         let mut nodes = Vec::new();
         for (env, kv) in envs.into_iter().zip(started) {
@@ -105,7 +129,22 @@ impl Cluster {
         let client_env = sim.start_node("client", "sim:client");
         let client = sim.spawn_on(&client_env, Kv::connect(client_env.clone(), fleet(), config()));
         let client = wait(&sim, client).expect("not killed").expect("the client connects");
-        Self { sim, nodes, client, client_env }
+        Self { sim, nodes, client, client_env, disks }
+    }
+
+    /// All machines stop at once, and start again with what their disks had synced.
+    pub(crate) fn lose_power(&mut self) {
+        for (node, disk) in self.disks.iter().enumerate() {
+            self.sim.kill(&self.nodes[node].0);
+            disk.kill();
+            disk.crash();
+        }
+        let envs: Vec<_> = (0..NODES).map(|node| door(&self.sim, &self.disks, node)).collect();
+        let started: Vec<_> = envs.iter().map(|env| self.sim.spawn_on(env, start(env.clone()))).collect();
+        for (node, (env, kv)) in envs.into_iter().zip(started).enumerate() {
+            let kv = wait(&self.sim, kv).expect("not killed").expect("the node starts again");
+            self.nodes[node] = (env, kv);
+        }
     }
 
     /// Runs something on the client.
@@ -115,6 +154,26 @@ impl Cluster {
     ) -> T {
         let task = self.sim.spawn_on(&self.client_env, run(self.client.clone()));
         wait(&self.sim, task).expect("the client is not killed")
+    }
+
+    pub(crate) fn client_env(&self) -> &Arc<SimEnv> {
+        &self.client_env
+    }
+
+    /// Starts something on the client.
+    pub(crate) fn spawn<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+        &self,
+        run: impl FnOnce(Kv) -> F,
+    ) -> SimTask<T> {
+        self.sim.spawn_on(&self.client_env, run(self.client.clone()))
+    }
+
+    /// Starts a node anew that was killed; it comes back empty.
+    pub(crate) fn restart(&mut self, node: usize) {
+        let env = door(&self.sim, &self.disks, node);
+        let started = self.sim.spawn_on(&env, start(env.clone()));
+        let kv = wait(&self.sim, started).expect("not killed").expect("the node starts again");
+        self.nodes[node] = (env, kv);
     }
 
     /// Starts something on a node.

@@ -1,5 +1,7 @@
 //! The store over simulated nodes.
 
+mod all_keys;
 mod cluster;
 mod keyspaces;
+mod moves;
 mod values;

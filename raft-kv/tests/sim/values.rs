@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use raft_kv::raft_fleet::CallOptions;
+use raft_kv::rafted_value::env::sleep;
 use raft_kv::rafted_value::{Freshness, NotApplied};
-use raft_kv::{KvCommandError, KvNotApplied, KvQueryError};
+use raft_kv::{KeyspacePolicy, KvCommandError, KvNotApplied, KvQueryError};
 
 use crate::cluster::{Cluster, NODES, SECOND, key, name, policy};
 
@@ -51,4 +52,38 @@ fn every_node_reaches_every_key_and_the_keys_are_spread() {
     let local = cluster.spawn_on(0, |kv| async move { kv.local_shards("texts").await });
     let local = cluster.wait(local).unwrap();
     assert_eq!(local.iter().map(|shard| shard.keys).sum::<u64>(), 40);
+}
+
+/// A handler that panics: its command changes nothing on any member, keys beside it go on, and so do splits.
+#[test]
+fn a_command_that_panics_changes_nothing_and_keys_beside_it_go_on() {
+    let cluster = Cluster::new(23);
+    cluster.run(|kv| async move {
+        let (notes, options) = (name("notes"), CallOptions::default());
+        kv.register_keyspace(&notes, &KeyspacePolicy { shards: 1, ..policy() }).await.unwrap();
+        for n in 0..20 {
+            kv.command(&notes, &key(&format!("key-{n}")), b"x", &options).await.unwrap();
+        }
+        let panicked = kv.command(&notes, &key("key-3"), b"panic", &options).await.unwrap_err();
+        let KvCommandError::NotApplied(KvNotApplied::Group(NotApplied::Panicked(_))) = panicked else {
+            panic!("{panicked}");
+        };
+        kv.split_shard(&notes, 0, None).await.unwrap();
+        while !kv.moves().await.unwrap().is_empty() {
+            sleep(kv.fleet().env().as_ref(), SECOND / 10).await;
+        }
+        for n in 0..20 {
+            let reply = kv.command(&notes, &key(&format!("key-{n}")), b"y", &options).await;
+            assert_eq!(reply, Ok(Bytes::from("xy")));
+        }
+        let statuses = kv.shard_statuses(&notes).await.unwrap();
+        assert_eq!(statuses.len(), 2);
+    });
+    for node in 0..NODES {
+        let host = cluster.spawn_on(node, |kv| async move {
+            let host = kv.fleet().host().expect("a node").clone();
+            host.statuses().await.into_iter().filter(|status| status.fenced.is_some()).count()
+        });
+        assert_eq!(cluster.wait(host), Some(0), "nobody is fenced");
+    }
 }

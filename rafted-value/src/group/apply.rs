@@ -8,12 +8,7 @@ use super::machine::{Machine, MachineError};
 use super::{Group, Turn};
 use crate::entry::EntryKind;
 use crate::error::Unknown;
-use crate::id::MemberId;
-use crate::message::WireSnapshot;
-use crate::raft::convert::{read_change, snapshot_from_wire};
-
-/// Entries kept behind a snapshot for followers that are a little behind.
-const ENTRIES_KEPT: u64 = 1024;
+use crate::raft::convert::read_change;
 
 impl Group {
     /// Handles one `Ready` of raft. Where nothing goes to the disk, what must be kept is so at once.
@@ -23,6 +18,9 @@ impl Group {
         let restored = !ready.snapshot().get_metadata().get_conf_state().voters.is_empty();
         if restored {
             self.restore(ready.snapshot().clone())?;
+        }
+        if restored || !ready.entries().is_empty() || !ready.committed_entries().is_empty() {
+            self.grew();
         }
         self.raw.mut_store().append(ready.entries());
         #[cfg(feature = "sim")]
@@ -73,7 +71,11 @@ impl Group {
     /// Starts over from a leader's snapshot.
     fn restore(&mut self, snapshot: Snapshot) -> Result<(), MachineError> {
         let index = snapshot.get_metadata().index;
-        let machine = Machine::restore(self.id, &self.registry, index, &snapshot.data)?;
+        let decoded = self.decoded.take().filter(|(known, _)| *known == index);
+        let machine = match decoded {
+            Some((_, machine)) => *machine,
+            None => Machine::restore(self.id, &self.registry, index, &snapshot.data)?,
+        };
         if self.machine.is_none() || *machine.config() != self.config {
             self.take_settings(machine.config().clone());
         }
@@ -137,71 +139,5 @@ impl Group {
             }
         }
         Ok(())
-    }
-
-    /// Takes a snapshot when the log has grown large beside the last one since it was taken, or raft needs a newer one.
-    ///
-    /// Growth counts, not size: entries are kept behind a snapshot for followers that lack them, and a log that is large
-    /// because of those would otherwise have a snapshot taken at every entry.
-    pub(super) fn compact(&mut self, turn: &mut Turn<'_>) -> Result<(), MachineError> {
-        let (log, applied) = (self.raw.store(), self.raw.raft.raft_log.applied);
-        if !self.may_take_snapshot() || (applied <= log.snapshot_index() && !self.membership_forced) {
-            return Ok(());
-        }
-        let due =
-            self.membership_forced || log.bytes_since_snapshot() > self.log_limit() || log.take_wanted();
-        let Some(machine) = self.machine.as_mut().filter(|_| due) else { return Ok(()) };
-        let forced = std::mem::take(&mut self.membership_forced);
-        let state = machine.snapshot()?;
-        let conf = self.raw.raft.prs().conf().to_conf_state();
-        let members = |ids: &[u64]| ids.iter().copied().map(MemberId).collect();
-        let term =
-            self.raw.raft.raft_log.term(applied).expect("an applied entry is in the log or its snapshot");
-        let snapshot = WireSnapshot {
-            index: applied,
-            term,
-            voters: members(&conf.voters),
-            learners: members(&conf.learners),
-            state,
-        };
-        let snapshot = snapshot_from_wire(snapshot);
-        if forced {
-            self.begin_anew(turn, snapshot);
-        } else {
-            self.take_over_snapshot(turn, snapshot);
-        }
-        metrics::counter!("rafted_value_snapshots_taken_total").increment(1);
-        Ok(())
-    }
-
-    /// Lets the log begin behind a newer snapshot.
-    pub(super) fn compact_log(&mut self, snapshot: Snapshot) {
-        let index = snapshot.get_metadata().index;
-        if let Some(machine) = self.machine.as_mut() {
-            machine.forget_poisoned(index);
-        }
-        let drop_to = self.drop_to(index, self.log_limit());
-        self.raw.mut_store().compact(snapshot, drop_to);
-    }
-
-    fn log_limit(&self) -> u64 {
-        let snapshot_bytes = self.raw.store().snapshot_ref().data.len() as u64;
-        (snapshot_bytes * u64::from(self.config.log_expansion_factor)).max(self.config.log_bytes_min)
-    }
-
-    /// Which entries may go: not those that a follower still lacks, unless the log is far too large by now.
-    fn drop_to(&self, index: u64, limit: u64) -> u64 {
-        if self.raw.store().bytes() > limit.saturating_mul(4) {
-            return index;
-        }
-        let slowest = match self.leading {
-            // Who is given a snapshot goes on from there.
-            Some(_) => {
-                let progress = self.raw.raft.prs().iter();
-                progress.map(|(_, progress)| progress.matched.max(progress.pending_snapshot)).min()
-            }
-            None => None,
-        };
-        slowest.unwrap_or_else(|| index.saturating_sub(ENTRIES_KEPT))
     }
 }

@@ -438,7 +438,9 @@ impl Group {
 
     /// Whether a snapshot may be taken now: one at a time, and none beside one that came from the leader.
     pub(super) fn may_take_snapshot(&self) -> bool {
-        self.keeper.writing.is_none() && matches!(self.keeper.stage, Stage::Nothing | Stage::Begun)
+        self.keeper.writing.is_none()
+            && !self.encoding
+            && matches!(self.keeper.stage, Stage::Nothing | Stage::Begun)
     }
 
     fn adopt_snapshot(&mut self, turn: &mut Turn<'_>, snapshot: Snapshot, kept: KeptSnapshot) {

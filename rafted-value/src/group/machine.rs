@@ -10,8 +10,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use raft::eraftpb::{Entry, EntryType};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
+use super::frozen::{FrozenMachine, join};
 use crate::config::GroupConfig;
 use crate::data::{CommandContext, RawData};
 use crate::entry::{Commands, EntryBody, EntryKind, command_seed};
@@ -76,13 +77,16 @@ struct Rebuilt {
     state: Bytes,
 }
 
+/// How postcard numbers the first variant of a [`MachineState`].
+const V1: u32 = 0;
+
 /// A machine in a snapshot; append-only.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 enum MachineState {
     V1(MachineStateV1),
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct MachineStateV1 {
     data_name: String,
     config: GroupConfig,
@@ -94,7 +98,7 @@ struct MachineStateV1 {
 }
 
 /// The panic of a user's handler.
-struct Panicked(String);
+pub(super) struct Panicked(pub(super) String);
 
 impl Machine {
     /// The machine of a new group with these members.
@@ -157,24 +161,22 @@ impl Machine {
         })
     }
 
-    /// The whole machine in bytes.
-    pub(crate) fn snapshot(&mut self) -> Result<Bytes, MachineError> {
-        let mut value = Vec::new();
-        self.write_value(&mut value)?;
-        let state = MachineStateV1 {
-            data_name: self.data_name.clone(),
-            config: self.config.clone(),
-            nodes: self.nodes.clone(),
-            next_member: self.next_member,
-            stamp_ms: self.stamp_ms,
-            sessions: std::mem::take(&mut self.sessions),
-            value: value.into(),
-        };
-        let state = MachineState::V1(state);
-        let bytes = crate::data::encode(&state);
-        let MachineState::V1(state) = state;
-        self.sessions = state.sessions;
-        Ok(bytes)
+    /// The whole machine in bytes, which are expected to be about as many as given.
+    pub(crate) fn snapshot(&self, expected_bytes: usize) -> Result<Bytes, MachineError> {
+        join(&self.head(), expected_bytes, |out| catch(|| self.data.snapshot(out)))
+    }
+
+    /// The same to be encoded on another thread, where the value can be copied in a moment.
+    pub(crate) fn freeze(&self, expected_bytes: usize) -> Result<Option<FrozenMachine>, MachineError> {
+        let value = catch(|| self.data.freeze())
+            .map_err(|Panicked(message)| MachineError::Unsnapshotable(message))?;
+        Ok(value.map(|value| FrozenMachine { head: self.head(), value, bytes: expected_bytes }))
+    }
+
+    /// A [`MachineState`] up to its value.
+    fn head(&self) -> Bytes {
+        let (data_name, config, nodes) = (&self.data_name, &self.config, &self.nodes);
+        crate::data::encode(&(V1, data_name, config, nodes, self.next_member, self.stamp_ms, &self.sessions))
     }
 
     /// What commands and settings have made so far, in one encoding.
@@ -386,7 +388,7 @@ impl Machine {
             fresh.replay(entry, from..to)?;
             from = 0;
         }
-        fresh.rebuilt = Some(Rebuilt { index, position: position + 1, state: fresh.snapshot()? });
+        fresh.rebuilt = Some(Rebuilt { index, position: position + 1, state: fresh.snapshot(state.len())? });
         (fresh.hooked, fresh.restored) = (std::mem::take(&mut self.hooked), self.restored);
         *self = fresh;
         Ok(())
@@ -430,7 +432,7 @@ pub(super) fn read_body(entry: &Entry) -> Result<EntryBody, MachineError> {
         .map_err(|error| MachineError::Entry { index: entry.index, reason: error.to_string() })
 }
 
-fn catch<T>(run: impl FnOnce() -> T) -> Result<T, Panicked> {
+pub(super) fn catch<T>(run: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|payload| Panicked(panic_message(payload.as_ref())))
 }
 

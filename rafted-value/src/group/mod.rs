@@ -8,6 +8,7 @@ mod apply;
 pub(crate) mod change;
 mod divergence;
 mod election;
+mod frozen;
 mod keep;
 mod machine;
 mod propose;
@@ -15,10 +16,14 @@ mod quick;
 mod reads;
 pub(crate) mod recover;
 mod repair;
+mod rest;
 mod settings;
+mod snapshot;
 mod status;
 mod stream;
+mod tick;
 mod transfer;
+mod trim;
 #[cfg(feature = "sim")]
 mod watched;
 
@@ -26,13 +31,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use raft::eraftpb::{Message, MessageType, Snapshot};
-use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
+use raft::{ProgressState, RawNode, StateRole};
 use rand_chacha::ChaCha12Rng;
 
+pub(crate) use self::frozen::FrozenMachine;
 use self::keep::Keeper;
-pub(crate) use self::machine::{CommandResult, panic_message};
-pub(crate) use self::machine::{Machine, MachineError};
+pub(crate) use self::machine::{CommandResult, Machine, MachineError, panic_message};
 use self::reads::Read;
+use self::rest::Rest;
 use self::stream::{Incoming, Outgoing, PIECE_BYTES};
 use crate::config::{GroupConfig, HostConfig};
 use crate::engine::Found;
@@ -41,10 +47,11 @@ use crate::error::{CommandError, GroupError, NotApplied, QueryError, Unknown};
 use crate::id::{FOUNDER, GroupId, MemberId, NodeId};
 use crate::lease::{Exemption, Promise, Rounds};
 use crate::message::{Body, GroupMessage, WireSnapshot};
+use crate::neighbours::{LoopId, Neighbours};
 use crate::outputs::Outputs;
 use crate::raft::convert::{self, LeaseFields};
 use crate::raft::log::MemberLog;
-use crate::raft::{bridge, parts_a_heartbeat, raft_config};
+use crate::raft::{bridge, raft_config};
 use crate::registry::Registry;
 use crate::request::Command;
 use crate::waiter::Waiter;
@@ -53,6 +60,8 @@ use crate::waiter::Waiter;
 const ROUTES_MAX: usize = 256;
 /// What a refused caller is told to wait.
 const RETRY_AFTER_MS: u64 = 20;
+/// A group to which nothing was added for so many ticks gives back what it has set aside for more.
+const TRIM_TICKS: u8 = 20;
 
 /// What a turn brings from outside.
 pub(crate) struct Turn<'a> {
@@ -63,6 +72,9 @@ pub(crate) struct Turn<'a> {
     /// Whether the host has a disk.
     pub(crate) keeps: bool,
     pub(crate) out: &'a mut Outputs,
+    /// The loop that drives the group.
+    pub(crate) own: LoopId,
+    pub(crate) neighbours: &'a mut Neighbours,
 }
 
 /// The commands of one proposed entry, in order.
@@ -121,15 +133,24 @@ pub(crate) struct Group {
     /// Snapshots that members were offered.
     outgoing: BTreeMap<MemberId, Outgoing>,
     /// The snapshot that comes in pieces.
-    incoming_snapshot: Option<Incoming>,
+    incoming_snapshot: Option<Box<Incoming>>,
     /// Not before this time its missing pieces are asked for again.
     pieces_due: MonoTime,
+    /// Whether a snapshot of its own is being encoded beside the loop.
+    encoding: bool,
+    /// What a leader's snapshot turned out to be, for when raft takes it.
+    decoded: Option<(u64, Box<Machine>)>,
     removed: bool,
     /// Whether the timers must be started anew because the settings have changed.
     config_is_new: bool,
     /// Whether the membership was changed beside the log since the last snapshot.
     membership_forced: bool,
     divergence: divergence::Divergence,
+    rest: Rest,
+    /// The time for which it is entered among the timers of its loop.
+    entered: Option<MonoTime>,
+    /// Ticks until it gives back room that it has no use for; zero when that is done.
+    trim_ticks: u8,
     /// Whether its turn must be finished.
     touched: bool,
 }
@@ -148,10 +169,10 @@ impl Group {
             (FOUNDER.0..).map(MemberId).zip(nodes.iter().copied()).collect();
         let voters: Vec<MemberId> = members.keys().copied().collect();
         let member = voters[position];
-        let mut machine = Machine::found(id, registry, data, config.clone(), members)
+        let machine = Machine::found(id, registry, data, config.clone(), members)
             .map_err(|_| GroupError::NoSuchData(data.to_owned()))?;
         let state = machine
-            .snapshot()
+            .snapshot(0)
             .map_err(|error| GroupError::Fenced { group: id, reason: error.to_string() })?;
         // The log begins behind a snapshot, so that every later member is given one and nobody replays membership.
         let snapshot = WireSnapshot { index: 1, term: 1, voters, learners: Vec::new(), state };
@@ -216,10 +237,15 @@ impl Group {
             outgoing: BTreeMap::new(),
             incoming_snapshot: None,
             pieces_due: MonoTime::ZERO,
+            encoding: false,
+            decoded: None,
             removed: false,
             config_is_new: false,
             membership_forced: false,
             divergence: divergence::Divergence::default(),
+            rest: Rest::awake(turn.now),
+            entered: None,
+            trim_ticks: TRIM_TICKS,
             touched: false,
         };
         group.plan_tick(turn.now);
@@ -246,14 +272,6 @@ impl Group {
         self.machine.is_none() && self.incoming_snapshot.is_none() && now.since(self.created) > limit
     }
 
-    /// When this member wants to be stepped even if nothing comes in: for the next heartbeat, or before it to campaign.
-    pub(crate) fn next_tick(&self) -> MonoTime {
-        if self.leading.is_some() || self.election_deadline >= self.next_tick {
-            return self.next_tick;
-        }
-        self.next_tick.min(self.campaign_instant())
-    }
-
     /// Takes in a message of another member, on node `from`.
     pub(crate) fn receive(&mut self, turn: &mut Turn<'_>, from: NodeId, mut message: GroupMessage) {
         debug_assert_eq!(message.to, self.member);
@@ -268,6 +286,9 @@ impl Group {
         if !self.machine.as_ref().is_some_and(|machine| machine.nodes().contains_key(&message.from)) {
             self.learn_route(message.from, from);
         }
+        if self.receive_in_rest(turn, from, &message) {
+            return;
+        }
         if planted!(AppendAnywhere)
             && let Body::Append { log_term, index, .. } = &mut message.body
             && *index > self.raw.raft.raft_log.committed
@@ -276,6 +297,7 @@ impl Group {
             *log_term = own;
         }
         match message.body {
+            Body::Rest { .. } | Body::RestAck { .. } | Body::Wake => {}
             Body::Removed => {
                 tracing::info!(group = %self.id, member = %self.member, "this member was removed while it was away");
                 self.removed = true;
@@ -322,7 +344,7 @@ impl Group {
     fn check_indices(&self, message: &GroupMessage) -> Result<(), String> {
         let last = self.raw.raft.raft_log.last_index();
         match message.body {
-            Body::Beat { commit, .. } if commit > last => {
+            Body::Beat { commit, .. } | Body::Rest { commit, .. } if commit > last => {
                 Err(format!("a beat commits entry {commit} of a log that ends at {last}"))
             }
             Body::AppendAck { index, .. } if self.leading == Some(message.term) && index > last => {
@@ -375,41 +397,6 @@ impl Group {
         }
     }
 
-    /// The clock has reached [`next_tick`](Self::next_tick).
-    pub(crate) fn tick(&mut self, turn: &mut Turn<'_>) {
-        if turn.now >= self.next_tick {
-            self.plan_tick(turn.now);
-            if !self.spares_heartbeat(turn.now) {
-                self.raw.raft.election_elapsed += parts_a_heartbeat(&self.config) - 1;
-                self.raw.tick();
-            }
-            self.retry_snapshots(turn);
-            self.press_for_pieces(turn);
-            self.watch_transfer(turn);
-        }
-        self.campaign_if_due(turn);
-    }
-
-    /// Ticks of all groups of a node fall on the same instants, so that their heartbeats travel together.
-    fn plan_tick(&mut self, now: MonoTime) {
-        let interval = u64::from(self.config.heartbeat_ms) * 1_000_000;
-        self.next_tick = MonoTime::from_nanos((now.nanos() / interval + 1) * interval);
-    }
-
-    fn retry_snapshots(&mut self, turn: &Turn<'_>) {
-        let limit = turn.limits.snapshot_retry;
-        let late: Vec<MemberId> = self
-            .snapshots_sent
-            .iter()
-            .filter(|(_, sent)| turn.now.since(**sent) > limit)
-            .map(|(member, _)| *member)
-            .collect();
-        for member in late {
-            self.snapshots_sent.remove(&member);
-            self.raw.report_snapshot(member.0, SnapshotStatus::Failure);
-        }
-    }
-
     /// Proposes what came in, moves Raft on, applies, answers.
     pub(crate) fn finish_turn(&mut self, turn: &mut Turn<'_>) -> Result<(), MachineError> {
         self.note_role(turn);
@@ -432,6 +419,8 @@ impl Group {
         self.watch_succession(turn);
         self.watch_spreading(turn);
         self.serve_reads(turn);
+        // What raft did not take in this turn it does not need.
+        self.decoded = None;
         self.compact(turn)
     }
 
@@ -465,9 +454,10 @@ impl Group {
                 accepted_round,
                 exemption: self.exemption,
             };
-            if let Some(message) = convert::to_wire(self.id, message, lease)
+            if let Some(mut message) = convert::to_wire(self.id, message, lease)
                 && let Some(node) = self.node_of(message.to)
             {
+                message.body = self.with_rest(message.body, turn.own);
                 #[cfg(feature = "sim")]
                 self.tell_sent(&message);
                 turn.out.send(node, &message);
@@ -499,6 +489,7 @@ impl Group {
             self.give_up(turn, &Unknown::LeaderChanged(self.id));
             self.await_successor(term);
         }
+        self.stir(turn);
         self.leading = leading;
         self.serving = false;
         self.divergence.forget_round();
@@ -543,6 +534,7 @@ impl Group {
 
     /// Ends the member; whoever waits is told.
     pub(crate) fn stop(mut self, turn: &mut Turn<'_>) {
+        self.end_rest(turn);
         #[cfg(feature = "sim")]
         self.tell_end();
         self.give_up(turn, &Unknown::Stopped(self.id));

@@ -23,7 +23,7 @@ impl Group {
         out: &mut Outputs,
         from: NodeId,
     ) -> bool {
-        if self.touched || message.term != self.raw.raft.term {
+        if self.touched || self.rest.is_quiet() || message.term != self.raw.raft.term {
             return false;
         }
         match message.body {

@@ -48,6 +48,7 @@ impl Group {
         turn: &mut Turn<'_>,
     ) -> Result<Self, MachineError> {
         let (index, last) = (kept.snapshot.index, kept.last_index());
+        let bytes = kept.snapshot.state.len();
         let mut machine = Machine::restore(id, registry, index, &kept.snapshot.state)?;
         let entries: Vec<Entry> = kept.entries.into_iter().map(entry_from_wire).collect();
         let newest_term = entries.last().map_or(kept.snapshot.term, |entry| entry.term);
@@ -58,7 +59,7 @@ impl Group {
             machine.catch_up(&log, entry)?;
         }
         let member = machine.found_anew(node, newest);
-        let (voters, state) = (vec![member], machine.snapshot()?);
+        let (voters, state) = (vec![member], machine.snapshot(bytes)?);
         let snapshot = WireSnapshot { index: last, term, voters, learners: Vec::new(), state };
         let config = machine.config().clone();
         let log = MemberLog::new(snapshot_from_wire(snapshot));

@@ -12,6 +12,7 @@ use raft::eraftpb::Snapshot;
 
 use super::{Group, Turn};
 use crate::env::MonoTime;
+use crate::errand::{Errand, Work};
 use crate::id::{MemberId, NodeId};
 use crate::message::{Body, GroupMessage, WireSnapshot};
 use crate::raft::convert::snapshot_to_wire;
@@ -43,16 +44,40 @@ pub(super) struct Incoming {
     /// Everything before this was asked for.
     asked: u64,
     heard: MonoTime,
+    /// Nothing is missing any more.
+    whole: bool,
 }
 
 impl Incoming {
     fn new(leader: MemberId, offer: u64, meta: WireSnapshot, bytes: u64, now: MonoTime) -> Self {
         // The length is what a peer says: room is made as the pieces come.
-        Self { leader, offer, meta, bytes, state: Vec::new(), early: BTreeMap::new(), asked: 0, heard: now }
+        Self {
+            leader,
+            offer,
+            meta,
+            bytes,
+            state: Vec::new(),
+            early: BTreeMap::new(),
+            asked: 0,
+            heard: now,
+            whole: false,
+        }
+    }
+
+    /// Whether this leader's snapshot is whole and was being decoded.
+    pub(super) fn is_decoded_for(&self, leader: MemberId) -> bool {
+        self.whole && self.leader == leader
     }
 
     fn is_of(&self, leader: MemberId, offer: u64) -> bool {
         self.leader == leader && self.offer == offer
+    }
+
+    /// The whole state, which is being decoded from now on.
+    fn take_whole(&mut self) -> Bytes {
+        self.asked = self.bytes;
+        self.whole = true;
+        std::mem::take(&mut self.state).into()
     }
 
     fn is_whole(&self) -> bool {
@@ -62,7 +87,8 @@ impl Incoming {
     /// Takes a piece in; false if it is none that was asked for.
     fn take(&mut self, offset: u64, piece: Bytes, now: MonoTime) -> bool {
         let whole = (self.bytes.saturating_sub(offset)).min(PIECE_BYTES as u64) == piece.len() as u64;
-        let expected = offset.is_multiple_of(PIECE_BYTES as u64) && offset < self.asked && whole;
+        let expected =
+            !self.whole && offset.is_multiple_of(PIECE_BYTES as u64) && offset < self.asked && whole;
         if !expected {
             return false;
         }
@@ -78,6 +104,9 @@ impl Incoming {
 
     /// The offsets to ask for now.
     fn ask(&mut self) -> Vec<u64> {
+        if self.whole {
+            return Vec::new();
+        }
         let end = (self.state.len() as u64 + PIECES_WANTED_MAX * PIECE_BYTES as u64).min(self.bytes);
         let offsets = (self.asked..end).step_by(PIECE_BYTES).collect();
         self.asked = self.asked.max(end);
@@ -86,6 +115,9 @@ impl Incoming {
 
     /// Asks anew for all that is missing.
     fn ask_again(&mut self) -> Vec<u64> {
+        if self.whole {
+            return Vec::new();
+        }
         self.asked = self.state.len() as u64;
         let offsets = self.ask();
         offsets.into_iter().filter(|offset| !self.early.contains_key(offset)).collect()
@@ -137,9 +169,9 @@ impl Group {
             self.incoming_snapshot.as_ref().is_some_and(|incoming| incoming.is_of(message.from, offer));
         if !goes_on {
             self.incoming_snapshot =
-                Some(Incoming::new(message.from, offer, snapshot.clone(), bytes, turn.now));
+                Some(Box::new(Incoming::new(message.from, offer, snapshot.clone(), bytes, turn.now)));
         }
-        let offsets = self.incoming_snapshot.as_mut().map(Incoming::ask_again);
+        let offsets = self.incoming_snapshot.as_mut().map(|incoming| incoming.ask_again());
         self.pull(turn, from, message.from, offsets.unwrap_or_default());
     }
 
@@ -187,10 +219,16 @@ impl Group {
             self.pull(turn, from, message.from, offsets);
             return;
         }
-        let incoming = self.incoming_snapshot.take().expect("it is there");
-        let snapshot = WireSnapshot { state: incoming.state.into(), ..incoming.meta };
-        let body = Body::Snapshot { snapshot };
-        self.receive_from_leader(turn, GroupMessage { body, ..message });
+        let snapshot = WireSnapshot { state: incoming.take_whole(), ..incoming.meta.clone() };
+        let message = GroupMessage { body: Body::Snapshot { snapshot }, ..message };
+        if incoming.bytes < turn.limits.snapshot_beside_bytes {
+            self.incoming_snapshot = None;
+            self.receive_from_leader(turn, message);
+            return;
+        }
+        let (message, registry) = (Box::new(message), self.registry.clone());
+        let work = Work::Decode { from, message, registry };
+        turn.out.errands.push(Errand { group: self.id, member: self.member, work });
     }
 
     /// Asks again for what does not come, and gives up what nobody sends any more.

@@ -48,7 +48,8 @@ impl Group {
             Body::VoteAck { pre: false, reject: false, .. } => {
                 self.tell(Deed::Votes { term: message.term, candidate: message.to });
             }
-            Body::AppendAck { index, reject: false, .. } => {
+            // raft answers a leader of an earlier term with the index 0, which acknowledges nothing.
+            Body::AppendAck { index: index @ 1.., reject: false, .. } => {
                 self.tell(Deed::Keeps { term: message.term, index });
             }
             _ => {}

@@ -140,7 +140,10 @@ pub(crate) fn from_wire(message: GroupMessage) -> Option<Message> {
         | Body::Offer { .. }
         | Body::Pull { .. }
         | Body::Piece { .. }
-        | Body::StateHash { .. } => return None,
+        | Body::StateHash { .. }
+        | Body::Rest { .. }
+        | Body::RestAck { .. }
+        | Body::Wake => return None,
     }
     Some(out)
 }

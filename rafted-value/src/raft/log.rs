@@ -119,12 +119,19 @@ impl MemberLog {
         assert!(snapshot.get_metadata().index >= self.snapshot_index(), "a snapshot older than the last");
         let drop_to = drop_to.min(snapshot.get_metadata().index);
         self.snapshot = snapshot;
-        self.bytes_since_snapshot = 0;
+        let index = self.snapshot_index();
+        self.bytes_since_snapshot =
+            self.entries.iter().rev().take_while(|entry| entry.index > index).map(size).sum();
         while self.entries.front().is_some_and(|entry| entry.index <= drop_to) {
             let entry = self.entries.pop_front().expect("there is a front");
             self.bytes -= size(&entry);
             self.before = (entry.index, entry.term);
         }
+    }
+
+    /// Gives back room for entries that are not there.
+    pub(crate) fn trim(&mut self) {
+        self.entries.shrink_to_fit();
     }
 
     /// Index and term of the entry before the first one kept.
@@ -259,6 +266,15 @@ mod tests {
         assert_eq!(log.term(3).unwrap(), 2);
         assert!(log.term(2).is_err());
         assert_eq!(log.range(5, 5).count(), 1);
+    }
+
+    /// A snapshot that takes long is of a state that the log has left behind when it is there.
+    #[test]
+    fn what_came_after_a_snapshot_counts_towards_the_next() {
+        let mut log = MemberLog::new(snapshot(1, 1));
+        log.append(&entries(&[1, 2, 2, 3], 2));
+        log.compact(snapshot(3, 2), 3);
+        assert_eq!(log.bytes_since_snapshot(), 2 * size(&Entry::default()));
     }
 
     #[test]

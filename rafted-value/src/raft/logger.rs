@@ -1,5 +1,7 @@
 //! raft's slog records as tracing events.
 
+use std::sync::LazyLock;
+
 use slog::{Drain, Level, Logger, Never, OwnedKVList, Record, o};
 
 struct Bridge;
@@ -29,7 +31,8 @@ impl Drain for Bridge {
     }
 }
 
-/// A logger for raft that speaks through `tracing`.
+/// A logger for raft that speaks through `tracing`; all groups share it.
 pub(crate) fn bridge() -> Logger {
-    Logger::root(Bridge, o!())
+    static BRIDGE: LazyLock<Logger> = LazyLock::new(|| Logger::root(Bridge, o!()));
+    BRIDGE.clone()
 }

@@ -201,6 +201,11 @@ impl RecordTable {
         outcome.map_err(CommandError::NotApplied)
     }
 
+    /// Its records, to be lent to a value.
+    pub fn records(&mut self) -> Records<'_> {
+        Records::new(&mut self.sessions, &mut self.stamp_ms)
+    }
+
     /// How many replies are kept.
     pub fn replies(&self) -> u64 {
         self.sessions.replies()

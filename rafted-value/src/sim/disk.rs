@@ -163,6 +163,11 @@ impl SimDisk {
         state.forget();
     }
 
+    /// Whether anything was written that no sync has made durable yet.
+    pub fn has_unsynced(&self) -> bool {
+        self.0.lock().files.values().any(FileState::is_unsynced)
+    }
+
     /// How many syncs have succeeded, of files and folders.
     pub fn syncs(&self) -> u64 {
         self.0.lock().syncs

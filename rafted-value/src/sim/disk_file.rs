@@ -105,6 +105,11 @@ impl FileState {
         self.bytes.clone_from(&self.durable);
     }
 
+    /// Whether a crash decides about anything here.
+    pub(super) fn is_unsynced(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     pub(super) fn flip_bit(&mut self, bit: u64) -> bool {
         let (at, mask) = ((bit / 8) as usize, 1 << (bit % 8));
         if let Some(byte) = self.durable.get_mut(at) {

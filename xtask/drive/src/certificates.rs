@@ -3,7 +3,7 @@
 //! Keys are readable by their owner only, and nothing that exists is overwritten: a CA that is replaced by mistake locks
 //! out every node.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use batched_comm::{CertificateAuthority, Identity};
 
@@ -61,7 +61,6 @@ impl Ca {
     pub(crate) fn run(&self) -> Result<(), BoxError> {
         let Ca::New(NewCa { dir, name, days }) = self;
         let authority = CertificateAuthority::new_for(name, *days)?;
-        make_folder(dir)?;
         authority.save(dir)?;
         println!("{}: every node needs it", dir.join("ca.pem").display());
         println!("{}: whoever has it can add nodes; nodes do not need it", dir.join("ca.key").display());
@@ -79,7 +78,6 @@ impl Node {
         // What no peer would accept is not written.
         Identity::from_pem(authority.ca_pem(), &node.cert_pem, &node.key_pem)?;
         let dir = dir.as_ref().unwrap_or(ca);
-        make_folder(dir)?;
         node.save(dir, name)?;
         println!("{}: valid for {days} days", dir.join(format!("{name}.pem")).display());
         println!("{}: for this node only", dir.join(format!("{name}.key")).display());
@@ -87,18 +85,12 @@ impl Node {
     }
 }
 
-/// Makes a folder for keys: nobody else needs to look into it.
-fn make_folder(dir: &Path) -> Result<(), BoxError> {
-    let mut builder = std::fs::DirBuilder::new();
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.recursive(true).create(dir).map_err(|error| format!("cannot make {dir:?}: {error}").into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::Parser;
     use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
     use std::sync::Arc;
     use std::time::Duration;
 
@@ -192,7 +184,7 @@ mod tests {
         check("node new 10.0.0.1 --ca @", "cannot stand in a certificate");
         check("node new two --ca @ --days 0", "a validity of 0 days is outside 1 to 36500");
         check("node new two --ca @ --days x", "invalid value 'x'");
-        check("ca new --dir @/one.pem/below", "cannot make");
+        check("ca new --dir @/one.pem/below", "cannot write");
         check("node new --ca @", "<NAME>");
         run(folder.path(), "ca new --dir @/other").unwrap();
         std::fs::copy(folder.path().join("ca.pem"), folder.path().join("other/ca.pem")).unwrap();

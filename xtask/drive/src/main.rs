@@ -36,6 +36,12 @@ enum Verb {
     /// One node process of the bench; spoken to in JSON lines.
     #[command(hide = true)]
     BenchNode(bench::node::Arguments),
+    /// One that hosts agents.
+    #[command(hide = true)]
+    BenchAgents(bench::node::Arguments),
+    /// One that hosts keys of the bare store.
+    #[command(hide = true)]
+    BenchKeys(bench::node::Arguments),
 }
 
 fn main() -> std::process::ExitCode {
@@ -47,6 +53,8 @@ fn main() -> std::process::ExitCode {
         Verb::Chaos(arguments) => chaos::run(&arguments),
         Verb::ChaosNode(arguments) => chaos::node::run(&arguments),
         Verb::BenchNode(arguments) => bench::node::run(&arguments),
+        Verb::BenchAgents(arguments) => bench::agents::node::run_agents(&arguments),
+        Verb::BenchKeys(arguments) => bench::agents::node::run_keys(&arguments),
     };
     match result {
         Ok(()) => std::process::ExitCode::SUCCESS,

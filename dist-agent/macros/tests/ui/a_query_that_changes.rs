@@ -1,3 +1,4 @@
+//! A query that would change the agent.
 use dist_agent_macros::agent;
 use serde::{Deserialize, Serialize};
 

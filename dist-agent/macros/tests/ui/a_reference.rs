@@ -1,3 +1,4 @@
+//! An argument that borrows.
 use dist_agent_macros::agent;
 use serde::{Deserialize, Serialize};
 

@@ -1,3 +1,4 @@
+//! A method with the name of one that every handle has.
 use dist_agent_macros::agent;
 use serde::{Deserialize, Serialize};
 

@@ -1,3 +1,4 @@
+//! A timeout that would need an argument.
 use dist_agent_macros::agent;
 use serde::{Deserialize, Serialize};
 

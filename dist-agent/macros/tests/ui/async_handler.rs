@@ -1,3 +1,4 @@
+//! A handler that waits.
 use dist_agent_macros::agent;
 use serde::{Deserialize, Serialize};
 

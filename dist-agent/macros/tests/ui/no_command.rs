@@ -1,3 +1,4 @@
+//! An agent that nothing activates.
 use dist_agent_macros::agent;
 use serde::{Deserialize, Serialize};
 

@@ -1,3 +1,4 @@
+//! An agent without a name.
 use dist_agent_macros::agent;
 use serde::{Deserialize, Serialize};
 

@@ -1,3 +1,4 @@
+//! A command without a tag.
 use dist_agent_macros::agent;
 use serde::{Deserialize, Serialize};
 

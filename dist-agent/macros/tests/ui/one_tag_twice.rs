@@ -1,3 +1,4 @@
+//! Two commands with one tag.
 use dist_agent_macros::agent;
 use serde::{Deserialize, Serialize};
 

@@ -179,7 +179,7 @@ fn a_state_that_would_not_decode_is_never_there() {
 #[test]
 fn an_unreadable_state_is_kept_and_answered_for_by_itself() {
     let (values, key) = (AgentValues::new(types()), b"quota\0Whole\0key");
-    let bytes = [0, 1, 1, 0, 0, 0, 200];
+    let bytes = [0, 1, 1, 0, 0, 0, 1, 0, 200];
     let mut value = Some(values.decode(key, &bytes).unwrap());
     assert!(is_reported(&values, "Whole"));
     let (head, reason) = run::<Whole>(&values, &mut value, &[0]).unwrap();

@@ -10,6 +10,9 @@ use batched_comm::CertificateAuthority;
 use super::protocol::{Answer, FleetOrder, Loaded, Order, Standing, Usage};
 use super::{Arguments, BoxError, children::Owned};
 
+/// The kind of node that hosts bare groups.
+const NODE: &str = "bench-node";
+
 /// Some node processes on loopback; dropped, they end, and then their directories are removed.
 pub(crate) struct Cluster {
     nodes: Vec<Process>,
@@ -23,6 +26,8 @@ struct Layout {
     durable: bool,
     /// How many nodes found a fleet, where they are nodes of one.
     fleet: Option<usize>,
+    /// The verb of this program that a node is.
+    verb: &'static str,
     /// Certificates, and a directory a node.
     folder: tempfile::TempDir,
 }
@@ -37,12 +42,12 @@ struct Process {
 impl Cluster {
     /// Starts `count` nodes that keep everything in memory, with certificates of a new authority.
     pub(crate) fn start(count: usize, threads: usize) -> Result<Self, BoxError> {
-        Self::start_in(tempfile::tempdir()?, count, count, threads, false, None)
+        Self::start_in(tempfile::tempdir()?, count, count, threads, false, None, NODE)
     }
 
     /// Starts nodes in memory that form a fleet; [`add_node`](Self::add_node) starts up to `spare` more.
     pub(crate) fn start_fleet(count: usize, spare: usize, threads: usize) -> Result<Self, BoxError> {
-        Self::start_in(tempfile::tempdir()?, count, count + spare, threads, false, Some(count))
+        Self::start_in(tempfile::tempdir()?, count, count + spare, threads, false, Some(count), NODE)
     }
 
     /// Starts one more node of a fleet, and waits until it is part of it; its index.
@@ -51,6 +56,11 @@ impl Cluster {
         self.nodes.push(self.layout.start(node + 1)?);
         self.listening(node)?;
         Ok(node)
+    }
+
+    /// Starts nodes of another kind, which find each other, and waits until they have.
+    pub(crate) fn start_hosting(verb: &'static str, count: usize, threads: usize) -> Result<Self, BoxError> {
+        Self::start_in(tempfile::tempdir()?, count, count, threads, false, None, verb)
     }
 
     /// Starts nodes that keep their groups on disk.
@@ -63,7 +73,7 @@ impl Cluster {
             Some(directory) => tempfile::tempdir_in(directory)?,
             None => tempfile::tempdir()?,
         };
-        Self::start_in(folder, count, count, threads, true, None)
+        Self::start_in(folder, count, count, threads, true, None, NODE)
     }
 
     fn start_in(
@@ -73,6 +83,7 @@ impl Cluster {
         threads: usize,
         durable: bool,
         fleet: Option<usize>,
+        verb: &'static str,
     ) -> Result<Self, BoxError> {
         let authority = CertificateAuthority::new("bench");
         std::fs::write(folder.path().join("ca.pem"), authority.ca_pem())?;
@@ -80,7 +91,7 @@ impl Cluster {
             let name = format!("node-{number}");
             authority.issue(&name, 1, &["127.0.0.1"])?.save(folder.path(), &name)?;
         }
-        let layout = Layout { addresses: free_addresses(certified)?, threads, durable, fleet, folder };
+        let layout = Layout { addresses: free_addresses(certified)?, threads, durable, fleet, verb, folder };
         let mut cluster = Self { nodes: Vec::new(), layout };
         for number in 1..=count {
             cluster.nodes.push(cluster.layout.start(number)?);
@@ -101,6 +112,11 @@ impl Cluster {
         self.kill(node);
         self.nodes[node] = self.layout.start(node + 1)?;
         self.listening(node)
+    }
+
+    /// Where a node keeps its groups.
+    pub(crate) fn directory(&self, node: usize) -> Result<PathBuf, BoxError> {
+        self.layout.directory(node + 1)
     }
 
     fn listening(&mut self, node: usize) -> Result<(), BoxError> {
@@ -207,7 +223,7 @@ impl Layout {
         let listed: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
         let mut command = Command::new(std::env::current_exe()?);
         command
-            .arg("bench-node")
+            .arg(self.verb)
             .args(["--number", &number.to_string(), "--addresses", &listed.join(",")])
             .args(["--threads", &self.threads.to_string()])
             .arg("--certificates")

@@ -1,6 +1,8 @@
 //! `bench`: three node processes on loopback, measured from outside and beside a bare baseline of the same run.
 
+pub(crate) mod agents;
 mod bare;
+mod blob;
 mod bulk;
 pub(crate) mod children;
 mod cluster;
@@ -8,7 +10,12 @@ mod durable;
 mod echo;
 mod fleet;
 mod foretoken;
+mod idle;
+mod kv;
+mod kv_node;
+mod large;
 pub(crate) mod node;
+mod node_large;
 mod outage;
 mod protocol;
 mod report;
@@ -32,12 +39,18 @@ pub(crate) struct Arguments {
     /// Seconds of each load.
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
-    /// Idle groups.
-    #[arg(long, default_value_t = 1000)]
-    idle_groups: u64,
     /// Groups of the raft-fleet scenarios.
     #[arg(long, default_value_t = 1000)]
     fleet_groups: usize,
+    /// How many groups are idle; one run for each number.
+    #[arg(long, value_delimiter = ',', default_values_t = [100, 1_000, 10_000])]
+    idle_groups: Vec<u64>,
+    /// Bytes of a large state, and of a long log.
+    #[arg(long, default_value_t = 1 << 30)]
+    state_bytes: u64,
+    /// Agents on one node, to measure what an idle one costs.
+    #[arg(long, default_value_t = 1_000_000)]
+    agents: u64,
     /// How often the outage scenario kills the leader's process.
     #[arg(long, default_value_t = 20)]
     kills: u32,

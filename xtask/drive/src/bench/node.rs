@@ -20,6 +20,8 @@ use rafted_value::{
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::mpsc;
 
+use super::blob::{Blob, Held};
+use super::kv_node::KvNode;
 use super::protocol::{Answer, Kind, Loaded, Order, Standing};
 use super::{echo, usage};
 use crate::bench::BoxError;
@@ -82,23 +84,30 @@ impl Data for Counter {
 ///
 /// What it logs goes to the standard error output, where `RUST_LOG` asks for it.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), BoxError> {
-    if std::env::var_os("RUST_LOG").is_some() {
-        let filter = tracing_subscriber::EnvFilter::from_default_env();
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    }
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(arguments.threads).enable_all().build()?;
-    // On a worker, where tasks wake each other without crossing threads.
-    let arguments = arguments.clone();
-    runtime.block_on(async {
-        let served = tokio::spawn(async move {
-            match arguments.fleet {
-                Some(founders) => super::fleet::node::serve(&arguments, founders).await,
-                None => serve(&arguments).await,
-            }
-        });
-        served.await?
+    arguments.run(|arguments| async move {
+        match arguments.fleet {
+            Some(founders) => super::fleet::node::serve(&arguments, founders).await,
+            None => serve(&arguments).await,
+        }
     })
+}
+
+impl Arguments {
+    /// Runs a node of any kind on a runtime of its own.
+    pub(super) fn run<F: Future<Output = Result<(), BoxError>> + Send + 'static>(
+        &self,
+        serve: impl FnOnce(Self) -> F,
+    ) -> Result<(), BoxError> {
+        if std::env::var_os("RUST_LOG").is_some() {
+            let filter = tracing_subscriber::EnvFilter::from_default_env();
+            tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        }
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(self.threads).enable_all().build()?;
+        // On a worker, where tasks wake each other without crossing threads.
+        let node = serve(self.clone());
+        runtime.block_on(async { tokio::spawn(node).await? })
+    }
 }
 
 async fn serve(arguments: &Arguments) -> Result<(), BoxError> {
@@ -115,17 +124,22 @@ async fn serve(arguments: &Arguments) -> Result<(), BoxError> {
     for (number, address) in (1..).zip(&arguments.addresses) {
         env.transport().set_address(NodeId(number), &address.to_string());
     }
-    let registry = Registry::new().with::<Counter>();
+    let registry = Registry::new().with::<Counter>().with::<Blob>().with::<Held>();
     let host = Host::open(env.clone(), HostConfig::default(), registry).await?;
     let node = BenchNode { env, host, nodes: arguments.addresses.len() as u64 };
     say(&Answer::Listening {
         echo: echo::serve(&arguments.certificates, &format!("node-{}", arguments.number))?,
     })?;
+    let mut kv = None;
     let mut lines = orders();
     while let Some(line) = lines.recv().await {
         let answer = match serde_json::from_str(&line)? {
             Order::Quit => return Ok(()),
             Order::Found { first, groups, lease } => node.found_all(first, groups, lease).await,
+            Order::FoundLarge { group, held, bytes, carried } => {
+                node.found_large(GroupId(group), held, bytes, carried).await
+            }
+            Order::Snapshot { group } => node.take_snapshot(GroupId(group)).await,
             Order::Load { first, groups, clients, seconds, kind, leader } => {
                 let time = Duration::from_secs_f64(seconds);
                 node.load(first, groups, clients, time, kind, NodeId(leader)).await
@@ -139,7 +153,18 @@ async fn serve(arguments: &Arguments) -> Result<(), BoxError> {
                 p50.map(|p50_us| Answer::Echoed { p50_us })
             }
             Order::Usage => usage::of_this_process().map(Answer::Usage),
-            Order::Fleet(_) => Err("this node is none of a fleet".into()),
+            Order::Kv(order) => match &kv {
+                Some(node) => KvNode::carry_out(node, order).await,
+                None => {
+                    // The store has a host of its own, which takes over what others send to this node.
+                    let seeds = arguments.addresses.iter().map(ToString::to_string).collect();
+                    KvNode::start(node.env.clone(), seeds).await.map(|started| {
+                        kv = Some(started);
+                        Answer::Took { seconds: 0.0 }
+                    })
+                }
+            },
+            other => Err(format!("{other:?} is for another kind of node").into()),
         };
         say(&answer.unwrap_or_else(|error| Answer::Failed { reason: error.to_string() }))?;
     }
@@ -182,9 +207,9 @@ async fn sync(arguments: &Arguments, seconds: f64) -> Result<Answer, BoxError> {
     Ok(Answer::Synced { per_second: per_second.await?? })
 }
 
-struct BenchNode {
+pub(super) struct BenchNode {
     env: Arc<RealEnv>,
-    host: Host,
+    pub(super) host: Host,
     nodes: u64,
 }
 
@@ -205,6 +230,11 @@ impl BenchNode {
         }
         let nodes = vec![self.host.node()];
         self.host.found(Found { group, data: Counter::NAME.into(), config, nodes }).await?;
+        self.add_voters(group).await
+    }
+
+    /// A voter on every other node.
+    pub(super) async fn add_voters(&self, group: GroupId) -> Result<(), BoxError> {
         for node in (1..=self.nodes).map(NodeId).filter(|node| *node != self.host.node()) {
             self.add_voter(group, node).await?;
         }
@@ -233,6 +263,11 @@ impl BenchNode {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// What its wall clock says.
+    pub(super) fn now_ms(&self) -> u64 {
+        self.env.wall_ms()
     }
 
     fn asked(&self, leader: NodeId) -> Asked {
@@ -333,6 +368,7 @@ pub(super) async fn gather(
         p50_us: us(0.5),
         p99_us: us(0.99),
         p999_us: us(0.999),
+        max_us: us(1.0),
     }))
 }
 

@@ -78,10 +78,10 @@ fn whole(cluster: &mut Cluster) -> Result<usize, BoxError> {
 }
 
 /// Figures in their order; at least one.
-struct Ordered(Vec<f64>);
+pub(super) struct Ordered(Vec<f64>);
 
 impl Ordered {
-    fn of(mut figures: Vec<f64>) -> Result<Self, BoxError> {
+    pub(super) fn of(mut figures: Vec<f64>) -> Result<Self, BoxError> {
         if figures.is_empty() {
             return Err("an outage needs a kill".into());
         }
@@ -90,7 +90,7 @@ impl Ordered {
     }
 
     /// The smallest figure that at least this part of all figures does not exceed (the nearest rank).
-    fn quantile(&self, part: f64) -> f64 {
+    pub(super) fn quantile(&self, part: f64) -> f64 {
         let rank = (self.0.len() as f64 * part).ceil() as usize;
         self.0[rank.clamp(1, self.0.len()) - 1]
     }

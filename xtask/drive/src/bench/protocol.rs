@@ -20,6 +20,11 @@ pub(crate) enum Kind {
 pub(crate) enum Order {
     /// Found these groups here and add a voter on every other node; without a lease, each query takes a round.
     Found { first: u64, groups: u64, lease: bool },
+    /// Found a group here whose state, or whose log where it is `carried`, has so many bytes, with a voter on every other
+    /// node. It takes no snapshot until it is told to; one that is `held` is encoded in its loop.
+    FoundLarge { group: u64, held: bool, bytes: u64, carried: bool },
+    /// Have all members of a large group take a snapshot, and wait for the one here.
+    Snapshot { group: u64 },
     /// Drive these groups, which `leader` leads; through the network if that is another node.
     Load { first: u64, groups: u64, clients: usize, seconds: f64, kind: Kind, leader: u64 },
     /// Append to a file beside the node's store and sync it, again and again.
@@ -30,10 +35,18 @@ pub(crate) enum Order {
     Status { group: u64 },
     /// Measure the bare round trip to another node's echo.
     Echo { to: SocketAddr, seconds: f64 },
+    /// Give each of these agents its first command.
+    Activate { first: u64, agents: u64, clients: usize },
+    /// Call agents at random, wherever they are.
+    Call { agents: u64, clients: usize, seconds: f64, kind: Kind },
+    /// Let the first of the agents have a timeout at each of so many ticks.
+    Ticks { agents: u64, ticks: u32 },
     /// Say what this process has used so far.
     Usage,
     /// What only a node of a fleet can do.
     Fleet(FleetOrder),
+    /// Take part in a store, or do something with it.
+    Kv(KvOrder),
     /// End.
     Quit,
 }
@@ -62,6 +75,35 @@ pub(crate) enum FleetOrder {
     Sent,
 }
 
+/// An order to a node of a store of bytes.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum KvOrder {
+    /// Form the store with all other nodes.
+    Start {},
+    /// Make a keyspace with so many shards.
+    Register { name: String, shards: u32 },
+    /// Give so many keys a value.
+    Fill { name: String, keys: u64, bytes: usize },
+    /// Drive a keyspace.
+    Load(KvLoad),
+    /// Drive a keyspace until its first shard is split, or merged into its neighbour.
+    LoadAndMove { load: KvLoad, merge: bool },
+}
+
+/// How a keyspace is driven.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(crate) struct KvLoad {
+    pub(crate) name: String,
+    pub(crate) clients: usize,
+    pub(crate) seconds: f64,
+    pub(crate) kind: Kind,
+    pub(crate) keys: u64,
+    pub(crate) bytes: usize,
+    /// Straight to the groups, past the store.
+    pub(crate) bare: bool,
+}
+
 /// A node's answer.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -71,10 +113,11 @@ pub(crate) enum Answer {
     Loaded(Loaded),
     Echoed { p50_us: f64 },
     Synced { per_second: f64 },
+    Took { seconds: f64 },
     Outlasted { outage_ms: f64 },
+    KvLoaded { loaded: Loaded, longest_us: f64, moved: Option<f64> },
     Status(Standing),
     Usage(Usage),
-    Took { seconds: f64 },
     Led { node: u64 },
     Gap { longest_ms: f64 },
     Sent { bytes: u64 },
@@ -90,6 +133,9 @@ pub(crate) struct Loaded {
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
     pub(crate) p999_us: f64,
+    /// The longest that anybody waited: clients that wait for their answer ask nothing, and a standstill of all of them
+    /// shows in no percentile.
+    pub(crate) max_us: f64,
 }
 
 /// How a group stands, as one member sees it.

@@ -1,7 +1,5 @@
 //! The scenarios, one function each: start what is needed, load it, give the figures.
 
-use std::time::Duration;
-
 use super::cluster::Cluster;
 use super::protocol::{Kind, Loaded, Order};
 use super::report::Row;
@@ -22,13 +20,20 @@ pub(crate) const ALL: &[(&str, Scenario)] = &[
     ("rafted-value/many-groups", many_groups),
     ("rafted-value/other-node", other_node),
     ("rafted-value/queries", queries),
-    ("rafted-value/idle-groups", idle_groups),
+    ("rafted-value/idle-groups", super::idle::idle_groups),
     ("rafted-value/fsync", super::durable::fsync),
+    ("rafted-value/snapshot", super::large::snapshot),
+    ("rafted-value/recovery", super::large::recovery),
     ("rafted-value/outage", super::outage::outage),
     ("raft-fleet/facade", super::fleet::facade),
     ("raft-fleet/place", super::fleet::place),
     ("raft-fleet/rebalance", super::fleet::rebalance),
     ("raft-fleet/outage", super::fleet::outage),
+    ("raft-kv/throughput", super::kv::throughput),
+    ("raft-kv/moves", super::kv::moves),
+    ("dist-agent/calls", super::agents::calls),
+    ("dist-agent/many", super::agents::many_on_one_node),
+    ("dist-agent/outage", super::agents::outage),
     ("foretoken", super::foretoken::scenario),
     ("batched-comm/messages", super::transport::batched_comm),
     ("batched-comm/bulk", super::bulk::scenario),
@@ -179,42 +184,4 @@ fn queries(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
     let (name, value, detail) = row("ReadIndex queries", &confirmed);
     let round = Row::new(name + "the leader", value, "1/s").against("lease queries", lease).detail(detail);
     Ok(vec![beside, away, round])
-}
-
-fn idle_groups(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
-    let mut cluster = Cluster::start(3, THREADS)?;
-    let before = cluster.usage()?;
-    let share = arguments.idle_groups / 3;
-    let counts = [arguments.idle_groups - 2 * share, share, share];
-    let mut first = FIRST;
-    let mut found = Vec::new();
-    for (node, groups) in counts.into_iter().enumerate() {
-        found.push((node, Order::Found { first, groups, lease: true }));
-        first += groups;
-    }
-    cluster.order(&found)?;
-    std::thread::sleep(Duration::from_secs(3));
-    let idle = cluster.usage()?;
-    let seconds = arguments.seconds.max(5.0);
-    std::thread::sleep(Duration::from_secs_f64(seconds));
-    let after = cluster.usage()?;
-    let cores: Vec<f64> = after
-        .iter()
-        .zip(&idle)
-        .map(|(after, idle)| (after.cpu_seconds - idle.cpu_seconds) / seconds)
-        .collect();
-    let worst = cores.iter().copied().fold(0.0, f64::max);
-    let bytes: f64 = idle
-        .iter()
-        .zip(&before)
-        .map(|(idle, before)| idle.resident_bytes as f64 - before.resident_bytes as f64)
-        .sum();
-    let groups = arguments.idle_groups;
-    let cpu = Row::new(format!("{groups} idle groups, CPU of the busiest node"), worst, "cores");
-    let memory = Row::new(format!("{groups} idle groups, memory a group"), bytes / groups as f64, "bytes");
-    let all: Vec<String> = cores.iter().map(|cores| format!("{cores:.3}")).collect();
-    Ok(vec![
-        cpu.against("target", 0.05).detail(format!("cores: {}", all.join(", "))),
-        memory.against("target", 20_000.0).detail("three members, resident".into()),
-    ])
 }

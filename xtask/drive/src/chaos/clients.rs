@@ -40,6 +40,16 @@ struct Shared {
 struct Pace {
     last: Instant,
     longest: Duration,
+    slowest: Duration,
+}
+
+/// How long clients had to wait since somebody asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waits {
+    /// The longest time in which nobody got an answer.
+    pub(super) outage: Duration,
+    /// The slowest answer.
+    pub(super) slowest: Duration,
 }
 
 /// Lets time pass; for the program beside the nodes, whose clock is the machine's.
@@ -59,7 +69,7 @@ impl Clients {
             told: 0.into(),
             unknown: 0.into(),
             refused: 0.into(),
-            pace: Mutex::new(Pace { last: Instant::now(), longest: Duration::ZERO }),
+            pace: Mutex::new(Pace { last: Instant::now(), longest: Duration::ZERO, slowest: Duration::ZERO }),
         });
         for _ in 0..arguments.clients {
             shared.running.fetch_add(1, Ordering::Relaxed);
@@ -84,10 +94,11 @@ impl Clients {
         self.0.refused.load(Ordering::Relaxed)
     }
 
-    /// The longest time without any answer since the last question.
-    pub(super) fn outage_since(&self) -> Duration {
+    /// How long they had to wait since the last question.
+    pub(super) fn waits(&self) -> Waits {
         let pace = &mut *self.0.pace.lock();
-        std::mem::take(&mut pace.longest).max(pace.last.elapsed())
+        let outage = std::mem::take(&mut pace.longest).max(pace.last.elapsed());
+        Waits { outage, slowest: std::mem::take(&mut pace.slowest) }
     }
 
     /// Stops them and waits for what they have under way.
@@ -126,6 +137,7 @@ async fn work(env: Arc<dyn Env>, client: DistAgent, shared: Arc<Shared>, seed: u
             70..71 => Request::AppendAndPanic,
             _ => Request::Read,
         };
+        let begun = Instant::now();
         let number = shared.record.begin((0, agent), request);
         let outcome = match request {
             Request::Append => told(handle.command(Write::Append(number)).await),
@@ -133,20 +145,21 @@ async fn work(env: Arc<dyn Env>, client: DistAgent, shared: Arc<Shared>, seed: u
             _ => seen(handle.query(Look::Version).await),
         };
         shared.record.end(number, outcome);
-        shared.note(outcome, request);
+        shared.note(outcome, request, begun.elapsed());
         sleep(env.as_ref(), Duration::from_millis(1 + (draw >> 32) % THINK_MS_MAX)).await;
     }
     shared.running.fetch_sub(1, Ordering::Relaxed);
 }
 
 impl Shared {
-    fn note(&self, outcome: Outcome, request: Request) {
+    fn note(&self, outcome: Outcome, request: Request, took: Duration) {
         match outcome {
             Outcome::Done { .. } => {
                 self.told.fetch_add(1, Ordering::Relaxed);
                 let pace = &mut *self.pace.lock();
                 pace.longest = pace.longest.max(pace.last.elapsed());
                 pace.last = Instant::now();
+                pace.slowest = pace.slowest.max(took);
             }
             Outcome::Perhaps => {
                 self.unknown.fetch_add(1, Ordering::Relaxed);

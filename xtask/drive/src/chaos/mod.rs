@@ -10,6 +10,7 @@ mod cluster;
 mod faults;
 mod network;
 pub(crate) mod node;
+mod overload;
 mod report;
 mod slow_disk;
 
@@ -49,6 +50,9 @@ pub(crate) struct Arguments {
     /// Cut no links and fill no disk, even where it is possible.
     #[arg(long)]
     plain: bool,
+    /// Break nothing, and send ten times what the cluster can do.
+    #[arg(long)]
+    overload: bool,
     /// Already in a namespace of its own.
     #[arg(long, hide = true)]
     inside: bool,
@@ -80,6 +84,9 @@ async fn play(arguments: &Arguments, mut cluster: Cluster, seed: u64) -> Result<
     let begun = Instant::now();
     cluster.until_whole(WHOLE_MAX).await.map_err(|why| format!("no cluster forms: {why}"))?;
     println!("{} nodes form a cluster after {} ms", arguments.nodes, begun.elapsed().as_millis());
+    if arguments.overload {
+        return overload::run(arguments, &cluster).await;
+    }
     let (env, client) = cluster.connect().await?;
     let clients = Clients::start(env, &client, arguments, seed);
     let mut report = Report::begin(arguments, seed, &cluster)?;
@@ -93,7 +100,7 @@ async fn play(arguments: &Arguments, mut cluster: Cluster, seed: u64) -> Result<
         let broken = faults::break_something(&mut cluster, &mut rng).await?;
         let mended = Instant::now();
         let whole = cluster.until_whole(WHOLE_MAX).await;
-        report.add(broken, whole.map(|()| mended.elapsed()), clients.outage_since(), clients.told() - told);
+        report.add(broken, whole.map(|()| mended.elapsed()), clients.waits(), clients.told() - told);
         if let Some(why) = report.gave_up() {
             return finish(clients, client, cluster, report, Err(why.into())).await;
         }

@@ -8,7 +8,7 @@ use comfy_table::Table;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Arguments;
-use super::clients::Clients;
+use super::clients::{Clients, Waits};
 use super::cluster::Cluster;
 use super::faults::Broken;
 use crate::bench::BoxError;
@@ -32,6 +32,7 @@ pub(super) struct Report {
 #[derive(Default)]
 struct Kind {
     outages: Vec<Duration>,
+    slowest: Duration,
     whole: Vec<Duration>,
 }
 
@@ -66,16 +67,11 @@ impl Report {
     }
 
     /// One fault is over.
-    pub(super) fn add(
-        &mut self,
-        broken: Broken,
-        whole: Result<Duration, String>,
-        outage: Duration,
-        told: u64,
-    ) {
+    pub(super) fn add(&mut self, broken: Broken, whole: Result<Duration, String>, waits: Waits, told: u64) {
         self.faults += 1;
         let kind = self.kinds.entry(broken.what).or_default();
-        kind.outages.push(outage);
+        kind.outages.push(waits.outage);
+        kind.slowest = kind.slowest.max(waits.slowest);
         let line = match &whole {
             Ok(after) => {
                 kind.whole.push(*after);
@@ -87,11 +83,12 @@ impl Report {
             }
         };
         let text = format!(
-            "{:>6.1} s  {} for {:.2} s: {told} answers, the longest time without one {:.2} s; {line}",
+            "{:>6.1} s  {} for {:.2} s: {told} answers, the slowest after {:.2} s, {:.2} s without any; {line}",
             self.begun.elapsed().as_secs_f64(),
             broken.what,
             broken.length.as_secs_f64(),
-            outage.as_secs_f64(),
+            waits.slowest.as_secs_f64(),
+            waits.outage.as_secs_f64(),
         );
         match &self.bar {
             Some(bar) => {
@@ -114,12 +111,21 @@ impl Report {
         }
         self.resident_max = cluster.resident_bytes().into_iter().max().unwrap_or(0);
         let mut table = Table::new();
-        table.set_header(["fault", "times", "s without an answer: p50", "max", "s until whole: p50", "max"]);
-        for (what, Kind { outages, whole }) in &mut self.kinds {
+        table.set_header([
+            "fault",
+            "times",
+            "s without any answer: p50",
+            "max",
+            "slowest answer, s",
+            "s until whole: p50",
+            "max",
+        ]);
+        for (what, Kind { outages, slowest, whole }) in &mut self.kinds {
             let times = outages.len().to_string();
             let (outage, outage_max) = quantiles(outages);
             let (whole, whole_max) = quantiles(whole);
-            table.add_row([(*what).to_owned(), times, outage, outage_max, whole, whole_max]);
+            let slowest = format!("{:.2}", slowest.as_secs_f64());
+            table.add_row([(*what).to_owned(), times, outage, outage_max, slowest, whole, whole_max]);
         }
         println!("{table}");
         let seconds = self.begun.elapsed().as_secs_f64();
@@ -155,7 +161,7 @@ impl Report {
 fn quantiles(times: &mut [Duration]) -> (String, String) {
     times.sort_unstable();
     let text = |time: Option<&Duration>| time.map_or("-".into(), |time| format!("{:.2}", time.as_secs_f64()));
-    (text(times.get(times.len() / 2)), text(times.last()))
+    (text(times.get(times.len().saturating_sub(1) / 2)), text(times.last()))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::tally::Tally;
 
 /// What is read out, and how the table calls it.
-const NAMES: [(&str, &str); 9] = [
+const NAMES: [(&str, &str); 12] = [
     ("rafted_value_elections_won_total", "elections won"),
     ("rafted_value_snapshots_taken_total", "snapshots taken"),
     ("rafted_value_snapshots_restored_total", "snapshots installed"),
@@ -20,6 +20,9 @@ const NAMES: [(&str, &str); 9] = [
     ("rafted_value_transfers_begun_total", "transfers begun"),
     ("rafted_value_transfers_done_total", "transfers done"),
     ("rafted_value_transfers_timed_out_total", "transfers timed out"),
+    ("rafted_value_groups_quieted_total", "members that fell quiet"),
+    ("rafted_value_groups_woken_total", "members that woke"),
+    ("rafted_value_loops_doubted_total", "loops in doubt"),
 ];
 
 /// Counts in memory; gauges and histograms are dropped.

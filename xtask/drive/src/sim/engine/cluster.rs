@@ -12,7 +12,8 @@ use rafted_value::{Found, GroupId, Host, HostConfig, MemberId, NodeId, Registry,
 use super::directory::Directory;
 use super::invariants::Sighting;
 use super::lists::Lists;
-use super::plan::{GroupPlan, Plan, Sabotage, ms};
+use super::plan::{GroupPlan, Plan, ms};
+use super::sabotage::Sabotage;
 use super::storage::{End, Storage};
 use super::witness::Witness;
 use crate::sim::steps::Steps;
@@ -181,9 +182,9 @@ impl Cluster {
     /// # Errors
     ///
     /// When a node does not start.
-    pub(super) fn mend(&mut self) -> Result<(), String> {
+    pub(super) fn mend(&mut self, network: &NetConfig) -> Result<(), String> {
         self.sim.heal();
-        self.sim.set_net_config(NetConfig::default());
+        self.sim.set_net_config(network.clone());
         for place in 0..self.places.len() {
             self.set_paused(place, false);
             match &self.places[place].life {

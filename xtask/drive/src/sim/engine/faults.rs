@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use rafted_value::sim::NetConfig;
 
-use super::plan::{Kind, Sabotage, ms, one_of};
+use super::plan::{Kind, ms, one_of};
 use super::run::{Event, Run};
+use super::sabotage::Sabotage;
 use super::storage::End;
 
 /// How far a wall clock is moved at most.
@@ -35,6 +36,7 @@ impl Run<'_> {
             Kind::Transfer => self.transfer(),
             Kind::Configure => self.configure(),
             Kind::Usurp => self.usurp(),
+            Kind::Freeze => self.freeze(),
         }
         Ok(())
     }
@@ -101,6 +103,10 @@ impl Run<'_> {
             End::Process | End::Politely => self.count("kills"),
             End::Power => self.count("losses of power"),
         }
+        let storage = self.cluster.places[place].storage.as_ref();
+        if end == End::Power && storage.is_some_and(|storage| storage.disk.has_unsynced()) {
+            self.count("rare: power lost with writes that were not synced");
+        }
         self.cluster.kill(place, end);
         let absence_max = self.plan.faults.absence_max;
         let absence = self.rng.duration(Duration::ZERO, absence_max);
@@ -139,6 +145,23 @@ impl Run<'_> {
         self.partition(leader, others, length);
     }
 
+    /// Stops a leader until another is elected, and lets it go on where it hears of no other node: raft counts ticks, which
+    /// have not passed for it, and only the clock can tell it that its lease is over.
+    fn freeze(&mut self) {
+        let group = one_of(&mut self.rng, &self.plan.groups);
+        let Some((place, _)) = self.cluster.leader(group.id) else { return };
+        let Some(life) = &self.cluster.places[place].life else { return };
+        let (node, here) = (life.env.node(), vec![self.cluster.places[place].address.clone()]);
+        let mut others = self.addresses(false);
+        others.retain(|address| *address != here[0]);
+        let patience = ms(group.config.election_timeout_max_ms.into());
+        let stands_still = self.rng.duration(patience, 3 * patience);
+        self.count("leaders frozen");
+        self.partition(here, others, stands_still + 2 * patience);
+        self.cluster.set_paused(place, true);
+        self.after(stands_still, Event::Resume(node));
+    }
+
     /// Cuts one follower off the leader for so long that it campaigns again and again, and meanwhile restarts another
     /// voter, quickly: one that has just promised its leader to vote for nobody.
     fn usurp(&mut self) {
@@ -155,15 +178,20 @@ impl Run<'_> {
         self.count("followers made hungry");
         self.partition(leading, cut_off, 4 * patience);
         let wait = self.rng.duration(patience, 3 * patience);
-        self.after(wait, Event::Restart(restarted));
+        self.after(wait, Event::Restart { place: restarted, leader: place });
     }
 
-    /// The process at a place ends and another begins at once.
-    pub(super) fn restart(&mut self, place: usize) -> Result<(), String> {
+    /// The process at a place ends and another begins at once, which the leader does not reach at first.
+    pub(super) fn restart(&mut self, place: usize, leader: usize) -> Result<(), String> {
         if self.is_bearable(&[place], End::Process) && self.cluster.places[place].life.is_some() {
             self.count("quick restarts");
-            self.note(&format!("restart {place}"));
+            self.note(&format!("restart {place}, deaf to {leader}"));
+            let address = |place: usize| vec![self.cluster.places[place].address.clone()];
+            let (from, to) = (address(leader), address(place));
             self.cluster.kill(place, End::Process);
+            self.cluster.sim.partition_one_way(&from, &to);
+            let length = self.length();
+            self.after(length, Event::Mend(from, to));
             self.come_back(place)?;
         }
         Ok(())
@@ -230,7 +258,7 @@ impl Run<'_> {
             reordering: one_of(rng, &[0.0, 0.1, 0.5]),
             straggling_max: ms(one_of(rng, &[5, 50, 1_000])),
             bandwidth_bytes_per_second: one_of(rng, &[100_000, 125_000_000]),
-            ..NetConfig::default()
+            ..self.plan.network.clone()
         };
         if config.duplication > 0.0 {
             self.around.duplicates.store(true, std::sync::atomic::Ordering::Relaxed);

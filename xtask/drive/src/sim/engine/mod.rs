@@ -11,6 +11,7 @@ mod orders;
 mod plan;
 mod quorum;
 mod run;
+mod sabotage;
 mod storage;
 #[cfg(test)]
 mod tests;
@@ -18,8 +19,8 @@ mod verdict;
 mod witness;
 
 pub(super) use self::plan::KIND_NAMES;
-pub(crate) use self::plan::Sabotage;
 use self::run::Run;
+pub(crate) use self::sabotage::Sabotage;
 use super::limits::Limits;
 use super::notes::Notes;
 

@@ -227,6 +227,11 @@ impl Operator {
         Ok(())
     }
 
+    /// Whether a step is under way.
+    pub(super) fn is_at_work(&self) -> bool {
+        self.under_way.is_some()
+    }
+
     fn step_under_way(&self) -> Option<Step> {
         self.under_way.as_ref().map(|under_way| under_way.step)
     }

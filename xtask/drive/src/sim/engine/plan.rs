@@ -1,10 +1,11 @@
 //! What the seed decides before anything runs: sizes, settings, and which faults there will be.
 
-use std::fmt;
 use std::time::Duration;
 
-use rafted_value::sim::{Mutation, SimRng};
+use rafted_value::sim::{NetConfig, SimRng};
 use rafted_value::{Durability, GroupConfig, HostConfig, StoreConfig};
+
+use super::sabotage::Sabotage;
 
 /// Milliseconds as a duration.
 pub(super) const fn ms(count: u64) -> Duration {
@@ -17,6 +18,8 @@ pub(super) struct Plan {
     pub(super) nodes: usize,
     pub(super) groups: Vec<GroupPlan>,
     pub(super) host: HostConfig,
+    /// The network where nothing is wrong with it.
+    pub(super) network: NetConfig,
     /// Whether nodes have disks, and which.
     pub(super) disks: Option<DiskPlan>,
     pub(super) load: Load,
@@ -28,69 +31,6 @@ pub(super) struct Plan {
     pub(super) sabotage: Option<Sabotage>,
 }
 
-/// What breaks a rule that the engine leans on: the checks must notice. For tests of the harness itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Sabotage {
-    /// Clocks run apart by more than the drift margin.
-    ClocksBeyondTheMargin,
-    /// Nodes are killed however little state is left.
-    KillsWithoutCare,
-    /// Clients send a command anew in another session.
-    RetriesInNewSessions,
-    /// Clients take any member's answer for the leader's.
-    ReadsFromAnybody,
-    /// The members at the first place change more than they were told, now and then.
-    OneMemberSlips,
-    /// The engine itself breaks one of its rules.
-    InTheEngine(Mutation),
-}
-
-const MUTATIONS: [Mutation; 12] = [
-    Mutation::SkipLeaseCheck,
-    Mutation::AcknowledgeBeforeQuorum,
-    Mutation::AcknowledgeBeforeDisk,
-    Mutation::ForgetVote,
-    Mutation::ForgetTerm,
-    Mutation::ForgetNewestEntry,
-    Mutation::ForgetPromise,
-    Mutation::BreakPromise,
-    Mutation::AppendAnywhere,
-    Mutation::DropSessions,
-    Mutation::MixUpReplies,
-    Mutation::KeepLeaseInTransfer,
-];
-
-impl Sabotage {
-    /// All there are.
-    pub(crate) fn all() -> impl Iterator<Item = Sabotage> {
-        let harness = [
-            Sabotage::ClocksBeyondTheMargin,
-            Sabotage::KillsWithoutCare,
-            Sabotage::RetriesInNewSessions,
-            Sabotage::ReadsFromAnybody,
-            Sabotage::OneMemberSlips,
-        ];
-        harness.into_iter().chain(MUTATIONS.map(Sabotage::InTheEngine))
-    }
-}
-
-impl fmt::Display for Sabotage {
-    /// As the command line takes it: the words of its name with hyphens.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match self {
-            Sabotage::InTheEngine(mutation) => format!("{mutation:?}"),
-            harness => format!("{harness:?}"),
-        };
-        for (place, letter) in name.chars().enumerate() {
-            if letter.is_ascii_uppercase() && place > 0 {
-                f.write_str("-")?;
-            }
-            write!(f, "{}", letter.to_ascii_lowercase())?;
-        }
-        Ok(())
-    }
-}
-
 /// One group.
 #[derive(Clone, Debug)]
 pub(super) struct GroupPlan {
@@ -100,6 +40,8 @@ pub(super) struct GroupPlan {
     /// Founded on one node and grown, or on all at once.
     pub(super) founded_together: bool,
     pub(super) config: GroupConfig,
+    /// Clients ask nothing of it.
+    pub(super) idle: bool,
 }
 
 /// The disks of all nodes.
@@ -165,9 +107,10 @@ pub(super) enum Kind {
     Transfer,
     Configure,
     Usurp,
+    Freeze,
 }
 
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 17] = [
     Kind::Kill,
     Kind::Stop,
     Kind::PowerLoss,
@@ -184,6 +127,7 @@ const KINDS: [Kind; 16] = [
     Kind::Transfer,
     Kind::Configure,
     Kind::Usurp,
+    Kind::Freeze,
 ];
 
 /// How the command line calls them, in the same order.
@@ -204,6 +148,7 @@ pub(crate) const KIND_NAMES: [&str; KINDS.len()] = [
     "transfer",
     "configure",
     "usurp",
+    "freeze",
 ];
 
 impl Kind {
@@ -240,6 +185,7 @@ impl Plan {
             nodes,
             groups,
             host: draw_host(rng),
+            network: draw_network(rng),
             disks,
             load: Load::draw(rng),
             drift_ppm_max: one_of(rng, &[0, drift_ppm_max / 2, drift_ppm_max]),
@@ -256,6 +202,17 @@ impl Plan {
         self.sabotage = sabotage;
         self.load.retry_in_new_sessions = sabotage == Some(Sabotage::RetriesInNewSessions);
         self.load.read_from_anybody = sabotage == Some(Sabotage::ReadsFromAnybody);
+        if sabotage == Some(Sabotage::QuietGroupsSleepOn) {
+            let never = Duration::from_secs(3_600);
+            let (loop_silence_max, quiet_max) = (never, never);
+            self.host = HostConfig { quiet_after: ms(20), loop_silence_max, quiet_max, ..self.host.clone() };
+            self.network = NetConfig {
+                death_notice: 0.0,
+                silence_min: never,
+                silence_max: 2 * never,
+                ..self.network.clone()
+            };
+        }
         if sabotage == Some(Sabotage::ClocksBeyondTheMargin) {
             self.drift_ppm_max = 400_000;
             for group in &mut self.groups {
@@ -280,7 +237,8 @@ pub(super) fn drift_covered_ppm(config: &GroupConfig) -> u32 {
 impl GroupPlan {
     fn draw(rng: &mut SimRng, id: u64, nodes: usize) -> Self {
         let voters = one_of(rng, &[1, 2, 3, 3, 3, 3, 4, 5]).min(nodes);
-        Self { id, voters, founded_together: rng.chance(0.5), config: draw_group_config(rng) }
+        let idle = id > 1 && rng.chance(0.5);
+        Self { id, voters, founded_together: rng.chance(0.5), config: draw_group_config(rng), idle }
     }
 }
 
@@ -324,8 +282,20 @@ fn draw_store(rng: &mut SimRng) -> StoreConfig {
     }
 }
 
+/// In some seeds nobody is told of a death, and connections outlast it by long.
+fn draw_network(rng: &mut SimRng) -> NetConfig {
+    let silence_min = ms(one_of(rng, &[500, 500, 10_000]));
+    let death_notice = one_of(rng, &[1.0, 0.5, 0.0]);
+    NetConfig { death_notice, silence_min, silence_max: 2 * silence_min, ..NetConfig::default() }
+}
+
 fn draw_host(rng: &mut SimRng) -> HostConfig {
+    let loop_beat = ms(one_of(rng, &[2, 5, 10]));
     HostConfig {
+        quiet_after: ms(one_of(rng, &[0, 20, 20, 60, 200])),
+        loop_beat,
+        loop_silence_max: loop_beat * 4,
+        quiet_max: ms(one_of(rng, &[200, 2_000, 60_000])),
         loops: 1 + rng.below(3) as usize,
         inbox_max: one_of(rng, &[8, 65_536, 65_536]),
         turn_inputs_max: one_of(rng, &[1, 4, 4096]),

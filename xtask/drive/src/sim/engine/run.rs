@@ -12,9 +12,11 @@ use super::client::{Client, Surroundings};
 use super::cluster::Cluster;
 use super::invariants::{Invariants, Sighting};
 use super::operator::Operator;
-use super::plan::{Plan, Sabotage, ms};
+use super::plan::{Plan, ms};
+use super::sabotage::Sabotage;
 use crate::sim::limits::Limits;
 use crate::sim::notes::Notes;
+use crate::sim::steps::Scene;
 
 /// A group must be led and have all its members within this time where nothing breaks.
 const CALM_MAX: Duration = Duration::from_secs(60);
@@ -57,7 +59,10 @@ pub(super) enum Event {
     /// A node starts at a place, from the disk that is there if any.
     Return(usize),
     /// The node at a place ends and is back at once.
-    Restart(usize),
+    Restart {
+        place: usize,
+        leader: usize,
+    },
     /// The node at a place is told to whom a group's leadership should go; `None` takes the last order back.
     Order(usize, u64, Option<MemberId>),
 }
@@ -71,6 +76,7 @@ impl<'a> Run<'a> {
         plan.sabotage(limits.plant);
         plan.faults.time = limits.time(plan.faults.time);
         notes.faults_time = plan.faults.time;
+        sim.set_net_config(plan.network.clone());
         let planted = match limits.plant {
             Some(Sabotage::InTheEngine(mutation)) => Some(plant(mutation)),
             _ => None,
@@ -127,7 +133,7 @@ impl<'a> Run<'a> {
         self.pass(self.plan.faults.time)?;
         self.breaking = false;
         self.note("everything is mended");
-        self.cluster.mend()?;
+        self.cluster.mend(&self.plan.network)?;
         self.invariants.forget_indices();
         let mended = self.cluster.sim.elapsed();
         let mended_and = |why| format!("everything is mended, and {why}");
@@ -177,7 +183,8 @@ impl<'a> Run<'a> {
     }
 
     fn start_clients(&mut self) {
-        let groups: Vec<u64> = self.plan.groups.iter().map(|group| group.id).collect();
+        let busy = self.plan.groups.iter().filter(|group| !group.idle);
+        let groups: Vec<u64> = busy.map(|group| group.id).collect();
         for index in 0..self.plan.load.clients {
             let env = self.cluster.sim.start_node("client", &format!("sim:client-{index}"));
             let client = Client::new(env, self.around.clone(), &groups).of_several(index);
@@ -231,11 +238,11 @@ impl<'a> Run<'a> {
                 }
             }
             Event::Mend(left, right) => self.cluster.sim.heal_between(&left, &right),
-            Event::Calm => self.cluster.sim.set_net_config(NetConfig::default()),
+            Event::Calm => self.cluster.sim.set_net_config(self.plan.network.clone()),
             Event::Order(place, group, to) => self.order(place, group, to),
             Event::Return(place) => self.come_back(place)?,
-            Event::Restart(place) if self.breaking => self.restart(place)?,
-            Event::Restart(_) => {}
+            Event::Restart { place, leader } if self.breaking => self.restart(place, leader)?,
+            Event::Restart { .. } => {}
         }
         Ok(())
     }
@@ -256,11 +263,19 @@ impl<'a> Run<'a> {
         let sightings = self.cluster.look()?;
         self.invariants.observe(&sightings)?;
         self.cluster.steps.check()?;
+        self.set_scene();
         self.around.witness.check()?;
         for operator in &mut self.operators {
             operator.follow_up(&self.cluster, &mut self.notes.tally);
         }
         self.around.complaint.lock().clone().map_or(Ok(()), Err)
+    }
+
+    fn set_scene(&self) {
+        let cut = self.agenda.values().any(|event| matches!(event, Event::Mend(..)));
+        let changing = self.operators.iter().any(Operator::is_at_work);
+        let dead = self.cluster.places.iter().any(|place| place.life.is_none());
+        self.cluster.steps.set_scene(Scene { cut, changing, dead, draining: false });
     }
 
     fn operate(&mut self) -> Result<(), String> {

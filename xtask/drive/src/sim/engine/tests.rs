@@ -2,8 +2,8 @@
 
 use rafted_value::sim::Mutation;
 
-use super::plan::Sabotage;
 use super::play;
+use super::sabotage::Sabotage;
 use crate::sim::limits::Limits;
 use crate::sim::notes::Notes;
 use crate::sim::panics;
@@ -52,6 +52,11 @@ fn state_that_is_lost_with_its_majority_is_noticed() {
 #[test]
 fn a_member_that_comes_to_another_state_is_noticed() {
     check_is_noticed(Sabotage::OneMemberSlips, &["is not that of a majority"]);
+}
+
+#[test]
+fn a_quiet_group_that_misses_its_leader_too_late_is_noticed() {
+    check_is_noticed(Sabotage::QuietGroupsSleepOn, &["has no leader"]);
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub(super) fn play(seed: u64, notes: &mut Notes) -> Result<(), String> {
     let sim = Sim::new(seed, NetConfig::default());
     let mut run = Run::start(sim.clone(), seed, notes);
     let result = run.play();
+    run.world.steps.read_out(&mut run.notes.tally);
+    drop(run);
     notes.virtual_time = sim.elapsed();
     notes.trace_hash = sim.trace_hash();
     let stats = sim.stats();
@@ -97,6 +99,7 @@ impl<'a> Run<'a> {
     fn until_whole(&mut self) -> Result<(), String> {
         let end = self.world.sim.elapsed() + WHOLE_MAX;
         loop {
+            self.world.steps.check()?;
             match self.world.is_whole() {
                 Ok(()) => return Ok(()),
                 Err(why) if self.world.sim.elapsed() >= end => {

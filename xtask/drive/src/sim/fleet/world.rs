@@ -10,9 +10,10 @@ use dist_agent::raft_kv::raft_fleet::{
 use parking_lot::Mutex;
 use rafted_value::env::{Env, sleep};
 use rafted_value::node_on;
-use rafted_value::sim::{Sim, SimDisk, SimEnv};
+use rafted_value::sim::{Sim, SimDisk, SimEnv, Watching};
 
 use super::load::Counter;
+use crate::sim::steps::Steps;
 
 /// Members of each group, where there are as many nodes.
 pub(super) const REPLICAS: usize = 3;
@@ -29,6 +30,9 @@ pub(super) struct Place {
 pub(super) struct World {
     pub(super) sim: Sim,
     pub(super) places: Vec<Place>,
+    /// What all members do, checked at every step.
+    pub(super) steps: Steps,
+    _watching: Watching,
     config: FleetConfig,
     durable: bool,
 }
@@ -49,7 +53,8 @@ impl World {
             add_group_wait: Duration::from_secs(60),
             ..FleetConfig::default()
         };
-        let mut world = Self { sim, places: Vec::new(), config, durable };
+        let steps = Steps::default();
+        let mut world = Self { sim, places: Vec::new(), _watching: steps.watch(), steps, config, durable };
         (0..nodes).for_each(|_| world.add_place());
         world
     }
@@ -75,6 +80,7 @@ impl World {
                 env
             }
         };
+        self.steps.node_begins(&env);
         let fleet = Arc::new(Mutex::new(None));
         let config = FleetConfig { zone: format!("zone-{}", place % 3), ..self.config.clone() };
         let (slot, door) = (fleet.clone(), env.clone());
@@ -89,6 +95,7 @@ impl World {
     pub(super) fn kill(&mut self, place: usize) {
         let place = &mut self.places[place];
         self.sim.kill(&place.env);
+        self.steps.node_ends(place.env.node());
         place.alive = false;
         *place.fleet.lock() = None;
         if let Some(disk) = &place.disk {

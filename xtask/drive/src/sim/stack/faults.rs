@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use rafted_value::sim::NetConfig;
+use rafted_value::sim::{NetConfig, SimDisk};
 
 use super::plan::{Kind, draw_weather};
 use super::world::{End, address};
 use super::{Run, SECOND};
+use crate::sim::steps::Scene;
 
 /// How long a node that is drained may take.
 const DRAIN_MAX: Duration = Duration::from_secs(40);
@@ -72,6 +73,10 @@ impl Run<'_> {
                 (false, End::Process) => "processes killed",
                 (false, End::Power) => "losses of power",
             });
+            let disk = self.world.places[place].disk.as_ref();
+            if end == End::Power && disk.is_some_and(SimDisk::has_unsynced) {
+                self.count("rare: power lost with writes that were not synced");
+            }
             self.world.kill(place, end);
             self.after(time, Mend::Restart(place));
         }
@@ -214,7 +219,10 @@ impl Run<'_> {
             }
             drained
         });
+        self.draining = true;
+        self.set_scene();
         let drained = self.world.sim.run_until(limit + 10 * SECOND, task);
+        self.draining = false;
         if drained == Some(Some(true)) {
             self.count("drains done");
             self.world.kill(place, End::Process);
@@ -238,7 +246,14 @@ impl Run<'_> {
         self.run_to(end);
     }
 
+    fn set_scene(&self) {
+        let cut = self.agenda.values().any(|mend| matches!(mend, Mend::Join(..)));
+        let dead = self.world.places.iter().any(|place| !place.alive);
+        self.world.steps.set_scene(Scene { cut, changing: false, dead, draining: self.draining });
+    }
+
     fn run_to(&self, time: Duration) {
+        self.set_scene();
         let passed = time.saturating_sub(self.world.sim.elapsed());
         self.world.sim.run_for(passed);
     }

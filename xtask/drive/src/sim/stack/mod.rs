@@ -5,6 +5,7 @@ mod faults;
 pub(crate) mod ledger;
 pub(crate) mod load;
 mod plan;
+mod storm;
 mod world;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use self::faults::Mend;
 use self::load::Surroundings;
 pub(super) use self::plan::KIND_NAMES;
 use self::plan::Plan;
+use self::storm::Storm;
 use self::world::World;
 use super::engine::Sabotage;
 use super::history;
@@ -57,11 +59,13 @@ struct Run<'a> {
     world: World,
     rng: SimRng,
     around: Arc<Surroundings>,
+    storm: Arc<Storm>,
     clients: Vec<DistAgent>,
     faults: u64,
     drift_ppm_max: u32,
     agenda: BTreeMap<(Duration, u64), Mend>,
     events: u64,
+    draining: bool,
     limits: Limits,
     _planted: Option<Planted>,
     notes: &'a mut Notes,
@@ -88,11 +92,13 @@ impl<'a> Run<'a> {
             world: World::start(sim, &plan, CALL_TIMEOUT),
             rng,
             around: Arc::new(around),
+            storm: Arc::new(Storm::new(plan.quota)),
             clients: Vec::new(),
             faults: plan.faults,
             drift_ppm_max: plan.drift_ppm_max,
             agenda: BTreeMap::new(),
             events: 0,
+            draining: false,
             limits: limits.clone(),
             _planted: planted,
             notes,
@@ -120,6 +126,7 @@ impl<'a> Run<'a> {
         self.notes.slowest_heal = self.world.sim.elapsed() - mended;
         self.end_load()?;
         self.compare()?;
+        self.check_quota()?;
         self.world.steps.check()
     }
 
@@ -162,6 +169,9 @@ impl<'a> Run<'a> {
                 let work = load::work(env.clone(), client.clone(), self.around.clone(), self.world.sim.rng());
                 drop(self.world.sim.spawn_on(&env, work));
             }
+            let (storm, around) = (self.storm.clone(), self.around.clone());
+            let work = storm.work(env.clone(), client.clone(), around, self.world.sim.rng());
+            drop(self.world.sim.spawn_on(&env, work));
             self.clients.push(client);
         }
         Ok(())
@@ -178,6 +188,13 @@ impl<'a> Run<'a> {
             self.world.sim.run_for(SECOND / 10);
         }
         Ok(())
+    }
+
+    fn check_quota(&mut self) -> Result<(), String> {
+        self.notes.tally.add("activations refused by a full quota", self.storm.refused());
+        let check = self.storm.clone().check(self.clients[0].clone());
+        let checked = self.world.sim.run_until(4 * CALL_TIMEOUT, check);
+        checked.unwrap_or_else(|| Err("agents are not listed in time".into()))
     }
 
     /// Every agent takes one more command and shows its list, which must explain what the clients were told.

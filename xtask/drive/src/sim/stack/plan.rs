@@ -11,6 +11,8 @@ pub(super) struct Plan {
     pub(super) nodes: usize,
     pub(super) shards: u32,
     pub(super) agents: u16,
+    /// How many agents there may be in a quota in which many more are activated.
+    pub(super) quota: u32,
     /// Whether nodes have disks, and how long a sync takes at most.
     pub(super) disks: Option<Duration>,
     /// How many faults happen, one after the other; some of them last while others begin.
@@ -85,6 +87,7 @@ impl Plan {
             nodes: 3 + rng.below(5) as usize,
             shards: 1 + rng.below(4) as u32,
             agents: 1 + rng.below(12) as u16,
+            quota: 1 + rng.below(12) as u32,
             disks: rng.chance(0.5).then_some(sync_max),
             faults: 3 + rng.below(8),
             drift_ppm_max: *rng.pick(&[0, 500, 20_000]).unwrap_or(&0),

@@ -12,6 +12,7 @@ use rafted_value::{GroupStatus, NodeId, node_on};
 use super::ledger::Ledger;
 use super::load::QUOTA;
 use super::plan::Plan;
+use super::storm;
 use crate::sim::steps::Steps;
 
 /// Members of each group, on as many nodes.
@@ -48,6 +49,8 @@ pub(super) struct World {
     config: DistAgentConfig,
     /// How long a sync takes at most, where there are disks.
     sync_max: Option<Duration>,
+    /// How many agents there may be in the quota that is too small.
+    quota: u32,
     rng: SimRng,
 }
 
@@ -66,8 +69,16 @@ impl World {
         config.agents.shards = plan.shards;
         config.call.timeout = call_timeout;
         let (rng, steps) = (sim.rng(), Steps::default());
-        let (sync_max, watching) = (plan.disks, steps.watch());
-        let mut world = Self { sim, places: Vec::new(), steps, _watching: watching, config, sync_max, rng };
+        let mut world = Self {
+            sim,
+            places: Vec::new(),
+            _watching: steps.watch(),
+            steps,
+            config,
+            sync_max: plan.disks,
+            quota: plan.quota,
+            rng,
+        };
         for place in 0..plan.nodes {
             let disk = world.new_disk();
             let life = world.begin_life(place, disk);
@@ -157,10 +168,11 @@ impl World {
     pub(super) fn client(&self, name: &str) -> (Arc<SimEnv>, Arc<Mutex<Option<DistAgent>>>) {
         let env = self.sim.start_node(name, &format!("sim:{name}"));
         let client = Arc::new(Mutex::new(None));
-        let (slot, config, door) = (client.clone(), self.config.clone(), env.clone());
+        let (slot, config, door, limit) = (client.clone(), self.config.clone(), env.clone(), self.quota);
         drop(self.sim.spawn_on(&env, async move {
             let Ok(client) = DistAgent::connect(door, config).await else { return };
-            if client.put_quota(QUOTA, QuotaLimit::Unlimited).await.is_ok() {
+            let storm = client.put_quota(storm::QUOTA, u64::from(limit)).await;
+            if client.put_quota(QUOTA, QuotaLimit::Unlimited).await.is_ok() && storm.is_ok() {
                 *slot.lock() = Some(client);
             }
         }));

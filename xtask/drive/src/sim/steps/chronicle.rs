@@ -14,7 +14,7 @@ use super::no_lease_beside_a_newer_leader::no_lease_beside_a_newer_leader;
 use super::no_step_back::no_step_back;
 use super::one_leader_a_term::OneLeaderATerm;
 use super::one_vote_a_term::OneVoteATerm;
-use super::rare::Rare;
+use super::rare::{Rare, Scene};
 use super::state_machine_safety::StateMachineSafety;
 use super::words_are_kept::Words;
 
@@ -48,14 +48,24 @@ impl Chronicle {
     /// # Errors
     ///
     /// What does not hold.
-    pub(super) fn take_in(&mut self, member: MemberId, deed: Deed, clocks: &Clocks) -> Result<(), String> {
+    pub(super) fn take_in(
+        &mut self,
+        member: MemberId,
+        deed: Deed,
+        scene: Scene,
+        clocks: &Clocks,
+    ) -> Result<(), String> {
         let known = self.members.entry(member).or_default();
         match deed {
             Deed::Begins { index, term, recovered } => {
                 let log = Log::from(index, self.matching.begins(index, term)?);
                 if recovered {
                     known.returns = true;
+                    self.rare.note_return(scene);
                 } else {
+                    if known.log.is_some() || index > 1 {
+                        self.rare.note_snapshot(scene);
+                    }
                     known.words.is_released_from(&log, index + 1);
                 }
                 known.log = Some(log);
@@ -65,7 +75,7 @@ impl Chronicle {
                 let replaces = index <= log.last();
                 let link = log.put(index, term, digest)?;
                 if replaces && !known.returns {
-                    self.rare.note_cut();
+                    self.rare.note_log_end_replaced();
                     known.words.is_released_from(log, index);
                 }
                 self.matching.appends(index, link)?;
@@ -74,18 +84,26 @@ impl Chronicle {
                 known.words.speaks(term);
                 self.votes.votes(member, term, candidate)?;
             }
+            // Who has nothing yet may say so.
+            Deed::Keeps { index: 0, .. } => {}
             Deed::Keeps { term, index } => {
                 known.words.speaks(term);
                 let log = known.log.as_ref().ok_or("keeps entries of a log that never began")?;
                 known.words.keeps(log, index)?;
             }
-            Deed::Stands(standing) => self.stands(member, standing, clocks)?,
+            Deed::Stands(standing) => self.stands(member, standing, scene, clocks)?,
             Deed::Ends => known.standing = None,
         }
         Ok(())
     }
 
-    fn stands(&mut self, member: MemberId, now: Standing, clocks: &Clocks) -> Result<(), String> {
+    fn stands(
+        &mut self,
+        member: MemberId,
+        now: Standing,
+        scene: Scene,
+        clocks: &Clocks,
+    ) -> Result<(), String> {
         let known = self.members.entry(member).or_default();
         let Known { log: Some(log), words, returns, standing } = known else {
             return Err("stands without a log".into());
@@ -98,7 +116,7 @@ impl Chronicle {
         let new_commit = self.safety.commits(log, now.commit)?;
         if now.leads && self.leaders.leads(member, now.term)? {
             self.complete.leads(now.term, log, member)?;
-            self.rare.note_leader(&now);
+            self.rare.note_leader(&now, scene);
         }
         let voters = now.voters.clone();
         let before = standing.replace(now);
@@ -164,7 +182,7 @@ mod tests {
     }
 
     fn see(chronicle: &mut Chronicle, member: MemberId, deed: Deed) -> Result<(), String> {
-        chronicle.take_in(member, deed, &Clocks::default())
+        chronicle.take_in(member, deed, Scene::default(), &Clocks::default())
     }
 
     fn leads(term: u64, commit: u64) -> Deed {
@@ -178,6 +196,15 @@ mod tests {
         see(&mut chronicle, ONE, leads(2, 2)).unwrap();
         see(&mut chronicle, ONE, Deed::Appends { index: 3, term: 2, digest: 6 }).unwrap();
         assert!(see(&mut chronicle, ONE, leads(2, 3)).unwrap_err().contains("commits entry 3"));
+    }
+
+    /// A learner that has nothing yet answers an append of before the snapshot that it waits for; seed 258 of the engine
+    /// once failed over it.
+    #[test]
+    fn a_member_without_a_log_may_say_that_it_keeps_nothing() {
+        let mut chronicle = pair();
+        see(&mut chronicle, MemberId(3), Deed::Keeps { term: 2, index: 0 }).unwrap();
+        see(&mut chronicle, MemberId(3), Deed::Keeps { term: 2, index: 1 }).unwrap_err();
     }
 
     #[test]

@@ -26,6 +26,7 @@ use rafted_value::sim::{Deed, SimEnv, Watching, watch};
 use rafted_value::{GroupId, MemberId, NodeId};
 
 use self::chronicle::Chronicle;
+pub(crate) use self::rare::Scene;
 use super::tally::Tally;
 
 /// Watches all members of a seed. Clones are handles of the same one.
@@ -36,6 +37,7 @@ pub(crate) struct Steps(Rc<RefCell<Seen>>);
 struct Seen {
     groups: BTreeMap<GroupId, Chronicle>,
     clocks: Clocks,
+    scene: Scene,
     complaint: Option<String>,
     deeds: u64,
 }
@@ -70,6 +72,11 @@ impl Steps {
         seen.groups.values_mut().for_each(|chronicle| chronicle.node_ends(node));
     }
 
+    /// What goes on around the groups from now on.
+    pub(crate) fn set_scene(&self, scene: Scene) {
+        self.0.borrow_mut().scene = scene;
+    }
+
     /// # Errors
     ///
     /// The first thing that did not hold.
@@ -96,7 +103,7 @@ impl Seen {
             return;
         }
         let chronicle = self.groups.entry(group).or_default();
-        if let Err(why) = chronicle.take_in(member, deed, &self.clocks) {
+        if let Err(why) = chronicle.take_in(member, deed, self.scene, &self.clocks) {
             self.complaint = Some(format!("group {group}, {member}: {why}"));
         }
     }

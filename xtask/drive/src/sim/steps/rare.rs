@@ -7,27 +7,61 @@ use rafted_value::sim::Standing;
 
 use crate::sim::tally::Tally;
 
+/// What goes on around a group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Scene {
+    /// Links are cut.
+    pub(crate) cut: bool,
+    /// A change of some group's membership is under way.
+    pub(crate) changing: bool,
+    /// A node is dead.
+    pub(crate) dead: bool,
+    /// A node is being drained.
+    pub(crate) draining: bool,
+}
+
 /// Counts of one group.
 #[derive(Debug, Default)]
 pub(super) struct Rare {
-    cuts: u64,
+    log_ends_replaced: u64,
     leaders: u64,
-    /// Leaders that came to power with other voters than the leader before them.
     leaders_with_other_voters: u64,
+    leaders_while_cut: u64,
+    leaders_while_changing: u64,
+    leaders_while_draining: u64,
+    snapshots_while_cut: u64,
+    snapshots_while_dead: u64,
+    snapshots_while_draining: u64,
+    returns_while_cut: u64,
     voters: BTreeSet<MemberId>,
 }
 
 impl Rare {
     /// A log lost its end to a leader's entries.
-    pub(super) fn note_cut(&mut self) {
-        self.cuts += 1;
+    pub(super) fn note_log_end_replaced(&mut self) {
+        self.log_ends_replaced += 1;
+    }
+
+    /// A member took a leader's snapshot.
+    pub(super) fn note_snapshot(&mut self, scene: Scene) {
+        self.snapshots_while_cut += u64::from(scene.cut);
+        self.snapshots_while_dead += u64::from(scene.dead);
+        self.snapshots_while_draining += u64::from(scene.draining);
+    }
+
+    /// A member came back from its disk.
+    pub(super) fn note_return(&mut self, scene: Scene) {
+        self.returns_while_cut += u64::from(scene.cut);
     }
 
     /// A new leader is seen.
-    pub(super) fn note_leader(&mut self, standing: &Standing) {
+    pub(super) fn note_leader(&mut self, standing: &Standing, scene: Scene) {
         let voters: BTreeSet<MemberId> = standing.voters.iter().copied().collect();
-        if self.leaders > 0 && voters != self.voters {
-            self.leaders_with_other_voters += 1;
+        if self.leaders > 0 {
+            self.leaders_with_other_voters += u64::from(voters != self.voters);
+            self.leaders_while_cut += u64::from(scene.cut);
+            self.leaders_while_changing += u64::from(scene.changing);
+            self.leaders_while_draining += u64::from(scene.draining);
         }
         self.leaders += 1;
         self.voters = voters;
@@ -35,7 +69,19 @@ impl Rare {
 
     /// Adds what was counted.
     pub(super) fn read_out(&self, tally: &mut Tally) {
-        tally.add("rare: an uncommitted end of a log was replaced", self.cuts);
-        tally.add("rare: a leader with other voters than the last", self.leaders_with_other_voters);
+        let counts = [
+            ("rare: the uncommitted end of a log was replaced", self.log_ends_replaced),
+            ("rare: a leader with other voters than the last", self.leaders_with_other_voters),
+            ("rare: a change of leader while links were cut", self.leaders_while_cut),
+            ("rare: a change of leader during a change of members", self.leaders_while_changing),
+            ("rare: a change of leader during a drain", self.leaders_while_draining),
+            ("rare: a snapshot taken in while links were cut", self.snapshots_while_cut),
+            ("rare: a snapshot taken in while a node was dead", self.snapshots_while_dead),
+            ("rare: a snapshot taken in during a drain", self.snapshots_while_draining),
+            ("rare: a member back from its disk while links were cut", self.returns_while_cut),
+        ];
+        for (what, count) in counts {
+            tally.add(what, count);
+        }
     }
 }

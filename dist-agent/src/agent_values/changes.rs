@@ -1,0 +1,89 @@
+//! What happened to an agent lately, for those who watch it.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+/// A change of an agent. Stored and sent; append-only.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct KeptChange {
+    /// The agent's revision after it.
+    pub(crate) revision: u64,
+    pub(crate) at_ms: u64,
+    /// The command in bytes; none for a timeout.
+    pub(crate) command: Option<Vec<u8>>,
+}
+
+/// The newest changes of an agent, without a gap.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub(crate) struct Changes(VecDeque<KeptChange>);
+
+impl Changes {
+    /// Adds the newest, and forgets the oldest beyond so many.
+    pub(super) fn push(&mut self, change: KeptChange, retained: u32) {
+        self.0.push_back(change);
+        while self.0.len() > retained as usize {
+            self.0.pop_front();
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Those behind a revision, at most so many and so many bytes, one at least; `Err` with the oldest revision that is
+    /// kept where there is a gap. `newest` is the agent's revision.
+    pub(super) fn after(
+        &self,
+        revision: u64,
+        newest: u64,
+        changes_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<KeptChange>, u64> {
+        let oldest = self.0.front().map_or(newest + 1, |change| change.revision);
+        if revision.saturating_add(1) < oldest {
+            return Err(oldest);
+        }
+        let mut bytes = 0;
+        let behind = self.0.iter().skip_while(|change| change.revision <= revision);
+        let fits = |change: &&KeptChange| {
+            let fits = bytes < bytes_max;
+            bytes += change.command.as_ref().map_or(0, Vec::len);
+            fits
+        };
+        Ok(behind.take(changes_max).take_while(fits).cloned().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(revision: u64) -> KeptChange {
+        KeptChange { revision, at_ms: revision * 10, command: Some(vec![7; 4]) }
+    }
+
+    fn revisions(
+        changes: &Changes,
+        after: u64,
+        changes_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<u64>, u64> {
+        let found = changes.after(after, 6, changes_max, bytes_max)?;
+        Ok(found.into_iter().map(|change| change.revision).collect())
+    }
+
+    #[test]
+    fn changes_are_given_in_order_without_a_gap_or_not_at_all() {
+        let mut changes = Changes::default();
+        (1..=6).for_each(|revision| changes.push(change(revision), 4));
+        assert_eq!(revisions(&changes, 2, 10, 100), Ok(vec![3, 4, 5, 6]));
+        assert_eq!(revisions(&changes, 4, 10, 100), Ok(vec![5, 6]));
+        assert_eq!(revisions(&changes, 2, 1, 100), Ok(vec![3]));
+        assert_eq!(revisions(&changes, 2, 10, 5), Ok(vec![3, 4]));
+        assert_eq!(revisions(&changes, 6, 10, 100), Ok(vec![]));
+        assert_eq!(revisions(&changes, 1, 10, 100), Err(3));
+        assert_eq!(revisions(&Changes::default(), 5, 10, 100), Err(7));
+        assert_eq!(revisions(&Changes::default(), 6, 10, 100), Ok(vec![]));
+    }
+}

@@ -1,0 +1,96 @@
+//! Watches: every change once, in order, across the death of nodes; or a clear word about the gap.
+
+use std::time::Duration;
+
+use dist_agent::{Cause, WatchError, WatchPosition};
+
+use crate::agents::Sleep;
+use crate::cluster::{Cluster, NODES, SECOND, TICK};
+
+#[test]
+fn a_watch_gives_every_change_once_in_order_though_nodes_die() {
+    for seed in 111..114 {
+        let mut cluster = Cluster::new(seed);
+        let sleeper = cluster.sleeper("watched");
+        let first = sleeper.clone();
+        cluster.run(async move { first.command(Sleep::Timeouts(3)).await.unwrap() });
+        let mut watch = sleeper.watch(WatchPosition::after_revision(0));
+        let watched = cluster.spawn(async move {
+            let mut changes = Vec::new();
+            while changes.len() < 14 {
+                match watch.next().await {
+                    Ok(change) => changes.push(change),
+                    Err(WatchError::Query(_)) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            changes
+        });
+        let mut rng = cluster.sim.rng();
+        cluster.sim.run_for(rng.duration(Duration::ZERO, 3 * TICK));
+        let victim = rng.below(NODES as u64) as usize;
+        cluster.kill(victim);
+        let asked = sleeper.clone();
+        cluster.run(async move {
+            for _ in 0..10 {
+                asked.command(Sleep::Keep).await.unwrap();
+            }
+        });
+        cluster.restart(victim);
+        let changes = cluster.wait(watched).expect("the client lives");
+        let revisions: Vec<_> = changes.iter().map(|change| change.revision).collect();
+        assert_eq!(revisions, (1..=14).collect::<Vec<_>>(), "seed {seed}");
+        assert_eq!(changes[0].cause, Cause::Command(Sleep::Timeouts(3)));
+        assert_eq!(changes.iter().filter(|change| change.cause == Cause::Timeout).count(), 3);
+        assert!(changes.windows(2).all(|pair| pair[0].at_ms <= pair[1].at_ms), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_watch_that_falls_behind_is_told_so_and_one_that_resumes_in_time_misses_nothing() {
+    let cluster = Cluster::new(114);
+    let sleeper = cluster.sleeper("watched");
+    cluster.run(async move {
+        let mut watch = sleeper.watch(WatchPosition::default());
+        assert!(matches!(watch.next().await, Err(WatchError::Ended(_))));
+        for _ in 0..6 {
+            sleeper.command(Sleep::Keep).await.unwrap();
+        }
+        for revision in 1..=4 {
+            assert_eq!(watch.next().await.unwrap().revision, revision);
+        }
+        // Another client goes on where this one was.
+        let bytes = postcard::to_stdvec(&watch.position()).unwrap();
+        let position: WatchPosition = postcard::from_bytes(&bytes).unwrap();
+        assert_eq!(position.revision(), 4);
+        assert_eq!(sleeper.watch(position).next().await.unwrap().revision, 5);
+        for _ in 0..20 {
+            sleeper.command(Sleep::Keep).await.unwrap();
+        }
+        let error = sleeper.watch(position).next().await.unwrap_err();
+        let agent = sleeper.id().clone();
+        assert_eq!(error, WatchError::Compacted { agent, revision: 4, oldest: 11 });
+        assert_eq!(sleeper.watch(WatchPosition::after_revision(10)).next().await.unwrap().revision, 11);
+    });
+}
+
+/// An agent that began anew counts from one again; that must not look like a gap that is none.
+#[test]
+fn a_watch_does_not_take_another_life_of_the_agent_for_its_own() {
+    let cluster = Cluster::new(115);
+    let sleeper = cluster.sleeper("watched");
+    let first = sleeper.clone();
+    let mut watch = cluster.run(async move {
+        first.command(Sleep::EndAfter(0)).await.unwrap();
+        let mut watch = first.watch(WatchPosition::default());
+        assert_eq!(watch.next().await.unwrap().revision, 1);
+        watch
+    });
+    cluster.sim.run_for(SECOND + 2 * TICK);
+    cluster.run(async move {
+        for _ in 0..3 {
+            sleeper.command(Sleep::Keep).await.unwrap();
+        }
+        assert!(matches!(watch.next().await, Err(WatchError::Ended(_))));
+    });
+}

@@ -1,0 +1,108 @@
+//! What takes too long for a loop and is done beside it: large values to bytes, and bytes to large values.
+
+use std::sync::Arc;
+
+use futures_util::future::pending;
+use tokio::sync::mpsc;
+
+use crate::env::Env;
+use crate::group::{FrozenMachine, Machine};
+use crate::id::{GroupId, MemberId, NodeId};
+use crate::message::{Body, GroupMessage, WireSnapshot};
+use crate::registry::Registry;
+
+/// An errand of a member.
+pub(crate) struct Errand {
+    pub(crate) group: GroupId,
+    pub(crate) member: MemberId,
+    pub(crate) work: Work,
+}
+
+/// What is to be done.
+pub(crate) enum Work {
+    /// A snapshot lacks its state.
+    Encode { snapshot: WireSnapshot, machine: Box<FrozenMachine> },
+    /// A leader's snapshot has come whole.
+    Decode { from: NodeId, message: Box<GroupMessage>, registry: Registry },
+}
+
+/// An errand that is done.
+pub(crate) struct Done {
+    pub(crate) group: GroupId,
+    pub(crate) member: MemberId,
+    pub(crate) result: Found,
+}
+
+/// What came of it; an error fences the member.
+pub(crate) enum Found {
+    Encoded(Result<WireSnapshot, String>),
+    Decoded { from: NodeId, message: Box<GroupMessage>, machine: Result<Box<Machine>, String> },
+}
+
+impl Errand {
+    fn run(self) -> Done {
+        let Self { group, member, work } = self;
+        let result = match work {
+            Work::Encode { snapshot, machine } => {
+                let state = machine.encode().map_err(|error| error.to_string());
+                Found::Encoded(state.map(|state| WireSnapshot { state, ..snapshot }))
+            }
+            Work::Decode { from, message, registry } => {
+                let machine = match &message.body {
+                    Body::Snapshot { snapshot } => {
+                        Machine::restore(group, &registry, snapshot.index, &snapshot.state)
+                            .map(Box::new)
+                            .map_err(|error| error.to_string())
+                    }
+                    _ => Err("it is no snapshot".into()),
+                };
+                Found::Decoded { from, message, machine }
+            }
+        };
+        Done { group, member, result }
+    }
+}
+
+/// A loop's way to get errands done, one after the other on a thread of its own, so that no more than one value of a
+/// loop is in memory twice. The thread is there from the first errand on.
+pub(crate) struct Errands {
+    /// No more wait than the loop has members, twice.
+    orders: Option<mpsc::UnboundedSender<Errand>>,
+    done: mpsc::UnboundedReceiver<Done>,
+    voice: mpsc::UnboundedSender<Done>,
+}
+
+impl Errands {
+    pub(crate) fn new() -> Self {
+        let (voice, done) = mpsc::unbounded_channel();
+        Self { orders: None, done, voice }
+    }
+
+    /// What is done next.
+    pub(crate) async fn hear(&mut self) -> Done {
+        match self.done.recv().await {
+            Some(done) => done,
+            None => pending().await,
+        }
+    }
+
+    /// Has an errand done.
+    pub(crate) fn order(&mut self, env: &Arc<dyn Env>, errand: Errand) {
+        let orders = self.orders.get_or_insert_with(|| {
+            let (orders, queue) = mpsc::unbounded_channel();
+            let work = run_all(queue, self.voice.clone());
+            drop(env.spawn_blocking("rafted-value errands", Box::pin(work)));
+            orders
+        });
+        // The thread ends with the loop.
+        let _ = orders.send(errand);
+    }
+}
+
+async fn run_all(mut queue: mpsc::UnboundedReceiver<Errand>, voice: mpsc::UnboundedSender<Done>) {
+    while let Some(errand) = queue.recv().await {
+        if voice.send(errand.run()).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! When a member takes a snapshot of its state, and what becomes of its log then.
+
+use bytes::Bytes;
+use raft::eraftpb::Snapshot;
+
+use super::machine::{Machine, MachineError};
+use super::{Group, Turn};
+use crate::errand::{Errand, Work};
+use crate::id::MemberId;
+use crate::message::{Body, GroupMessage, WireSnapshot};
+use crate::raft::convert::snapshot_from_wire;
+
+/// Entries kept behind a snapshot for followers that are a little behind.
+const ENTRIES_KEPT: u64 = 1024;
+
+impl Group {
+    /// Takes a snapshot when the log has grown large beside the last one since it was taken, or raft needs a newer one.
+    ///
+    /// Growth counts, not size: entries are kept behind a snapshot for followers that lack them, and a log that is large
+    /// because of those would otherwise have a snapshot taken at every entry.
+    pub(super) fn compact(&mut self, turn: &mut Turn<'_>) -> Result<(), MachineError> {
+        let (log, applied) = (self.raw.store(), self.raw.raft.raft_log.applied);
+        if !self.may_take_snapshot() || (applied <= log.snapshot_index() && !self.membership_forced) {
+            return Ok(());
+        }
+        let due =
+            self.membership_forced || log.bytes_since_snapshot() > self.log_limit() || log.take_wanted();
+        let expected = log.snapshot_ref().data.len() as u64 + log.bytes_since_snapshot();
+        let Some(machine) = self.machine.as_ref().filter(|_| due) else { return Ok(()) };
+        let forced = std::mem::take(&mut self.membership_forced);
+        let conf = self.raw.raft.prs().conf().to_conf_state();
+        let members = |ids: &[u64]| ids.iter().copied().map(MemberId).collect();
+        let term =
+            self.raw.raft.raft_log.term(applied).expect("an applied entry is in the log or its snapshot");
+        let (voters, learners) = (members(&conf.voters), members(&conf.learners));
+        let snapshot = WireSnapshot { index: applied, term, voters, learners, state: Bytes::new() };
+        let bytes = usize::try_from(expected).unwrap_or(0);
+        if !forced && let Some(machine) = machine.freeze(bytes)? {
+            self.encoding = true;
+            let work = Work::Encode { snapshot, machine: Box::new(machine) };
+            turn.out.errands.push(Errand { group: self.id, member: self.member, work });
+            return Ok(());
+        }
+        let snapshot = snapshot_from_wire(WireSnapshot { state: machine.snapshot(bytes)?, ..snapshot });
+        if forced {
+            self.begin_anew(turn, snapshot);
+        } else {
+            self.take_over_snapshot(turn, snapshot);
+        }
+        metrics::counter!("rafted_value_snapshots_taken_total").increment(1);
+        Ok(())
+    }
+
+    /// A snapshot of this member's own is encoded; the log has gone on meanwhile.
+    pub(crate) fn encoded(&mut self, turn: &mut Turn<'_>, snapshot: WireSnapshot) {
+        self.encoding = false;
+        // A leader's newer one may have overtaken it, or be about to.
+        if self.may_take_snapshot() && snapshot.index > self.raw.store().snapshot_index() {
+            self.take_over_snapshot(turn, snapshot_from_wire(snapshot));
+            metrics::counter!("rafted_value_snapshots_taken_total").increment(1);
+        }
+    }
+
+    /// A leader's snapshot is decoded: raft takes it now, if it still needs it.
+    pub(crate) fn take_decoded(&mut self, turn: &mut Turn<'_>, message: GroupMessage, machine: Box<Machine>) {
+        self.incoming_snapshot.take_if(|incoming| incoming.is_decoded_for(message.from));
+        if let Body::Snapshot { snapshot } = &message.body {
+            self.decoded = Some((snapshot.index, machine));
+            self.receive_from_leader(turn, message);
+        }
+    }
+
+    /// Lets the log begin behind a newer snapshot.
+    pub(super) fn compact_log(&mut self, snapshot: Snapshot) {
+        let index = snapshot.get_metadata().index;
+        if let Some(machine) = self.machine.as_mut() {
+            machine.forget_poisoned(index);
+        }
+        let drop_to = self.drop_to(index, self.log_limit());
+        self.raw.mut_store().compact(snapshot, drop_to);
+    }
+
+    fn log_limit(&self) -> u64 {
+        let snapshot_bytes = self.raw.store().snapshot_ref().data.len() as u64;
+        (snapshot_bytes * u64::from(self.config.log_expansion_factor)).max(self.config.log_bytes_min)
+    }
+
+    /// Which entries may go: not those that a follower still lacks, unless the log is far too large by now.
+    fn drop_to(&self, index: u64, limit: u64) -> u64 {
+        if self.raw.store().bytes() > limit.saturating_mul(4) {
+            return index;
+        }
+        let slowest = match self.leading {
+            // Who is given a snapshot goes on from there.
+            Some(_) => {
+                let progress = self.raw.raft.prs().iter();
+                progress.map(|(_, progress)| progress.matched.max(progress.pending_snapshot)).min()
+            }
+            None => None,
+        };
+        slowest.unwrap_or_else(|| index.saturating_sub(ENTRIES_KEPT))
+    }
+}
