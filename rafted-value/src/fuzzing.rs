@@ -78,9 +78,9 @@ impl Data for Words {
 pub fn state(bytes: &[u8]) {
     let registry = Registry::new().with::<Words>();
     let restore = |bytes: &[u8]| Machine::restore(GroupId(1), &registry, 1, bytes);
-    let Ok(mut machine) = restore(bytes) else { return };
-    let written = machine.snapshot().expect("it encodes");
-    let again = restore(&written).and_then(|mut machine| machine.snapshot()).expect("it was just written");
+    let Ok(machine) = restore(bytes) else { return };
+    let written = machine.snapshot(0).expect("it encodes");
+    let again = restore(&written).and_then(|machine| machine.snapshot(0)).expect("it was just written");
     assert_eq!(again, written);
 }
 

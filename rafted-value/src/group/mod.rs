@@ -36,8 +36,7 @@ use rand_chacha::ChaCha12Rng;
 
 pub(crate) use self::frozen::FrozenMachine;
 use self::keep::Keeper;
-pub(crate) use self::machine::{CommandResult, panic_message};
-pub(crate) use self::machine::{Machine, MachineError};
+pub(crate) use self::machine::{CommandResult, Machine, MachineError, panic_message};
 use self::reads::Read;
 use self::rest::Rest;
 use self::stream::{Incoming, Outgoing, PIECE_BYTES};
