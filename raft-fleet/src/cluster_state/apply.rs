@@ -105,6 +105,7 @@ impl ClusterState {
             // What it kept went with it.
             self.kept.values_mut().for_each(|kept| _ = kept.holders.remove(&former));
             self.forget_the_empty();
+            self.found_unfinished_again();
         }
         if let Some(former) = self.nodes.get(&node).filter(|former| former.name != entry.name) {
             self.weights.remove(&former.name);
@@ -137,7 +138,7 @@ impl ClusterState {
         let entry = self.nodes.get(&node).expect("it was looked for above");
         self.weights.remove(&entry.name);
         self.forget_node(node);
-        self.found_orphans_again();
+        self.found_unfinished_again();
         Ok(Change::Some(ClusterReply::Done))
     }
 
@@ -305,16 +306,28 @@ impl ClusterState {
     /// A group whose founder is gone before any client could use it starts anew under another id, so that whatever the
     /// former founder still does under the old id is nobody's business. Without any active node it waits.
     pub(super) fn found_orphans_again(&mut self) {
-        let orphans: Vec<GroupName> = self
-            .groups
-            .iter()
-            .filter(|(_, entry)| match entry.state {
-                GroupState::Founding { founder } => !self.nodes.get(&founder).is_some_and(|node| node.active),
-                GroupState::Running => false,
-            })
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in orphans {
+        let nodes = &self.nodes;
+        let is_gone = |founder: NodeId| !nodes.get(&founder).is_some_and(|node| node.active);
+        self.found_again(self.unfinished(is_gone));
+    }
+
+    /// The same for every group that no client could use yet, once a node has gone for good: it may have been the second
+    /// of two voters, so that what its founder has made so far could never elect a leader again.
+    fn found_unfinished_again(&mut self) {
+        self.found_again(self.unfinished(|_| true));
+    }
+
+    /// The groups that are being founded by such a founder.
+    fn unfinished(&self, by: impl Fn(NodeId) -> bool) -> Vec<GroupName> {
+        let unfinished = self.groups.iter().filter(|(_, entry)| match entry.state {
+            GroupState::Founding { founder } => by(founder),
+            GroupState::Running => false,
+        });
+        unfinished.map(|(name, _)| name.clone()).collect()
+    }
+
+    fn found_again(&mut self, names: Vec<GroupName>) {
+        for name in names {
             let data = self.groups[&name].data.clone();
             // One that is to begin with what another has left waits for whoever keeps that.
             let Ok(restorer) = self.restorer(&name, &data) else { continue };

@@ -115,6 +115,22 @@ fn a_group_whose_founder_dies_before_it_is_ready_is_founded_anew_under_another_i
     assert_eq!(ready, ClusterReply::Done);
 }
 
+/// A founder once made another node's member the second of two voters; that node died, and the group, which nobody had used
+/// yet, could elect no leader for ever.
+#[test]
+fn a_group_that_loses_another_node_before_it_is_ready_is_founded_anew_as_well() {
+    let mut state = formed(3);
+    let (first, founder) = added(&mut state, "g");
+    let other = *state.nodes().keys().find(|node| **node != founder).unwrap();
+    purge(&mut state, other, founder);
+    let second = state.groups()[&name("g")].id;
+    assert_ne!(second, first);
+    let stale = state.apply(0, ClusterCommand::GroupReady { name: name("g"), id: first });
+    assert!(matches!(stale, ClusterReply::Refused(ClusterRefusal::NoSuchGroup(_))));
+    let ready = state.apply(0, ClusterCommand::GroupReady { name: name("g"), id: second });
+    assert_eq!(ready, ClusterReply::Done);
+}
+
 /// Fault 27: the original deletes a group, with its data, when all its members look dead.
 #[test]
 fn a_group_in_use_is_never_founded_again_whoever_is_purged() {
