@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use batched_comm::{CallError, Lane, NodeId, Refusal, SendError};
 use bytes::Bytes;
+use support::other::Forgetful;
 use support::{ECHO, LONG, config, eventually, loopback, mortal, node, node_with};
 use tokio::time::Instant;
 
@@ -135,17 +136,6 @@ async fn calls_in_flight_to_a_node_that_closes_are_lost_at_once() {
     assert_eq!(b.endpoint.cast(NodeId(1), Lane::Normal, ECHO, Bytes::new()), Err(SendError::Closed));
     assert_eq!(ping(&b, 1).await, Err(CallError::Closed));
     assert_eq!(ping(&b, 2).await, Err(CallError::Closed));
-}
-
-/// Keeps every reply for ever.
-struct Forgetful;
-
-impl batched_comm::Handler for Forgetful {
-    fn on_cast(&self, _from: NodeId, _payload: Bytes) {}
-
-    fn on_call(&self, _from: NodeId, _payload: Bytes, reply: batched_comm::Reply) {
-        std::mem::forget(reply);
-    }
 }
 
 /// The process is killed and comes back at once on the same port under a new node id: the old id must not hang

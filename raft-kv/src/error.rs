@@ -206,14 +206,7 @@ impl KvError {
     /// Whether the same may succeed a little later.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
-            KvError::Command { error: CommandError::NotApplied(error), .. } => !matches!(
-                error,
-                NotApplied::NoSuchName(_)
-                    | NotApplied::Refused(_)
-                    | NotApplied::Panicked(_)
-                    | NotApplied::TooLarge { .. }
-                    | NotApplied::Malformed(_)
-            ),
+            KvError::Command { error: CommandError::NotApplied(error), .. } => !is_final(error),
             KvError::Command { .. } | KvError::Query { .. } => true,
             KvError::Fleet(error) => matches!(
                 error,
@@ -227,6 +220,18 @@ impl KvError {
             _ => false,
         }
     }
+}
+
+/// Whether asking a group of the store itself again would give the same.
+pub(crate) fn is_final(error: &NotApplied) -> bool {
+    matches!(
+        error,
+        NotApplied::NoSuchName(_)
+            | NotApplied::Refused(_)
+            | NotApplied::Panicked(_)
+            | NotApplied::TooLarge { .. }
+            | NotApplied::Malformed(_)
+    )
 }
 
 impl From<KvNotApplied> for KvCommandError {

@@ -131,7 +131,7 @@ impl KeyspaceList {
                 _ => return Err(KvError::NoSuchKeyspace(keyspace.name)),
             }
         }
-        self.routes.learn(keyspace);
+        self.routes.learn(&keyspace);
         Ok(())
     }
 
@@ -238,7 +238,7 @@ impl KeyspaceList {
                 Unread::Answer(reason) => KvError::Answer { what, reason },
             })?;
         for keyspace in &listed.keyspaces {
-            self.routes.learn(keyspace.clone());
+            self.routes.learn(keyspace);
         }
         self.routes.retain(&listed.keyspaces, listed.generation);
         Ok(listed)
@@ -254,8 +254,8 @@ impl KeyspaceList {
         let answer = self.query(&KeyspacesQuery::Get { name: name.clone() }, options).await;
         match answer {
             Ok(Listed { keyspaces, generation, .. }) => match keyspaces.into_iter().next() {
-                Some(keyspace) if wrong => Ok(Some(self.routes.correct(keyspace))),
-                Some(keyspace) => Ok(Some(self.routes.learn(keyspace))),
+                Some(keyspace) if wrong => Ok(Some(self.routes.correct(&keyspace))),
+                Some(keyspace) => Ok(Some(self.routes.learn(&keyspace))),
                 None => {
                     self.routes.forget(name, generation);
                     Ok(None)
@@ -296,7 +296,7 @@ impl KeyspaceList {
         let command = KeyspacesCommand::SetPolicy { name: name.clone(), policy: policy.clone() };
         match self.command_if_made(what, &command, deadline).await? {
             Some(KeyspacesReply::PolicySet(keyspace)) => {
-                self.routes.learn(*keyspace);
+                self.routes.learn(&keyspace);
                 Ok(())
             }
             Some(KeyspacesReply::InvalidPolicy(reason)) => {

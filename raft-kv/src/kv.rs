@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use raft_fleet::rafted_value::Freshness;
 use raft_fleet::rafted_value::env::Env;
+use raft_fleet::rafted_value::{Freshness, GroupId, GroupStatus};
 use raft_fleet::{CallOptions, Fleet, FleetConfig};
 
 use crate::config::KvConfig;
@@ -262,18 +262,9 @@ impl Kv {
     /// What the members on this node hold of a value type, leaders or not, without asking any other node; empty where
     /// nothing is hosted.
     pub async fn local_shards(&self, value_type: &str) -> Vec<ShardStatus> {
-        let Some(host) = self.fleet().host() else { return Vec::new() };
         let data = shard_data_name(value_type);
-        let mut statuses = Vec::new();
-        for member in host.statuses().await {
-            if member.data != data {
-                continue;
-            }
-            let answer = host.query(member.group, Freshness::Stale, status_query(), LOCAL_QUERY_LIMIT).await;
-            // A member may go away at any moment; it then holds nothing.
-            statuses.extend(answer.ok().and_then(|answer| read_status(&answer).ok()));
-        }
-        statuses
+        let statuses = local_statuses(self.fleet(), |member| member.data == data).await;
+        statuses.into_iter().map(|(_, status)| status).collect()
     }
 
     /// Ends this node's part in the store.
@@ -285,6 +276,22 @@ impl Kv {
 
 /// How long a member on this node may take to say how much it holds.
 const LOCAL_QUERY_LIMIT: Duration = Duration::from_millis(500);
+
+/// What the members on this node hold that are `wanted`; empty where nothing is hosted.
+pub(crate) async fn local_statuses(
+    fleet: &Fleet,
+    wanted: impl Fn(&GroupStatus) -> bool,
+) -> Vec<(GroupId, ShardStatus)> {
+    let Some(host) = fleet.host() else { return Vec::new() };
+    let mut statuses = Vec::new();
+    for member in host.statuses().await.into_iter().filter(wanted) {
+        let answer = host.query(member.group, Freshness::Stale, status_query(), LOCAL_QUERY_LIMIT).await;
+        // A member may go away at any moment; it then holds nothing.
+        let status = answer.ok().and_then(|answer| read_status(&answer).ok());
+        statuses.extend(status.map(|status| (member.group, status)));
+    }
+    statuses
+}
 
 fn status_query() -> Bytes {
     ShardQuery::Status.encode(&[])

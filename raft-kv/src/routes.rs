@@ -95,29 +95,28 @@ impl Routes {
     }
 
     /// Takes over one keyspace, unless a newer one is known.
-    pub(crate) fn learn(&self, keyspace: Keyspace) -> Arc<Route> {
+    pub(crate) fn learn(&self, keyspace: &Keyspace) -> Arc<Route> {
         self.learn_unless(keyspace, |answer, known| age(answer) <= age(known))
     }
 
     /// The same for an answer that was asked for because what is known was found wrong: what shards said does not count.
-    pub(crate) fn correct(&self, keyspace: Keyspace) -> Arc<Route> {
+    pub(crate) fn correct(&self, keyspace: &Keyspace) -> Arc<Route> {
         self.learn_unless(keyspace, |answer, known| age(answer) < age(known))
     }
 
     fn learn_unless(
         &self,
-        keyspace: Keyspace,
+        keyspace: &Keyspace,
         known_is_better: fn(&Keyspace, &Keyspace) -> bool,
     ) -> Arc<Route> {
         let mut routes = self.routes.write();
         if let Some(present) = routes.get(&keyspace.name)
-            && known_is_better(&keyspace, &present.keyspace)
+            && known_is_better(keyspace, &present.keyspace)
         {
             return Arc::clone(present);
         }
-        let name = keyspace.name.clone();
-        let route = Arc::new(Route::new(keyspace));
-        routes.insert(name, Arc::clone(&route));
+        let route = Arc::new(Route::new(keyspace.clone()));
+        routes.insert(keyspace.name.clone(), Arc::clone(&route));
         route
     }
 
@@ -140,9 +139,10 @@ impl Routes {
         }
     }
 
-    /// Forgets what an answer of that generation does not list.
+    /// Forgets what an answer of that generation does not list; it lists keyspaces in the order of their names.
     pub(crate) fn retain(&self, keyspaces: &[Keyspace], generation: u64) {
-        let listed = |name: &KeyspaceName| keyspaces.iter().any(|keyspace| keyspace.name == *name);
+        let listed =
+            |name: &KeyspaceName| keyspaces.binary_search_by(|keyspace| keyspace.name.cmp(name)).is_ok();
         let mut routes = self.routes.write();
         routes.retain(|name, route| route.keyspace.generation > generation || listed(name));
     }
@@ -184,10 +184,10 @@ mod tests {
     fn an_answer_that_was_overtaken_takes_nothing_back() {
         let routes = Routes::default();
         assert!(routes.get(&name()).is_none());
-        assert!(routes.learn(keyspace(2, KeyspaceState::Ready)).is_ready());
-        assert!(routes.learn(keyspace(2, KeyspaceState::Creating)).is_ready());
-        assert!(routes.learn(keyspace(1, KeyspaceState::Ready)).keyspace.generation == 2);
-        assert!(!routes.learn(keyspace(3, KeyspaceState::Creating)).is_ready());
+        assert!(routes.learn(&keyspace(2, KeyspaceState::Ready)).is_ready());
+        assert!(routes.learn(&keyspace(2, KeyspaceState::Creating)).is_ready());
+        assert!(routes.learn(&keyspace(1, KeyspaceState::Ready)).keyspace.generation == 2);
+        assert!(!routes.learn(&keyspace(3, KeyspaceState::Creating)).is_ready());
         routes.forget(&name(), 2);
         assert!(routes.get(&name()).is_some(), "the answer was given before this one was registered");
         routes.forget(&name(), 3);
@@ -198,7 +198,7 @@ mod tests {
     fn what_a_shard_says_of_its_range_heals_the_route_until_the_list_says_more() {
         let routes = Routes::default();
         let ready = keyspace(1, KeyspaceState::Ready);
-        routes.learn(ready.clone());
+        routes.learn(&ready);
         let (_, range) = KeyRange::part(2, 5).split_at(KeyRange::part(2, 5).first() + 1000).unwrap();
         let gone = Gone { range, to: 9, move_id: 3 };
         routes.learn_gone(&name(), 7, gone);
@@ -211,7 +211,11 @@ mod tests {
         assert_eq!(route.shard(range.first() - 1).number, 2);
         routes.learn_gone(&name(), 1, Gone { to: 4, move_id: 2, ..gone });
         assert_eq!(routes.get(&name()).unwrap().shard(range.first()).number, 9, "an older move");
-        assert_eq!(routes.learn(ready.clone()).shards().len(), 6, "the list does not know it yet");
-        assert_eq!(routes.correct(ready).shards().len(), 5, "the list was asked because the route was wrong");
+        assert_eq!(routes.learn(&ready).shards().len(), 6, "the list does not know it yet");
+        assert_eq!(
+            routes.correct(&ready).shards().len(),
+            5,
+            "the list was asked because the route was wrong"
+        );
     }
 }

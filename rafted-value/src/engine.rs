@@ -63,14 +63,10 @@ pub(crate) enum Input {
         from: NodeId,
         messages: Vec<GroupMessage>,
     },
+    /// Founds a group, perhaps with what a member of another group had come to.
     Found {
         found: Found,
-        waiter: Waiter<Result<MemberId, GroupError>>,
-    },
-    /// The same, with what a member of another group had come to.
-    FoundWith {
-        found: Found,
-        keepsake: Keepsake,
+        keepsake: Option<Keepsake>,
         waiter: Waiter<Result<MemberId, GroupError>>,
     },
     /// What a member has come to.
@@ -311,18 +307,18 @@ impl Engine {
                     self.receive(from, message, clocks, out);
                 }
             }
-            Input::Found { found, waiter } => self.answer_found(&found, None, waiter, clocks, out),
-            Input::FoundWith { found, keepsake, waiter } => {
-                self.answer_found(&found, Some(&keepsake), waiter, clocks, out);
+            Input::Found { found, keepsake, waiter } => {
+                let made = self.found(&found, keepsake.as_ref(), clocks, out);
+                self.answer_founder(found.group, made, waiter, clocks, out);
             }
             Input::Keepsake { group, waiter } => {
                 let keepsake = self.groups.get(&group).and_then(|group| group.keepsake());
                 out.answers.push(Answer::Keepsake(waiter, keepsake));
             }
-            Input::Restore { group, kept, waiter } => match self.restore(group, *kept, clocks, out) {
-                Ok(()) => self.with(group, clocks, out, |group, turn| group.answer_founder(turn, waiter)),
-                Err(error) => out.member(waiter, Err(error)),
-            },
+            Input::Restore { group, kept, waiter } => {
+                let made = self.restore(group, *kept, clocks, out);
+                self.answer_founder(group, made, waiter, clocks, out);
+            }
             Input::Drop { group, newest, waiter } => {
                 self.bury(group, newest, clocks, out);
                 out.member(waiter, Ok(newest));
@@ -366,7 +362,7 @@ impl Engine {
     }
 
     /// Runs `act` on a group, whose turn must be finished then; one that panics is fenced, and the others live on.
-    pub(crate) fn with(
+    fn with(
         &mut self,
         id: GroupId,
         clocks: Clocks,

@@ -113,7 +113,6 @@ impl Refusal {
             Input::Command { waiter, .. } => waiter.answer(Err(not_applied.into())),
             Input::Query { waiter, .. } => waiter.answer(Err(query_error)),
             Input::Found { waiter, .. }
-            | Input::FoundWith { waiter, .. }
             | Input::Restore { waiter, .. }
             | Input::Change { waiter, .. }
             | Input::Transfer { waiter, .. }
@@ -219,7 +218,7 @@ impl Host {
     /// [`GroupError::InvalidConfig`] name what is wrong.
     pub async fn found(&self, found: Found) -> Result<MemberId, GroupError> {
         let group = found.group;
-        self.ask_member(group, |waiter| Input::Found { found, waiter }).await
+        self.ask_member(group, |waiter| Input::Found { found, keepsake: None, waiter }).await
     }
 
     /// Adds a member on `node` that receives everything and does not vote yet; its id. Its host makes it when the

@@ -47,6 +47,7 @@ impl Host {
     /// As [`found`](Self::found); [`GroupError::InvalidConfig`] if the keepsake holds another type of data, or is damaged.
     pub async fn found_with(&self, found: Found, keepsake: Keepsake) -> Result<MemberId, GroupError> {
         let group = found.group;
-        self.ask_member(group, |waiter| Input::FoundWith { found, keepsake, waiter }).await
+        let keepsake = Some(keepsake);
+        self.ask_member(group, |waiter| Input::Found { found, keepsake, waiter }).await
     }
 }

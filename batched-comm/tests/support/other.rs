@@ -85,7 +85,7 @@ impl Drop for Other {
 }
 
 /// Keeps every reply for ever.
-struct Forgetful;
+pub(crate) struct Forgetful;
 
 impl batched_comm::Handler for Forgetful {
     fn on_cast(&self, _from: NodeId, _payload: Bytes) {}

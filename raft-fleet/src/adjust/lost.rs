@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rafted_value::env::sleep;
-use rafted_value::{Freshness, GroupStatus, MemberStatus, NodeId, QueryError, Role};
+use rafted_value::{Freshness, GroupStatus, MemberStatus, NodeId, QueryError};
 
-use super::plan::Step;
+use super::plan::{Step, serves};
 use crate::core::Core;
 
 /// The members that are silent although they are where they should be.
@@ -15,7 +15,7 @@ pub(crate) fn silent<'a>(
     status: &'a GroupStatus,
     desired: &'a [NodeId],
 ) -> impl Iterator<Item = &'a MemberStatus> {
-    let leads = status.role == Role::Leader && status.ready && status.fenced.is_none();
+    let leads = serves(status);
     let silent = |member: &&MemberStatus| {
         member.member != status.member && member.responsive == Some(false) && desired.contains(&member.node)
     };

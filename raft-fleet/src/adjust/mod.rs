@@ -5,4 +5,5 @@ mod performer;
 mod plan;
 
 pub(crate) use self::performer::Performer;
+pub(crate) use self::plan::serves;
 pub use self::plan::{Step, plan};

@@ -51,8 +51,7 @@ pub enum Step {
 /// there is none does the group have a voter more for a while. A leader on a desired node that is not the first hands
 /// over after everything else.
 pub fn plan(status: &GroupStatus, desired: &[NodeId]) -> Option<Step> {
-    let serves = status.role == Role::Leader && status.ready && status.fenced.is_none();
-    if !serves || desired.is_empty() || status.transfer_to.is_some() {
+    if !serves(status) || desired.is_empty() || status.transfer_to.is_some() {
         return None;
     }
     let survey = Survey::new(status, desired);
@@ -63,6 +62,11 @@ pub fn plan(status: &GroupStatus, desired: &[NodeId]) -> Option<Step> {
         .or_else(|| survey.needless_voter())
         .or_else(|| survey.swap())
         .or_else(|| survey.leader_home())
+}
+
+/// Whether the member that gives `status` leads its group and serves.
+pub(crate) fn serves(status: &GroupStatus) -> bool {
+    status.role == Role::Leader && status.ready && status.fenced.is_none()
 }
 
 /// Whether the leader that gives `status` is on a node where the group does not belong.
@@ -84,12 +88,15 @@ pub(crate) fn is_waiting(status: &GroupStatus, desired: &[NodeId]) -> bool {
 
 /// Whether a learner that is heard of is still being brought up to date.
 pub(crate) fn is_loading(status: &GroupStatus) -> bool {
-    let behind = |member: &MemberStatus| status.last_index.saturating_sub(member.matched.unwrap_or(0));
     let loads = |member: &MemberStatus| {
-        let behind = member.matched.unwrap_or(0) == 0 || behind(member) > CAUGHT_UP_ENTRIES;
-        !member.voter && member.responsive == Some(true) && behind
+        !member.voter && member.responsive == Some(true) && !is_caught_up(status, member)
     };
     status.role == Role::Leader && status.members.iter().any(loads)
+}
+
+fn is_caught_up(status: &GroupStatus, member: &MemberStatus) -> bool {
+    let behind = status.last_index.saturating_sub(member.matched.unwrap_or(0));
+    member.matched.is_some_and(|matched| matched > 0) && behind <= CAUGHT_UP_ENTRIES
 }
 
 struct Survey<'a> {
@@ -118,8 +125,7 @@ impl<'a> Survey<'a> {
     }
 
     fn is_caught_up(&self, member: &MemberStatus) -> bool {
-        let behind = self.status.last_index.saturating_sub(member.matched.unwrap_or(0));
-        member.matched.is_some_and(|matched| matched > 0) && behind <= CAUGHT_UP_ENTRIES
+        is_caught_up(self.status, member)
     }
 
     /// The voter on this node, if it could lead at once.

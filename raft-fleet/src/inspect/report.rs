@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use rafted_value::{GroupId, GroupStatus, MemberId, NodeId, Role};
+use rafted_value::{GroupId, GroupStatus, MemberId, NodeId};
 use serde::{Deserialize, Serialize};
+
+use crate::adjust::serves;
 
 /// What one member says of its group. Sent between nodes, so its shape is frozen.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -47,6 +49,7 @@ pub struct ReportedMember {
 
 impl MemberReport {
     pub(crate) fn new(node: NodeId, status: GroupStatus) -> Self {
+        let leads = serves(&status);
         let members = status.members.into_iter().map(|member| ReportedMember {
             member: member.member,
             node: member.node,
@@ -58,7 +61,7 @@ impl MemberReport {
             node,
             group: status.group,
             member: status.member,
-            leads: status.role == Role::Leader && status.ready && status.fenced.is_none(),
+            leads,
             leader: status.leader,
             term: status.term,
             commit_index: status.commit_index,

@@ -118,7 +118,8 @@ impl Listed {
     /// before this list was read, and is in no use. Neither is ever used again.
     pub(crate) fn is_stray(&self, group: &GroupName) -> bool {
         let Some((name, generation, shard)) = KeyspaceName::parse_shard_group(group) else { return false };
-        let present = self.keyspaces.iter().find(|keyspace| keyspace.name == name);
+        let place = self.keyspaces.binary_search_by(|keyspace| keyspace.name.cmp(&name));
+        let present = place.ok().map(|place| &self.keyspaces[place]);
         match present.filter(|keyspace| keyspace.generation == generation) {
             None => generation <= self.generation,
             Some(keyspace) => {

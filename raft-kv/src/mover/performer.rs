@@ -9,9 +9,9 @@ use bytes::Bytes;
 use futures_util::future::{Either, select};
 use raft_fleet::GroupName;
 use raft_fleet::rafted_value::env::{MonoTime, sleep};
-use raft_fleet::rafted_value::{CommandError, Freshness, NotApplied, QueryError};
+use raft_fleet::rafted_value::{CommandError, Freshness, QueryError};
 
-use crate::error::KvError;
+use crate::error::{KvError, is_final};
 use crate::keyspace::Keyspace;
 use crate::keyspace_list::KeyspaceList;
 use crate::keyspaces::{KeyspacesCommand, KeyspacesReply, Move, MoveKind, MovePhase, MoveReport};
@@ -331,18 +331,6 @@ impl Performer {
     fn deadline(&self) -> MonoTime {
         self.list.fleet().env().now() + self.list.config().move_step_timeout
     }
-}
-
-/// Whether asking again would give the same.
-fn is_final(error: &NotApplied) -> bool {
-    matches!(
-        error,
-        NotApplied::NoSuchName(_)
-            | NotApplied::Refused(_)
-            | NotApplied::Panicked(_)
-            | NotApplied::TooLarge { .. }
-            | NotApplied::Malformed(_)
-    )
 }
 
 fn refused(who: &str, reply: &ShardReply) -> Halt {

@@ -7,18 +7,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use raft_fleet::rafted_value::env::MonoTime;
 use raft_fleet::rafted_value::transport::{Handler, Lane, Reply, ServiceId};
-use raft_fleet::rafted_value::{Freshness, GroupId, NodeId, Role, encode};
+use raft_fleet::rafted_value::{GroupId, GroupStatus, NodeId, Role, encode};
 use serde::{Deserialize, Serialize};
 
 use super::plan::{Sample, Samples};
 use crate::keyspace::{Keyspace, KeyspaceName};
 use crate::keyspace_list::KeyspaceList;
-use crate::shard::{ShardAnswer, ShardQuery, ShardStatus, split_answer};
+use crate::kv::local_statuses;
+use crate::shard::ShardStatus;
+use crate::value_type::SHARD_DATA;
 
 /// The store's own service on a node.
 const KV_SERVICE: ServiceId = ServiceId(32);
-/// How long one member may take to say what it holds.
-const MEMBER_LIMIT: Duration = Duration::from_millis(500);
 /// How long a node may take for all of its leaders.
 const NODE_LIMIT: Duration = Duration::from_secs(5);
 /// Measurements that follow each other more closely than this say nothing of a rate.
@@ -71,20 +71,8 @@ impl Handler for KvService {
 
 /// What the shards hold that are led on this node.
 async fn local_leaders(list: &KeyspaceList) -> Vec<(GroupId, ShardStatus)> {
-    let Some(host) = list.fleet().host() else { return Vec::new() };
-    let mut leaders = Vec::new();
-    for member in host.statuses().await {
-        if member.role != Role::Leader || !member.data.starts_with("kv/") {
-            continue;
-        }
-        let query = ShardQuery::Status.encode(&[]);
-        // A member may go away at any moment; it then holds nothing.
-        let answer = host.query(member.group, Freshness::Stale, query, MEMBER_LIMIT).await;
-        if let Ok(Ok((ShardAnswer::Status(status), _))) = answer.map(|answer| split_answer(&answer)) {
-            leaders.push((member.group, status));
-        }
-    }
-    leaders
+    let leads = |member: &GroupStatus| member.role == Role::Leader && member.data.starts_with(SHARD_DATA);
+    local_statuses(list.fleet(), leads).await
 }
 
 /// Counters become rates from one collection to the next.
@@ -106,8 +94,8 @@ impl Collector {
         let cluster = list.fleet().cluster();
         let mut shards = BTreeMap::new();
         for (name, entry) in cluster.groups() {
-            if let Some((keyspace, generation, shard)) = KeyspaceName::parse_shard_group(name) {
-                shards.insert(entry.id, (keyspace, generation, shard));
+            if let Some((_, generation, shard)) = KeyspaceName::parse_shard_group(name) {
+                shards.insert(entry.id, (generation, shard));
             }
         }
         let transport = list.fleet().env().transport();
@@ -120,7 +108,7 @@ impl Collector {
             let Ok(answer) = answer else { continue };
             let Ok(KvReply::Leaders(leaders)) = postcard::from_bytes(&answer) else { continue };
             for (group, status) in leaders {
-                let Some((_, generation, shard)) = shards.get(&group) else { continue };
+                let Some((generation, shard)) = shards.get(&group) else { continue };
                 let keyspace = keyspaces.iter().find(|keyspace| keyspace.generation == *generation);
                 let Some(keyspace) = keyspace else { continue };
                 let miss_load = keyspace.policy.split_merge.miss_load;

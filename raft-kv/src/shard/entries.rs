@@ -122,11 +122,9 @@ impl<T> Entries<T> {
         self.slots.get(&hash)
     }
 
-    /// The slots of a range of hashes, in order.
+    /// The slots of a range of hashes, which is not empty, in order.
     pub(super) fn range(&self, hashes: RangeInclusive<u64>) -> impl Iterator<Item = (u64, &Slot<T>)> {
-        let empty = hashes.is_empty();
-        let hashes = if empty { 0..=0 } else { hashes };
-        self.slots.range(hashes).filter(move |_| !empty).map(|(hash, slot)| (*hash, slot))
+        self.slots.range(hashes).map(|(hash, slot)| (*hash, slot))
     }
 
     /// Every slot, in the order of the hashes.

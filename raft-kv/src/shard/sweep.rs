@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ShardData, ShardReply};
 use crate::key;
+use crate::key_range::KeyRange;
 use crate::value_type::ValuePerKey;
 
 /// The most keys that one command looks at, whatever is asked for.
@@ -45,16 +46,17 @@ impl<V: ValuePerKey> ShardData<V> {
     fn keys_after(&self, prefix: &[u8], after: &[u8], keys_max: usize) -> (Vec<HashedKey>, Option<Vec<u8>>) {
         let Some(served) = self.serves() else { return (Vec::new(), None) };
         let behind = if after.is_empty() { Some(0) } else { key::hash(after).checked_add(1) };
-        let Some(first) = behind else { return (Vec::new(), None) };
-        let (mut keys, mut looked_at, mut last) = (Vec::new(), 0, None);
-        for (hash, slot) in self.entries.range(first.max(served.first())..=served.last()) {
+        let left = behind.and_then(|first| KeyRange::new(first.max(served.first()), served.last()));
+        let Some(left) = left else { return (Vec::new(), None) };
+        let (mut keys, mut looked_at, mut last) = (Vec::new(), 0, None::<&[u8]>);
+        for (hash, slot) in self.entries.range(left.hashes()) {
             if looked_at >= keys_max {
-                return (keys, last);
+                return (keys, last.map(<[u8]>::to_vec));
             }
             // Keys of one hash are looked at together: a place between them would have no name.
             for entry in slot.entries() {
                 looked_at += 1;
-                last = Some(entry.key.to_vec());
+                last = Some(&*entry.key);
                 if entry.key.starts_with(prefix) {
                     keys.push((hash, entry.key.clone()));
                 }
@@ -72,7 +74,6 @@ mod tests {
 
     use super::super::{ShardCommand, Tally, split_reply};
     use super::*;
-    use crate::key_range::KeyRange;
     use crate::value_type::{Answer, Done};
 
     /// Numbers, classed by the first byte of their key and by whether they are odd; a sweep removes those that it names.

@@ -5,34 +5,35 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::{Clocks, Engine, Found};
 use crate::error::GroupError;
 use crate::group::{Group, Turn, panic_message};
-use crate::id::{FOUNDER, MemberId};
+use crate::id::{FOUNDER, GroupId, MemberId};
 use crate::keepsake::Keepsake;
 use crate::outputs::Outputs;
 use crate::waiter::Waiter;
 
 impl Engine {
-    /// Founds a group, perhaps with a keepsake, and tells whoever waits once it is there.
-    pub(super) fn answer_found(
+    /// Tells whoever waits for the first member of a group once it is there.
+    pub(super) fn answer_founder(
         &mut self,
-        found: &Found,
-        keepsake: Option<&Keepsake>,
+        group: GroupId,
+        made: Result<(), GroupError>,
         waiter: Waiter<Result<MemberId, GroupError>>,
         clocks: Clocks,
         out: &mut Outputs,
     ) {
-        match self.found(found, keepsake, clocks, out) {
-            Ok(_) => self.with(found.group, clocks, out, |group, turn| group.answer_founder(turn, waiter)),
+        match made {
+            Ok(()) => self.with(group, clocks, out, |group, turn| group.answer_founder(turn, waiter)),
             Err(error) => out.member(waiter, Err(error)),
         }
     }
 
-    fn found(
+    /// Founds a group, perhaps with a keepsake.
+    pub(super) fn found(
         &mut self,
         found: &Found,
         keepsake: Option<&Keepsake>,
         clocks: Clocks,
         out: &mut Outputs,
-    ) -> Result<MemberId, GroupError> {
+    ) -> Result<(), GroupError> {
         found.config.validate().map_err(GroupError::InvalidConfig)?;
         let mut distinct = found.nodes.clone();
         distinct.sort_unstable();
@@ -48,7 +49,7 @@ impl Engine {
         let own = MemberId(FOUNDER.0 + position as u64);
         if found.nodes.len() > 1 && self.groups.get(&found.group).is_some_and(|group| group.member() == own) {
             // The others were quicker: their leader has made this member already, and will give it its state.
-            return Ok(own);
+            return Ok(());
         }
         if self.buried.contains_key(&found.group) {
             return Err(GroupError::AlreadyExists(found.group));
@@ -65,6 +66,6 @@ impl Engine {
             Err(GroupError::Fenced { group: found.group, reason })
         })?;
         self.insert(found.group, group, clocks, out);
-        Ok(own)
+        Ok(())
     }
 }

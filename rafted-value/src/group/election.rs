@@ -9,6 +9,7 @@ use crate::config::PROMISE_MAX_MS;
 use crate::env::MonoTime;
 use crate::id::{MemberId, NodeId};
 use crate::message::{Body, GroupMessage};
+use crate::raft::forget_leader_lease;
 
 /// Between its shortest and its longest wait a member has this many instants to campaign at. Few enough that the groups
 /// of a dead node's leaders campaign together, many enough that two members seldom choose the same.
@@ -68,7 +69,7 @@ impl Group {
         self.await_turn(turn.now);
     }
 
-    fn beat(&self) -> Duration {
+    pub(super) fn beat(&self) -> Duration {
         Duration::from_millis(self.config.heartbeat_ms.into())
     }
 
@@ -166,7 +167,7 @@ impl Group {
         }
         if self.mourns().is_some() {
             // raft counts ticks since it heard of the leader, and would not listen for an election timeout.
-            self.raw.raft.election_elapsed = self.raw.raft.election_timeout();
+            forget_leader_lease(&mut self.raw.raft);
         }
         if planted!(BreakPromise) && self.leading.is_none() {
             // raft has a guard of its own, by ticks since it heard of its leader.

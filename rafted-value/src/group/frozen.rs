@@ -36,7 +36,7 @@ pub(super) fn join(
     let room = head.len() + LENGTH_BYTES_MAX;
     let mut buffer = Vec::with_capacity(room + expected_bytes);
     buffer.resize(room, 0);
-    write(&mut buffer).map_err(|Panicked(message)| MachineError::Unsnapshotable(message))?;
+    write(&mut buffer)?;
     if buffer.len() < room {
         return Err(MachineError::Unsnapshotable("it cuts off what it is to be appended to".into()));
     }

@@ -101,6 +101,13 @@ struct MachineStateV1 {
 /// The panic of a user's handler.
 pub(super) struct Panicked(pub(super) String);
 
+/// Where a value is asked for its state.
+impl From<Panicked> for MachineError {
+    fn from(Panicked(message): Panicked) -> Self {
+        MachineError::Unsnapshotable(message)
+    }
+}
+
 impl Machine {
     /// The machine of a new group with these members.
     pub(crate) fn found(
@@ -193,8 +200,7 @@ impl Machine {
 
     /// The same to be encoded on another thread, where the value can be copied in a moment.
     pub(crate) fn freeze(&self, expected_bytes: usize) -> Result<Option<FrozenMachine>, MachineError> {
-        let value = catch(|| self.data.freeze())
-            .map_err(|Panicked(message)| MachineError::Unsnapshotable(message))?;
+        let value = catch(|| self.data.freeze())?;
         Ok(value.map(|value| FrozenMachine { head: self.head(), value, bytes: expected_bytes }))
     }
 
@@ -208,12 +214,8 @@ impl Machine {
     pub(super) fn replicated_bytes(&self) -> Result<Vec<u8>, MachineError> {
         let parts = (&self.data_name, &self.config, self.stamp_ms, &self.sessions);
         let mut bytes = crate::data::encode(&parts).to_vec();
-        self.write_value(&mut bytes)?;
+        catch(|| self.data.snapshot(&mut bytes))?;
         Ok(bytes)
-    }
-
-    fn write_value(&self, out: &mut Vec<u8>) -> Result<(), MachineError> {
-        catch(|| self.data.snapshot(out)).map_err(|Panicked(message)| MachineError::Unsnapshotable(message))
     }
 
     /// Adds the kinds of the commands in an entry.

@@ -195,11 +195,7 @@ impl Group {
     pub(crate) fn keepsake(&self) -> Option<Keepsake> {
         let machine = self.machine.as_ref()?;
         match machine.snapshot(0) {
-            // raft counts a snapshot as applied once the disk has it.
-            Ok(state) => {
-                let index = self.raw.raft.raft_log.applied.max(self.raw.store().snapshot_index());
-                Some(Keepsake { index, state })
-            }
+            Ok(state) => Some(Keepsake { index: self.applied_index(), state }),
             Err(error) => {
                 tracing::error!(group = %self.id, member = %self.member, %error, "no keepsake can be taken");
                 None

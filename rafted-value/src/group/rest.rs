@@ -103,8 +103,7 @@ impl Group {
         self.stir(turn);
         if self.leading.is_none() {
             // It waits as if the leader's last beat had come when its loop was heard last, and a moment for its answer.
-            let beat = Duration::from_millis(self.config.heartbeat_ms.into());
-            self.election_deadline = (heard + self.election_wait).max(turn.now + beat);
+            self.election_deadline = (heard + self.election_wait).max(turn.now + self.beat());
             forget_leader_lease(&mut self.raw.raft);
             self.say_wake(turn, self.raw.raft.leader_id);
         }

@@ -14,6 +14,11 @@ fn ms(duration: Duration) -> u64 {
 }
 
 impl Group {
+    /// How far the state has come: raft counts a snapshot as applied once the disk has it.
+    pub(super) fn applied_index(&self) -> u64 {
+        self.raw.raft.raft_log.applied.max(self.raw.store().snapshot_index())
+    }
+
     /// What this member knows of its group at `now`.
     pub(crate) fn status(&self, now: MonoTime) -> GroupStatus {
         let raft = &self.raw.raft;
@@ -32,8 +37,7 @@ impl Group {
             leased: self.leased(now),
             members: self.member_statuses(),
             commit_index: raft.raft_log.committed,
-            // raft counts a snapshot as applied once the disk has it.
-            applied_index: raft.raft_log.applied.max(self.raw.store().snapshot_index()),
+            applied_index: self.applied_index(),
             last_index: raft.raft_log.last_index(),
             snapshot_index: self.raw.store().snapshot_index(),
             log_bytes: self.raw.store().bytes(),

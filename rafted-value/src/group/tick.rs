@@ -21,7 +21,7 @@ impl Group {
     }
 
     /// When this member wants to be stepped even if nothing comes in: for the next heartbeat, or before it to campaign.
-    pub(crate) fn next_tick(&self) -> MonoTime {
+    fn next_tick(&self) -> MonoTime {
         if self.leading.is_some() || self.rest.is_quiet() || self.election_deadline >= self.next_tick {
             return self.next_tick;
         }

@@ -129,9 +129,8 @@ impl Group {
     /// Whether a message to the successor is so young that the next heartbeat should wait: a voter that accepts a
     /// later round ignores the exemption.
     pub(super) fn spares_heartbeat(&self, now: MonoTime) -> bool {
-        let heartbeat = Duration::from_millis(self.config.heartbeat_ms.into());
         let sent = self.transfer.as_ref().and_then(|transfer| transfer.sent);
-        sent.is_some_and(|sent| now.since(sent) < heartbeat)
+        sent.is_some_and(|sent| now.since(sent) < self.beat())
     }
 
     /// Whether raft's message to the successor of the leader of `term` may go out: never without a transfer under way,

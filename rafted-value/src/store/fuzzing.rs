@@ -78,16 +78,16 @@ pub(crate) fn mark(bytes: &[u8]) {
 /// What follows in a segment after a batch that is whole.
 pub(crate) fn segment(bytes: &[u8]) {
     let disk = made();
-    let mut segment = batch(1, &[0]);
+    let mut segment = batch(&[0]);
     segment.extend_from_slice(bytes);
     disk.put(&segment_file(0), Some(segment));
     open(&disk);
 }
 
-/// The records of a batch, in two batches, cut where the first byte says.
+/// The records of a batch.
 pub(crate) fn records(bytes: &[u8]) {
     let disk = made();
-    disk.put(&segment_file(0), Some(batch(1, bytes)));
+    disk.put(&segment_file(0), Some(batch(bytes)));
     let read = look_at(&disk.disk(), GroupId(300));
     open(&disk);
     if let Ok(Some((group, _))) = read {
@@ -96,9 +96,9 @@ pub(crate) fn records(bytes: &[u8]) {
     }
 }
 
-fn batch(sequence: u64, payload: &[u8]) -> Vec<u8> {
+fn batch(payload: &[u8]) -> Vec<u8> {
     let payload_crc = checksum(SALT, payload);
-    let header = Header { payload_bytes: payload.len() as u32, sequence, durable_to: 0, payload_crc };
+    let header = Header { payload_bytes: payload.len() as u32, sequence: 1, durable_to: 0, payload_crc };
     let mut out = Vec::with_capacity(HEADER_BYTES + payload.len());
     out.extend(header.write(SALT));
     out.extend_from_slice(payload);

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::super::{Place, StoreError};
 use super::{SNAPSHOT_FOLDER, SnapshotHead, SnapshotReader, SnapshotWriter};
-use crate::disk::{Disk, DiskReason, TEMPORARY};
+use crate::disk::{Disk, DiskEntry, DiskReason, TEMPORARY};
 use crate::id::{GroupId, MemberId};
 use crate::store::SnapshotMeta;
 
@@ -49,21 +49,26 @@ pub(crate) struct SnapshotFolder {
 impl SnapshotFolder {
     /// The folder in `disk`; removes what a crash left unfinished.
     pub(in crate::store) fn open(disk: Arc<dyn Disk>, chunk_bytes: usize) -> Result<Self, StoreError> {
-        for entry in disk.list(SNAPSHOT_FOLDER)? {
+        let entries = disk.list(SNAPSHOT_FOLDER)?;
+        for entry in &entries {
             if entry.name.strip_suffix(TEMPORARY).is_some_and(|name| snapshot_of(name).is_some()) {
                 disk.remove(&format!("{SNAPSHOT_FOLDER}/{}", entry.name))?;
             }
         }
-        Self::look(disk, chunk_bytes)
+        Ok(Self::of(disk, chunk_bytes, &entries))
     }
 
     /// The folder in `disk` as it is, to be read.
     pub(in crate::store) fn look(disk: Arc<dyn Disk>, chunk_bytes: usize) -> Result<Self, StoreError> {
         let entries = disk.list(SNAPSHOT_FOLDER)?;
+        Ok(Self::of(disk, chunk_bytes, &entries))
+    }
+
+    fn of(disk: Arc<dyn Disk>, chunk_bytes: usize, entries: &[DiskEntry]) -> Self {
         let files: BTreeSet<SnapshotFile> =
             entries.iter().filter_map(|entry| snapshot_of(&entry.name)).collect();
         let chunk_bytes = u32::try_from(chunk_bytes).unwrap_or(u32::MAX);
-        Ok(Self { disk, chunk_bytes, files: Arc::new(Mutex::new(files)) })
+        Self { disk, chunk_bytes, files: Arc::new(Mutex::new(files)) }
     }
 
     /// Files of the folder that are no snapshots.

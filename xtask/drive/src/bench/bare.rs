@@ -1,17 +1,15 @@
 //! Bare quinn, in its default configuration and without framing: what batched-comm is held against.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use batched_comm::CertificateAuthority;
 use hdrhistogram::Histogram;
-use quinn::crypto::rustls::QuicClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::BoxError;
-use super::echo::bare_server;
+use super::echo::{bare_client, bare_server};
 use super::transport::{PAYLOAD_BYTES, times};
 
 /// Serves echoes and sinks on a free port, on the current runtime.
@@ -54,14 +52,7 @@ pub(super) async fn dial(
     authority: &CertificateAuthority,
     to: SocketAddr,
 ) -> Result<quinn::Connection, BoxError> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(authority.ca_pem().as_bytes())?)?;
-    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let mut endpoint = quinn::Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0)))?;
-    endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?)));
+    let endpoint = bare_client(CertificateDer::from_pem_slice(authority.ca_pem().as_bytes())?)?;
     Ok(endpoint.connect(to, "server")?.await?)
 }
 

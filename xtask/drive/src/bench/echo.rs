@@ -59,20 +59,26 @@ async fn echo(incoming: quinn::Incoming) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// The median round trip in us with one in flight.
-pub(crate) async fn round_trip_p50_us(
-    certificates: &Path,
-    to: SocketAddr,
-    time: Duration,
-) -> Result<f64, BoxError> {
+/// A bare quinn endpoint that dials, and believes whoever has a certificate of this authority.
+pub(super) fn bare_client(authority: CertificateDer<'static>) -> Result<quinn::Endpoint, BoxError> {
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(certificates.join("ca.pem"))?)?;
+    roots.add(authority)?;
     let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_root_certificates(roots)
         .with_no_client_auth();
     let mut endpoint = quinn::Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0)))?;
     endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?)));
+    Ok(endpoint)
+}
+
+/// The median round trip in us with one in flight.
+pub(crate) async fn round_trip_p50_us(
+    certificates: &Path,
+    to: SocketAddr,
+    time: Duration,
+) -> Result<f64, BoxError> {
+    let endpoint = bare_client(CertificateDer::from_pem_file(certificates.join("ca.pem"))?)?;
     let connection = endpoint.connect(to, SERVER_NAME)?.await?;
     let (mut send, mut receive) = connection.open_bi().await?;
     let mut times = Vec::new();

@@ -13,7 +13,7 @@ use rafted_value::Freshness;
 use rafted_value::env::{RealEnv, random_u64_from_os};
 
 use super::BoxError;
-use super::node::LATENCY_MAX_NS;
+use super::node::{LATENCY_MAX_NS, joined};
 use super::protocol::{Answer, Kind, KvLoad, KvOrder, Loaded};
 
 /// Writers that fill a keyspace.
@@ -96,13 +96,7 @@ impl KvNode {
             Some(merge) => Some(self.move_shard(&keyspace, merge).await?),
         };
         stop.send_replace(true);
-        let mut all = Histogram::<u64>::new_with_bounds(1, LATENCY_MAX_NS, 3)?;
-        let mut errors = 0;
-        for task in tasks {
-            let (latencies, failed) = task.await?;
-            all.add(latencies)?;
-            errors += failed;
-        }
+        let (all, errors) = joined(tasks).await?;
         let loaded = Loaded::of(&all, errors, began.elapsed());
         Ok(Answer::KvLoaded { loaded, longest_us: all.max() as f64 / 1000.0, moved })
     }

@@ -353,6 +353,14 @@ pub(super) async fn gather(
     tasks: Vec<tokio::task::JoinHandle<(Histogram<u64>, u64)>>,
     start: Instant,
 ) -> Result<Answer, BoxError> {
+    let (latencies, errors) = joined(tasks).await?;
+    Ok(Answer::Loaded(Loaded::of(&latencies, errors, start.elapsed())))
+}
+
+/// The latencies and the failures of all clients together.
+pub(super) async fn joined(
+    tasks: Vec<tokio::task::JoinHandle<(Histogram<u64>, u64)>>,
+) -> Result<(Histogram<u64>, u64), BoxError> {
     let mut all = Histogram::<u64>::new_with_bounds(1, LATENCY_MAX_NS, 3)?;
     let mut errors = 0;
     for task in tasks {
@@ -360,7 +368,7 @@ pub(super) async fn gather(
         all.add(latencies)?;
         errors += failed;
     }
-    Ok(Answer::Loaded(Loaded::of(&all, errors, start.elapsed())))
+    Ok((all, errors))
 }
 
 /// Whom a client asks.

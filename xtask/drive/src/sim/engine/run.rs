@@ -152,18 +152,12 @@ impl<'a> Run<'a> {
 
     /// Notes how far it came, however it ended.
     pub(super) fn conclude(&mut self) {
-        self.notes.virtual_time = self.cluster.sim.elapsed();
-        self.notes.trace_hash = self.cluster.sim.trace_hash();
+        self.notes.read_out(&self.cluster.sim);
         self.notes.tally.merge(&self.around.tally.lock());
         self.notes.tally.add("leader changes", self.invariants.leader_changes());
         let commands: u64 = self.plan.groups.iter().map(|group| self.around.witness.ran(group.id)).sum();
         self.notes.tally.add("commands run", commands);
         self.cluster.steps.read_out(&mut self.notes.tally);
-        let stats = self.cluster.sim.stats();
-        self.notes.tally.add("messages delivered", stats.delivered);
-        self.notes.tally.add("messages lost", stats.lost);
-        self.notes.tally.add("messages duplicated", stats.duplicated);
-        self.notes.tally.add("messages reordered", stats.reordered);
     }
 
     /// Writes a line into the seed's journal.

@@ -44,13 +44,7 @@ pub(super) fn play(seed: u64, limits: &Limits, notes: &mut Notes) -> Result<(), 
     let result = run.play();
     run.world.steps.read_out(&mut run.notes.tally);
     drop(run);
-    notes.virtual_time = sim.elapsed();
-    notes.trace_hash = sim.trace_hash();
-    let stats = sim.stats();
-    notes.tally.add("messages delivered", stats.delivered);
-    notes.tally.add("messages lost", stats.lost);
-    notes.tally.add("messages duplicated", stats.duplicated);
-    notes.tally.add("messages reordered", stats.reordered);
+    notes.read_out(&sim);
     result
 }
 
