@@ -85,17 +85,22 @@ enum Head {
 
 impl State {
     /// A state in bytes, live if the type is known and reads it.
-    pub(super) fn restore(agent_type: Option<&dyn AgentType>, state: InBytes, passive: bool) -> Self {
-        let Some(agent_type) = agent_type else {
-            return Self::Kept(Box::new(KeptState { state, passive, why: Kept::UnknownAgentType }));
-        };
+    pub(super) fn restore(
+        agent_type: Option<&dyn AgentType>,
+        version: u32,
+        bytes: &[u8],
+        passive: bool,
+    ) -> Self {
+        let state = || InBytes { version, bytes: bytes.into() };
+        let keep = |why| Self::Kept(Box::new(KeptState { state: state(), passive, why }));
+        let Some(agent_type) = agent_type else { return keep(Kept::UnknownAgentType) };
         // One agent that cannot be read must not take the others of its shard with it.
-        match agent_type.restore(state.version, &state.bytes) {
-            Ok(_) if passive => Self::Passive(Box::new(state)),
+        match agent_type.restore(version, bytes) {
+            Ok(_) if passive => Self::Passive(Box::new(state())),
             Ok(agent) => Self::Live(agent),
             Err(reason) => {
                 agent_type.watch().report(&format!("the state of an agent does not decode: {reason}"));
-                Self::Kept(Box::new(KeptState { state, passive, why: Kept::Unreadable(reason.into()) }))
+                keep(Kept::Unreadable(reason.into()))
             }
         }
     }
@@ -103,8 +108,7 @@ impl State {
     /// Brings a state that is only in bytes back into the memory.
     pub(super) fn revive(&mut self, agent_type: Option<&dyn AgentType>) {
         if let Self::Passive(state) = self {
-            let state = InBytes { version: state.version, bytes: std::mem::take(&mut state.bytes) };
-            *self = Self::restore(agent_type, state, false);
+            *self = Self::restore(agent_type, state.version, &state.bytes, false);
         }
     }
 
@@ -152,7 +156,7 @@ impl Hosted {
         let (Head::V1 { revision, generation, timer, version, passive, life, changes }, bytes) =
             split(bytes)?;
         let changes = (!changes.is_empty()).then(|| Box::new(changes));
-        let state = State::restore(agent_type, InBytes { version, bytes: bytes.into() }, passive);
+        let state = State::restore(agent_type, version, bytes, passive);
         Ok(Self { revision, generation, life, timer, changes, state })
     }
 }

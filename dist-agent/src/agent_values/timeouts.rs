@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use raft_kv::rafted_value::CommandContext;
 
-use super::hosted::{Hosted, InBytes, State};
+use super::hosted::{Hosted, State};
 use super::{AgentValues, parse};
 use crate::agent_id::AgentIdRef;
 use crate::agent_type::{AgentType, Run};
@@ -76,8 +76,7 @@ fn time_out(
         failure,
         "a timeout handler failed; its agent is as it was before"
     );
-    let state = InBytes { version: of.version(), bytes: before[..].into() };
-    hosted.state = State::restore(Some(of), state, false);
+    hosted.state = State::restore(Some(of), of.version(), &before, false);
     Fate::Stay
 }
 

@@ -79,16 +79,17 @@ impl Counts {
         self.totals.get(quota).copied().unwrap_or(0)
     }
 
-    /// Whether every part of the space was reported from later than this.
-    pub(super) fn are_all_later_than(&self, time_ms: u64) -> bool {
-        let mut next = Some(0);
+    /// The stamped time of the oldest report, if every part of the space was reported from.
+    pub(super) fn oldest(&self) -> Option<u64> {
+        let (mut next, mut oldest) = (Some(0), u64::MAX);
         for part in self.parts.values() {
-            if next != Some(part.first) || part.at_ms <= time_ms {
-                return false;
+            if next != Some(part.first) {
+                return None;
             }
+            oldest = oldest.min(part.at_ms);
             next = part.last.checked_add(1);
         }
-        next.is_none()
+        next.is_none().then_some(oldest)
     }
 
     fn add(&mut self, part: Part) {
@@ -114,6 +115,13 @@ impl Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Counts {
+        /// Whether every part of the space was reported from later than this.
+        fn are_all_later_than(&self, time_ms: u64) -> bool {
+            self.oldest().is_some_and(|oldest| oldest > time_ms)
+        }
+    }
 
     fn quota() -> QuotaLife {
         (QuotaName::new("q").unwrap(), 1)

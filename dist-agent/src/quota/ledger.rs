@@ -158,8 +158,12 @@ impl Ledger {
         }
         let ended = report.counts.iter().map(|(name, generation, _)| (name.clone(), *generation));
         let ended: Vec<_> = ended.filter(|life| self.ended.contains_key(life)).collect();
-        let counts = &self.counts;
-        self.ended.retain(|life, until_ms| counts.total(life) > 0 || !counts.are_all_later_than(*until_ms));
+        if !self.ended.is_empty() {
+            let (counts, oldest) = (&self.counts, self.counts.oldest());
+            self.ended.retain(|life, until_ms| {
+                counts.total(life) > 0 || oldest.is_none_or(|oldest| oldest <= *until_ms)
+            });
+        }
         LedgerReply::Ended(ended)
     }
 

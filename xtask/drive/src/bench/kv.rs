@@ -123,9 +123,7 @@ pub(super) fn moves(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
         ("split", KvOrder::LoadAndMove { load: load.clone(), merge: false }),
         ("merge", KvOrder::LoadAndMove { load, merge: true }),
     ] {
-        let Answer::KvLoaded { loaded, longest_us, moved } =
-            cluster.order(&[(0, Order::Kv(order))])?.remove(0)
-        else {
+        let Answer::KvLoaded { loaded, moved } = cluster.order(&[(0, Order::Kv(order))])?.remove(0) else {
             return Err("a load was answered by something else".into());
         };
         if let Some(seconds) = moved {
@@ -133,10 +131,10 @@ pub(super) fn moves(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
         }
         let detail = format!("{:.0} commands/s, {}", per_second(&loaded), latencies(&loaded));
         let row =
-            Row::new(format!("raft-kv/moves {figure} longest"), longest_us / 1000.0, "ms").detail(detail);
+            Row::new(format!("raft-kv/moves {figure} longest"), loaded.max_us / 1000.0, "ms").detail(detail);
         match moved {
             None => {
-                undisturbed_ms = longest_us / 1000.0;
+                undisturbed_ms = loaded.max_us / 1000.0;
                 rows.push(row);
             }
             Some(_) => rows.push(row.against("undisturbed", undisturbed_ms)),

@@ -98,7 +98,7 @@ impl KvNode {
         stop.send_replace(true);
         let (all, errors) = joined(tasks).await?;
         let loaded = Loaded::of(&all, errors, began.elapsed());
-        Ok(Answer::KvLoaded { loaded, longest_us: all.max() as f64 / 1000.0, moved })
+        Ok(Answer::KvLoaded { loaded, moved })
     }
 
     /// How long the move took, from the order until nothing is left of it.

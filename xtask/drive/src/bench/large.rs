@@ -35,7 +35,7 @@ pub(super) fn snapshot(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
             kind: Kind::Command,
             leader: 1,
         };
-        let before = loaded(cluster.order(&[(1, load(arguments.seconds))])?.remove(0))?;
+        let before = cluster.order(&[(1, load(arguments.seconds))])?.remove(0).loaded()?;
         let resident = resident(&mut cluster)?;
         cluster.tell(1, &load(DURING_SECONDS.max(arguments.seconds)))?;
         std::thread::sleep(LEAD);
@@ -43,7 +43,7 @@ pub(super) fn snapshot(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
             Answer::Took { seconds } => seconds,
             other => return Err(format!("a snapshot was answered by {other:?}").into()),
         };
-        let during = loaded(cluster.answer(1)?)?;
+        let during = cluster.answer(1)?.loaded()?;
         let grown = self::resident(&mut cluster)? - resident;
         let how = if held { "in the loop" } else { "beside it" };
         let gib = bytes as f64 / GIB;
@@ -63,13 +63,6 @@ pub(super) fn snapshot(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
         rows.extend([row.detail(detail), p99.against("before it", before.p99_us)]);
     }
     Ok(rows)
-}
-
-fn loaded(answer: Answer) -> Result<Loaded, BoxError> {
-    match answer {
-        Answer::Loaded(loaded) => Ok(loaded),
-        other => Err(format!("a load was answered by {other:?}").into()),
-    }
 }
 
 fn resident(cluster: &mut Cluster) -> Result<f64, BoxError> {

@@ -80,7 +80,7 @@ impl Data for Counter {
     }
 }
 
-/// Runs the node until it is told to quit, or its orders end.
+/// Runs the node until its orders end.
 ///
 /// What it logs goes to the standard error output, where `RUST_LOG` asks for it.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), BoxError> {
@@ -134,7 +134,6 @@ async fn serve(arguments: &Arguments) -> Result<(), BoxError> {
     let mut lines = orders();
     while let Some(line) = lines.recv().await {
         let answer = match serde_json::from_str(&line)? {
-            Order::Quit => return Ok(()),
             Order::Found { first, groups, lease } => node.found_all(first, groups, lease).await,
             Order::FoundLarge { group, held, bytes, carried } => {
                 node.found_large(GroupId(group), held, bytes, carried).await

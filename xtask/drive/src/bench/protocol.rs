@@ -6,6 +6,8 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use super::BoxError;
+
 /// What a load does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -49,8 +51,6 @@ pub(crate) enum Order {
     Fleet(FleetOrder),
     /// Take part in a store, or do something with it.
     Kv(KvOrder),
-    /// End.
-    Quit,
 }
 
 /// An order to a node of a fleet.
@@ -117,13 +117,23 @@ pub(crate) enum Answer {
     Synced { per_second: f64 },
     Took { seconds: f64 },
     Outlasted { outage_ms: f64 },
-    KvLoaded { loaded: Loaded, longest_us: f64, moved: Option<f64> },
+    KvLoaded { loaded: Loaded, moved: Option<f64> },
     Status(Standing),
     Usage(Usage),
     Led { node: u64 },
     Gap { longest_ms: f64 },
     Sent { bytes: u64 },
     Failed { reason: String },
+}
+
+impl Answer {
+    /// What a load measured.
+    pub(crate) fn loaded(self) -> Result<Loaded, BoxError> {
+        match self {
+            Answer::Loaded(loaded) => Ok(loaded),
+            other => Err(format!("a load was answered by {other:?}").into()),
+        }
+    }
 }
 
 /// What a load measured.

@@ -44,11 +44,11 @@ pub(super) struct Cluster {
 pub(super) struct Node {
     address: SocketAddr,
     process: Option<Process>,
-    pub(super) stopped: bool,
 }
 
 struct Process {
-    child: Owned,
+    /// Ended, and waited for, when it is dropped.
+    _child: Owned,
     pid: u32,
     /// Closed, it tells the process to end.
     _input: ChildStdin,
@@ -68,7 +68,7 @@ impl Cluster {
             authority.issue(&name(node), 1, &[&host])?.save(folder.path(), &name(node))?;
         }
         authority.issue(CLIENTS, 1, &[&network.client().ip().to_string()])?.save(folder.path(), CLIENTS)?;
-        let node = |address| Node { address, process: None, stopped: false };
+        let node = |address| Node { address, process: None };
         let nodes = addresses.into_iter().map(node).collect();
         let on_disks = !arguments.memory;
         let mut cluster = Self { nodes, network, on_disks, small_disk: false, folder };
@@ -146,8 +146,7 @@ impl Cluster {
             }
         });
         self.network.connect(node, pid)?;
-        self.nodes[node].process = Some(Process { child, pid, _input: input, heard });
-        self.nodes[node].stopped = false;
+        self.nodes[node].process = Some(Process { _child: child, pid, _input: input, heard });
         Ok(())
     }
 
@@ -260,17 +259,4 @@ impl Drop for Cluster {
 
 fn name(node: usize) -> String {
     format!("node-{node}")
-}
-
-impl Process {
-    /// Ends it and waits until it has.
-    fn end(&self) {
-        self.child.kill();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.end();
-    }
 }

@@ -132,11 +132,10 @@ pub(super) async fn break_something(
     Ok(Broken { what, length: begun.elapsed() })
 }
 
-fn signal(cluster: &mut Cluster, node: usize, signal: Signal) -> Result<(), BoxError> {
+fn signal(cluster: &Cluster, node: usize, signal: Signal) -> Result<(), BoxError> {
     let pid = cluster.pid(node).ok_or("the node does not run")?;
     let pid = Pid::from_raw(pid.cast_signed()).ok_or("no such process")?;
     kill_process(pid, signal)?;
-    cluster.nodes[node].stopped = signal == Signal::STOP;
     Ok(())
 }
 

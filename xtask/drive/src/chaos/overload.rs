@@ -19,7 +19,7 @@ use super::cluster::Cluster;
 use crate::bench::BoxError;
 use crate::bench::usage::of_this_process;
 use crate::sim::stack::ledger::{Ledger, Write};
-use crate::sim::stack::load::key;
+use crate::sim::stack::load::{QUOTA, key};
 
 /// Agents that the load is spread over.
 const AGENTS: u64 = 256;
@@ -71,8 +71,7 @@ impl Told {
 
 /// One command, and what came of it.
 async fn send(client: DistAgent, number: u64, told: Arc<Told>) {
-    let handle =
-        client.agent::<Ledger>("simulated", &key((number % AGENTS) as u16)).expect("a valid identity");
+    let handle = client.agent::<Ledger>(QUOTA, &key((number % AGENTS) as u16)).expect("a valid identity");
     let under_way = told.under_way.fetch_add(1, Ordering::Relaxed) + 1;
     told.under_way_max.fetch_max(under_way, Ordering::Relaxed);
     let begun = Instant::now();

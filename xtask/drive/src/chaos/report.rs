@@ -26,7 +26,6 @@ pub(super) struct Report {
     faults: u64,
     not_tried: Option<&'static str>,
     failure: Option<String>,
-    resident_max: u64,
 }
 
 #[derive(Default)]
@@ -57,7 +56,6 @@ impl Report {
             faults: 0,
             not_tried,
             failure: None,
-            resident_max: 0,
         })
     }
 
@@ -109,7 +107,7 @@ impl Report {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
-        self.resident_max = cluster.resident_bytes().into_iter().max().unwrap_or(0);
+        let resident_max = cluster.resident_bytes().into_iter().max().unwrap_or(0);
         let mut table = Table::new();
         table.set_header([
             "fault",
@@ -137,7 +135,7 @@ impl Report {
             told as f64 / seconds,
             clients.unknown(),
             clients.refused(),
-            self.resident_max >> 20,
+            resident_max >> 20,
         );
         if let Some(what) = self.not_tried {
             println!("not tried: {what}");

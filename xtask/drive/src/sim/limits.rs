@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
+use rafted_value::sim::{Planted, plant};
+
 use super::engine::Sabotage;
 
 /// What is left out of a seed; by default nothing.
@@ -21,6 +23,14 @@ impl Limits {
     /// Whether faults of this name happen.
     pub(crate) fn allow(&self, kind: &str) -> bool {
         !self.without.contains(kind)
+    }
+
+    /// Plants the fault that the engine itself is to have, for as long as what this gives is there.
+    pub(crate) fn planted(&self) -> Option<Planted> {
+        match self.plant {
+            Some(Sabotage::InTheEngine(mutation)) => Some(plant(mutation)),
+            _ => None,
+        }
     }
 
     /// For how long faults happen that would go on for `planned`.

@@ -165,7 +165,6 @@ async fn serve(arguments: &Arguments, agents: bool) -> Result<(), BoxError> {
     let mut lines = orders();
     while let Some(line) = lines.recv().await {
         let answer = match serde_json::from_str(&line)? {
-            Order::Quit => return Ok(()),
             Order::Activate { first, agents, clients } => hosted.activate(first, agents, clients).await,
             Order::Call { agents, clients, seconds, kind } => {
                 hosted.call_all(agents, clients, Duration::from_secs_f64(seconds), kind).await

@@ -6,7 +6,7 @@ pub(crate) mod node;
 use std::time::Duration;
 
 use super::cluster::Cluster;
-use super::protocol::{Answer, FleetOrder, Loaded, Order};
+use super::protocol::{Answer, FleetOrder, Order};
 use super::report::{Row, number};
 use super::scenarios::{THREADS, latencies, per_second};
 use super::{Arguments, BoxError};
@@ -37,9 +37,9 @@ pub(super) fn facade(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
     let seconds = arguments.seconds / f64::from(TURNS);
     for _ in 0..TURNS {
         let bare = FleetOrder::Direct { group: 0, clients: CLIENTS, seconds };
-        direct += per_second(&loaded(cluster.fleet(leader, bare)?)?);
+        direct += per_second(&cluster.fleet(leader, bare)?.loaded()?);
         let named = FleetOrder::Load { groups: 1, clients: CLIENTS, seconds };
-        let load = loaded(cluster.fleet(leader, named)?)?;
+        let load = cluster.fleet(leader, named)?.loaded()?;
         by_name += per_second(&load);
         said = latencies(&load);
     }
@@ -67,11 +67,12 @@ pub(super) fn rebalance(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
     cluster.took(0, FleetOrder::Add { groups })?;
     cluster.took(0, FleetOrder::Settle)?;
     let clients = CLIENTS_MEANWHILE;
-    let quiet = loaded(cluster.fleet(1, FleetOrder::Load { groups, clients, seconds: arguments.seconds })?)?;
+    let quiet =
+        cluster.fleet(1, FleetOrder::Load { groups, clients, seconds: arguments.seconds })?.loaded()?;
     let per_operation = {
         let before = sent(&mut cluster, 3)?;
         let load =
-            loaded(cluster.fleet(1, FleetOrder::Load { groups, clients, seconds: arguments.seconds })?)?;
+            cluster.fleet(1, FleetOrder::Load { groups, clients, seconds: arguments.seconds })?.loaded()?;
         (sent(&mut cluster, 3)? - before) as f64 / load.operations as f64
     };
     let before = sent(&mut cluster, 3)?;
@@ -80,7 +81,7 @@ pub(super) fn rebalance(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
     cluster.tell(1, &Order::Fleet(FleetOrder::Load { groups, clients, seconds }))?;
     let newcomer = cluster.add_node()?;
     let took = cluster.took(newcomer, FleetOrder::Settle)?;
-    let load = loaded(cluster.answer(1)?)?;
+    let load = cluster.answer(1)?.loaded()?;
     let bytes = (sent(&mut cluster, 4)? - before) as f64;
     let of_load = per_operation * load.operations as f64;
     let row = |name: &str, value: f64, unit| {
@@ -150,13 +151,6 @@ fn leader(cluster: &mut Cluster, asked: usize, group: usize) -> Result<usize, Bo
     match cluster.fleet(asked, FleetOrder::Leader { group })? {
         Answer::Led { node } => Ok(node as usize - 1),
         other => Err(format!("a question for a leader was answered by {other:?}").into()),
-    }
-}
-
-fn loaded(answer: Answer) -> Result<Loaded, BoxError> {
-    match answer {
-        Answer::Loaded(loaded) => Ok(loaded),
-        other => Err(format!("a load was answered by {other:?}").into()),
     }
 }
 

@@ -22,7 +22,7 @@ const SETTLE_POLL: Duration = Duration::from_millis(200);
 /// The most for a fleet to settle, or for a node to be empty.
 const SETTLE_MAX: Duration = Duration::from_secs(240);
 
-/// Starts the node, and does what it is told until it is told to quit, or its orders end.
+/// Starts the node, and does what it is told until its orders end.
 pub(crate) async fn serve(arguments: &Arguments, founders: usize) -> Result<(), BoxError> {
     let name = format!("node-{}", arguments.number);
     let pem = |end: &str| arguments.certificates.join(format!("{name}.{end}"));
@@ -45,7 +45,6 @@ pub(crate) async fn serve(arguments: &Arguments, founders: usize) -> Result<(), 
     let mut lines = orders();
     while let Some(line) = lines.recv().await {
         let answer = match serde_json::from_str(&line)? {
-            Order::Quit => return Ok(()),
             Order::Usage => usage::of_this_process().map(Answer::Usage),
             Order::Fleet(order) => node.obey(order).await,
             other => Err(format!("a node of a fleet is told {other:?}").into()),

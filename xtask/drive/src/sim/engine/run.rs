@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rafted_value::sim::{ClockConfig, NetConfig, Planted, Sim, SimRng, plant};
+use rafted_value::sim::{ClockConfig, NetConfig, Planted, Sim, SimRng};
 use rafted_value::{GroupStatus, MemberId, NodeId};
 
 use super::client::{Client, Surroundings};
@@ -13,7 +13,6 @@ use super::cluster::Cluster;
 use super::invariants::{Invariants, Sighting};
 use super::operator::Operator;
 use super::plan::{Plan, ms};
-use super::sabotage::Sabotage;
 use crate::sim::limits::Limits;
 use crate::sim::notes::Notes;
 use crate::sim::steps::Scene;
@@ -77,10 +76,7 @@ impl<'a> Run<'a> {
         plan.faults.time = limits.time(plan.faults.time);
         notes.faults_time = plan.faults.time;
         sim.set_net_config(plan.network.clone());
-        let planted = match limits.plant {
-            Some(Sabotage::InTheEngine(mutation)) => Some(plant(mutation)),
-            _ => None,
-        };
+        let planted = limits.planted();
         notes.journal.note(Duration::ZERO, &format!("{plan:?}"));
         sim.set_clock_config(ClockConfig { drift_ppm_max: plan.drift_ppm_max, ..ClockConfig::default() });
         let witness = Arc::default();

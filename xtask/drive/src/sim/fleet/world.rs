@@ -199,3 +199,12 @@ impl World {
         Ok(())
     }
 }
+
+impl Drop for World {
+    /// The clock of a disk is the simulation's, whose nodes hold the disk.
+    fn drop(&mut self) {
+        for disk in self.places.iter().filter_map(|place| place.disk.as_ref()) {
+            disk.set_sync_latency(None);
+        }
+    }
+}

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dist_agent::DistAgent;
-use rafted_value::sim::{ClockConfig, NetConfig, Planted, Sim, SimRng, plant};
+use rafted_value::sim::{ClockConfig, NetConfig, Planted, Sim, SimRng};
 
 use self::faults::Mend;
 use self::load::Surroundings;
@@ -22,7 +22,6 @@ pub(super) use self::plan::KIND_NAMES;
 use self::plan::Plan;
 use self::storm::Storm;
 use self::world::World;
-use super::engine::Sabotage;
 use super::history;
 use super::limits::Limits;
 use super::notes::Notes;
@@ -71,10 +70,7 @@ impl<'a> Run<'a> {
         let plan = Plan::draw(&mut rng);
         sim.set_clock_config(ClockConfig { drift_ppm_max: plan.drift_ppm_max, ..ClockConfig::default() });
         notes.journal.note(Duration::ZERO, &format!("{plan:?}"));
-        let planted = match limits.plant {
-            Some(Sabotage::InTheEngine(mutation)) => Some(plant(mutation)),
-            _ => None,
-        };
+        let planted = limits.planted();
         let around = Surroundings {
             agents: plan.agents,
             record: Default::default(),
