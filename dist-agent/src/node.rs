@@ -77,7 +77,7 @@ impl DistAgent {
         let rate_limits = RateLimits::new(env, config.rate_limits_max);
         let answers = Answers::new(config.answers_max);
         let reporter = types.is_some().then(|| {
-            let reporter = Reporter::new(kv.clone(), config.call, config.quota_interval);
+            let reporter = Reporter::new(kv.clone(), config.call.as_essential(), config.quota_interval);
             env.spawn("quota-reporter", Box::pin(reporter.run()))
         });
         Self { kv, shared: Arc::new(Shared { types, config, desk, rate_limits, answers, reporter }) }

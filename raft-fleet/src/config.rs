@@ -74,6 +74,9 @@ pub struct FleetConfig {
     pub connect_wait: Duration,
     /// How the fleet's own commands and queries are sent.
     pub call: CallOptions,
+    /// Commands and queries of this node's or client's callers that may be under way at a time; one more is refused at
+    /// once as overloaded, unless it is [essential](CallOptions::essential). Default 8,192.
+    pub calls_max: usize,
     /// Sessions a group, over which commands are spread. Default 4.
     pub sessions: usize,
     /// Commands that wait in one session at a time; more wait for room. Default 16,384.
@@ -119,6 +122,7 @@ impl Default for FleetConfig {
             formation_report_interval: Duration::from_secs(5),
             connect_wait: Duration::from_secs(30),
             call: CallOptions::default(),
+            calls_max: 8_192,
             sessions: 4,
             session_waiting_max: 16_384,
             hello_interval: Duration::from_millis(200),
@@ -152,6 +156,7 @@ impl FleetConfig {
             ("cluster_members_max", self.cluster_members_max as usize),
             ("adjustments_max", self.adjustments_max),
             ("snapshots_max", self.snapshots_max),
+            ("calls_max", self.calls_max),
             ("sessions", self.sessions),
             ("session_waiting_max", self.session_waiting_max),
             ("addresses_max", self.addresses_max),
@@ -250,6 +255,9 @@ pub struct CallOptions {
     /// For how much longer than `timeout` the group keeps the reply for a late attempt, within what the group allows.
     /// Default 60 s.
     pub retry_margin: Duration,
+    /// Whether the call goes out even while [`calls_max`](FleetConfig::calls_max) are under way: for what must go on
+    /// when callers ask too much, as the moves of a layer above. Default false.
+    pub essential: bool,
 }
 
 /// The number of a command of the caller's choice: whoever sends a command with it again, from wherever, while the group
@@ -272,6 +280,7 @@ impl Default for CallOptions {
             number: None,
             retry_interval: Duration::from_millis(50),
             retry_margin: Duration::from_secs(60),
+            essential: false,
         }
     }
 }
@@ -281,6 +290,12 @@ impl CallOptions {
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
+    }
+
+    /// These options for a call that goes out however many are under way.
+    #[must_use]
+    pub fn as_essential(self) -> Self {
+        Self { essential: true, ..self }
     }
 
     /// Says what cannot work, if anything.

@@ -11,7 +11,7 @@ use rafted_value::transport::{CallError, ClusterId, Lane};
 use rafted_value::{CommandError, Freshness, GroupCaller, Host, NodeId, Registry, encode};
 use serde::de::DeserializeOwned;
 
-use crate::call::{Lines, Target, as_ms};
+use crate::call::{Gate, Lines, Target, as_ms};
 use crate::cluster_state::{
     CLUSTER_GROUP, ClusterAnswer, ClusterCommand, ClusterQuery, ClusterReply, ClusterState,
 };
@@ -34,6 +34,8 @@ pub(crate) struct Core {
     pub(crate) caller: GroupCaller,
     pub(crate) views: Views,
     pub(crate) lines: Lines,
+    /// How many calls of this node's or client's callers may be under way.
+    pub(crate) gate: Gate,
     /// What a full node has, and a client has not; on a node with a data directory, once it knows its cluster.
     pub(crate) host: OnceLock<Host>,
     pub(crate) member: Option<Member>,
@@ -114,6 +116,7 @@ impl Core {
         Arc::new(Self {
             caller: GroupCaller::new(env.clone()),
             lines: Lines::new(config.sessions, config.session_waiting_max),
+            gate: Gate::new(config.calls_max),
             views: Views::new(),
             env,
             config,

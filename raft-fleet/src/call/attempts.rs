@@ -9,6 +9,7 @@ use rafted_value::{
 };
 
 use super::chase::{Chase, Shown};
+use super::gate::{Pass, RETRY_AFTER_MS};
 use super::line::Ticket;
 use crate::cluster_state::{CLUSTER_GROUP, GroupState};
 use crate::config::{CallOptions, CommandNumber};
@@ -45,6 +46,7 @@ pub struct BegunCommand {
     deadline: MonoTime,
     /// What is not known of an attempt at any of the groups.
     unknown: Option<Unknown>,
+    _pass: Pass,
 }
 
 impl BegunCommand {
@@ -103,6 +105,7 @@ impl Core {
         payload: Bytes,
         options: &CallOptions,
     ) -> Result<Bytes, CommandError> {
+        let _pass = self.enter_with_command(options)?;
         let deadline = self.env.now() + options.timeout;
         match self.route(name, deadline).await {
             Ok(target) => self.command_to(target, key_hash, payload, options, deadline).await,
@@ -118,10 +121,17 @@ impl Core {
         payload: Bytes,
         options: &CallOptions,
     ) -> Result<BegunCommand, CommandError> {
+        let pass = self.enter_with_command(options)?;
         let deadline = self.env.now() + options.timeout;
         let target = self.route(name, deadline).await.map_err(|no| no.command_error(name))?;
         let ticket = self.number(target, key_hash, payload, options, deadline).await?;
-        Ok(BegunCommand { ticket, options: *options, deadline, unknown: None })
+        Ok(BegunCommand { ticket, options: *options, deadline, unknown: None, _pass: pass })
+    }
+
+    /// Lets a command in, if not too many are under way.
+    fn enter_with_command(&self, options: &CallOptions) -> Result<Pass, CommandError> {
+        let pass = self.gate.enter(options.essential);
+        pass.ok_or_else(|| NotApplied::Overloaded { retry_after_ms: RETRY_AFTER_MS }.into())
     }
 
     /// Sends it to one group.
@@ -130,7 +140,7 @@ impl Core {
         name: &GroupName,
         command: &mut BegunCommand,
     ) -> Result<Bytes, CommandError> {
-        let BegunCommand { ticket, options, deadline, unknown } = command;
+        let BegunCommand { ticket, options, deadline, unknown, .. } = command;
         let target = match self.route(name, *deadline).await {
             Ok(target) => target,
             Err(no) => {
@@ -149,6 +159,8 @@ impl Core {
         payload: Bytes,
         options: &CallOptions,
     ) -> Result<Bytes, QueryError> {
+        let overloaded = QueryError::Overloaded { retry_after_ms: RETRY_AFTER_MS };
+        let _pass = self.gate.enter(options.essential).ok_or(overloaded)?;
         let deadline = self.env.now() + options.timeout;
         match self.route(name, deadline).await {
             Ok(target) => self.query_to(target, freshness, payload, options, deadline).await,

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rafted_value::env::{Env, timeout};
-use rafted_value::{CommandError, Freshness, GroupConfig, GroupId, Host, NodeId, QueryError, Registry};
+use rafted_value::{
+    CommandError, Freshness, GroupConfig, GroupId, Host, NodeId, NotApplied, QueryError, Registry,
+};
 
 pub use self::activity::{DrainStatus, Presence};
 use crate::background;
-use crate::call::BegunCommand;
+use crate::call::{BegunCommand, RETRY_AFTER_MS};
 use crate::cluster_state::{
     ClusterAnswer, ClusterCommand, ClusterQuery, ClusterReply, ClusterState, GroupState, NODES_MAX,
 };
@@ -321,6 +323,19 @@ impl Fleet {
         options: &CallOptions,
     ) -> Result<Bytes, CommandError> {
         self.core.command(name, key_hash, payload, options).await
+    }
+
+    /// What a call would be told now that is not [essential](CallOptions::essential), if so many are under way that it would
+    /// not be let in: for a layer above, before it makes a call ready.
+    ///
+    /// # Errors
+    ///
+    /// [`NotApplied::Overloaded`].
+    pub fn check_room(&self) -> Result<(), NotApplied> {
+        if self.core.gate.has_room() {
+            return Ok(());
+        }
+        Err(NotApplied::Overloaded { retry_after_ms: RETRY_AFTER_MS })
     }
 
     /// Gives a command its number, in this node's line to a group, without sending it yet.
