@@ -1,8 +1,10 @@
 //! Ten times what the cluster can do, for a while: it must go on doing nearly as much as before, refuse the rest at once,
 //! and not grow.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use comfy_table::Table;
@@ -11,7 +13,7 @@ use dist_agent::{AgentError, AgentNotApplied, DistAgent};
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use rafted_value::NotApplied;
-use rafted_value::env::Env;
+use rafted_value::env::{BoxFuture, Env};
 
 use super::Arguments;
 use super::clients::wait;
@@ -39,6 +41,8 @@ const GROWTH_MAX_MIB: u64 = 1_024;
 const REFUSED_MAX: Duration = Duration::from_millis(100);
 /// Latencies above a minute are counted as a minute.
 const MICROS_MAX: u64 = 60_000_000;
+/// How often it is looked how large the nodes are.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How often the flood is poured.
 const POUR_EVERY: Duration = Duration::from_millis(2);
 
@@ -197,16 +201,24 @@ async fn flood(
     told: &Arc<Told>,
 ) -> (u64, u64) {
     let begun = Instant::now();
-    let (mut sent, mut largest) = (0, 0);
+    let (mut sent, mut largest, mut look) = (0, 0, Duration::ZERO);
     while begun.elapsed() < time {
         let due = (begun.elapsed().as_secs_f64() * per_second as f64) as u64;
         // What the clients' machine does not get done in time is not caught up with: it would be one burst.
         let burst = (due - sent).min(per_second / 50 + 1);
         for number in sent..sent + burst {
-            env.spawn("client", Box::pin(send(client.clone(), number, told.clone())));
+            let mut call: BoxFuture<()> = Box::pin(send(client.clone(), number, told.clone()));
+            // What is refused at once needs no task.
+            let is_under_way = poll_fn(|context| Poll::Ready(call.as_mut().poll(context).is_pending()));
+            if is_under_way.await {
+                env.spawn("client", call);
+            }
         }
         sent = due;
-        largest = largest_node(cluster).max(largest);
+        if begun.elapsed() >= look {
+            largest = largest_node(cluster).max(largest);
+            look += LOOK_EVERY;
+        }
         wait(POUR_EVERY).await;
     }
     (sent, largest)
