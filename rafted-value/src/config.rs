@@ -43,7 +43,8 @@ pub struct GroupConfig {
     pub retry_window_max_ms: u64,
     /// The largest payload of a command, in bytes; at most 3 MiB. Default 1 MiB.
     pub command_bytes_max: u64,
-    /// A snapshot is taken when the log is this many times larger than the last one. Default 10.
+    /// A snapshot is taken when the log is this many times larger than the last one; of a group to which nothing is added any
+    /// more, once it is larger at all. Default 10.
     pub log_expansion_factor: u32,
     /// No snapshot is taken before the log has this many bytes. Default 1 MiB.
     pub log_bytes_min: u64,

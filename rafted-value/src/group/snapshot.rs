@@ -12,9 +12,15 @@ use crate::raft::convert::snapshot_from_wire;
 
 /// Entries kept behind a snapshot for followers that are a little behind.
 const ENTRIES_KEPT: u64 = 1024;
+/// The same once nothing was added for a while: who is still behind by then was cut off.
+const IDLE_ENTRIES_KEPT: u64 = 16;
+/// What the log of an idle group may hold without a snapshot, however small its last one is.
+const IDLE_LOG_BYTES: u64 = 64 << 10;
 
 impl Group {
     /// Takes a snapshot when the log has grown large beside the last one since it was taken, or raft needs a newer one.
+    /// A group to which nothing is added any more need not hold a log that is longer than its snapshot: what it gives back
+    /// then was paid for by what was written.
     ///
     /// Growth counts, not size: entries are kept behind a snapshot for followers that lack them, and a log that is large
     /// because of those would otherwise have a snapshot taken at every entry.
@@ -23,8 +29,8 @@ impl Group {
         if !self.may_take_snapshot() || (applied <= log.snapshot_index() && !self.membership_forced) {
             return Ok(());
         }
-        let due =
-            self.membership_forced || log.bytes_since_snapshot() > self.log_limit() || log.take_wanted();
+        let limit = if self.idles() { self.idle_log_limit() } else { self.log_limit() };
+        let due = self.membership_forced || log.bytes_since_snapshot() > limit || log.take_wanted();
         let expected = log.snapshot_ref().data.len() as u64 + log.bytes_since_snapshot();
         let Some(machine) = self.machine.as_ref().filter(|_| due) else { return Ok(()) };
         let forced = std::mem::take(&mut self.membership_forced);
@@ -78,11 +84,18 @@ impl Group {
         }
         let drop_to = self.drop_to(index, self.log_limit());
         self.raw.mut_store().compact(snapshot, drop_to);
+        if self.idles() {
+            self.raw.mut_store().trim();
+        }
     }
 
     fn log_limit(&self) -> u64 {
         let snapshot_bytes = self.raw.store().snapshot_ref().data.len() as u64;
         (snapshot_bytes * u64::from(self.config.log_expansion_factor)).max(self.config.log_bytes_min)
+    }
+
+    fn idle_log_limit(&self) -> u64 {
+        (self.raw.store().snapshot_ref().data.len() as u64).max(IDLE_LOG_BYTES)
     }
 
     /// Which entries may go: not those that a follower still lacks, unless the log is far too large by now.
@@ -98,6 +111,7 @@ impl Group {
             }
             None => None,
         };
-        slowest.unwrap_or_else(|| index.saturating_sub(ENTRIES_KEPT))
+        let kept = if self.idles() { IDLE_ENTRIES_KEPT } else { ENTRIES_KEPT };
+        slowest.unwrap_or_else(|| index.saturating_sub(kept))
     }
 }

@@ -286,7 +286,7 @@ impl BenchNode {
                         && member.responsive == Some(true)
                         && member.matched >= Some(status.commit_index))
             });
-        Standing { leads: status.ready, whole }
+        Standing { leads: status.ready, whole, ..Standing::default() }
     }
 
     /// The time from the last reply of `leader`, which is about to end, to the first one of another.

@@ -171,8 +171,14 @@ impl Loaded {
 pub(crate) struct Standing {
     /// Whether the member that was asked leads, and serves.
     pub(crate) leads: bool,
-    /// Whether it knows every member to be near and to have all that is committed.
+    /// Whether it knows every member to be near and to have all that is committed; of a node of agents, in all groups that
+    /// it leads.
     pub(crate) whole: bool,
+    /// How many groups a node of agents leads, and how many there are beside the cluster's own.
+    #[serde(default)]
+    pub(crate) led: u64,
+    #[serde(default)]
+    pub(crate) groups: u64,
 }
 
 /// What a process has used.
