@@ -139,6 +139,9 @@ pub struct HostConfig {
     pub snapshot_beside_bytes: u64,
     /// The largest snapshot that is taken in, in bytes; all of it is held in memory. Default 4 GiB.
     pub snapshot_bytes_max: u64,
+    /// Snapshots that come in pieces (those above 256 KiB) to this node's members at a time, over all groups; the others
+    /// wait for their turn. Default 8.
+    pub snapshots_incoming_max: usize,
     /// The storage of a host that keeps its groups on a disk.
     pub store: StoreConfig,
     /// The cluster that the node belongs to, where it is known: its directory remembers it, and is refused to a node of
@@ -179,6 +182,7 @@ impl Default for HostConfig {
             snapshot_retry: Duration::from_secs(10),
             snapshot_beside_bytes: 1 << 20,
             snapshot_bytes_max: 4 << 30,
+            snapshots_incoming_max: 8,
             store: StoreConfig::default(),
             cluster: None,
             handover_max: Duration::from_secs(1),

@@ -13,6 +13,7 @@ use rand_chacha::ChaCha12Rng;
 use rand_core::SeedableRng;
 
 use self::missing::Missing;
+use crate::arrivals::Arrivals;
 use crate::config::{GroupConfig, HostConfig};
 use crate::env::MonoTime;
 use crate::errand::Done;
@@ -148,6 +149,8 @@ pub(crate) struct Engine {
     id: LoopId,
     config: HostConfig,
     registry: Registry,
+    /// Places for snapshots that come, of all loops of the node.
+    arrivals: Arrivals,
     rng: ChaCha12Rng,
     /// Boxed: half of what a tree of them holds is room for more.
     groups: BTreeMap<GroupId, Box<Group>>,
@@ -177,6 +180,7 @@ macro_rules! turn {
             wall_ms: $clocks.wall_ms,
             rng: &mut $engine.rng,
             limits: &$engine.config,
+            arrivals: &$engine.arrivals,
             keeps: $engine.keeps,
             out: $out,
             own: $engine.id,
@@ -194,6 +198,7 @@ impl Engine {
         (node, id): (NodeId, LoopId),
         config: HostConfig,
         registry: Registry,
+        arrivals: Arrivals,
         seed: u64,
     ) -> Self {
         Self {
@@ -201,6 +206,7 @@ impl Engine {
             id,
             config,
             registry,
+            arrivals,
             rng: ChaCha12Rng::seed_from_u64(seed),
             groups: BTreeMap::new(),
             fenced: BTreeMap::new(),

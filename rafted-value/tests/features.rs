@@ -16,6 +16,7 @@
 //! | ... nor while another change or a transfer is under way | `nothing_is_removed_while_another_change_or_a_transfer_is_under_way` |
 //! | ... nor where it would break the healthy majority | `a_removal_that_would_break_the_healthy_majority_is_refused_with_its_numbers` |
 //! | a change of the voters that was answered survives the leader | `a_leader_that_dies_right_after_a_promotion_leaves_members_who_can_elect_another`, `a_leader_that_dies_right_after_a_removal_leaves_members_who_can_elect_another` |
+//! | a learner that lost its state, or whose node is gone | `a_learner_that_lost_its_state_is_never_promoted_and_makes_room_for_one_of_a_new_id`, `a_learner_whose_node_is_gone_costs_its_group_nothing_and_is_removed`, `a_former_member_is_ended_and_a_later_one_may_come` |
 //! | 6. leadership moves where it is wanted | `leadership_moves_to_the_chosen_one_of_three_at_once`, `leadership_moves_to_the_chosen_one_of_five_at_once` |
 //! | a later call overrides, `None` cancels | `a_later_call_overrides_an_earlier_one`, `a_command_that_comes_during_a_transfer_waits_and_is_applied_after_the_cancel` |
 //! | an unresponsive target is refused, no command is lost | `leadership_is_given_to_nobody_who_could_not_take_it`, `commands_that_run_into_a_transfer_are_answered_once_and_in_order` |
@@ -37,6 +38,7 @@
 //! | ... and every split that leaves a majority together | `a_group_survives_every_split_that_leaves_a_majority_together`, `a_group_on_disks_survives_every_split_that_leaves_a_majority_together` |
 //! | a handler that panics changes nothing on any member | `a_handler_that_panics_changes_nothing_on_any_member`, `a_burst_of_panics_costs_in_proportion_to_its_length` |
 //! | snapshots come in pieces, go on after a cut, and hold up nothing | `a_large_snapshot_comes_whole`, `a_transfer_goes_on_where_it_was_when_the_network_was_cut`, `commands_and_the_lease_go_on_beside_a_slow_transfer` |
+//! | ... so many at a time, at a rate | `so_many_snapshots_come_to_a_node_at_a_time_and_the_others_wait_for_their_turn`, `what_is_sent_on_bulk_lanes_leaves_at_its_rate_and_a_pause_is_not_saved_up` |
 //! | replication is pipelined | `thousands_of_entries_in_flight_make_no_storm` |
 //! | one sync for all groups of a turn | `a_hundred_groups_that_write_together_cost_few_syncs` |
 //! | members that differ are found and fenced | `a_member_that_is_not_as_the_others_is_fenced_and_its_command_named`, `a_leader_that_is_not_as_the_others_is_fenced_and_another_goes_on` |

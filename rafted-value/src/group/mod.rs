@@ -40,6 +40,7 @@ pub(crate) use self::machine::{CommandResult, Machine, MachineError, panic_messa
 use self::reads::Read;
 use self::rest::Rest;
 use self::stream::{Incoming, Outgoing, PIECE_BYTES};
+use crate::arrivals::Arrivals;
 use crate::config::{GroupConfig, HostConfig};
 use crate::engine::Found;
 use crate::env::MonoTime;
@@ -70,6 +71,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) wall_ms: u64,
     pub(crate) rng: &'a mut ChaCha12Rng,
     pub(crate) limits: &'a HostConfig,
+    /// Places for snapshots that come.
+    pub(crate) arrivals: &'a Arrivals,
     /// Whether the host has a disk.
     pub(crate) keeps: bool,
     pub(crate) out: &'a mut Outputs,

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use raft::eraftpb::Snapshot;
 
 use super::{Group, Turn};
+use crate::arrivals::{Arrival, Arrivals};
 use crate::env::MonoTime;
 use crate::errand::{Errand, Work};
 use crate::id::{MemberId, NodeId};
@@ -46,6 +47,8 @@ pub(super) struct Incoming {
     heard: MonoTime,
     /// Nothing is missing any more.
     whole: bool,
+    /// Its place among the snapshots that come to this node; without one nothing is asked for.
+    place: Option<Arrival>,
 }
 
 impl Incoming {
@@ -61,7 +64,16 @@ impl Incoming {
             asked: 0,
             heard: now,
             whole: false,
+            place: None,
         }
+    }
+
+    /// Takes a place among the snapshots that come to this node, if it has none; says whether it has one now.
+    fn has_place(&mut self, arrivals: &Arrivals) -> bool {
+        if self.place.is_none() {
+            self.place = arrivals.enter();
+        }
+        self.place.is_some()
     }
 
     /// Whether this leader's snapshot is whole and was being decoded.
@@ -171,8 +183,12 @@ impl Group {
             self.incoming_snapshot =
                 Some(Box::new(Incoming::new(message.from, offer, snapshot.clone(), bytes, turn.now)));
         }
-        let offsets = self.incoming_snapshot.as_mut().map(|incoming| incoming.ask_again());
-        self.pull(turn, from, message.from, offsets.unwrap_or_default());
+        let Some(incoming) = &mut self.incoming_snapshot else { return };
+        incoming.heard = turn.now;
+        if incoming.has_place(turn.arrivals) {
+            let offsets = incoming.ask_again();
+            self.pull(turn, from, message.from, offsets);
+        }
     }
 
     fn pull(&self, turn: &mut Turn<'_>, node: NodeId, to: MemberId, offsets: Vec<u64>) {
@@ -240,7 +256,12 @@ impl Group {
         if silence > limit * ASKS_BEFORE_GIVING_UP {
             tracing::debug!(group = %self.id, %leader, "gives up a snapshot that does not come");
             self.incoming_snapshot = None;
-        } else if silence > limit / ASKS_BEFORE_GIVING_UP && turn.now >= self.pieces_due {
+        } else if incoming.place.is_none()
+            || (silence > limit / ASKS_BEFORE_GIVING_UP && turn.now >= self.pieces_due)
+        {
+            if !incoming.has_place(turn.arrivals) {
+                return;
+            }
             self.pieces_due = turn.now + limit / ASKS_BEFORE_GIVING_UP;
             let offsets = incoming.ask_again();
             if let Some(node) = self.node_of(leader) {
