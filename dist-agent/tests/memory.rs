@@ -42,7 +42,7 @@ fn activate(cluster: &Cluster, numbers: std::ops::Range<usize>) {
         numbers.map(|n| cluster.agent::<Counter>("many", &format!("agent-{n:08}"))).collect();
     let client = cluster.client().clone();
     cluster.run(async move {
-        client.put_quota("many", 1_000_000).await.unwrap();
+        client.put_quota("many", 1_000_000).await.expect("the cluster takes quotas");
         for some in agents.chunks(100) {
             let calls = some.iter().map(|agent| agent.command(1));
             for total in futures_util::future::join_all(calls).await {
