@@ -1,21 +1,20 @@
-//! Large snapshots on their way: offered whole, pulled in pieces.
+//! Large snapshots on their way, at whoever gets them: offered whole, pulled in pieces.
 //!
 //! The leader only names what it has; the receiver asks for piece after piece, a few at a time, and asks again for what
 //! does not come. So the receiver sets the pace, nothing large stands in a queue, and a transfer goes on where it was
-//! when a connection broke. Raft sees the snapshot once all of it is there.
+//! when a connection broke. Raft sees the snapshot once all of it is there. Until then it is held in memory, as it must be
+//! whole in order to be decoded.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use raft::eraftpb::Snapshot;
 
 use super::{Group, Turn};
 use crate::env::MonoTime;
 use crate::errand::{Errand, Work};
 use crate::id::{MemberId, NodeId};
 use crate::message::{Body, GroupMessage, WireSnapshot};
-use crate::raft::convert::snapshot_to_wire;
 
 /// A snapshot of no more than this travels in one message; a larger one in pieces of this size.
 pub(super) const PIECE_BYTES: usize = 256 << 10;
@@ -23,13 +22,6 @@ pub(super) const PIECE_BYTES: usize = 256 << 10;
 const PIECES_WANTED_MAX: u64 = 4;
 /// A receiver asks again for a piece that has not come in a tenth of the time after which the leader gives up.
 const ASKS_BEFORE_GIVING_UP: u32 = 10;
-
-/// A snapshot that a member was offered.
-pub(super) struct Outgoing {
-    /// Tells this offer from any other of this leader.
-    offer: u64,
-    snapshot: Snapshot,
-}
 
 /// A snapshot that comes in pieces.
 pub(super) struct Incoming {
@@ -62,6 +54,11 @@ impl Incoming {
             heard: now,
             whole: false,
         }
+    }
+
+    /// How much of it is held.
+    pub(super) fn held_bytes(&self) -> u64 {
+        (self.state.len() + self.early.values().map(Bytes::len).sum::<usize>()) as u64
     }
 
     /// Whether this leader's snapshot is whole and was being decoded.
@@ -125,26 +122,6 @@ impl Incoming {
 }
 
 impl Group {
-    /// Offers a snapshot to a member, which pulls it.
-    pub(super) fn offer(
-        &mut self,
-        turn: &mut Turn<'_>,
-        to: MemberId,
-        node: NodeId,
-        term: u64,
-        snapshot: Snapshot,
-    ) {
-        let index = snapshot.get_metadata().index;
-        let known = self.outgoing.get(&to).filter(|outgoing| outgoing.snapshot.get_metadata().index == index);
-        let offer = known.map_or(turn.now.nanos(), |outgoing| outgoing.offer);
-        let bytes = snapshot.data.len() as u64;
-        let meta = WireSnapshot { state: Bytes::new(), ..snapshot_to_wire(snapshot.clone()) };
-        self.outgoing.insert(to, Outgoing { offer, snapshot });
-        tracing::debug!(group = %self.id, member = %to, index, bytes, "offers a snapshot");
-        let body = Body::Offer { offer, snapshot: meta, bytes };
-        turn.out.send(node, &GroupMessage { group: self.id, from: self.member, to, term, body });
-    }
-
     /// A leader has a snapshot for this member.
     pub(super) fn receive_offer(&mut self, turn: &mut Turn<'_>, from: NodeId, message: GroupMessage) {
         let Body::Offer { offer, ref snapshot, bytes } = message.body else { return };
@@ -182,29 +159,6 @@ impl Group {
             let body = Body::Pull { offer: incoming.offer, offset };
             turn.out.send(node, &GroupMessage { group: self.id, from: self.member, to, term, body });
         }
-    }
-
-    /// A member asks for a piece.
-    pub(super) fn receive_pull(
-        &mut self,
-        turn: &mut Turn<'_>,
-        from: NodeId,
-        member: MemberId,
-        offer: u64,
-        offset: u64,
-    ) {
-        let Some(outgoing) = self.outgoing.get(&member).filter(|outgoing| outgoing.offer == offer) else {
-            return;
-        };
-        let state = &outgoing.snapshot.data;
-        let Some(start) = usize::try_from(offset).ok().filter(|start| *start < state.len()) else { return };
-        let bytes = state.slice(start..state.len().min(start + PIECE_BYTES));
-        if let Some(sent) = self.snapshots_sent.get_mut(&member) {
-            *sent = turn.now;
-        }
-        let term = self.raw.raft.term;
-        let body = Body::Piece { offer, offset, bytes };
-        turn.out.send(from, &GroupMessage { group: self.id, from: self.member, to: member, term, body });
     }
 
     /// A piece has come; with the last one, raft gets the whole.
