@@ -144,6 +144,7 @@ fn a_stream_goes_on_while_newer_snapshots_replace_its_file() {
         set_bandwidth(&world, NetConfig::default().bandwidth_bytes_per_second);
         world.run(30 * SECOND, task).expect("it ends");
         // It goes with the next snapshot.
+        let last = world.status(0).snapshot_index;
         while world.status(0).snapshot_index == last {
             carry(&world, 900_000);
         }

@@ -22,6 +22,9 @@ pub(super) const PIECE_BYTES: usize = 256 << 10;
 const PIECES_WANTED_MAX: u64 = 4;
 /// A receiver asks again for a piece that has not come in a tenth of the time after which the leader gives up.
 const ASKS_BEFORE_GIVING_UP: u32 = 10;
+/// ... and waits twice as long after each piece that came twice, so often at most: a slow way would else be filled with
+/// what nobody needs, and never get anything through.
+const HASTY_MAX: u32 = 2;
 
 /// A snapshot that comes in pieces.
 pub(super) struct Incoming {
@@ -36,6 +39,8 @@ pub(super) struct Incoming {
     /// Everything before this was asked for.
     asked: u64,
     heard: MonoTime,
+    /// How often it was asked in vain: pieces have come twice, as the way is slower than was thought.
+    hasty: u32,
     /// Nothing is missing any more.
     whole: bool,
 }
@@ -52,6 +57,7 @@ impl Incoming {
             early: BTreeMap::new(),
             asked: 0,
             heard: now,
+            hasty: 0,
             whole: false,
         }
     }
@@ -89,12 +95,15 @@ impl Incoming {
         if !expected {
             return false;
         }
-        if offset >= self.state.len() as u64 {
-            self.early.insert(offset, piece);
+        // Whatever comes, comes instead of what is asked for again.
+        self.heard = now;
+        if offset < self.state.len() as u64 || self.early.contains_key(&offset) {
+            self.hasty = (self.hasty + 1).min(HASTY_MAX);
+            return true;
         }
+        self.early.insert(offset, piece);
         while let Some(next) = self.early.remove(&(self.state.len() as u64)) {
             self.state.extend_from_slice(&next);
-            self.heard = now;
         }
         true
     }
@@ -165,6 +174,10 @@ impl Group {
     pub(super) fn receive_piece(&mut self, turn: &mut Turn<'_>, from: NodeId, message: GroupMessage) {
         let Body::Piece { offer, offset, bytes } = message.body else { return };
         let Some(incoming) = &mut self.incoming_snapshot else { return };
+        if incoming.leader == message.from && incoming.offer != offer {
+            // Of an earlier offer: what was asked for since is behind it.
+            incoming.heard = turn.now;
+        }
         if !incoming.is_of(message.from, offer) || !incoming.take(offset, bytes, turn.now) {
             return;
         }
@@ -194,8 +207,12 @@ impl Group {
         if silence > limit * ASKS_BEFORE_GIVING_UP {
             tracing::debug!(group = %self.id, %leader, "gives up a snapshot that does not come");
             self.incoming_snapshot = None;
-        } else if silence > limit / ASKS_BEFORE_GIVING_UP && turn.now >= self.pieces_due {
+        } else if silence > (limit / ASKS_BEFORE_GIVING_UP) * (1 << incoming.hasty)
+            && turn.now >= self.pieces_due
+        {
             self.pieces_due = turn.now + limit / ASKS_BEFORE_GIVING_UP;
+            // Nothing is on its way at all: what is missing is lost.
+            incoming.hasty = incoming.hasty.saturating_sub(1);
             let offsets = incoming.ask_again();
             if let Some(node) = self.node_of(leader) {
                 self.pull(turn, node, leader, offsets);
@@ -256,6 +273,23 @@ mod tests {
         incoming.take(0, piece(1, PIECE), MonoTime::ZERO);
         incoming.take(2 * PIECE, piece(1, PIECE), MonoTime::ZERO);
         assert_eq!(incoming.ask_again(), [PIECE, 3 * PIECE, 4 * PIECE]);
+    }
+
+    /// They fill the way that the others must take.
+    #[test]
+    fn pieces_that_come_twice_make_the_receiver_wait_longer_and_are_taken_once() {
+        let mut incoming = incoming(3 * PIECE);
+        incoming.ask();
+        let later = MonoTime::from_nanos(5);
+        incoming.take(0, piece(1, PIECE), MonoTime::ZERO);
+        incoming.take(2 * PIECE, piece(3, PIECE), MonoTime::ZERO);
+        for (offset, byte) in [(0, 9), (2 * PIECE, 9), (0, 9)] {
+            assert!(incoming.take(offset, piece(byte, PIECE), later));
+        }
+        assert_eq!((incoming.hasty, incoming.heard), (HASTY_MAX, later));
+        assert!(incoming.take(PIECE, piece(2, PIECE), later));
+        assert!(incoming.is_whole());
+        assert_eq!((incoming.state[0], incoming.state[2 * PIECE_BYTES]), (1, 3));
     }
 
     #[test]
