@@ -35,8 +35,8 @@ fn change(world: &World, change: &Change) {
     let leader = world.leader();
     let (host, env) = (world.nodes[leader].host.clone(), world.nodes[leader].env.clone());
     let mut session = ClientSession::new(SessionId::new(env.random_u64(), env.random_u64()), 1);
-    let command = session.begin(env.wall_ms() + 60_000, 0, encode(change)).unwrap();
-    world.run(10 * SECOND, async move { host.command(GROUP, command, 5 * SECOND).await }).unwrap();
+    let command = session.begin(env.wall_ms() + 60_000, 0, encode(change)).expect("nothing else waits");
+    world.run(10 * SECOND, async move { host.command(GROUP, command, 5 * SECOND).await }).expect("it leads");
 }
 
 /// Makes the log longer by so many bytes, and the value no larger after the first time.
