@@ -9,7 +9,7 @@ use rafted_value::{
 };
 
 use super::chase::{Chase, Shown};
-use super::gate::{Pass, RETRY_AFTER_MS};
+use super::gate::Pass;
 use super::line::Ticket;
 use crate::cluster_state::{CLUSTER_GROUP, GroupState};
 use crate::config::{CallOptions, CommandNumber};
@@ -105,7 +105,7 @@ impl Core {
         payload: Bytes,
         options: &CallOptions,
     ) -> Result<Bytes, CommandError> {
-        let _pass = self.enter_with_command(options)?;
+        let _pass = self.gate.enter(options.essential)?;
         let deadline = self.env.now() + options.timeout;
         match self.route(name, deadline).await {
             Ok(target) => self.command_to(target, key_hash, payload, options, deadline).await,
@@ -121,17 +121,11 @@ impl Core {
         payload: Bytes,
         options: &CallOptions,
     ) -> Result<BegunCommand, CommandError> {
-        let pass = self.enter_with_command(options)?;
+        let pass = self.gate.enter(options.essential)?;
         let deadline = self.env.now() + options.timeout;
         let target = self.route(name, deadline).await.map_err(|no| no.command_error(name))?;
         let ticket = self.number(target, key_hash, payload, options, deadline).await?;
         Ok(BegunCommand { ticket, options: *options, deadline, unknown: None, _pass: pass })
-    }
-
-    /// Lets a command in, if not too many are under way.
-    fn enter_with_command(&self, options: &CallOptions) -> Result<Pass, CommandError> {
-        let pass = self.gate.enter(options.essential);
-        pass.ok_or_else(|| NotApplied::Overloaded { retry_after_ms: RETRY_AFTER_MS }.into())
     }
 
     /// Sends it to one group.
@@ -159,8 +153,7 @@ impl Core {
         payload: Bytes,
         options: &CallOptions,
     ) -> Result<Bytes, QueryError> {
-        let overloaded = QueryError::Overloaded { retry_after_ms: RETRY_AFTER_MS };
-        let _pass = self.gate.enter(options.essential).ok_or(overloaded)?;
+        let _pass = self.gate.enter(options.essential)?;
         let deadline = self.env.now() + options.timeout;
         match self.route(name, deadline).await {
             Ok(target) => self.query_to(target, freshness, payload, options, deadline).await,

@@ -5,11 +5,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What a caller is told to wait: about as long as a busy group takes for what it has.
-pub(crate) const RETRY_AFTER_MS: u64 = 50;
+use rafted_value::{CommandError, NotApplied, QueryError};
 
-/// The gate; clones are handles of the same one.
-#[derive(Clone, Debug)]
+/// What a caller is told to wait: about as long as a busy group takes for what it has.
+const RETRY_AFTER_MS: u64 = 50;
+
+/// The gate.
+#[derive(Debug)]
 pub(crate) struct Gate {
     calls_max: usize,
     under_way: Arc<AtomicUsize>,
@@ -21,6 +23,28 @@ pub(super) struct Pass {
     under_way: Arc<AtomicUsize>,
 }
 
+/// So many calls are under way that one more is refused.
+#[derive(Debug)]
+pub(crate) struct Full;
+
+impl From<Full> for NotApplied {
+    fn from(Full: Full) -> Self {
+        NotApplied::Overloaded { retry_after_ms: RETRY_AFTER_MS }
+    }
+}
+
+impl From<Full> for CommandError {
+    fn from(full: Full) -> Self {
+        NotApplied::from(full).into()
+    }
+}
+
+impl From<Full> for QueryError {
+    fn from(Full: Full) -> Self {
+        QueryError::Overloaded { retry_after_ms: RETRY_AFTER_MS }
+    }
+}
+
 impl Gate {
     /// A gate for so many calls at a time.
     pub(crate) fn new(calls_max: usize) -> Self {
@@ -28,19 +52,19 @@ impl Gate {
     }
 
     /// Whether there is room for a call that is not essential.
-    pub(crate) fn has_room(&self) -> bool {
-        self.under_way.load(Ordering::Relaxed) < self.calls_max
+    pub(crate) fn check_room(&self) -> Result<(), Full> {
+        if self.under_way.load(Ordering::Relaxed) < self.calls_max { Ok(()) } else { Err(Full) }
     }
 
     /// Lets one call in, if there is room. An essential one always finds room, and takes it.
-    pub(super) fn enter(&self, essential: bool) -> Option<Pass> {
+    pub(super) fn enter(&self, essential: bool) -> Result<Pass, Full> {
         let before = self.under_way.fetch_add(1, Ordering::Relaxed);
         let pass = Pass { under_way: self.under_way.clone() };
         if essential || before < self.calls_max {
-            return Some(pass);
+            return Ok(pass);
         }
         metrics::counter!("raft_fleet_calls_refused_total").increment(1);
-        None
+        Err(Full)
     }
 }
 
@@ -59,11 +83,11 @@ mod tests {
         let gate = Gate::new(2);
         let first = gate.enter(false).expect("there is room");
         let _second = gate.enter(false).expect("there is room");
-        assert!(gate.enter(false).is_none());
-        assert!(gate.enter(false).is_none());
+        assert!(gate.enter(false).is_err());
+        assert!(gate.enter(false).is_err());
         drop(first);
         let _third = gate.enter(false).expect("one has ended");
-        assert!(gate.enter(false).is_none());
+        assert!(gate.enter(false).is_err());
     }
 
     #[test]
@@ -72,8 +96,8 @@ mod tests {
         let first = gate.enter(false).expect("there is room");
         let essential = gate.enter(true).expect("it is essential");
         drop(first);
-        assert!(gate.enter(false).is_none());
+        assert!(gate.enter(false).is_err());
         drop(essential);
-        assert!(gate.enter(false).is_some());
+        assert!(gate.enter(false).is_ok());
     }
 }

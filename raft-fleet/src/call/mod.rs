@@ -7,5 +7,5 @@ mod line;
 
 pub use self::attempts::BegunCommand;
 pub(crate) use self::attempts::{Target, as_ms};
-pub(crate) use self::gate::{Gate, RETRY_AFTER_MS};
+pub(crate) use self::gate::Gate;
 pub(crate) use self::line::Lines;

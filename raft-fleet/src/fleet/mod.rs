@@ -15,7 +15,7 @@ use rafted_value::{
 
 pub use self::activity::{DrainStatus, Presence};
 use crate::background;
-use crate::call::{BegunCommand, RETRY_AFTER_MS};
+use crate::call::BegunCommand;
 use crate::cluster_state::{
     ClusterAnswer, ClusterCommand, ClusterQuery, ClusterReply, ClusterState, GroupState, NODES_MAX,
 };
@@ -345,10 +345,7 @@ impl Fleet {
     ///
     /// [`NotApplied::Overloaded`].
     pub fn check_room(&self) -> Result<(), NotApplied> {
-        if self.core.gate.has_room() {
-            return Ok(());
-        }
-        Err(NotApplied::Overloaded { retry_after_ms: RETRY_AFTER_MS })
+        Ok(self.core.gate.check_room()?)
     }
 
     /// Gives a command its number, in this node's line to a group, without sending it yet.
