@@ -16,7 +16,8 @@ pub enum Durability {
     Memory,
     /// Everything, but only votes, terms and membership wait for the disk; a command is acknowledged once the operating
     /// system has it. It survives the end of the process, and a loss of power only where the machine was stopped in
-    /// order: after any other restart of the machine the member counts as one that lost its state.
+    /// order: after any other restart of the machine the member counts as one that lost its state. A change of the
+    /// members that was answered is known to a quorum of disks, as under `Fsync`.
     Async,
     /// Everything, and a member acknowledges only what is on the disk. The default.
     #[default]

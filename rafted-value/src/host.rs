@@ -42,6 +42,7 @@ pub struct Host {
 struct Shared {
     env: Arc<dyn Env>,
     node: NodeId,
+    registry: Registry,
     inboxes: Inboxes,
     loops: Vec<TaskHandle>,
     /// The tasks that write, on a host that keeps anything.
@@ -159,7 +160,8 @@ impl Host {
             return Ok(Self::start(env, config, registry));
         };
         registry.validate().map_err(StoreError::InvalidConfig)?;
-        let store = OpenStore::open(&env, disk, config.store.clone(), config.cluster).await?;
+        let store =
+            OpenStore::open(&env, disk, config.store.clone(), config.cluster, registry.clone()).await?;
         Ok(Self::run(env, config, registry, Some(store)))
     }
 
@@ -200,12 +202,16 @@ impl Host {
         env.transport().register(GROUP_SERVICE, Arc::new(GroupService::new(inboxes.clone())));
         loops.push(env.spawn("rafted-value deaths", Box::pin(watch_deaths(env.clone(), inboxes.clone()))));
         let handover_max = config.handover_max;
-        Host { shared: Arc::new(Shared { env, node, inboxes, loops, writer, handover_max }) }
+        Host { shared: Arc::new(Shared { env, node, registry, inboxes, loops, writer, handover_max }) }
     }
 
     /// This node.
     pub fn node(&self) -> NodeId {
         self.shared.node
+    }
+
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.shared.registry
     }
 
     /// The door that this host goes through.
