@@ -14,7 +14,7 @@ use batched_comm::{EndpointConfig, Handler, Lane, NodeId, Reply, ServiceId};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use support::insider::{Insider, control_message, stranger};
-use support::{ECHO, LONG, Node, authority, config, eventually, node, node_with};
+use support::{ECHO, LONG, Node, authority, config, eventually, hasty, node, node_with};
 use tokio::time::timeout;
 
 /// Every feature but lifelines, which would speak on the control stream.
@@ -212,7 +212,8 @@ async fn a_flood_of_packed_casts_leaves_room_for_others() {
 /// Handshakes under way are bounded; those past the limit wait or are refused, and peers still get in.
 #[tokio::test]
 async fn a_flood_of_handshakes_that_never_end_does_not_keep_peers_out_for_long() {
-    let mut config_victim = config(1);
+    let mut config_victim = hasty(1);
+    config_victim.idle_timeout = LONG;
     config_victim.handshakes_max = 16;
     let (victim, friend) = pair(config_victim).await;
     let address = victim.endpoint.local_addr();
