@@ -238,6 +238,31 @@ async fn a_flood_of_handshakes_that_never_end_does_not_keep_peers_out_for_long()
     held.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
+/// Each id that had once been connected was looked for, for a minute: a member that came under one id after the other had
+/// the victim hold, and dial, as many as it liked.
+#[tokio::test]
+async fn a_member_that_comes_and_goes_under_ever_other_ids_leaves_a_bounded_number_behind() {
+    const IDS: std::ops::Range<u8> = 10..120;
+    let mut config = config(1);
+    config.connections_max = 128;
+    let (victim, friend) = pair(config).await;
+    let known = || {
+        let ids = IDS.map(|id| NodeId(u64::from(id)));
+        ids.filter(|id| victim.endpoint.lane_settings_of(*id, Lane::Normal).is_some()).count()
+    };
+    for id in IDS {
+        let insider = Insider::connect_as(id, "127.0.0.1:9", victim.endpoint.local_addr(), FEATURES).await;
+        let node = NodeId(u64::from(id));
+        eventually("it is there", || victim.endpoint.is_connected(node)).await;
+        insider.connection.close(99u32.into(), b"");
+        eventually("it has gone", || !victim.endpoint.is_connected(node)).await;
+        assert!(known() <= 64, "{} are known after {id}", known());
+    }
+    check(&friend).await;
+    let newcomer = node(3).await;
+    newcomer.endpoint.discover(victim.endpoint.advertised(), LONG).await.unwrap();
+}
+
 /// Connections of those who left would add up to the limit.
 #[tokio::test]
 async fn a_peer_that_says_goodbye_and_stays_is_cut_off() {

@@ -198,7 +198,11 @@ async fn the_bulk_lanes_keep_to_their_rate_and_the_others_do_not_wait() {
     assert!(elapsed > Duration::from_millis(800), "{elapsed:?}");
     assert_eq!(a.endpoint.bulk_bytes_per_second_max(), Some(4 << 20));
     assert!(a.endpoint.set_bulk_bytes_per_second_max(Some(0)).is_err());
+    a.endpoint.set_bulk_bytes_per_second_max(Some(1)).unwrap();
+    a.endpoint.cast(NodeId(2), Lane::Bulk, ECHO, Bytes::from(vec![0; 4 << 20])).unwrap();
+    check(&a).await;
     a.endpoint.set_bulk_bytes_per_second_max(Some(1 << 40)).unwrap();
     a.endpoint.cast(NodeId(2), Lane::Bulk, ECHO, Bytes::from(vec![0; 4 << 20])).unwrap();
+    b.next_cast().await;
     b.next_cast().await;
 }
