@@ -48,6 +48,7 @@ async fn a_call_to_a_dead_node_fails_within_the_connect_timeout_and_then_at_once
     assert!(error.surely_not_delivered(), "{error}");
     let error = a.endpoint.cast(NodeId(2), Lane::Normal, ECHO, Bytes::new()).unwrap_err();
     assert!(matches!(error, SendError::Disconnected { .. }), "{error}");
+    assert_eq!(a.endpoint.counters().casts_dropped, 1);
 }
 
 #[tokio::test]
