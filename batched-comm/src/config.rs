@@ -4,8 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::authority::is_node_name;
-use crate::error::BindError;
 use crate::id::{ClusterId, NodeId};
 use crate::identity::Identity;
 use crate::lane::Lane;
@@ -21,7 +19,8 @@ use crate::resolver::{Resolver, SystemResolver};
 pub struct EndpointConfig {
     /// The UDP address to listen on; port 0 lets the system choose.
     pub listen: SocketAddr,
-    /// `host:port` under which peers reach this node. Default: the address that was bound.
+    /// `host:port` under which peers reach this node; empty when they are not to dial it. Default: the address that was
+    /// bound. Of one that stands for all addresses, as `0.0.0.0:7000`, peers take the port, and the address they see.
     pub advertise: Option<String>,
     /// This node's id.
     pub node: NodeId,
@@ -63,7 +62,7 @@ pub struct EndpointConfig {
     /// here. Default: 16,384.
     pub calls_in_flight_max: usize,
     /// How long a dial may take, name resolution and handshake included, and how long an incoming handshake may
-    /// take. Default: 1 s.
+    /// take; 1 ms to 1 day. Default: 1 s.
     pub connect_timeout: Duration,
     /// The wait after the first dial that went wrong; it doubles from there, drawn from half to the whole.
     /// Default: 50 ms.
@@ -74,7 +73,8 @@ pub struct EndpointConfig {
     pub reconnect_give_up: Duration,
     /// A silent connection is probed after this time. Default: 500 ms.
     pub keep_alive_interval: Duration,
-    /// A connection from which nothing came for this time is dead: its calls in flight are lost. Default: 3 s.
+    /// A connection from which nothing came for this time is dead: its calls in flight are lost. At most 1 day.
+    /// Default: 3 s.
     pub idle_timeout: Duration,
     /// Beats, each a `keep_alive_interval`, in which nothing came from a peer until it is suspected; at least 2.
     /// Default: 3.
@@ -93,7 +93,8 @@ pub struct EndpointConfig {
     pub close_timeout: Duration,
     /// A peer that stops in the middle of a message is cut off after this time. Default: 10 s.
     pub stall_timeout: Duration,
-    /// Connections, handshakes included; further ones are refused. Default: 1,024.
+    /// Connections, handshakes and dials included; further ones are refused. When half as many peers are known, those that
+    /// nobody here has named are forgotten once they are gone, rather than dialled. Default: 1,024.
     pub connections_max: usize,
     /// Incoming handshakes under way at one time; past half of it a peer must first prove that its address is its
     /// own. Default: 128.
@@ -163,7 +164,7 @@ impl EndpointConfig {
     /// Room for every lane's window and more, in each direction: a lane that is full, because nobody reads it or because
     /// a snapshot goes through it, never takes the room of another.
     pub(crate) fn connection_window_bytes(&self) -> u32 {
-        4 * self.lane_window_bytes
+        self.lane_window_bytes.saturating_mul(4)
     }
 
     /// The most memory that one peer can make this node hold: what waits for it, what it has sent half of, and the
@@ -175,84 +176,10 @@ impl EndpointConfig {
                 let message_bytes = self.message_bytes_max(lane);
                 // Answers may use a queue to twice its limit, and a message over it if it is alone; of a message that
                 // is arriving there are the old and the new buffer while it grows.
-                2 * self.queue_bytes_max + message_bytes + 3 * message_bytes + 2 * PACK_BYTES_MAX
+                let answers = self.queue_bytes_max.saturating_mul(2);
+                answers.saturating_add(message_bytes.saturating_mul(4)).saturating_add(2 * PACK_BYTES_MAX)
             })
-            .sum();
-        lanes + 2 * self.connection_window_bytes() as usize
-    }
-
-    /// Settings that contradict each other are told before a socket is opened.
-    pub(crate) fn check(&self) -> Result<(), BindError> {
-        let require = |holds: bool, setting: &'static str, problem: String| {
-            if holds { Ok(()) } else { Err(BindError::Setting { setting, problem }) }
-        };
-        for lane in &self.lanes {
-            lane.check()?;
-        }
-        let payload_max = self.message_bytes_max.max(self.bulk_message_bytes_max);
-        require(
-            is_node_name(&self.name),
-            "name",
-            format!("{:?} is not 1 to 255 printable ASCII characters", self.name),
-        )?;
-        let advertise_bytes = self.advertise.as_ref().map_or(0, String::len);
-        require(
-            advertise_bytes <= 255,
-            "advertise",
-            format!("{advertise_bytes} bytes are over the limit of 255"),
-        )?;
-        require(payload_max <= 1 << 30, "message_bytes_max", format!("{payload_max} bytes are over 1 GiB"))?;
-        require(
-            self.bulk_bytes_per_second_max != Some(0),
-            "bulk_bytes_per_second_max",
-            "0 would send nothing".to_owned(),
-        )?;
-        require(
-            (16 << 10..=256 << 20).contains(&self.lane_window_bytes),
-            "lane_window_bytes",
-            format!("{} is outside 16 KiB to 256 MiB", self.lane_window_bytes),
-        )?;
-        require(self.queue_messages_max > 0, "queue_messages_max", "0 would refuse everything".to_owned())?;
-        require(
-            (1..=1 << 24).contains(&self.calls_in_flight_max),
-            "calls_in_flight_max",
-            format!("{} is outside 1 to 16,777,216", self.calls_in_flight_max),
-        )?;
-        require(
-            self.keep_alive_interval < self.idle_timeout,
-            "keep_alive_interval",
-            format!(
-                "{:?} is not below the idle timeout of {:?}",
-                self.keep_alive_interval, self.idle_timeout
-            ),
-        )?;
-        require(
-            self.suspect_after_beats_missed >= 2,
-            "suspect_after_beats_missed",
-            format!("{} would suspect healthy peers", self.suspect_after_beats_missed),
-        )?;
-        require(
-            (1..=1 << 20).contains(&self.peer_events_max),
-            "peer_events_max",
-            format!("{} is outside 1 to 1,048,576", self.peer_events_max),
-        )?;
-        require(
-            self.metrics_interval.is_none_or(|interval| !interval.is_zero()),
-            "metrics_interval",
-            "zero would never end".to_owned(),
-        )?;
-        require(
-            !self.reconnect_backoff_min.is_zero() && self.reconnect_backoff_min <= self.reconnect_backoff_max,
-            "reconnect_backoff_min",
-            format!(
-                "{:?} is zero or above the longest, {:?}",
-                self.reconnect_backoff_min, self.reconnect_backoff_max
-            ),
-        )?;
-        require(
-            (1200..=65_527).contains(&self.datagram_bytes_max),
-            "datagram_bytes_max",
-            format!("{} is outside 1,200 to 65,527", self.datagram_bytes_max),
-        )
+            .fold(0, usize::saturating_add);
+        lanes.saturating_add(2 * self.connection_window_bytes() as usize)
     }
 }

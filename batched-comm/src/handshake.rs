@@ -1,5 +1,7 @@
 //! The handshake on a fresh connection, from both sides: who is there, may they, and is it needed.
 
+use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use quinn::{ConnectionError, ReadError, ReadExactError, WriteError};
@@ -146,7 +148,7 @@ pub(crate) async fn greet(
     check_hello(shared, connection, &hello, target)?;
     let info = PeerInfo::of_hello(&hello);
     let peer = shared.peer_or_new(hello.node);
-    peer.learn_address(&hello.advertised);
+    peer.learn_address(&reachable(&hello.advertised, connection.remote_address()));
     let said = Introduction { announced, hello, features: own_features.shared_with(features) };
     let result = settle(shared, connection, control, &peer, said).await;
     if result.is_err() {
@@ -233,7 +235,7 @@ pub(crate) async fn answer(
         other => return Err(out_of_turn(&other)),
     };
     let peer = shared.peer_or_new(hello.node);
-    peer.learn_address(&hello.advertised);
+    peer.learn_address(&reachable(&hello.advertised, connection.remote_address()));
     shared.retire_predecessors(&hello);
     let said = Introduction { announced, hello, features: own_features.shared_with(features) };
     let link = Link::new(confirm.link, shared.clone(), peer.clone(), connection.clone(), false, said);
@@ -247,6 +249,18 @@ pub(crate) async fn answer(
     // The dialling side closes when it has read the verdict; the caller's timeout bounds the wait.
     connection.closed().await;
     Ok(())
+}
+
+/// Where a peer is to be dialled that says this of itself and is seen at `seen`.
+///
+/// One that listens on all addresses and was told nothing else says `0.0.0.0`, which here would be this very machine.
+fn reachable(advertised: &str, seen: SocketAddr) -> Cow<'_, str> {
+    match advertised.parse::<SocketAddr>() {
+        Ok(all) if all.ip().is_unspecified() => {
+            Cow::Owned(SocketAddr::new(seen.ip().to_canonical(), all.port()).to_string())
+        }
+        _ => Cow::Borrowed(advertised),
+    }
 }
 
 /// Whether the node that said `hello` may be a peer of this one.
@@ -296,4 +310,20 @@ fn peer_names(connection: &quinn::Connection) -> Result<Vec<String>, String> {
     let chain =
         identity.downcast::<Vec<CertificateDer<'static>>>().map_err(|_| "the peer showed no X.509 chain")?;
     certificate_names(chain.first().ok_or("the peer showed an empty chain")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_stands_for_all_is_where_the_peer_is_seen() {
+        let seen =
+            |advertised: &'static str| reachable(advertised, "[::ffff:10.0.0.7]:4242".parse().unwrap());
+        assert_eq!(seen("0.0.0.0:7000"), "10.0.0.7:7000");
+        assert_eq!(seen("[::]:7000"), "10.0.0.7:7000");
+        for said in ["10.0.0.8:7000", "node-1.example:7000", "", "nonsense"] {
+            assert_eq!(seen(said), said);
+        }
+    }
 }

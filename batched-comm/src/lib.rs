@@ -10,6 +10,7 @@ mod authority;
 mod backoff;
 mod calls;
 mod config;
+mod config_check;
 mod counters;
 mod deadlines;
 mod dial;

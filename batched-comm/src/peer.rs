@@ -359,7 +359,9 @@ impl Peer {
             state.failures = state.failures.max(1);
             self.refuse_all(shared, &failure);
         }
-        if reason != DownReason::Left {
+        // Whoever has a certificate may come and go under ever other ids: not all of them are looked for.
+        let is_one_too_many = !state.is_address_given && shared.knows_too_many();
+        if reason != DownReason::Left && !is_one_too_many {
             self.start_dialling(shared, &mut state);
         }
         drop(state);

@@ -211,8 +211,8 @@ impl LaneQueue {
             return Err(PushError::OtherLink);
         }
         let (messages, bytes) = (queue.waiting.messages, queue.waiting_bytes);
-        let is_full = messages >= 2 * self.limits.messages_max
-            || (messages > 0 && bytes + payload.len() > 2 * self.limits.bytes_max);
+        let is_full = messages >= self.limits.messages_max.saturating_mul(2)
+            || (messages > 0 && bytes + payload.len() > self.limits.bytes_max.saturating_mul(2));
         if is_full {
             return Err(PushError::Full { messages, bytes });
         }

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 use crate::config::EndpointConfig;
 use crate::counters::LiveCounters;
@@ -53,6 +53,8 @@ pub(crate) struct Shared {
     /// Locked inside the lock of the peers or alone.
     lane_settings: RwLock<[LaneSettings; 3]>,
     pub(crate) bulk_rate: Mutex<TokenBucket>,
+    /// Told when its rate is another.
+    bulk_rate_changed: Notify,
     pub(crate) deadlines: Deadlines,
     pub(crate) peer_events: PeerEventSource,
     pub(crate) lifelines: Lifelines,
@@ -100,6 +102,7 @@ impl Shared {
             peers: RwLock::default(),
             lane_settings: RwLock::new(lane_settings),
             bulk_rate: Mutex::new(bulk_rate),
+            bulk_rate_changed: Notify::new(),
             deadlines: Deadlines::new(Instant::now()),
             is_closed: AtomicBool::new(false),
             log_limit: LogLimit::new(Instant::now()),
@@ -218,10 +221,25 @@ impl Shared {
 
     /// Waits until so many bytes may be sent on bulk lanes.
     pub(crate) async fn await_bulk_tokens(&self, bytes: usize) {
+        let changed = self.bulk_rate_changed.notified();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
         let wait = self.bulk_rate.lock().take(bytes, Instant::now());
         if !wait.is_zero() {
-            sleep(wait).await;
+            // What waits at a rate that is no more goes at once; the new one holds from the next on.
+            let _ = timeout(wait, changed).await;
         }
+    }
+
+    /// Changes the rate of the bulk lanes.
+    pub(crate) fn set_bulk_rate(&self, bytes_per_second: Option<u64>) {
+        self.bulk_rate.lock().set_bytes_per_second(bytes_per_second, Instant::now());
+        self.bulk_rate_changed.notify_waiters();
+    }
+
+    /// Whether so many peers are known that dialling them all would keep others out: a dial is a connection too.
+    pub(crate) fn knows_too_many(&self) -> bool {
+        self.peers.read().len() > self.config.connections_max / 2
     }
 
     /// Every peer.

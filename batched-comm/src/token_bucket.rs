@@ -29,8 +29,17 @@ impl TokenBucket {
         self.bytes_per_second
     }
 
-    /// Changes the rate; what has been sent already is paid off at the old one.
-    pub(crate) fn set_bytes_per_second(&mut self, bytes_per_second: Option<u64>) {
+    /// Changes the rate; what is still to be paid off is paid off at the new one.
+    pub(crate) fn set_bytes_per_second(&mut self, bytes_per_second: Option<u64>, now: Instant) {
+        let debt = self.full_at.saturating_duration_since(now);
+        let rescaled = match (self.bytes_per_second, bytes_per_second) {
+            (Some(old), Some(new)) => {
+                debt.as_nanos().saturating_mul(u128::from(old)) / u128::from(new.max(1))
+            }
+            _ => 0,
+        };
+        let rescaled = Duration::from_nanos(u64::try_from(rescaled).unwrap_or(u64::MAX));
+        self.full_at = now.checked_add(rescaled).unwrap_or(self.full_at);
         self.bytes_per_second = bytes_per_second;
     }
 
@@ -78,6 +87,21 @@ mod tests {
         assert_eq!((slice_bytes(Some(1)), slice_bytes(None)), (16 << 10, 256 << 10));
     }
 
+    /// A rate of one byte a second, set by mistake, once held back what came hours after it had been mended.
+    #[test]
+    fn a_debt_is_paid_off_at_the_new_rate() {
+        let now = Instant::now();
+        let mut bucket = TokenBucket::new(Some(1), now);
+        assert_eq!(bucket.take(16_384, now), Duration::ZERO);
+        bucket.set_bytes_per_second(Some(16_384), now);
+        assert_eq!(bucket.take(0, now), Duration::from_millis(980));
+        bucket.set_bytes_per_second(Some(1), now + Duration::from_millis(500));
+        assert_eq!(bucket.take(0, now + Duration::from_millis(500)), Duration::from_millis(8_191_980));
+        bucket.set_bytes_per_second(None, now);
+        bucket.set_bytes_per_second(Some(u64::MAX), now);
+        assert_eq!(bucket.take(1, now), Duration::ZERO);
+    }
+
     #[test]
     fn a_pause_is_not_saved_up() {
         let start = Instant::now();
@@ -93,7 +117,7 @@ mod tests {
         let mut bucket = TokenBucket::new(None, now);
         assert_eq!(bucket.take(usize::MAX, now), Duration::ZERO);
         assert_eq!(bucket.take(usize::MAX, now), Duration::ZERO);
-        bucket.set_bytes_per_second(Some(1000));
+        bucket.set_bytes_per_second(Some(1000), now);
         assert_eq!(bucket.take(2000, now), Duration::ZERO);
         assert_eq!(bucket.take(1, now), Duration::from_millis(1980));
         assert_eq!(bucket.bytes_per_second(), Some(1000));

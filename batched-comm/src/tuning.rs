@@ -61,7 +61,7 @@ impl Endpoint {
             let problem = "0 would send nothing".to_owned();
             return Err(SettingError::OutOfRange { setting: "bulk_bytes_per_second_max", problem });
         }
-        self.shared().bulk_rate.lock().set_bytes_per_second(rate);
+        self.shared().set_bulk_rate(rate);
         Ok(())
     }
 

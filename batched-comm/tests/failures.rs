@@ -12,17 +12,22 @@ use std::time::Duration;
 use batched_comm::{CallError, Lane, NodeId, Refusal, SendError};
 use bytes::Bytes;
 use support::other::Forgetful;
-use support::{ECHO, LONG, config, eventually, loopback, mortal, node, node_with};
+use support::{ECHO, LONG, config, eventually, hasty, loopback, mortal, node, node_with};
 use tokio::time::Instant;
 
 fn ping(from: &support::Node, to: u64) -> impl Future<Output = Result<Bytes, CallError>> + 'static + use<> {
     from.endpoint.call(NodeId(to), Lane::Normal, ECHO, Bytes::from_static(b"ping"), LONG)
 }
 
+/// What a future says that does not wait for anything.
+async fn at_once<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::ZERO, future).await.expect("it does not wait")
+}
+
 #[tokio::test]
 async fn a_call_to_a_node_nobody_knows_fails_at_once() {
     let a = node(1).await;
-    let error = ping(&a, 9).await.unwrap_err();
+    let error = at_once(ping(&a, 9)).await.unwrap_err();
     assert!(error.surely_not_delivered());
     assert_eq!(error.to_string(), "node 0000000000000009 is unreachable: no address is known for it");
     let error = a.endpoint.cast(NodeId(9), Lane::Bulk, ECHO, Bytes::new()).unwrap_err();
@@ -32,24 +37,23 @@ async fn a_call_to_a_node_nobody_knows_fails_at_once() {
 
 #[tokio::test]
 async fn a_call_to_a_dead_node_fails_within_the_connect_timeout_and_then_at_once() {
-    let a = node(1).await;
+    let a = node_with(hasty(1)).await;
     let dead = std::net::UdpSocket::bind(loopback()).unwrap().local_addr().unwrap();
     a.endpoint.set_address(NodeId(2), &dead.to_string());
     let start = Instant::now();
     let error = ping(&a, 2).await.unwrap_err();
     assert!(matches!(error, CallError::Unreachable { .. }), "{error}");
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
-    let start = Instant::now();
-    let error = ping(&a, 2).await.unwrap_err();
+    assert!(start.elapsed() < LONG / 2, "{:?}", start.elapsed());
+    let error = at_once(ping(&a, 2)).await.unwrap_err();
     assert!(error.surely_not_delivered(), "{error}");
-    assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
     let error = a.endpoint.cast(NodeId(2), Lane::Normal, ECHO, Bytes::new()).unwrap_err();
     assert!(matches!(error, SendError::Disconnected { .. }), "{error}");
+    assert_eq!(a.endpoint.counters().casts_dropped, 1);
 }
 
 #[tokio::test]
 async fn a_node_that_comes_up_late_is_reached_without_being_named_again() {
-    let a = node(1).await;
+    let a = node_with(hasty(1)).await;
     let address = std::net::UdpSocket::bind(loopback()).unwrap().local_addr().unwrap();
     a.endpoint.set_address(NodeId(2), &address.to_string());
     assert!(ping(&a, 2).await.is_err());
@@ -62,7 +66,7 @@ async fn a_node_that_comes_up_late_is_reached_without_being_named_again() {
 
 #[tokio::test]
 async fn calls_in_flight_to_a_node_that_is_killed_are_lost_after_the_idle_timeout_and_not_later() {
-    let a = node(1).await;
+    let a = node_with(hasty(1)).await;
     let b = mortal(config(2));
     a.knows(&b.node);
     assert_eq!(ping(&a, 2).await.unwrap(), "ping");
@@ -71,7 +75,7 @@ async fn calls_in_flight_to_a_node_that_is_killed_are_lost_after_the_idle_timeou
     let error = ping(&a, 2).await.unwrap_err();
     assert_eq!(error, CallError::Lost { node: NodeId(2) });
     assert!(!error.surely_not_delivered());
-    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert!(start.elapsed() < LONG / 2, "{:?}", start.elapsed());
     assert_eq!(a.endpoint.counters().calls_lost, 1);
 }
 
@@ -128,11 +132,11 @@ async fn calls_in_flight_to_a_node_that_closes_are_lost_at_once() {
     b.endpoint.register(silent, std::sync::Arc::new(Forgetful));
     let call = a.endpoint.call(NodeId(2), Lane::Normal, silent, Bytes::new(), LONG);
     eventually("it has arrived", || b.endpoint.counters().messages_received == 2).await;
-    let start = Instant::now();
     b.endpoint.close().await;
+    let start = Instant::now();
     assert_eq!(call.await, Err(CallError::Lost { node: NodeId(2) }));
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
-    assert!(ping(&a, 2).await.unwrap_err().surely_not_delivered());
+    assert!(start.elapsed() < LONG / 2, "{:?}", start.elapsed());
+    assert!(at_once(ping(&a, 2)).await.unwrap_err().surely_not_delivered());
     assert_eq!(b.endpoint.cast(NodeId(1), Lane::Normal, ECHO, Bytes::new()), Err(SendError::Closed));
     assert_eq!(ping(&b, 1).await, Err(CallError::Closed));
     assert_eq!(ping(&b, 2).await, Err(CallError::Closed));
@@ -144,7 +148,7 @@ async fn calls_in_flight_to_a_node_that_closes_are_lost_at_once() {
 #[tokio::test]
 async fn a_node_restarted_under_a_new_id_makes_the_old_one_unreachable_quickly() {
     let mut config_a = config(1);
-    config_a.idle_timeout = Duration::from_secs(60);
+    config_a.idle_timeout = 2 * LONG;
     let a = node_with(config_a).await;
     let mut config_b = config(2);
     let identity = config_b.identity.clone();
@@ -155,13 +159,15 @@ async fn a_node_restarted_under_a_new_id_makes_the_old_one_unreachable_quickly()
     config_b.node = NodeId(3);
     config_b.identity = identity;
     b.kill();
+    // Sent before anything of the death can have been noticed.
+    let lost = ping(&a, 2);
     let c = node_with(config_b).await;
     let start = Instant::now();
-    let lost = ping(&a, 2).await.unwrap_err();
-    assert_eq!(lost, CallError::Lost { node: NodeId(2) });
+    assert_eq!(lost.await, Err(CallError::Lost { node: NodeId(2) }));
     let mut error = ping(&a, 2).await.unwrap_err();
     while !matches!(error, CallError::Refused { refusal: Refusal::OtherNode, .. }) {
-        assert!(start.elapsed() < Duration::from_secs(3), "{error}");
+        assert!(error.surely_not_delivered(), "{error}");
+        assert!(start.elapsed() < LONG / 2, "{error}");
         tokio::task::yield_now().await;
         error = ping(&a, 2).await.unwrap_err();
     }
@@ -175,8 +181,8 @@ async fn a_node_restarted_under_a_new_id_makes_the_old_one_unreachable_quickly()
 #[tokio::test]
 async fn a_restarted_node_that_dials_replaces_its_predecessor_on_arrival() {
     let mut config_a = config(1);
-    config_a.idle_timeout = Duration::from_secs(60);
-    config_a.keep_alive_interval = Duration::from_secs(30);
+    config_a.idle_timeout = 2 * LONG;
+    config_a.keep_alive_interval = LONG;
     let a = node_with(config_a).await;
     let mut config_b = config(2);
     let b = mortal(config_b.clone());
@@ -212,7 +218,7 @@ async fn a_node_restarted_under_its_old_id_is_reached_again() {
 
 #[tokio::test]
 async fn a_node_that_moved_is_reached_at_its_new_address() {
-    let a = node(1).await;
+    let a = node_with(hasty(1)).await;
     let b = mortal(config(2));
     a.knows(&b.node);
     assert_eq!(ping(&a, 2).await.unwrap(), "ping");

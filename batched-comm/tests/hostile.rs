@@ -14,7 +14,7 @@ use batched_comm::{EndpointConfig, Handler, Lane, NodeId, Reply, ServiceId};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use support::insider::{Insider, control_message, stranger};
-use support::{ECHO, LONG, Node, authority, config, eventually, node, node_with};
+use support::{ECHO, LONG, Node, authority, config, eventually, hasty, node, node_with};
 use tokio::time::timeout;
 
 /// Every feature but lifelines, which would speak on the control stream.
@@ -212,7 +212,8 @@ async fn a_flood_of_packed_casts_leaves_room_for_others() {
 /// Handshakes under way are bounded; those past the limit wait or are refused, and peers still get in.
 #[tokio::test]
 async fn a_flood_of_handshakes_that_never_end_does_not_keep_peers_out_for_long() {
-    let mut config_victim = config(1);
+    let mut config_victim = hasty(1);
+    config_victim.idle_timeout = LONG;
     config_victim.handshakes_max = 16;
     let (victim, friend) = pair(config_victim).await;
     let address = victim.endpoint.local_addr();
@@ -235,6 +236,31 @@ async fn a_flood_of_handshakes_that_never_end_does_not_keep_peers_out_for_long()
     })
     .await;
     held.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+/// Each id that had once been connected was looked for, for a minute: a member that came under one id after the other had
+/// the victim hold, and dial, as many as it liked.
+#[tokio::test]
+async fn a_member_that_comes_and_goes_under_ever_other_ids_leaves_a_bounded_number_behind() {
+    const IDS: std::ops::Range<u8> = 10..120;
+    let mut config = config(1);
+    config.connections_max = 128;
+    let (victim, friend) = pair(config).await;
+    let known = || {
+        let ids = IDS.map(|id| NodeId(u64::from(id)));
+        ids.filter(|id| victim.endpoint.lane_settings_of(*id, Lane::Normal).is_some()).count()
+    };
+    for id in IDS {
+        let insider = Insider::connect_as(id, "127.0.0.1:9", victim.endpoint.local_addr(), FEATURES).await;
+        let node = NodeId(u64::from(id));
+        eventually("it is there", || victim.endpoint.is_connected(node)).await;
+        insider.connection.close(99u32.into(), b"");
+        eventually("it has gone", || !victim.endpoint.is_connected(node)).await;
+        assert!(known() <= 64, "{} are known after {id}", known());
+    }
+    check(&friend).await;
+    let newcomer = node(3).await;
+    newcomer.endpoint.discover(victim.endpoint.advertised(), LONG).await.unwrap();
 }
 
 /// Connections of those who left would add up to the limit.

@@ -7,18 +7,16 @@
 
 mod support;
 
-use batched_comm::{DownReason, Lane, NodeId, PeerChange};
+use batched_comm::{DownReason, EndpointConfig, Lane, NodeId, PeerChange};
 use bytes::Bytes;
 use support::insider::{Insider, control_message};
-use support::{ECHO, LONG, Node, config, eventually, node, node_with};
+use support::{ECHO, LONG, Node, config, eventually, hasty, node, node_with};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// A pair with a lifeline, which must outlive whatever strangers do to `victim`.
-async fn pair(handshakes_max: usize) -> (Node, Node) {
-    let mut config = config(1);
-    config.handshakes_max = handshakes_max;
+async fn pair(config: EndpointConfig) -> (Node, Node) {
     let (victim, friend) = (node_with(config).await, node(2).await);
     friend.knows(&victim);
     check(&friend).await;
@@ -42,7 +40,7 @@ async fn is_hung_up(stream: &mut TcpStream) {
 
 #[tokio::test]
 async fn a_nonce_that_nobody_waits_for_is_refused_without_a_word() {
-    let (victim, friend) = pair(128).await;
+    let (victim, friend) = pair(config(1)).await;
     let mut stream = TcpStream::connect(victim.endpoint.local_addr()).await.unwrap();
     stream.write_all(&[7; 4096]).await.unwrap();
     is_hung_up(&mut stream).await;
@@ -52,7 +50,7 @@ async fn a_nonce_that_nobody_waits_for_is_refused_without_a_word() {
 
 #[tokio::test]
 async fn a_stranger_that_says_nothing_is_hung_up_on_after_the_connect_timeout() {
-    let (victim, friend) = pair(128).await;
+    let (victim, friend) = pair(hasty(1)).await;
     let mut stream = TcpStream::connect(victim.endpoint.local_addr()).await.unwrap();
     stream.write_all(&[7; 15]).await.unwrap();
     is_hung_up(&mut stream).await;
@@ -62,7 +60,9 @@ async fn a_stranger_that_says_nothing_is_hung_up_on_after_the_connect_timeout() 
 
 #[tokio::test]
 async fn strangers_past_the_limit_are_hung_up_on_at_once() {
-    let (victim, friend) = pair(2).await;
+    let mut config = config(1);
+    config.handshakes_max = 2;
+    let (victim, friend) = pair(config).await;
     let mut held = Vec::new();
     for _ in 0..2 {
         held.push(TcpStream::connect(victim.endpoint.local_addr()).await.unwrap());
@@ -75,7 +75,7 @@ async fn strangers_past_the_limit_are_hung_up_on_at_once() {
 
 #[tokio::test]
 async fn a_peer_that_sends_anything_on_its_lifeline_loses_its_connection() {
-    let (victim, friend) = pair(128).await;
+    let (victim, friend) = pair(config(1)).await;
     let mut insider = Insider::connect(victim.endpoint.local_addr(), 1).await;
     let mut stream = TcpStream::connect(victim.endpoint.local_addr()).await.unwrap();
     stream.write_all(&insider.lifeline_nonce().await).await.unwrap();
@@ -87,7 +87,7 @@ async fn a_peer_that_sends_anything_on_its_lifeline_loses_its_connection() {
 
 #[tokio::test]
 async fn a_nonce_works_once_and_the_end_of_the_first_lifeline_is_the_peers_death() {
-    let (victim, friend) = pair(128).await;
+    let (victim, friend) = pair(config(1)).await;
     let mut events = victim.endpoint.watch_peers();
     let mut insider = Insider::connect(victim.endpoint.local_addr(), 1).await;
     let nonce = insider.lifeline_nonce().await;
@@ -108,7 +108,7 @@ async fn a_nonce_works_once_and_the_end_of_the_first_lifeline_is_the_peers_death
 
 #[tokio::test]
 async fn a_control_message_out_of_turn_closes_the_connection() {
-    let (victim, friend) = pair(128).await;
+    let (victim, friend) = pair(config(1)).await;
     // Another verdict, a lifeline's nonce from the dialling side twice, and what no version says.
     for messages in [vec![&[3, 0][..]], vec![&[6; 17][..], &[6; 17][..]], vec![&[99][..]]] {
         let mut insider = Insider::connect(victim.endpoint.local_addr(), 0).await;
@@ -123,7 +123,7 @@ async fn a_control_message_out_of_turn_closes_the_connection() {
 /// It has a certificate, so it may ask for lifelines; it may not keep the victim waiting for more than its own.
 #[tokio::test]
 async fn a_peer_that_never_dials_its_lifeline_is_kept_without_one() {
-    let (victim, friend) = pair(128).await;
+    let (victim, friend) = pair(hasty(1)).await;
     let mut insider = Insider::connect(victim.endpoint.local_addr(), 1).await;
     insider.lifeline_nonce().await;
     eventually("given up", || victim.endpoint.counters().lifelines_missing == 1).await;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use batched_comm::{CallError, Handler, Lane, NodeId, Reply, SendError, ServiceId};
 use bytes::Bytes;
-use support::{ECHO, LONG, config, eventually, node, node_with};
+use support::{ECHO, LONG, config, eventually, hasty, node, node_with};
 
 #[tokio::test]
 async fn a_call_comes_back_in_both_directions_over_one_connection() {
@@ -207,7 +207,7 @@ async fn when_both_discover_each_other_one_connection_stays() {
 #[tokio::test]
 async fn a_full_queue_is_an_error_and_counted() {
     let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let mut config = config(1);
+    let mut config = hasty(1);
     config.queue_messages_max = 10;
     let a = node_with(config).await;
     a.endpoint.set_address(NodeId(2), &nobody.local_addr().unwrap().to_string());

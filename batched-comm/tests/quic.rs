@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use batched_comm::{CallError, Lane, NodeId};
 use bytes::Bytes;
 use support::insider::{client_tls, closed};
-use support::{ECHO, LONG, Node, authority, config, eventually, loopback, node, node_with};
+use support::{ECHO, LONG, Node, authority, config, eventually, hasty, loopback, node, node_with};
 use tokio::net::UdpSocket;
 
 /// Whoever keeps what early data said can say it again. A client that would like to is never given the means: no ticket comes.
@@ -94,9 +94,11 @@ async fn call(from: &Node) -> Result<Bytes, CallError> {
 #[tokio::test]
 async fn a_peer_whose_address_changes_keeps_its_connection_unless_that_is_off() {
     for migration in [true, false] {
-        let mut config_b = config(2);
+        // Without it the connection is as good as silent, which must not take long to show.
+        let times = if migration { config } else { hasty };
+        let mut config_b = times(2);
         config_b.migration = migration;
-        let (a, b) = (node(1).await, node_with(config_b).await);
+        let (a, b) = (node_with(times(1)).await, node_with(config_b).await);
         let router = Router::before(b.endpoint.local_addr()).await;
         a.endpoint.set_address(NodeId(2), &router.address.to_string());
         assert_eq!(call(&a).await.unwrap(), "x");

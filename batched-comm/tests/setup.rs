@@ -7,10 +7,14 @@
 
 mod support;
 
+use std::time::Duration;
+
 use batched_comm::{
-    AuthorityError, BindError, CertificateAuthority, Endpoint, Identity, IdentityError, NodeId,
+    AuthorityError, BindError, CallError, CertificateAuthority, Endpoint, EndpointConfig, Identity,
+    IdentityError, Lane, NodeId,
 };
-use support::{LONG, authority, config, node, node_with};
+use bytes::Bytes;
+use support::{ECHO, LONG, authority, config, node, node_with};
 
 #[tokio::test]
 async fn a_port_in_use_is_named() {
@@ -30,12 +34,151 @@ async fn a_name_that_is_not_in_the_certificate_is_named() {
     assert!(error.contains("somebody-else") && error.contains("node-1"), "{error}");
 }
 
+/// The setting that binding with this change is refused for.
+async fn refused(change: impl FnOnce(&mut EndpointConfig)) -> &'static str {
+    let mut config = config(1);
+    change(&mut config);
+    match Endpoint::bind(config).await.unwrap_err() {
+        BindError::Setting { setting, problem } => {
+            assert!(!problem.is_empty());
+            setting
+        }
+        error => panic!("{error:?}"),
+    }
+}
+
+/// Times of zero or without end once ended tasks of the endpoint by a panic, long after it was bound.
 #[tokio::test]
 async fn a_setting_out_of_range_is_named() {
-    let mut config = config(1);
-    config.keep_alive_interval = config.idle_timeout;
-    let error = Endpoint::bind(config).await.unwrap_err();
-    assert!(matches!(error, BindError::Setting { setting: "keep_alive_interval", .. }), "{error:?}");
+    const ZERO: Duration = Duration::ZERO;
+    const MAX: Duration = Duration::MAX;
+    assert_eq!(
+        refused(|config| config.keep_alive_interval = config.idle_timeout).await,
+        "keep_alive_interval"
+    );
+    assert_eq!(refused(|config| config.reconnect_backoff_min = LONG).await, "reconnect_backoff_min");
+    for time in [ZERO, MAX] {
+        assert_eq!(refused(|config| config.connect_timeout = time).await, "connect_timeout");
+        assert_eq!(refused(|config| config.keep_alive_interval = time).await, "keep_alive_interval");
+        assert_eq!(refused(|config| config.idle_timeout = time).await, "idle_timeout");
+        assert_eq!(refused(|config| config.stall_timeout = time).await, "stall_timeout");
+        assert_eq!(refused(|config| config.reconnect_backoff_min = time).await, "reconnect_backoff_min");
+        assert_eq!(refused(|config| config.reconnect_backoff_max = time).await, "reconnect_backoff_max");
+        assert_eq!(refused(|config| config.metrics_interval = Some(time)).await, "metrics_interval");
+    }
+    assert_eq!(refused(|config| config.lanes[1].wait_max = Some(MAX)).await, "wait_max");
+    assert_eq!(refused(|config| config.lanes[2].batch_bytes_max = usize::MAX).await, "batch_bytes_max");
+    assert_eq!(refused(|config| config.lanes[0].batch_messages_max = 0).await, "batch_messages_max");
+    assert_eq!(refused(|config| config.connections_max = 0).await, "connections_max");
+    assert_eq!(refused(|config| config.handshakes_max = 0).await, "handshakes_max");
+    assert_eq!(refused(|config| config.queue_messages_max = 0).await, "queue_messages_max");
+    assert_eq!(refused(|config| config.suspect_after_beats_missed = 1).await, "suspect_after_beats_missed");
+    for size in [0, usize::MAX] {
+        assert_eq!(refused(|config| config.calls_in_flight_max = size).await, "calls_in_flight_max");
+        assert_eq!(refused(|config| config.peer_events_max = size).await, "peer_events_max");
+        assert_eq!(refused(|config| config.lane_window_bytes = size as u32).await, "lane_window_bytes");
+        assert_eq!(refused(|config| config.datagram_bytes_max = size as u16).await, "datagram_bytes_max");
+    }
+    assert_eq!(refused(|config| config.bulk_message_bytes_max = usize::MAX).await, "message_bytes_max");
+    assert_eq!(
+        refused(|config| config.bulk_bytes_per_second_max = Some(0)).await,
+        "bulk_bytes_per_second_max"
+    );
+    for name in ["", "two words", &"x".repeat(256)] {
+        assert_eq!(refused(|config| config.name = name.to_owned()).await, "name");
+    }
+    for address in ["node-1", ":7000", "node-1:0", "node-1:70000", &format!("{}:1", "x".repeat(254))] {
+        assert_eq!(refused(|config| config.advertise = Some(address.to_owned())).await, "advertise");
+    }
+}
+
+/// Everything that may be, at its least and at its most, is lived with.
+#[tokio::test]
+async fn settings_at_the_ends_of_their_ranges_work() {
+    let (millisecond, day) = (Duration::from_millis(1), Duration::from_secs(24 * 3600));
+    let mut least = config(1);
+    least.message_bytes_max = 0;
+    least.bulk_message_bytes_max = 0;
+    least.bulk_bytes_per_second_max = Some(1);
+    least.stats_batches_max = 0;
+    least.lane_window_bytes = 16 << 10;
+    least.queue_messages_max = 1;
+    least.queue_bytes_max = 0;
+    least.calls_in_flight_max = 1;
+    least.reconnect_backoff_min = millisecond;
+    least.reconnect_backoff_max = millisecond;
+    least.reconnect_give_up = Duration::ZERO;
+    least.keep_alive_interval = millisecond;
+    least.identity_expiry_warning = Duration::ZERO;
+    least.metrics_interval = Some(millisecond);
+    least.peer_events_max = 1;
+    least.close_timeout = Duration::ZERO;
+    least.connections_max = 1;
+    least.handshakes_max = 1;
+    least.socket_buffer_bytes = 0;
+    least.datagram_bytes_max = 1200;
+    least.advertise = Some(String::new());
+    let mut most = config(2);
+    most.message_bytes_max = 1 << 30;
+    most.bulk_message_bytes_max = 1 << 30;
+    most.bulk_bytes_per_second_max = Some(u64::MAX);
+    most.stats_batches_max = usize::MAX;
+    most.lane_window_bytes = 256 << 20;
+    most.queue_messages_max = usize::MAX;
+    most.queue_bytes_max = usize::MAX;
+    most.calls_in_flight_max = 1 << 24;
+    most.connect_timeout = day;
+    most.reconnect_backoff_min = day;
+    most.reconnect_backoff_max = day;
+    most.reconnect_give_up = Duration::MAX;
+    most.idle_timeout = day;
+    most.keep_alive_interval = day - millisecond;
+    most.suspect_after_beats_missed = u32::MAX;
+    most.identity_expiry_warning = Duration::MAX;
+    most.metrics_interval = Some(day);
+    most.peer_events_max = 1 << 20;
+    most.close_timeout = Duration::MAX;
+    most.stall_timeout = day;
+    most.connections_max = usize::MAX;
+    most.handshakes_max = usize::MAX;
+    most.socket_buffer_bytes = usize::MAX;
+    most.datagram_bytes_max = 65_527;
+    assert!(least.memory_bytes_per_peer_max() > 0);
+    assert_eq!(most.memory_bytes_per_peer_max(), usize::MAX);
+    let (least, most) = (node_with(least).await, node_with(most).await);
+    most.endpoint.set_address(NodeId(1), &least.endpoint.local_addr().to_string());
+    for (from, to) in [(&most, NodeId(1)), (&least, NodeId(2))] {
+        for timeout in [LONG, Duration::MAX] {
+            let answer = from.endpoint.call(to, Lane::Normal, ECHO, Bytes::new(), timeout).await;
+            assert_eq!(answer, Ok(Bytes::new()));
+        }
+        let at_once = from.endpoint.call(to, Lane::Bulk, ECHO, Bytes::new(), Duration::ZERO).await;
+        assert!(matches!(at_once, Err(CallError::Timeout { .. })), "{at_once:?}");
+        let stats = from.endpoint.collect_sending_stats(to, Duration::ZERO).await;
+        assert!(stats.unwrap().batches.is_empty());
+    }
+    least.endpoint.close().await;
+    most.endpoint.close().await;
+}
+
+/// What is no address is told by whoever is dialled there, not by a panic.
+#[tokio::test]
+async fn an_address_that_is_none_is_an_error_that_names_it() {
+    let a = node(1).await;
+    for (node, address) in
+        ["", ":", "nowhere", "127.0.0.1", "127.0.0.1:99999", "[::1", "a\0b:1", "\u{1f980}:1"]
+            .into_iter()
+            .enumerate()
+    {
+        let node = NodeId(10 + node as u64);
+        a.endpoint.set_address(node, address);
+        let called = a.endpoint.call(node, Lane::Normal, ECHO, Bytes::new(), LONG).await.unwrap_err();
+        let discovered = a.endpoint.discover(address, LONG).await.unwrap_err();
+        for error in [called, discovered] {
+            assert!(matches!(error, CallError::Unreachable { .. }), "{address:?}: {error:?}");
+            assert!(error.to_string().contains(address), "{address:?}: {error}");
+        }
+    }
 }
 
 #[tokio::test]

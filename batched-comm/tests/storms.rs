@@ -13,13 +13,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use batched_comm::{CallError, Endpoint, Handler, Identity, Lane, NodeId, Reply, ServiceId};
+use batched_comm::{
+    CallError, Endpoint, EndpointConfig, Handler, Identity, Lane, NodeId, PeerChange, PeerEvents, Reply,
+    ServiceId,
+};
 use bytes::Bytes;
 use support::{ECHO, LONG, authority, config, eventually, mortal, node, node_with};
 use tokio::net::UdpSocket;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 const COUNTING: ServiceId = ServiceId(7);
+const INCARNATION: ServiceId = ServiceId(8);
 
 /// How often each call was handled, by its number.
 #[derive(Clone, Default)]
@@ -55,64 +59,89 @@ async fn call_on(
     results
 }
 
+/// Says which incarnation of the node answers.
+struct Incarnation(u64);
+
+impl Handler for Incarnation {
+    fn on_cast(&self, _from: NodeId, _payload: Bytes) {}
+
+    fn on_call(&self, _from: NodeId, _payload: Bytes, reply: Reply) {
+        reply.send(Bytes::copy_from_slice(&self.0.to_le_bytes()));
+    }
+}
+
+/// The peer's next incarnation is there. Until a death is noticed, `is_connected` still means the connection to the one that
+/// died: the events tell them apart.
+async fn is_up_again(events: &mut PeerEvents) {
+    while !matches!(next_change(events).await, PeerChange::Down(_)) {}
+    assert_eq!(next_change(events).await, PeerChange::Up);
+}
+
+async fn next_change(events: &mut PeerEvents) -> PeerChange {
+    timeout(LONG, events.next()).await.expect("an event in time").expect("the endpoint lives").unwrap().change
+}
+
 /// Twenty nodes call one that dies five times and comes back at its place each time, under its old id and another instance.
-/// No call is handled twice, none that was surely not delivered is handled at all, and all come back by themselves.
+/// No call is handled twice, none that was surely not delivered is handled at all, and all come back by themselves: whoever
+/// has been told that the node is up again reaches the one that lives, at the first call.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn through_a_storm_of_restarts_every_call_is_what_its_error_says() {
     const CLIENTS: u64 = 20;
+    const CALLERS: u64 = 4;
+    const CALLS_PER_LIFE: usize = 300;
     let handled = Handled::default();
+    let born = |config: &EndpointConfig, incarnation| {
+        let server = mortal(config.clone());
+        server.node.endpoint.register(INCARNATION, Arc::new(Incarnation(incarnation)));
+        server.node.endpoint.register(COUNTING, Arc::new(handled.clone()));
+        server
+    };
     let mut config_server = config(1);
-    let mut server = mortal(config_server.clone());
+    let mut server = born(&config_server, 0);
     config_server.listen = server.node.endpoint.local_addr();
-    server.node.endpoint.register(COUNTING, Arc::new(handled.clone()));
     let is_over = Arc::new(AtomicBool::new(false));
     let (mut clients, mut callers) = (Vec::new(), Vec::new());
     for client in 0..CLIENTS {
-        let client_node = node(100 + client).await;
-        client_node.knows(&server.node);
-        for caller in 0..4 {
-            let first = (client * 4 + caller) << 32;
-            let calls = call_on(client_node.endpoint.clone(), NodeId(1), first, is_over.clone());
-            callers.push(tokio::spawn(calls));
+        let node = node(100 + client).await;
+        let mut events = node.endpoint.watch_peers();
+        node.knows(&server.node);
+        for caller in 0..CALLERS {
+            let first = (client * CALLERS + caller) << 32;
+            callers.push(tokio::spawn(call_on(node.endpoint.clone(), NodeId(1), first, is_over.clone())));
         }
-        clients.push(client_node);
+        assert_eq!(next_change(&mut events).await, PeerChange::Up);
+        clients.push((node, events));
     }
-    for _ in 0..5 {
-        eventually("all are connected", || {
-            clients.iter().all(|client| client.endpoint.is_connected(NodeId(1)))
-        })
-        .await;
-        sleep(Duration::from_millis(100)).await;
+    for incarnation in 1..=5u64 {
+        let enough = handled.0.lock().unwrap().len() + CALLS_PER_LIFE;
+        eventually("the node has work to lose", || handled.0.lock().unwrap().len() >= enough).await;
         server.kill();
-        server = mortal(config_server.clone());
-        server.node.endpoint.register(COUNTING, Arc::new(handled.clone()));
+        server = born(&config_server, incarnation);
+        for (client, events) in &mut clients {
+            is_up_again(events).await;
+            let answer = client.endpoint.call(NodeId(1), Lane::Normal, INCARNATION, Bytes::new(), LONG).await;
+            assert_eq!(answer, Ok(Bytes::copy_from_slice(&incarnation.to_le_bytes())));
+        }
     }
-    eventually("all are connected again", || {
-        clients.iter().all(|client| client.endpoint.is_connected(NodeId(1)))
-    })
-    .await;
     is_over.store(true, Ordering::Relaxed);
-    for client in &clients {
-        let answer = client.endpoint.call(NodeId(1), Lane::Normal, ECHO, Bytes::new(), LONG).await;
-        assert_eq!(answer, Ok(Bytes::new()), "it came back by itself");
-    }
     let (mut good, mut lost, mut undelivered) = (0, 0, 0);
     for caller in callers {
-        let results = caller.await.unwrap();
-        for (number, result) in results {
+        for (number, result) in caller.await.unwrap() {
             let times = handled.0.lock().unwrap().get(&number).copied().unwrap_or(0);
             match result {
-                Ok(()) => good += u32::from(times == 1),
+                Ok(()) => {
+                    assert_eq!(times, 1, "call {number} was answered");
+                    good += 1;
+                }
                 Err(error) if error.surely_not_delivered() => {
-                    assert_eq!(times, 0, "{error}");
+                    assert_eq!(times, 0, "call {number}: {error}");
                     undelivered += 1;
                 }
                 Err(error) => {
-                    assert!(times <= 1, "{error}");
+                    assert!(times <= 1, "call {number} was handled {times} times: {error}");
                     lost += 1;
                 }
             }
-            assert!(times <= 1, "call {number} was handled {times} times");
         }
     }
     assert!(good > 1000 && lost > 0, "{good} good, {lost} lost, {undelivered} undelivered");

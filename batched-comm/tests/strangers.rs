@@ -19,7 +19,7 @@ use quinn::Connection;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use support::insider::{closed, control_message, hello, stranger};
-use support::{ECHO, LONG, Node, authority, config, eventually, loopback, node, node_with};
+use support::{ECHO, LONG, Node, authority, config, eventually, hasty, loopback, node, node_with};
 use tokio::time::timeout;
 
 /// What peers of wire version 1 say in TLS; what this file does is the same in every version.
@@ -220,7 +220,9 @@ async fn the_dialler_says_that_the_other_side_speaks_another_wire_version() {
 
 #[tokio::test]
 async fn a_handshake_that_is_none_is_refused() {
-    let pair = Pair::new().await;
+    let mut config = hasty(1);
+    config.idle_timeout = LONG;
+    let pair = Pair::with(config).await;
     let (code, _) = close_after_saying(&pair, "node-9", b"GET / HTTP/1.1\r\n\r\n").await;
     assert_eq!(code, 8);
     let oversized = control_message(1, &[0; 2000]);

@@ -96,7 +96,7 @@ async fn statistics_tell_messages_raw_and_sent_bytes_of_each_batch() {
     a.endpoint.set_lane_settings_of(NodeId(2), Lane::Normal, settings).unwrap();
     let collecting = tokio::spawn({
         let endpoint = a.endpoint.clone();
-        async move { endpoint.collect_sending_stats(NodeId(2), Duration::from_secs(1)).await }
+        async move { endpoint.collect_sending_stats(NodeId(2), Duration::from_secs(3)).await }
     });
     tokio::task::yield_now().await;
     for _ in 0..100 {
@@ -181,22 +181,28 @@ async fn a_broadcast_goes_once_to_each_node_and_to_each_of_its_services() {
 #[tokio::test]
 async fn the_bulk_lanes_keep_to_their_rate_and_the_others_do_not_wait() {
     let mut config_a = config(1);
-    config_a.bulk_bytes_per_second_max = Some(4 << 20);
+    // At this rate it takes minutes.
+    config_a.bulk_bytes_per_second_max = Some(16 << 10);
     let (a, mut b) = (node_with(config_a).await, node(2).await);
     a.knows(&b);
     check(&a).await;
-    let start = Instant::now();
     a.endpoint.cast(NodeId(2), Lane::Bulk, ECHO, Bytes::from(vec![0; 4 << 20])).unwrap();
     for _ in 0..10 {
         check(&a).await;
     }
     assert!(b.casts.is_empty(), "the calls were answered while the bulk was held back");
+    let start = Instant::now();
+    a.endpoint.set_bulk_bytes_per_second_max(Some(4 << 20)).unwrap();
     b.next_cast().await;
     let elapsed = start.elapsed();
     assert!(elapsed > Duration::from_millis(800), "{elapsed:?}");
     assert_eq!(a.endpoint.bulk_bytes_per_second_max(), Some(4 << 20));
     assert!(a.endpoint.set_bulk_bytes_per_second_max(Some(0)).is_err());
+    a.endpoint.set_bulk_bytes_per_second_max(Some(1)).unwrap();
+    a.endpoint.cast(NodeId(2), Lane::Bulk, ECHO, Bytes::from(vec![0; 4 << 20])).unwrap();
+    check(&a).await;
     a.endpoint.set_bulk_bytes_per_second_max(Some(1 << 40)).unwrap();
     a.endpoint.cast(NodeId(2), Lane::Bulk, ECHO, Bytes::from(vec![0; 4 << 20])).unwrap();
+    b.next_cast().await;
     b.next_cast().await;
 }

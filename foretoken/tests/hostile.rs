@@ -1,8 +1,9 @@
 //! Input from outside at its worst: extreme rates, capacities and numbers of tokens, clocks that jump.
 
 use std::hash::RandomState;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -69,6 +70,82 @@ fn the_slowest_rate_and_the_largest_capacity_can_be_waited_for_and_looked_at() {
         assert!(buckets.peek(&key, take).unwrap().wait > Duration::from_secs(12));
         assert!(matches!(buckets.take_all(&[(&key, take)]), Err(TakeAllError::Refused { .. })));
     }
+}
+
+/// Every field of the config at its least and at its most.
+#[test]
+fn limits_of_nothing_and_of_everything_are_kept_without_a_panic() {
+    let nothing = Config {
+        idle_threshold: Duration::ZERO,
+        cleanup_interval: Duration::ZERO,
+        buckets_max: 0,
+        waiters_per_bucket_max: 0,
+        waiters_max: 0,
+        take_all_max: 0,
+    };
+    let everything = Config {
+        idle_threshold: Duration::MAX,
+        cleanup_interval: Duration::MAX,
+        buckets_max: usize::MAX,
+        waiters_per_bucket_max: u32::MAX,
+        waiters_max: usize::MAX,
+        take_all_max: usize::MAX,
+    };
+    let mut context = Context::from_waker(Waker::noop());
+    let take = Take::new(Rate::per_second(1).unwrap(), 1);
+    for (config, is_refused) in [(nothing, true), (everything, false)] {
+        let clock = Jumpy::default();
+        let buckets = Foretoken::with(&config, Arc::new(clock.clone()), RandomState::new());
+        let no_bucket = Err(TakeError::TooManyBuckets { limit: 0 });
+        assert_eq!(buckets.take_with(&1, take), if is_refused { no_bucket } else { Ok(()) });
+        let mut caller = Box::pin(buckets.take_or_wait(&1, take));
+        assert_eq!(caller.as_mut().poll(&mut context).is_ready(), is_refused, "it waits, or is refused");
+        let list = buckets.take_all(&[(&2, take)]);
+        assert_eq!(matches!(list, Err(TakeAllError::TooManyBuckets { buckets: 1, limit: 0 })), is_refused);
+        let mut cleaning = Box::pin(buckets.keep_dropping_idle());
+        assert!(cleaning.as_mut().poll(&mut context).is_pending());
+        for time in [1, u64::MAX] {
+            clock.jump(time);
+            assert_eq!(buckets.drop_idle(), 0, "none is there, or one is waited for and none idle for ever");
+        }
+        drop(caller);
+    }
+}
+
+/// A key whose copy is refused by a panic, as long as the test says so.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Fragile(u8);
+
+static IS_BROKEN: AtomicBool = AtomicBool::new(false);
+
+impl Clone for Fragile {
+    fn clone(&self) -> Fragile {
+        assert!(!IS_BROKEN.load(Ordering::Relaxed), "a copy of somebody else's key");
+        Fragile(self.0)
+    }
+}
+
+#[test]
+fn a_key_that_panics_when_it_is_copied_leaves_everything_as_it_was() {
+    let config = Config { buckets_max: 2, ..Config::default() };
+    let buckets = Foretoken::with(&config, Arc::new(Jumpy::default()), RandomState::new());
+    let take = Take::new(Rate::per_second(1).unwrap(), 1);
+    let (first, second) = (Fragile(1), Fragile(2));
+    IS_BROKEN.store(true, Ordering::Relaxed);
+    let alone = catch_unwind(AssertUnwindSafe(|| buckets.take_with(&first, take)));
+    let together = catch_unwind(AssertUnwindSafe(|| buckets.take_all(&[(&first, take), (&second, take)])));
+    assert!(alone.is_err() && together.is_err());
+    IS_BROKEN.store(false, Ordering::Relaxed);
+    assert_eq!(buckets.len(), 0, "nothing was counted");
+    assert_eq!(buckets.take_all(&[(&first, take), (&second, take)]), Ok(()), "and no lock is held");
+    let mut caller = Box::pin(buckets.take_or_wait(&first, take));
+    IS_BROKEN.store(true, Ordering::Relaxed);
+    let mut context = Context::from_waker(Waker::noop());
+    let polled = catch_unwind(AssertUnwindSafe(|| caller.as_mut().poll(&mut context)));
+    IS_BROKEN.store(false, Ordering::Relaxed);
+    drop(caller);
+    assert!(polled.is_err() || polled.is_ok_and(|polled| polled.is_pending()));
+    assert_eq!(buckets.waiting(), 0, "no place is left behind");
 }
 
 fn period() -> impl Strategy<Value = u64> {

@@ -109,6 +109,29 @@ fn taking_no_token_always_succeeds_and_makes_no_bucket() {
 }
 
 #[test]
+fn a_look_takes_nothing_makes_no_bucket_and_leaves_the_rate_in_force() {
+    let (buckets, clock) = buckets(&Config::default());
+    let take = Take::new(every(10 * MS), 5);
+    let look = |take| buckets.peek(&1, take).map(|seen| (seen.tokens, seen.waiters, seen.wait));
+    assert_eq!(look(take), Ok((5, 0, Duration::ZERO)), "the bucket that a take would make");
+    assert!(buckets.is_empty());
+    assert_eq!(look(take.existing_only()), Err(TakeError::NoSuchBucket));
+    assert_eq!(look(take.tokens(6)), Err(TakeError::MoreThanCapacity { n: 6, capacity: 5 }));
+    assert_eq!(buckets.take_with(&1, take.tokens(4)), Ok(()));
+    for _ in 0..3 {
+        assert_eq!(look(take), Ok((1, 0, Duration::ZERO)));
+        assert_eq!(look(take.tokens(3)), Ok((1, 0, 20 * MS)));
+        assert_eq!(
+            look(Take::new(every(MINUTE), 5).tokens(3)),
+            Ok((1, 0, 2 * MINUTE)),
+            "as if it were in force"
+        );
+    }
+    clock.advance(20 * MS);
+    assert_eq!(look(take.tokens(3)), Ok((3, 0, Duration::ZERO)), "and it was not");
+}
+
+#[test]
 fn a_new_rate_neither_refills_an_empty_bucket_nor_makes_its_debt_longer_than_in_tokens() {
     let (buckets, clock) = buckets(&Config::default());
     assert_eq!(buckets.take(&1, every(MINUTE), 10, 10), Ok(()));

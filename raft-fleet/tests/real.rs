@@ -48,10 +48,11 @@ struct Node {
     fleet: Fleet,
 }
 
-/// One that was free a moment ago.
-fn free_address() -> SocketAddr {
-    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("loopback has ports");
-    socket.local_addr().expect("it is bound")
+/// Three that were free a moment ago. They are bound together: one that is let go may be drawn again.
+fn free_addresses() -> Vec<SocketAddr> {
+    let bind = |_| std::net::UdpSocket::bind("127.0.0.1:0").expect("loopback has ports");
+    let sockets: Vec<_> = (0..3).map(bind).collect();
+    sockets.iter().map(|socket| socket.local_addr().expect("it is bound")).collect()
 }
 
 struct Machines {
@@ -62,7 +63,7 @@ struct Machines {
 
 impl Machines {
     fn new() -> Self {
-        let addresses = (0..3).map(|_| free_address()).collect();
+        let addresses = free_addresses();
         let folder = tempfile::tempdir().expect("there is room for temporary files");
         Self { authority: CertificateAuthority::new("test"), folder, addresses }
     }

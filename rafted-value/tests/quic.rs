@@ -13,7 +13,11 @@ async fn a_peer_that_comes_and_leaves_is_told_of_with_the_reason() {
     let authority = CertificateAuthority::new("test");
     let endpoint = async |node: u64, name: &str| {
         let listen = ([127, 0, 0, 1], 0).into();
-        let config = EndpointConfig::new(listen, batched_comm::NodeId(node), name, authority.identity(name));
+        let identity = authority.identity(name);
+        let mut config = EndpointConfig::new(listen, batched_comm::NodeId(node), name, identity);
+        // A machine that is busy elsewhere must not pass for a silent peer.
+        config.idle_timeout = Duration::from_secs(60);
+        config.keep_alive_interval = Duration::from_secs(20);
         Endpoint::bind(config).await.expect("loopback has a free port")
     };
     let here = QuicTransport::new(endpoint(1, "here").await, "here");

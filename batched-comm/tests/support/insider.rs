@@ -91,15 +91,22 @@ pub(crate) struct Insider {
 }
 
 impl Insider {
-    /// Shows `features`, one byte of them.
+    /// Node 9, which shows `features`, one byte of them.
     pub(crate) async fn connect(to: SocketAddr, features: u8) -> Insider {
+        Insider::connect_as(9, "", to, features).await
+    }
+
+    /// Claims to be node `id`, one byte of it, and to live at `advertised`.
+    pub(crate) async fn connect_as(id: u8, advertised: &str, to: SocketAddr, features: u8) -> Insider {
         assert!(features < 128, "a varint of one byte");
         let dialled = stranger(authority(), authority(), "node-9", b"batched-comm/2", to).await;
         let (endpoint, connection) = dialled.unwrap();
         let (send, receive) = connection.open_bi().await.unwrap();
         let mut insider = Insider { connection, send, receive, _endpoint: endpoint };
-        let mut greeting = hello(9, "node-9");
+        let mut greeting = hello(id, "node-9");
         greeting[0] = 4;
+        *greeting.last_mut().unwrap() = advertised.len() as u8;
+        greeting.extend_from_slice(advertised.as_bytes());
         greeting.push(features);
         insider.send.write_all(&control_message(2, &greeting)).await.unwrap();
         assert_eq!(insider.read().await[0], 5, "a welcome");

@@ -19,7 +19,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 pub(crate) const ECHO: ServiceId = ServiceId(1);
-pub(crate) const LONG: Duration = Duration::from_secs(10);
+/// Until then whatever must come has come, on a machine that is busy with other things too. Nothing that holds waits for it.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// One CA for all tests of a binary.
 pub(crate) fn authority() -> &'static CertificateAuthority {
@@ -31,16 +32,27 @@ pub(crate) fn loopback() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
 }
 
-/// A config on loopback, with the times that tests wait for shortened.
+/// A config on loopback, with which no connection ends and no dial is given up because the machine was busy elsewhere.
+///
+/// Whoever waits for the end of such a time makes it short, and says so in its own test.
 pub(crate) fn config(node: u64) -> EndpointConfig {
     let name = format!("node-{node}");
     let identity = authority().identity(&name);
     let mut config = EndpointConfig::new(loopback(), NodeId(node), name, identity);
-    config.idle_timeout = Duration::from_millis(1500);
-    config.keep_alive_interval = Duration::from_millis(200);
-    config.connect_timeout = Duration::from_millis(700);
+    config.idle_timeout = LONG;
+    config.keep_alive_interval = LONG / 3;
+    config.connect_timeout = LONG;
     config.reconnect_backoff_min = Duration::from_millis(10);
     config.reconnect_backoff_max = Duration::from_millis(100);
+    config
+}
+
+/// A config with which silence ends a connection, and a dial that nobody answers ends, within a test.
+pub(crate) fn hasty(node: u64) -> EndpointConfig {
+    let mut config = config(node);
+    config.idle_timeout = Duration::from_secs(3);
+    config.keep_alive_interval = Duration::from_millis(200);
+    config.connect_timeout = Duration::from_millis(1500);
     config
 }
 

@@ -140,7 +140,10 @@ mod tests {
         let bind = |id, name: &str| {
             let (cert, key) = (path(format!("nodes/{name}.pem")), path(format!("nodes/{name}.key")));
             let identity = Identity::from_files(path("ca/ca.pem".into()), cert, key).unwrap();
-            Endpoint::bind(EndpointConfig::new(([127, 0, 0, 1], 0).into(), NodeId(id), name, identity))
+            let mut config = EndpointConfig::new(([127, 0, 0, 1], 0).into(), NodeId(id), name, identity);
+            // What the call below waits for on a busy machine.
+            config.connect_timeout = Duration::from_secs(10);
+            Endpoint::bind(config)
         };
         let (one, two) = (bind(1, "one").await.unwrap(), bind(2, "two").await.unwrap());
         two.register(ServiceId(1), Arc::new(Echo));
