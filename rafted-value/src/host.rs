@@ -1,5 +1,6 @@
 //! The thin shell around the engines: inboxes, loops, timers and the transport.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -395,7 +396,8 @@ impl Host {
     }
 
     /// Hands the leadership of all groups over, within [`HostConfig::handover_max`], then ends all members and loops;
-    /// whoever waits is answered.
+    /// whoever waits is answered. Once it is done, the host's directory is free, for another host of this process too; a
+    /// snapshot that was being written is given up. It may be called again, and by several at a time: all wait for that.
     pub async fn shutdown(&self) {
         self.hand_over_all(self.shared.handover_max).await;
         for position in 0..self.shared.inboxes.len() {
@@ -437,6 +439,12 @@ impl Host {
         if let Err(refusal) = self.shared.inboxes.put(self.shared.inboxes.of(group), input) {
             refusal.answer();
         }
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host").field("node", &self.shared.node).finish_non_exhaustive()
     }
 }
 

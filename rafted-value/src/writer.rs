@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::pending;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, watch};
 
 use crate::engine::DiskEvent;
-use crate::env::{Env, timeout};
+use crate::env::{BoxFuture, Env, timeout};
 use crate::id::{GroupId, MemberId};
 use crate::message::WireSnapshot;
 use crate::outputs::{Ack, Outputs, ReadJob, SnapshotJob};
@@ -19,6 +19,8 @@ use crate::store::{
 
 /// Turns whose records wait for the disk at most; a loop that is further ahead waits.
 const TURNS_WAITING_MAX: usize = 1024;
+/// How much of a snapshot is written between two looks at whether anybody waits for it.
+const PART_BYTES: usize = 1 << 20;
 
 /// What one turn of one loop wants kept.
 struct Batch {
@@ -72,7 +74,8 @@ impl DiskLine {
 
 /// The writing tasks of a node, as long as they run.
 pub(crate) struct Writer {
-    ended: parking_lot::Mutex<Option<oneshot::Receiver<()>>>,
+    /// Closed once all of them have ended.
+    ended: watch::Receiver<()>,
 }
 
 impl Writer {
@@ -93,29 +96,32 @@ impl Writer {
             let (records, snapshots, reads) = (records.clone(), snapshots.clone(), reads.clone());
             lines.push(DiskLine { position, records, snapshots, reads, events });
         }
-        let (end, ended) = oneshot::channel();
-        let folder = store.snapshots.clone();
+        let (running, ended) = watch::channel(());
+        let running = Arc::new(running);
+        let (lock, folder) = (Arc::clone(&store.lock), store.snapshots.clone());
         let scribe =
             Scribe { env: env.clone(), store, batches, voices: voices.clone(), mark_idle, asked: Vec::new() };
-        let write = async move {
-            scribe.run().await;
-            // Nobody may wait for it.
-            let _ = end.send(());
-        };
-        drop(env.spawn_blocking("rafted-value log", Box::pin(write)));
-        let read = read_pieces(pieces, voices.clone());
-        drop(env.spawn_blocking("rafted-value snapshots", Box::pin(write_snapshots(folder, jobs, voices))));
-        drop(env.spawn_blocking("rafted-value pieces", Box::pin(read)));
-        (Self { ended: parking_lot::Mutex::new(Some(ended)) }, lines)
+        let tasks: [(_, BoxFuture<()>); 3] = [
+            ("rafted-value log", Box::pin(scribe.run())),
+            ("rafted-value pieces", Box::pin(read_pieces(pieces, voices.clone()))),
+            ("rafted-value snapshots", Box::pin(write_snapshots(folder, jobs, voices))),
+        ];
+        for (name, task) in tasks {
+            // Whoever opens the directory next must not find one of them in it.
+            let held = (Arc::clone(&lock), Arc::clone(&running));
+            let task = async move {
+                task.await;
+                drop(held);
+            };
+            drop(env.spawn_blocking(name, Box::pin(task)));
+        }
+        (Self { ended }, lines)
     }
 
-    /// Waits until everything is written, once no loop hands over more.
+    /// Waits until everything is written, once no loop hands over more, and the directory is free again.
     pub(crate) async fn ended(&self) {
-        let ended = self.ended.lock().take();
-        if let Some(ended) = ended {
-            // It has ended either way.
-            let _ = ended.await;
-        }
+        let mut ended = self.ended.clone();
+        while ended.changed().await.is_ok() {}
     }
 }
 
@@ -230,10 +236,12 @@ async fn write_snapshots(
 ) {
     while let Some((position, job)) = jobs.recv().await {
         let SnapshotJob { group, member, snapshot } = job;
-        match write_snapshot(&folder, group, member, snapshot).await {
-            Ok(meta) => {
+        let voice = &voices[position];
+        match write_snapshot(&folder, group, member, snapshot, || voice.is_closed()).await {
+            Ok(None) => tracing::debug!(%group, %member, "a snapshot is given up, as its loop has ended"),
+            Ok(Some(meta)) => {
                 let file = KeptFile::new(&folder, SnapshotFile { group, member, index: meta.index }, meta);
-                let _ = voices[position].send(DiskEvent::SnapshotKept { group, member, file });
+                let _ = voice.send(DiskEvent::SnapshotKept { group, member, file });
             }
             Err(error) => {
                 fail(&voices, &error);
@@ -243,16 +251,27 @@ async fn write_snapshots(
     }
 }
 
+/// Writes a snapshot to its file, or gives it up when nobody waits for it any more: what it leaves is removed when the
+/// directory is opened next.
 async fn write_snapshot(
     folder: &SnapshotFolder,
     group: GroupId,
     member: MemberId,
     snapshot: WireSnapshot,
-) -> Result<SnapshotMeta, StoreError> {
+    in_vain: impl Fn() -> bool,
+) -> Result<Option<SnapshotMeta>, StoreError> {
+    if in_vain() {
+        return Ok(None);
+    }
     let WireSnapshot { index, term, voters, learners, state } = snapshot;
     let mut file = folder.begin((group, member), Place { index, term }, voters, learners)?;
-    file.write(&state)?;
-    file.finish().await
+    for part in state.chunks(PART_BYTES) {
+        file.write(part)?;
+        if in_vain() {
+            return Ok(None);
+        }
+    }
+    file.finish().await.map(Some)
 }
 
 /// A file that cannot be read is its member's affair, which takes a new snapshot.
@@ -261,6 +280,9 @@ async fn read_pieces(
     voices: Vec<mpsc::UnboundedSender<DiskEvent>>,
 ) {
     while let Some((position, ReadJob { piece, file, bytes_max })) = jobs.recv().await {
+        if voices[position].is_closed() {
+            continue;
+        }
         let read = file.read_piece(piece.offset, bytes_max);
         // A loop that has ended gives nobody anything.
         let _ = voices[position].send(DiskEvent::PieceRead { piece, read });

@@ -2,11 +2,16 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rafted_value::sim::SimEnv;
-use rafted_value::{Found, GroupConfig, GroupError, GroupId, Host, HostConfig, NodeId, Role};
-use support::{Counters, MS, SECOND, World};
+use rafted_value::env::{Env, sleep};
+use rafted_value::sim::{SimDisk, SimEnv};
+use rafted_value::{
+    ClientSession, Found, GroupConfig, GroupError, GroupId, Host, HostConfig, NodeId, Role, SessionId, encode,
+};
+use support::{Change, Counters, GROUP, MS, SECOND, World};
 
 fn shut_down(world: &World, node: usize) -> Duration {
     let (host, before) = (world.nodes[node].host.clone(), world.sim.elapsed());
@@ -101,4 +106,76 @@ fn a_group_that_is_told_to_move_while_its_host_stops_is_answered() {
     shut_down(&world, leader);
     let error = world.end(moving).expect_err("the member has ended");
     assert!(matches!(error, GroupError::TransferCancelled { .. }), "{error}");
+}
+
+fn writes_a_snapshot(disk: &SimDisk) -> bool {
+    disk.files().keys().any(|name| name.ends_with(".snap.tmp"))
+}
+
+/// A node with a disk, and a group of one that has a snapshot of some MiB written, whose sync takes five seconds.
+fn while_a_snapshot_is_written(seed: u64) -> World {
+    let mut world = World::empty(seed);
+    world.config = GroupConfig { log_bytes_min: 100_000, ..GroupConfig::default() };
+    world.start_durable_nodes(1);
+    world.found_on_all();
+    let node = &world.nodes[0];
+    let (host, env) = (node.host.clone(), node.env.clone());
+    let mut session = ClientSession::new(SessionId::new(1, 1), 2);
+    let fill = session.begin(env.wall_ms() + 60_000, 0, encode(&Change::Fill(3 << 20))).expect("it is first");
+    world.run(SECOND, async move { host.command(GROUP, fill, SECOND).await }).expect("it leads");
+    let (disk, slow) = (node.disk().clone(), AtomicBool::new(true));
+    node.disk().set_sync_latency(Some(Arc::new(move || {
+        let slow = writes_a_snapshot(&disk) && slow.swap(false, Ordering::Relaxed);
+        sleep(env.as_ref(), if slow { 5 * SECOND } else { MS })
+    })));
+    let host = node.host.clone();
+    let add = session.begin(node.env.wall_ms() + 60_000, 0, encode(&Change::Add("y".repeat(200_000), 1)));
+    let add = add.expect("one may wait");
+    world.sim.spawn(async move { host.command(GROUP, add, SECOND).await });
+    while !writes_a_snapshot(world.nodes[0].disk()) {
+        world.sim.run_for(MS);
+    }
+    world
+}
+
+#[test]
+fn another_host_of_the_same_process_opens_a_directory_as_soon_as_the_first_has_shut_down() {
+    let mut world = while_a_snapshot_is_written(30);
+    shut_down(&world, 0);
+    let (env, config, registry) =
+        (world.nodes[0].env.clone(), world.host_config.clone(), world.registry.clone());
+    let host =
+        world.run(SECOND, Host::open(env.clone(), config.clone(), registry.clone())).expect("it is free");
+    world.sim.run_for(10 * SECOND);
+    let status = world.run(SECOND, async move { host.status(GROUP).await }).expect("the member is back");
+    assert_eq!((status.fenced, status.ready), (None, true));
+    // Nobody else may open it meanwhile.
+    world.run(SECOND, Host::open(env, config, registry)).expect_err("it is in use");
+    world.kill(0);
+}
+
+/// The writer of snapshots once went on after the directory was given up, and renamed what may be the next life's.
+#[test]
+fn the_files_of_a_host_that_has_shut_down_change_no_more() {
+    let world = while_a_snapshot_is_written(31);
+    shut_down(&world, 0);
+    let files = world.nodes[0].disk().files();
+    world.sim.run_for(10 * SECOND);
+    assert!(world.nodes[0].disk().files() == files, "somebody still writes");
+}
+
+/// The second caller was once told at once, while the first still waited for the disk.
+#[test]
+fn whoever_shuts_a_host_down_waits_for_its_disk_however_many_do_and_whoever_gave_up() {
+    let world = while_a_snapshot_is_written(32);
+    let host = world.nodes[0].host.clone();
+    let given_up = world.sim.spawn(async move { host.shutdown().await });
+    world.sim.run_for(10 * MS);
+    given_up.abort();
+    for _ in 0..2 {
+        shut_down(&world, 0);
+        let files = world.nodes[0].disk().files();
+        world.sim.run_for(3 * SECOND);
+        assert!(world.nodes[0].disk().files() == files, "it was told too early");
+    }
 }

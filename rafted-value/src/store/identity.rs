@@ -15,6 +15,8 @@ const MAGIC: u32 = u32::from_le_bytes(*b"RVID");
 const HEADER_BYTES: usize = 16;
 /// More than any version needs.
 const FILE_BYTES_MAX: usize = 4096;
+/// The boot of a directory whose log is not made yet; no machine has such a one.
+const FOUNDING: [u8; 16] = [0xff; 16];
 
 /// Whose directory it is, and how its last life ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -24,13 +26,24 @@ pub(super) struct Identity {
     pub(super) cluster: Option<[u8; 16]>,
     /// What the log's checksums start from.
     pub(super) salt: u32,
-    /// The machine's boot in which the directory was opened last.
+    /// The machine's boot in which the directory was opened last; all ones until its log was made, so that a log which is
+    /// gone is told from one that never was.
     pub(super) boot: [u8; 16],
     /// Whether it was closed after that, with everything durable.
     pub(super) clean: bool,
 }
 
 impl Identity {
+    /// A directory that no log was made in yet.
+    pub(super) fn new(node: NodeId, cluster: Option<[u8; 16]>, salt: u32) -> Self {
+        Self { node, cluster, salt, boot: FOUNDING, clean: false }
+    }
+
+    /// Whether a log was made in the directory.
+    pub(super) fn has_log(&self) -> bool {
+        self.boot != FOUNDING
+    }
+
     fn encode(&self) -> Vec<u8> {
         let payload = postcard::to_stdvec(self).expect("an identity serialises");
         let mut out = Vec::with_capacity(HEADER_BYTES + payload.len());

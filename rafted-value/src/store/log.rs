@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::footprint::{Footprint, Mode};
 use super::frame::{HEADER_BYTES, Header, checksum};
-use super::mark::{Mark, MarkFile};
+use super::mark::{MARK_FILE, Mark, MarkFile};
 use super::record::Record;
 use super::recover::{ReadLog, Segment, TornTail, read_log};
 use super::segment::{LOG_FOLDER, segment_file};
@@ -72,15 +72,17 @@ pub(super) struct OpenedLog {
 }
 
 impl Log {
-    /// Opens the log in `disk`, or makes it. What it gives is durable.
+    /// Opens the log in `disk`, or makes it where that may be. What it gives is durable.
     pub(super) async fn open(
         disk: Arc<dyn Disk>,
         config: StoreConfig,
         salt: u32,
+        may_create: bool,
     ) -> Result<OpenedLog, StoreError> {
         match read_log(&*disk, salt)? {
             Some(read) => Self::resume(disk, config, salt, read).await,
-            None => Self::create(disk, config, salt).await,
+            None if may_create => Self::create(disk, config, salt).await,
+            None => Err(StoreError::corrupt(MARK_FILE, 0, "the log is missing, although the node had one")),
         }
     }
 

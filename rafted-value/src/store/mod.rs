@@ -67,9 +67,10 @@ pub(crate) struct Store {
     pub(crate) log: Log,
     /// The snapshots; clones may be used beside the log.
     pub(crate) snapshots: SnapshotFolder,
+    /// Held by whoever still uses the directory.
+    pub(crate) lock: Arc<DiskLock>,
     disk: Arc<dyn Disk>,
     identity: Identity,
-    lock: DiskLock,
 }
 
 /// Who opens a store.
@@ -135,7 +136,8 @@ impl Store {
         if found.is_none() {
             identity.save(&*disk).await?;
         }
-        let opened = Log::open(Arc::clone(&disk), config.clone(), identity.salt).await?;
+        let may_create = !identity.has_log();
+        let opened = Log::open(Arc::clone(&disk), config.clone(), identity.salt, may_create).await?;
         // Only now: whoever fails to open the store again must still see how it was left.
         (identity.boot, identity.clean) = (opener.boot.to_le_bytes(), false);
         identity.save(&*disk).await?;
@@ -149,10 +151,11 @@ impl Store {
             torn: opened.torn,
             strangers: opened.strangers.into_iter().chain(snapshots.strangers()?).collect(),
         };
-        Ok((Self { log: opened.log, snapshots, disk, identity, lock }, recovered))
+        let lock = Arc::new(lock);
+        Ok((Self { log: opened.log, snapshots, lock, disk, identity }, recovered))
     }
 
-    /// Makes everything durable, notes that it was, and gives the directory up.
+    /// Makes everything durable, notes that it was, and gives the directory up as far as the log goes.
     ///
     /// # Errors
     ///
@@ -176,13 +179,8 @@ impl Opener {
     }
 
     fn found(&self) -> Identity {
-        Identity {
-            node: self.node.unwrap_or(self.new_node),
-            cluster: self.cluster.map(u128::to_le_bytes),
-            salt: self.new_salt,
-            boot: self.boot.to_le_bytes(),
-            clean: false,
-        }
+        let node = self.node.unwrap_or(self.new_node);
+        Identity::new(node, self.cluster.map(u128::to_le_bytes), self.new_salt)
     }
 }
 

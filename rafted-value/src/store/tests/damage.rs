@@ -1,5 +1,9 @@
 //! What becomes of a log that somebody else has written to.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use futures_util::future::{pending, ready};
+
 use super::*;
 use crate::store::frame::{Header, checksum};
 
@@ -114,6 +118,45 @@ fn a_missing_mark_or_identity_is_corrupt() {
         let disk = written(4);
         disk.put(file, None);
         assert_eq!(corrupt_file(&disk), file);
+    }
+}
+
+/// A directory of which half was copied: a node that began with a new log would have forgotten what it has acknowledged and
+/// for whom it has voted.
+#[test]
+fn a_log_that_is_gone_as_a_whole_is_corrupt_and_no_new_one_is_made() {
+    for closed in [true, false] {
+        let disk = if closed { written(4) } else { new_disk(1) };
+        if !closed {
+            let (mut store, _) = open(&disk).unwrap();
+            write(&mut store, &[base(GROUP)]);
+        }
+        for file in disk.files().into_keys().filter(|name| name.starts_with("log/")) {
+            disk.put(&file, None);
+        }
+        assert_eq!(corrupt_file(&disk), "log/mark");
+        assert!(disk.files().keys().all(|name| !name.starts_with("log/")), "closed: {closed}");
+    }
+}
+
+/// The identity is written before the log is made, and a crash may come in between.
+#[test]
+fn a_crash_while_a_directory_is_made_leaves_one_that_opens() {
+    for syncs in 0..10 {
+        for seed in 0..10 {
+            let disk = new_disk(seed);
+            let left = AtomicU32::new(syncs);
+            disk.set_sync_latency(Some(Arc::new(move || {
+                let more =
+                    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+                if more.is_ok() { ready(()).boxed() } else { pending().boxed() }
+            })));
+            let opened = Store::open(disk.disk(), config(), opener()).now_or_never();
+            assert_eq!(opened.is_some(), syncs > 6, "{syncs} syncs");
+            disk.crash();
+            disk.set_sync_latency(None);
+            assert_eq!(open(&disk).map(|_| ()), Ok(()), "power failed after {syncs} syncs, seed {seed}");
+        }
     }
 }
 
