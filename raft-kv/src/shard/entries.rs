@@ -43,6 +43,11 @@ impl Counts {
         self.keys -= 1;
         self.size = self.size.wrapping_sub(size);
     }
+
+    pub(super) fn join(&mut self, other: Counts) {
+        self.keys += other.keys;
+        self.size = self.size.wrapping_add(other.size);
+    }
 }
 
 impl<T> Slot<T> {

@@ -178,6 +178,49 @@ fn a_move_whose_performer_or_leader_dies_is_finished_by_another() {
     assert!(interrupted >= 4, "only {interrupted} moves were under way when a node died");
 }
 
+/// A range whose performer died while nobody served it once waited for the end of its lease, two seconds and more.
+#[test]
+fn a_move_whose_performer_dies_at_any_step_goes_on_at_once() {
+    let (mut under_way, mut in_the_pause, mut longest) = (0, 0, Duration::ZERO);
+    for n in 0..32 {
+        let merges = n % 2 == 1;
+        let mut cluster = Cluster::new(200 + n);
+        let policy = KeyspacePolicy { shards: if merges { 2 } else { 1 }, ..policy() };
+        cluster.run(move |kv| async move { kv.register_keyspace(&name("notes"), &policy).await.unwrap() });
+        let writing = writers(&cluster, 150);
+        let performer = cluster.run(move |kv| async move {
+            if merges {
+                kv.merge_shards(&name("notes"), 0, 1).await.unwrap();
+            } else {
+                kv.split_shard(&name("notes"), 0, None).await.unwrap();
+            }
+            loop {
+                let moves = kv.moves().await.unwrap();
+                if let Some(performer) = moves[0].performer {
+                    break performer;
+                }
+                sleep(kv.fleet().env().as_ref(), Duration::from_millis(1)).await;
+            }
+        });
+        cluster.sim.run_for(Duration::from_millis(4 * (n / 2)));
+        let node = cluster.nodes.iter().position(|(_, kv)| kv.fleet().node() == performer).unwrap();
+        cluster.sim.kill(&cluster.nodes[node].0);
+        let survivor =
+            cluster.spawn_on((node + 1) % NODES, |kv| async move { kv.local_shards("texts").await });
+        let shards = cluster.wait(survivor).unwrap();
+        under_way += usize::from(shards.iter().any(|shard| shard.moving));
+        in_the_pause += usize::from(shards.iter().any(|shard| shard.hands_over));
+        cluster.sim.run_for(SECOND);
+        cluster.restart(node);
+        let shards = cluster.run(|kv| async move { settled(&kv).await });
+        assert_eq!(shards, if merges { vec![1] } else { vec![0, 1] }, "seed {}", 200 + n);
+        let histories = writing.into_iter().map(|task| cluster.wait(task).unwrap()).collect();
+        longest = longest.max(check(&cluster, histories));
+    }
+    assert!(under_way >= 12 && in_the_pause >= 2, "{under_way} under way, {in_the_pause} in the pause");
+    assert!(longest < Duration::from_millis(1500), "a command took {longest:?}");
+}
+
 /// Shards are split while they hold too many keys, and merged when the keys are gone.
 #[test]
 fn shards_follow_their_policy() {
@@ -301,6 +344,39 @@ fn a_store_on_disks_that_loses_its_power_during_a_move_comes_back_with_every_com
         let histories = writing.into_iter().map(|task| cluster.wait(task).unwrap()).collect();
         check(&cluster, histories);
     }
+}
+
+/// Only the range that goes is served by nobody for a moment.
+#[test]
+fn commands_to_keys_that_stay_are_not_held_up_by_a_split() {
+    let cluster = Cluster::new(139);
+    cluster.run(|kv| async move { kv.register_keyspace(&name("notes"), &one_shard()).await.unwrap() });
+    let middle = u64::MAX / 2;
+    let write = |splits: bool| {
+        move |kv: Kv| async move {
+            let env = kv.fleet().env().clone();
+            let stay: Vec<_> =
+                (0..40).map(|n| key(&format!("key-{n}"))).filter(|key| key.hash() <= middle).collect();
+            if splits {
+                kv.split_shard(&name("notes"), 0, None).await.unwrap();
+            }
+            let (mut longest, mut shards) = (Duration::ZERO, 0);
+            for n in 0..600 {
+                let began = env.now();
+                let (key, options) = (&stay[n % stay.len()], CallOptions::default());
+                kv.command(&name("notes"), key, b"x", &options).await.unwrap();
+                longest = longest.max(env.now().since(began));
+                if n % 100 == 99 {
+                    shards = kv.keyspace(&name("notes")).await.unwrap().shards.len();
+                }
+            }
+            (longest, shards)
+        }
+    };
+    let (undisturbed, one) = cluster.run(write(false));
+    let (disturbed, two) = cluster.run(write(true));
+    assert_eq!((one, two), (1, 2), "it was split meanwhile");
+    assert!(disturbed < undisturbed * 2, "{disturbed:?} with a split, {undisturbed:?} without");
 }
 
 /// Splits of different shards go on at once, up to the limit.
