@@ -43,3 +43,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     cluster.shutdown().await;
     Ok(())
 }
+
+#[cfg(test)]
+#[test]
+fn the_program_runs_to_its_end() {
+    main().expect("all of its calls are answered");
+}

@@ -5,6 +5,8 @@
 //! goes; the exit code is 1 if anything was lost or doubled. Two that run at the same time take each other's commands for
 //! doubled.
 
+#[path = "demo/counter.rs"]
+mod counter;
 mod demo;
 #[path = "load/tally.rs"]
 mod tally;
@@ -13,11 +15,12 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Parser;
+use counter::{Add, Ask, Counter};
 use demo::Membership;
-use demo::counter::{Add, Counter};
 use dist_agent::raft_kv::rafted_value::env::{Env, MonoTime, sleep};
 use dist_agent::{AgentError, AgentHandle, AgentQueryError, DistAgent, DistAgentConfig, QuotaLimit};
 use futures_util::future::{Either, select};
@@ -41,6 +44,9 @@ struct Options {
     /// Ends the program, with nothing proven, when its standard input is closed
     #[arg(long)]
     exit_on_stdin_close: bool,
+    /// Sends no more commands, and compares, when its standard input is closed
+    #[arg(long, conflicts_with = "exit_on_stdin_close")]
+    compare_on_stdin_close: bool,
     #[command(flatten)]
     membership: Membership,
 }
@@ -85,7 +91,20 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
 
     let before = create(&agents, options.clients).await?;
     demo::print(&json!({ "event": "created", "agents": agents.len() }));
-    let tally = drive(&env, &agents, options.clients, Duration::from_secs(options.seconds)).await;
+    let enough = Arc::new(AtomicBool::new(false));
+    if options.compare_on_stdin_close {
+        let enough = Arc::clone(&enough);
+        let closed = demo::stdin_closed();
+        env.spawn(
+            "enough",
+            Box::pin(async move {
+                closed.await;
+                enough.store(true, Ordering::Relaxed);
+            }),
+        );
+    }
+    let time = Duration::from_secs(options.seconds);
+    let tally = drive(&env, &agents, options.clients, time, &enough).await;
     let after = read(&agents, options.clients).await?;
     let verdict = tally.compare(&before, &after);
     demo::print(&verdict.result);
@@ -121,15 +140,16 @@ async fn drive(
     agents: &Arc<[AgentHandle<Counter>]>,
     clients: usize,
     duration: Duration,
+    enough: &Arc<AtomicBool>,
 ) -> Arc<Tally> {
     let start = env.now();
     let tally = Arc::new(Tally::new(agents.len(), start));
     let (running, mut ended) = mpsc::channel::<()>(1);
     for _ in 0..clients {
         let (env, agents, tally, running) = (env.clone(), agents.clone(), tally.clone(), running.clone());
-        let door = Arc::clone(&env);
+        let (door, enough) = (Arc::clone(&env), Arc::clone(enough));
         let client = async move {
-            drive_one(env.as_ref(), &agents, &tally, start + duration).await;
+            drive_one(env.as_ref(), &agents, &tally, start + duration, &enough).await;
             drop(running);
         };
         door.spawn("client", Box::pin(client));
@@ -148,10 +168,16 @@ async fn drive(
 }
 
 /// One client: one command after the other.
-async fn drive_one(env: &dyn Env, agents: &[AgentHandle<Counter>], tally: &Tally, end: MonoTime) {
+async fn drive_one(
+    env: &dyn Env,
+    agents: &[AgentHandle<Counter>],
+    tally: &Tally,
+    end: MonoTime,
+    enough: &AtomicBool,
+) {
     loop {
         let begin = env.now();
-        if begin >= end {
+        if begin >= end || enough.load(Ordering::Relaxed) {
             return;
         }
         let index = (env.random_u64() % agents.len() as u64) as usize;
@@ -176,7 +202,7 @@ async fn read(agents: &[AgentHandle<Counter>], at_a_time: usize) -> Result<Vec<u
         let mut tries = 0;
         loop {
             tries += 1;
-            match agent.query(()).await {
+            match agent.query(Ask::Total).await {
                 Ok(value) => return Ok(value),
                 // It was created: an agent that is gone has lost everything.
                 Err(AgentQueryError::AgentNotFound(_)) => return Ok(0),

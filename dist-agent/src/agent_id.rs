@@ -207,7 +207,9 @@ fn check_length(what: &'static str, text: &str, limit: usize) -> Result<(), Agen
 
 fn check_name(what: &'static str, name: &str, limit: usize) -> Result<(), AgentIdError> {
     check_length(what, name, limit)?;
-    if name.chars().any(char::is_control) {
+    // Looked at whenever a store key is read; nearly all names are plain.
+    let is_plain = name.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    if !is_plain && name.chars().any(char::is_control) {
         return Err(AgentIdError::ControlCharacter { what, name: name.to_owned() });
     }
     Ok(())

@@ -8,6 +8,7 @@ use crate::agent::Agent;
 use crate::context::{AgentContext, QueryContext};
 use crate::hooks::{HookContext, TypeHooks};
 use crate::state_watch::{RoundTrip, StateWatch, check_encodes, is_decoded, round_trip, try_encode};
+use crate::wire::{AgentAnswer, AgentReply, join_value, split};
 
 /// An agent type whose Rust type is forgotten.
 pub(crate) trait AgentType: Send + Sync {
@@ -33,19 +34,21 @@ pub(crate) trait AgentType: Send + Sync {
 
 /// A live agent whose Rust type is forgotten.
 pub(crate) trait LiveAgent: Send {
-    /// Runs a command.
+    /// Runs a command; the reply follows a head.
     fn command(
         &mut self,
         context: &mut AgentContext<'_>,
         command: &[u8],
+        head: &AgentReply,
         run: Run<'_>,
     ) -> Result<Bytes, CommandFailure>;
 
     /// Runs the timeout handler; an error says that the state it leaves cannot be kept.
     fn timeout(&mut self, context: &mut AgentContext<'_>, run: Run<'_>) -> Result<(), String>;
 
-    /// Runs a query; an error says that it does not decode, or that its answer does not encode.
-    fn query(&self, context: &QueryContext<'_>, query: &[u8]) -> Result<Bytes, String>;
+    /// Runs a query; the answer follows a head. An error says that the query does not decode, or that the answer does not
+    /// encode.
+    fn query(&self, context: &QueryContext<'_>, query: &[u8], head: &AgentAnswer) -> Result<Bytes, String>;
 
     /// Tells the hooks of a query that was answered.
     fn answered(&self, context: &QueryContext<'_>, query: &[u8], answer: &[u8], of: &dyn AgentType);
@@ -160,9 +163,9 @@ impl<A: Agent> Live<A> {
 /// The longest reply: a little less than the largest message, with room for what the layers below add.
 const REPLY_BYTES_MAX: usize = (4 << 20) - 256;
 
-/// A reply in bytes; every member finds the same wrong with it, so that its command changes nothing.
-fn encode_reply(reply: &impl serde::Serialize) -> Result<Bytes, String> {
-    let bytes = try_encode(reply).map_err(|error| format!("its reply does not encode: {error}"))?;
+/// A reply in bytes behind a head; every member finds the same wrong with it, so that its command changes nothing.
+fn encode_reply(head: &AgentReply, reply: &impl serde::Serialize) -> Result<Bytes, String> {
+    let bytes = join_value(head, reply).map_err(|error| format!("its reply does not encode: {error}"))?;
     if bytes.len() > REPLY_BYTES_MAX {
         return Err(format!("its reply has {} bytes, over the limit of {REPLY_BYTES_MAX}", bytes.len()));
     }
@@ -178,6 +181,7 @@ impl<A: Agent> LiveAgent for Live<A> {
         &mut self,
         context: &mut AgentContext<'_>,
         command: &[u8],
+        head: &AgentReply,
         run: Run<'_>,
     ) -> Result<Bytes, CommandFailure> {
         let TypeOf { watch, .. } = TypeOf::<A>::of(run.of);
@@ -190,12 +194,12 @@ impl<A: Agent> LiveAgent for Live<A> {
         let twin = watch.twin(&self.0);
         let before = hooks.filter(|_| !run.activates).map(|hooks| hooks.copy(&self.0));
         let reply = self.0.handle_command(context, value);
-        let bytes = encode_reply(&reply).map_err(CommandFailure::Ran)?;
+        let bytes = encode_reply(head, &reply).map_err(CommandFailure::Ran)?;
         self.check_state(context, watch).map_err(|reason| {
             CommandFailure::Ran(format!("the state that it leaves cannot be kept: {reason}"))
         })?;
-        if let (Some(twin), Ok(command)) = (twin, decode()) {
-            watch.compare(&self.0, &bytes, context, twin, command);
+        if let (Some(twin), Ok(command), Ok((_, reply))) = (twin, decode(), split::<AgentReply>(&bytes)) {
+            watch.compare(&self.0, reply, context, twin, command);
         }
         if let (Some(hooks), Ok(command)) = (hooks, decode()) {
             let (about, after) = (hook_context(context), self.after(context));
@@ -217,10 +221,10 @@ impl<A: Agent> LiveAgent for Live<A> {
         Ok(())
     }
 
-    fn query(&self, context: &QueryContext<'_>, query: &[u8]) -> Result<Bytes, String> {
+    fn query(&self, context: &QueryContext<'_>, query: &[u8], head: &AgentAnswer) -> Result<Bytes, String> {
         let query: A::Query =
             postcard::from_bytes(query).map_err(|error| format!("the query does not decode: {error}"))?;
-        try_encode(&self.0.handle_query(context, query))
+        join_value(head, &self.0.handle_query(context, query))
             .map_err(|error| format!("its answer does not encode: {error}"))
     }
 

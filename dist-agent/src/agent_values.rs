@@ -8,7 +8,7 @@ use bytes::Bytes;
 use raft_kv::rafted_value::{CommandContext, Refused};
 use raft_kv::{Answer, Done, ValuePerKey, Woken};
 
-use self::hosted::State;
+use self::hosted::{Away, State};
 use crate::agent_id::AgentIdRef;
 use crate::agent_type::{CommandFailure, Run};
 use crate::agent_types::AgentTypes;
@@ -42,6 +42,7 @@ struct Call<'a> {
 
 /// What became of a command.
 struct Ran {
+    /// What the caller gets, head and all.
     reply: Bytes,
     fate: Fate,
 }
@@ -84,32 +85,32 @@ impl AgentValues {
             return refuse(AgentReply::PassExpired);
         }
         let state = State::Live(agent_type.activate());
-        let life = call.context.seed;
-        let mut hosted = Hosted { revision: 0, generation, life, timer: None, changes: None, state };
+        let mut hosted = Hosted::new(generation, call.context.seed, state);
         // What cannot be kept is dropped here, and nothing has changed.
-        let ran = self.run(call, &mut hosted, true).map_err(|failure| match failure {
+        let head = AgentReply::Activated { at_ms: call.context.now_ms };
+        let ran = self.run(call, &mut hosted, &head).map_err(|failure| match failure {
             CommandFailure::NotRun(reason) | CommandFailure::Ran(reason) => refused(call.id, &reason),
         })?;
         if ran.fate == Fate::Deactivate {
-            return Ok((None, join(&AgentReply::User, &ran.reply)));
+            let (_, reply) = split::<AgentReply>(&ran.reply).map_err(Refused)?;
+            return Ok((None, join(&AgentReply::User, reply)));
         }
-        let reply = AgentReply::Activated { at_ms: call.context.now_ms };
-        Ok((Some(hosted), join(&reply, &ran.reply)))
+        Ok((Some(hosted), ran.reply))
     }
 
     /// A later command.
     fn run_on(&self, call: Call<'_>, value: &mut Option<Hosted>) -> Result<Bytes, Refused> {
         let hosted = value.as_mut().expect("the caller has looked");
         hosted.state.revive(self.types.get(call.id.agent_type));
-        if let State::Kept(kept) = &hosted.state {
-            return Ok(kept.why.reply());
+        if let Some(why) = hosted.state.kept() {
+            return Ok(why.reply());
         }
-        match self.run(call, hosted, false) {
+        match self.run(call, hosted, &AgentReply::User) {
             Ok(ran) => {
                 if ran.fate == Fate::Deactivate {
                     *value = None;
                 }
-                Ok(join(&AgentReply::User, &ran.reply))
+                Ok(ran.reply)
             }
             Err(CommandFailure::NotRun(reason)) => Err(refused(call.id, &reason)),
             // There is no copy of a live agent to go back to. The engine undoes a command that panics, on every member
@@ -119,15 +120,19 @@ impl AgentValues {
     }
 
     /// Runs a command on an agent that is live.
-    fn run(&self, call: Call<'_>, hosted: &mut Hosted, activates: bool) -> Result<Ran, CommandFailure> {
+    fn run(&self, call: Call<'_>, hosted: &mut Hosted, head: &AgentReply) -> Result<Ran, CommandFailure> {
         let State::Live(agent) = &mut hosted.state else { unreachable!("only a live agent runs") };
         let of = self.types.get(call.id.agent_type).expect("a live agent has a type");
         let mut context = AgentContext::new(call.id, call.context, hosted.revision);
-        let run = Run { of, leads: call.leads, activates };
-        let reply = agent.command(&mut context, call.command, run)?;
+        let run = Run { of, leads: call.leads, activates: *head != AgentReply::User };
+        let reply = agent.command(&mut context, call.command, head, run)?;
         let asked = context.asked();
         hosted.changed(of, call.context.now_ms, Some(call.command));
-        hosted.timer = Timer::after_command(hosted.timer, asked.on_tick, call.context.now_ms, call.tick_ms);
+        let timer = hosted.timer();
+        let next = Timer::after_command(timer, asked.on_tick, call.context.now_ms, call.tick_ms);
+        if next != timer {
+            hosted.set_timer(next);
+        }
         if asked.fate == Fate::Passivate {
             hosted.state.passivate(of);
         }
@@ -163,7 +168,7 @@ impl ValuePerKey for AgentValues {
     }
 
     fn wake_at(&self, hosted: &Hosted) -> Option<u64> {
-        hosted.timer.map(|timer| timer.due_ms)
+        hosted.timer().map(|timer| timer.due_ms)
     }
 
     fn wake(&self, context: &CommandContext, key: &[u8], value: &mut Option<Hosted>, leads: bool) -> Woken {
@@ -190,20 +195,23 @@ impl ValuePerKey for AgentValues {
             (AgentQuery::Changes { life, revision }, _) => {
                 return Ok(Answer { answer: changes_after(hosted, life, revision), load: QUERY_LOAD });
             }
+            (AgentQuery::IsActive, _) => {
+                return Ok(Answer { answer: join(&AgentAnswer::Active, &[]), load: QUERY_LOAD });
+            }
         };
         let context = QueryContext::new(id, hosted.revision);
-        let user = |answer: Result<Bytes, String>| {
-            answer.map(|answer| join(&AgentAnswer::User, &answer)).map_err(|reason| refused(id, &reason))
-        };
         let answer = match &hosted.state {
-            State::Live(agent) => user(agent.query(&context, query))?,
-            State::Passive(state) => {
-                let agent = self.types.get(id.agent_type).map(|of| of.restore(state.version, &state.bytes));
-                let agent = agent.ok_or_else(|| refused(id, "its type is gone"))?;
-                user(agent.and_then(|agent| agent.query(&context, query)))?
-            }
-            State::Kept(kept) => kept.why.answer(),
+            State::Live(agent) => agent.query(&context, query, &AgentAnswer::User),
+            State::InBytes(away) => match &**away {
+                Away::Passive(state) => {
+                    let of = self.types.get(id.agent_type).ok_or_else(|| refused(id, "its type is gone"))?;
+                    let agent = of.restore(state.version, &state.bytes);
+                    agent.and_then(|agent| agent.query(&context, query, &AgentAnswer::User))
+                }
+                Away::Kept(kept) => Ok(kept.why.answer()),
+            },
         };
+        let answer = answer.map_err(|reason| refused(id, &reason))?;
         Ok(Answer { answer, load: QUERY_LOAD })
     }
 
@@ -217,12 +225,13 @@ impl ValuePerKey for AgentValues {
         let context = QueryContext::new(id, hosted.revision);
         match &hosted.state {
             State::Live(agent) => agent.answered(&context, query, answer, of),
-            State::Passive(state) => {
-                if let Ok(agent) = of.restore(state.version, &state.bytes) {
+            State::InBytes(away) => {
+                if let Away::Passive(state) = &**away
+                    && let Ok(agent) = of.restore(state.version, &state.bytes)
+                {
                     agent.answered(&context, query, answer, of);
                 }
             }
-            State::Kept(_) => {}
         }
     }
 
@@ -242,9 +251,7 @@ fn changes_after(hosted: &Hosted, life: u64, revision: u64) -> Bytes {
     if life != 0 && life != hosted.life {
         return join(&AgentAnswer::OtherLife, &[]);
     }
-    let none = Default::default();
-    let changes = hosted.changes.as_deref().unwrap_or(&none);
-    match changes.after(revision, hosted.revision, CHANGES_MAX, CHANGES_BYTES_MAX) {
+    match hosted.changes().after(revision, hosted.revision, CHANGES_MAX, CHANGES_BYTES_MAX) {
         Ok(changes) => {
             let changes = try_encode(&changes).expect("numbers and bytes serialise");
             join(&AgentAnswer::Changes { life: hosted.life }, &changes)

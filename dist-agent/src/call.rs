@@ -6,7 +6,7 @@ use bytes::Bytes;
 use raft_kv::raft_fleet::{CallOptions, CommandNumber};
 use raft_kv::rafted_value::Freshness;
 use raft_kv::rafted_value::env::MonoTime;
-use raft_kv::{Key, KvCommandError, KvNotApplied};
+use raft_kv::{Key, KvCommandError, KvNotApplied, KvQueryError};
 use serde::Serialize;
 
 use crate::agent_id::AgentId;
@@ -15,7 +15,7 @@ use crate::handle::Options;
 use crate::node::{DistAgent, keyspace};
 use crate::quota::{NoPlace, Place};
 use crate::state_watch::try_encode;
-use crate::wire::{AgentCommand, AgentReply, Pass, join, split};
+use crate::wire::{AgentCommand, AgentQuery, AgentReply, Pass, join, split};
 
 /// For how long a caller waits for the shards to be counted anew before it is told that its quota is full.
 const UNSURE_MAX: Duration = Duration::from_secs(3);
@@ -40,22 +40,46 @@ impl Payload {
 impl Call<'_> {
     /// Sends a command. An agent that is not active says so and nothing has happened; then a place is taken for it, and the
     /// command goes out once more with the place, as another command. Each of them runs at most once, and not both.
+    ///
+    /// Where the last agents that were called from here were not active, whether this one is is asked first: a question takes
+    /// no entry of a log, and the first of the two commands would.
     pub(crate) async fn command(&self, payload: &Payload) -> Result<Bytes, AgentError> {
         let deadline = self.cluster.fleet().env().now() + self.options.call.timeout;
         let quota = &self.id.quota;
         let desk = self.cluster.desk();
         let reusable = desk.reusable(quota).filter(|_| !self.options.if_active);
-        let mut reply = self.send(payload, reusable, deadline, 0).await;
+        let activates = reusable.is_none() && !self.options.if_active;
+        // Whoever sends a command with an idempotency key again must go the same way.
+        let asks = activates && self.options.session.is_none() && desk.expects_new();
+        let mut reply = if asks && self.is_absent(deadline).await {
+            let place = self.take_place(deadline).await?;
+            self.send_with(payload, place, deadline, 0).await
+        } else {
+            self.send(payload, reusable, deadline, 0).await
+        };
         for sequence in 1.. {
             match reply.as_ref().map(|reply| head(reply)) {
-                Ok(Some(AgentReply::NotActive)) if !self.options.if_active => {}
+                Ok(Some(AgentReply::NotActive)) if !self.options.if_active => desk.was_new(true),
                 Ok(Some(AgentReply::PassExpired)) => desk.forget(quota),
+                Ok(Some(AgentReply::User)) if activates && sequence == 1 => {
+                    desk.was_new(false);
+                    return reply.map_err(|error| AgentError::of_store(self.id, error));
+                }
                 _ => return reply.map_err(|error| AgentError::of_store(self.id, error)),
             }
             let place = self.take_place(deadline).await?;
             reply = self.send_with(payload, place, deadline, sequence).await;
         }
         unreachable!("the numbers do not end")
+    }
+
+    /// Whether the agent is surely not active at this moment. What cannot be told in one attempt is told by the command.
+    async fn is_absent(&self, deadline: MonoTime) -> bool {
+        let left = deadline.since(self.cluster.fleet().env().now());
+        let options = CallOptions { attempts_max: 1, ..self.options.call.with_timeout(left) };
+        let query = join(&AgentQuery::IsActive, &[]);
+        let answer = self.cluster.kv().query(keyspace(), self.key, Freshness::Latest, &query, &options).await;
+        matches!(answer, Err(KvQueryError::KeyNotFound))
     }
 
     async fn take_place(&self, deadline: MonoTime) -> Result<Place, AgentNotApplied> {

@@ -16,8 +16,9 @@ pub struct DistAgentConfig {
     /// How the agents are spread. The node that comes first decides for the cluster; one that comes later with other
     /// settings logs a warning and takes what it finds.
     pub agents: AgentsPolicy,
-    /// The length of a tick: how precise timeouts are (see [`OnTick`](crate::OnTick)). It counts where a command is sent,
-    /// and should be the same on all nodes and clients. 1 ms to 49 days; default 60 s.
+    /// The length of a tick: how precise timeouts are (see [`OnTick`](crate::OnTick)). The node that comes first decides for
+    /// the cluster; one that comes later with another length logs a warning and takes that of the cluster, as clients
+    /// do ([`DistAgent::tick_interval`](crate::DistAgent::tick_interval)). 1 ms to 49 days; default 60 s.
     pub tick_interval: Duration,
     /// For how long an activation may use the place in a quota that it was given; what a client that died had taken is over
     /// after that. 1 s to 15 minutes; default 60 s.

@@ -240,6 +240,9 @@ pub enum StartError {
     /// The group of the ledger of quotas could not be made.
     #[error("the ledger of quotas: {0}")]
     Ledger(#[from] FleetError),
+    /// What the whole cluster shares could not be read or said.
+    #[error("the settings that the cluster shares: {0}")]
+    Agreed(#[from] QuotaError),
     /// The cluster has no agents yet and did not get any in time.
     #[error("the cluster was not ready for agents in {limit_ms} ms: {last}")]
     NotReady {

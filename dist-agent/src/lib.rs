@@ -7,6 +7,7 @@ mod agent_id;
 mod agent_type;
 mod agent_types;
 mod agent_values;
+mod agreed;
 mod answers;
 mod call;
 mod config;

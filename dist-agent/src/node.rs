@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use raft_kv::raft_fleet::{Fleet, FleetError};
 use raft_kv::rafted_value::Data;
@@ -12,6 +13,7 @@ use crate::agent::Agent;
 use crate::agent_id::{AgentId, AgentIdError, AgentKey, AgentTypeName, QuotaName};
 use crate::agent_types::AgentTypes;
 use crate::agent_values::AgentValues;
+use crate::agreed;
 use crate::answers::Answers;
 use crate::config::{DistAgentConfig, VALUE_TYPE};
 use crate::error::StartError;
@@ -56,7 +58,7 @@ impl DistAgent {
     /// When two types share a name, a setting cannot work, or the node cannot become part of a cluster in time.
     pub async fn start(
         env: Arc<dyn Env>,
-        config: DistAgentConfig,
+        mut config: DistAgentConfig,
         types: AgentTypes,
     ) -> Result<Self, StartError> {
         types.validate()?;
@@ -64,7 +66,7 @@ impl DistAgent {
         let policy = config.agents.keyspace_policy();
         let values = KvTypes::new().with(VALUE_TYPE, AgentValues::new(types.clone())).with_data::<Ledger>();
         let kv = Kv::start(env, config.fleet.clone(), config.kv.clone(), values).await?;
-        if let Err(error) = prepare(&kv, &config, &policy).await {
+        if let Err(error) = prepare(&kv, &mut config, &policy).await {
             kv.shutdown().await;
             return Err(error);
         }
@@ -77,7 +79,7 @@ impl DistAgent {
         let rate_limits = RateLimits::new(env, config.rate_limits_max);
         let answers = Answers::new(config.answers_max);
         let reporter = types.is_some().then(|| {
-            let reporter = Reporter::new(kv.clone(), config.call, config.quota_interval);
+            let reporter = Reporter::new(kv.clone(), config.call.as_essential(), config.quota_interval);
             env.spawn("quota-reporter", Box::pin(reporter.run()))
         });
         Self { kv, shared: Arc::new(Shared { types, config, desk, rate_limits, answers, reporter }) }
@@ -88,36 +90,19 @@ impl DistAgent {
     /// # Errors
     ///
     /// When a setting cannot work, no seed answers, or the cluster is not ready for agents in time.
-    pub async fn connect(env: Arc<dyn Env>, config: DistAgentConfig) -> Result<Self, StartError> {
+    pub async fn connect(env: Arc<dyn Env>, mut config: DistAgentConfig) -> Result<Self, StartError> {
         config.validate().map_err(StartError::InvalidConfig)?;
         let kv = Kv::connect(Arc::clone(&env), config.fleet.clone(), config.kv.clone()).await?;
-        let node = Self::run(kv, config, None);
-        let ready = node.wait_until_ready(env.as_ref()).await;
+        let ready: Result<(), StartError> = async {
+            wait_until_ready(&kv, &config, env.as_ref()).await?;
+            Ok(agreed::ask(kv.fleet(), &mut config).await?)
+        }
+        .await;
         if let Err(error) = ready {
-            node.shutdown().await;
+            kv.shutdown().await;
             return Err(error);
         }
-        Ok(node)
-    }
-
-    async fn wait_until_ready(&self, env: &dyn Env) -> Result<(), StartError> {
-        let limit = self.shared.config.ready_timeout;
-        let deadline = env.now() + limit;
-        loop {
-            let last = match self.kv.list_keyspaces().await {
-                Ok(keyspaces) => match keyspaces.iter().find(|found| found.name == *keyspace()) {
-                    Some(found) if found.state == KeyspaceState::Ready => return Ok(()),
-                    Some(_) => "its shards are being made".to_owned(),
-                    None => "no node that hosts agents has started".to_owned(),
-                },
-                Err(error) => error.to_string(),
-            };
-            if env.now() >= deadline {
-                let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-                return Err(StartError::NotReady { limit_ms, last });
-            }
-            sleep(env, self.shared.config.call.retry_interval).await;
-        }
+        Ok(Self::run(kv, config, None))
     }
 
     /// A handle to the agent of type `A` with this key in this quota. Sends nothing, and activates nothing.
@@ -147,6 +132,11 @@ impl DistAgent {
             return Err(AgentIdError::OtherType { named, wanted });
         }
         self.agent(id.quota.as_str(), id.key.as_str())
+    }
+
+    /// The length of a tick, the same on all nodes and clients of the cluster.
+    pub fn tick_interval(&self) -> Duration {
+        self.shared.config.tick_interval
     }
 
     /// How many agents the members on this node hold, as leaders or as followers.
@@ -187,10 +177,31 @@ impl DistAgent {
     }
 }
 
+async fn wait_until_ready(kv: &Kv, config: &DistAgentConfig, env: &dyn Env) -> Result<(), StartError> {
+    let limit = config.ready_timeout;
+    let deadline = env.now() + limit;
+    loop {
+        let last = match kv.list_keyspaces().await {
+            Ok(keyspaces) => match keyspaces.iter().find(|found| found.name == *keyspace()) {
+                Some(found) if found.state == KeyspaceState::Ready => return Ok(()),
+                Some(_) => "its shards are being made".to_owned(),
+                None => "no node that hosts agents has started".to_owned(),
+            },
+            Err(error) => error.to_string(),
+        };
+        if env.now() >= deadline {
+            let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+            return Err(StartError::NotReady { limit_ms, last });
+        }
+        sleep(env, config.call.retry_interval).await;
+    }
+}
+
 /// Makes sure that there is everything that agents need. The keyspace comes last: who sees that it is ready may rely on
 /// the rest.
-async fn prepare(kv: &Kv, config: &DistAgentConfig, policy: &KeyspacePolicy) -> Result<(), StartError> {
+async fn prepare(kv: &Kv, config: &mut DistAgentConfig, policy: &KeyspacePolicy) -> Result<(), StartError> {
     make_ledger(kv, config).await?;
+    agreed::say(kv.fleet(), config).await?;
     Ok(register(kv, policy).await?)
 }
 

@@ -95,10 +95,10 @@ pub(crate) fn group() -> GroupName {
     GroupName::new(GROUP).expect("a short name")
 }
 
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, QuotaError> {
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, QuotaError> {
     postcard::from_bytes(bytes).map_err(|error| QuotaError::Answer(error.to_string()))
 }
 
-fn not_understood(answer: &impl std::fmt::Debug) -> QuotaError {
+pub(crate) fn not_understood(answer: &impl std::fmt::Debug) -> QuotaError {
     QuotaError::Answer(format!("{answer:?}"))
 }

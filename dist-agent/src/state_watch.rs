@@ -75,7 +75,7 @@ impl StateWatch {
     pub(crate) fn compare<A: Agent>(
         &self,
         agent: &A,
-        reply: &Bytes,
+        reply: &[u8],
         context: &AgentContext<'_>,
         twin: A,
         command: A::Command,
@@ -87,7 +87,9 @@ impl StateWatch {
             (reply, try_encode(&twin))
         };
         let difference = match catch_unwind(AssertUnwindSafe(run)) {
-            Ok((twin_reply, _)) if twin_reply.as_ref() != Ok(reply) => "a restored copy gives another reply",
+            Ok((twin_reply, _)) if twin_reply.as_deref() != Ok(reply) => {
+                "a restored copy gives another reply"
+            }
             Ok((_, state)) if !context.is_deactivated() && state != try_encode(agent) => {
                 "a restored copy has another state after the same command"
             }

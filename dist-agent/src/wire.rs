@@ -59,6 +59,8 @@ pub(crate) enum AgentQuery {
     User,
     /// The changes behind this revision are asked for, of this life of the agent; of its present one if zero.
     Changes { life: u64, revision: u64 },
+    /// Nothing but whether it is there.
+    IsActive,
 }
 
 /// What an agent's place answers to a query.
@@ -76,6 +78,8 @@ pub(crate) enum AgentAnswer {
     Compacted { oldest: u64 },
     /// The life that was asked about is over, and another has begun.
     OtherLife,
+    /// The agent is there.
+    Active,
 }
 
 /// A head and what follows it, in bytes.
@@ -122,6 +126,8 @@ mod tests {
         assert_eq!(join(&AgentQuery::User, b"x"), &b"\x00x"[..]);
         let changes = AgentQuery::Changes { life: 2, revision: 300 };
         assert_eq!(join(&changes, b""), &b"\x01\x02\xac\x02"[..]);
+        assert_eq!(join(&AgentQuery::IsActive, b""), &b"\x02"[..]);
+        assert_eq!(join(&AgentAnswer::Active, b""), &b"\x06"[..]);
         assert_eq!(join(&AgentAnswer::Changes { life: 2 }, b"x"), &b"\x03\x02x"[..]);
         assert_eq!(join(&AgentAnswer::Compacted { oldest: 300 }, b""), &b"\x04\xac\x02"[..]);
         assert_eq!(join(&AgentAnswer::OtherLife, b""), &b"\x05"[..]);

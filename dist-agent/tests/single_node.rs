@@ -64,3 +64,25 @@ async fn two_nodes_of_one_program_know_nothing_of_each_other() {
     first.shutdown().await;
     second.shutdown().await;
 }
+
+/// An agent type without a name.
+#[derive(Default, Serialize, Deserialize)]
+struct Nameless;
+
+impl Agent for Nameless {
+    const TYPE: &'static str = "";
+    type Command = ();
+    type Reply = ();
+    type Query = ();
+    type Answer = ();
+
+    fn handle_command(&mut self, _: &mut AgentContext<'_>, (): ()) {}
+
+    fn handle_query(&self, _: &QueryContext<'_>, (): ()) {}
+}
+
+#[tokio::test]
+async fn a_type_whose_name_cannot_be_is_refused_when_the_node_starts() {
+    let error = DistAgent::single_node(AgentTypes::new().with::<Nameless>()).await.unwrap_err();
+    assert_eq!(error.to_string(), "the agent type is empty");
+}

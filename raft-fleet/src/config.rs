@@ -23,7 +23,9 @@ pub struct FleetConfig {
     /// the same on each. A node that finds a cluster joins it instead. With 1, a node that finds no cluster at its seeds
     /// is a cluster by itself: that is for a node alone, and refused where several seeds are named. Default 1.
     pub bootstrap_expect: usize,
-    /// The settings of the node's groups.
+    /// The settings of the node's groups, among them what all members on this node have in common: its loops, its storage,
+    /// and how many snapshots it takes in at a time. Where [`HostConfig::cluster`] names a cluster, the node takes part in
+    /// no other; it is for nodes that come to a cluster that is there.
     pub host: HostConfig,
     /// The settings of the group that replicates the cluster state; those of the node that proposes the cluster count.
     pub cluster_group: GroupConfig,
@@ -41,6 +43,11 @@ pub struct FleetConfig {
     /// Members on other nodes that this one brings up to date at a time, over all groups that it leads; those of new groups
     /// are not counted, which have nothing to send yet. Default 8.
     pub snapshots_max: usize,
+    /// Bytes that this node sends in a second to bring members up to date, over all groups and to all nodes together: the
+    /// rate of its transport's bulk lane, on which the states of groups travel. What is written meanwhile is sent as it
+    /// is to any member, so that a low rate delays a move and never keeps it from its end. Default `None`: what the
+    /// transport is set to, 64 MiB over QUIC.
+    pub snapshot_bytes_per_second_max: Option<u64>,
     /// A leadership goes to the group's preferred node once nothing else has been left to do for the group for so long:
     /// by then everybody knows the address of a node that is new. Default 2 s.
     pub leader_home_wait: Duration,
@@ -74,6 +81,9 @@ pub struct FleetConfig {
     pub connect_wait: Duration,
     /// How the fleet's own commands and queries are sent.
     pub call: CallOptions,
+    /// Commands and queries of this node's or client's callers that may be under way at a time; one more is refused at
+    /// once as overloaded, unless it is [essential](CallOptions::essential). Default 8,192.
+    pub calls_max: usize,
     /// Sessions a group, over which commands are spread. Default 4.
     pub sessions: usize,
     /// Commands that wait in one session at a time; more wait for room. Default 16,384.
@@ -105,6 +115,7 @@ impl Default for FleetConfig {
             balancing_interval: Duration::from_secs(1),
             adjustments_max: 16,
             snapshots_max: 8,
+            snapshot_bytes_per_second_max: None,
             adjustment_wait_max: Duration::from_secs(2),
             leader_home_wait: Duration::from_secs(2),
             founding_wait: Duration::from_secs(5),
@@ -119,6 +130,7 @@ impl Default for FleetConfig {
             formation_report_interval: Duration::from_secs(5),
             connect_wait: Duration::from_secs(30),
             call: CallOptions::default(),
+            calls_max: 8_192,
             sessions: 4,
             session_waiting_max: 16_384,
             hello_interval: Duration::from_millis(200),
@@ -152,6 +164,7 @@ impl FleetConfig {
             ("cluster_members_max", self.cluster_members_max as usize),
             ("adjustments_max", self.adjustments_max),
             ("snapshots_max", self.snapshots_max),
+            ("calls_max", self.calls_max),
             ("sessions", self.sessions),
             ("session_waiting_max", self.session_waiting_max),
             ("addresses_max", self.addresses_max),
@@ -173,6 +186,12 @@ impl FleetConfig {
             if duration.is_zero() {
                 return Err(format!("{name} is 0"));
             }
+        }
+        if self.snapshot_bytes_per_second_max == Some(0) {
+            return Err("snapshot_bytes_per_second_max is 0: no member would ever be up to date".into());
+        }
+        if self.host.snapshots_incoming_max == 0 {
+            return Err("snapshots_incoming_max is 0: no member would ever come to this node".into());
         }
         if self.bootstrap_expect > NODES_MAX {
             return Err(format!(
@@ -250,6 +269,9 @@ pub struct CallOptions {
     /// For how much longer than `timeout` the group keeps the reply for a late attempt, within what the group allows.
     /// Default 60 s.
     pub retry_margin: Duration,
+    /// Whether the call goes out even while [`calls_max`](FleetConfig::calls_max) are under way: for what must go on
+    /// when callers ask too much, as the moves of a layer above. Default false.
+    pub essential: bool,
 }
 
 /// The number of a command of the caller's choice: whoever sends a command with it again, from wherever, while the group
@@ -272,6 +294,7 @@ impl Default for CallOptions {
             number: None,
             retry_interval: Duration::from_millis(50),
             retry_margin: Duration::from_secs(60),
+            essential: false,
         }
     }
 }
@@ -281,6 +304,12 @@ impl CallOptions {
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
+    }
+
+    /// These options for a call that goes out however many are under way.
+    #[must_use]
+    pub fn as_essential(self) -> Self {
+        Self { essential: true, ..self }
     }
 
     /// Says what cannot work, if anything.
@@ -329,6 +358,14 @@ mod tests {
             "election_timeout_min_ms 60 is below twice heartbeat_ms 50",
         );
         check(|config| config.weight = Some(65), "weight 65 is not in the range from 1 to 64");
+        check(
+            |config| config.snapshot_bytes_per_second_max = Some(0),
+            "snapshot_bytes_per_second_max is 0: no member would ever be up to date",
+        );
+        check(
+            |config| config.host.snapshots_incoming_max = 0,
+            "snapshots_incoming_max is 0: no member would ever come to this node",
+        );
         check(|config| config.call.retry_interval = Duration::ZERO, "retry_interval is 0");
     }
 

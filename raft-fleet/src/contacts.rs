@@ -4,14 +4,13 @@
 
 use std::sync::Arc;
 
-use rafted_value::disk::{Disk, DiskReason};
+use rafted_value::NodeId;
 use rafted_value::env::Env;
-use rafted_value::{NodeId, encode};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster_state::ClusterState;
-use crate::core::{Core, decode};
-use crate::note::{on_disk, seal, unseal, write};
+use crate::core::Core;
+use crate::note::{on_disk, read, write};
 
 const FILE: &str = "fleet/contacts";
 /// As many nodes as a cluster can have, with the longest addresses, are below it.
@@ -28,27 +27,14 @@ enum Kept {
 
 /// What the directory of `env` remembers.
 pub(crate) async fn load(env: &Arc<dyn Env>) -> Contacts {
-    match on_disk(env, read).await.flatten() {
-        Some(Ok(contacts)) => contacts,
-        Some(Err(reason)) => {
-            tracing::warn!(file = FILE, reason, "the addresses of other nodes are forgotten");
+    match on_disk(env, |disk| read(disk, FILE, FILE_BYTES_MAX)).await.map(Option::flatten) {
+        Ok(Some(Kept::V1(contacts))) => contacts,
+        Ok(None) => Contacts::new(),
+        Err(reason) => {
+            tracing::warn!(reason, "the addresses of other nodes are forgotten");
             Contacts::new()
         }
-        None => Contacts::new(),
     }
-}
-
-fn read(disk: &dyn Disk) -> Result<Contacts, String> {
-    match disk.read_at(FILE, 0, FILE_BYTES_MAX) {
-        Ok(bytes) => from_bytes(&bytes),
-        Err(error) if error.reason == DiskReason::NotFound => Ok(Contacts::new()),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-fn from_bytes(bytes: &[u8]) -> Result<Contacts, String> {
-    let Kept::V1(contacts) = decode(unseal(bytes)?)?;
-    Ok(contacts)
 }
 
 /// Remembers the nodes that the view lists, whenever they change.
@@ -61,7 +47,7 @@ pub(crate) async fn keep(core: Arc<Core>) {
         let view = core.views.current();
         let listed = contacts_of(&view.state, core.node);
         if listed != kept {
-            match write(&core.env, FILE, seal(&encode(&Kept::V1(listed.clone())))).await {
+            match write(&core.env, FILE, &Kept::V1(listed.clone())).await {
                 Ok(()) => kept = listed,
                 Err(reason) => {
                     tracing::warn!(file = FILE, reason, "the addresses of other nodes are not kept");
@@ -81,15 +67,17 @@ fn contacts_of(state: &ClusterState, me: NodeId) -> Contacts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::note::{CHECKSUM_BYTES, seal, unseal};
 
     #[test]
     fn the_kept_bytes_never_change_and_damage_is_seen() {
         let contacts = vec![(NodeId(300), "a:1".to_owned())];
-        let bytes = seal(&encode(&Kept::V1(contacts.clone())));
-        assert_eq!(bytes[crate::note::CHECKSUM_BYTES..], [0, 1, 172, 2, 3, b'a', b':', b'1']);
-        assert_eq!(from_bytes(&bytes), Ok(contacts));
+        let bytes = seal(&Kept::V1(contacts.clone()));
+        assert_eq!(bytes[CHECKSUM_BYTES..], [0, 1, 172, 2, 3, b'a', b':', b'1']);
+        let read = unseal(&bytes).map(|Kept::V1(contacts)| contacts);
+        assert_eq!(read, Ok(contacts));
         for length in 0..bytes.len() {
-            assert!(from_bytes(&bytes[..length]).is_err(), "{length} bytes");
+            assert!(unseal::<Kept>(&bytes[..length]).is_err(), "{length} bytes");
         }
     }
 }

@@ -8,10 +8,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rafted_value::env::{BoxFuture, Env, MonoTime, TaskHandle};
 use rafted_value::transport::{CallError, ClusterId, Lane};
-use rafted_value::{CommandError, Freshness, GroupCaller, Host, NodeId, Registry, encode};
+use rafted_value::{
+    CommandError, Freshness, GroupCaller, Host, HostConfig, NodeId, Registry, StoreError, encode,
+};
 use serde::de::DeserializeOwned;
 
-use crate::call::{Lines, Target, as_ms};
+use crate::call::{Gate, Lines, Target, as_ms};
 use crate::cluster_state::{
     CLUSTER_GROUP, ClusterAnswer, ClusterCommand, ClusterQuery, ClusterReply, ClusterState,
 };
@@ -34,6 +36,8 @@ pub(crate) struct Core {
     pub(crate) caller: GroupCaller,
     pub(crate) views: Views,
     pub(crate) lines: Lines,
+    /// How many calls of this node's or client's callers may be under way.
+    pub(crate) gate: Gate,
     /// What a full node has, and a client has not; on a node with a data directory, once it knows its cluster.
     pub(crate) host: OnceLock<Host>,
     pub(crate) member: Option<Member>,
@@ -114,6 +118,7 @@ impl Core {
         Arc::new(Self {
             caller: GroupCaller::new(env.clone()),
             lines: Lines::new(config.sessions, config.session_waiting_max),
+            gate: Gate::new(config.calls_max),
             views: Views::new(),
             env,
             config,
@@ -134,11 +139,16 @@ impl Core {
         cluster: ClusterId,
         record: Option<FoundingRecord>,
     ) -> Result<(), FleetError> {
+        if let Some(expected) = self.config.host.cluster.filter(|expected| *expected != cluster) {
+            return Err(FleetError::WrongCluster { found: cluster, expected });
+        }
         if self.host.get().is_some() {
             return Ok(());
         }
-        Membership { node: self.node, cluster, record }.save(&self.env).await?;
-        let host = open_host(&self.env, &self.config, &member.registry).await?;
+        if member.kept.is_none() {
+            Membership { node: self.node, cluster, record }.save(&self.env).await?;
+        }
+        let host = open_host(&self.env, &self.config, &member.registry, Some(cluster)).await?;
         if let Err(host) = self.host.set(host) {
             debug_assert!(false, "only the start of a fleet opens its host");
             host.shutdown().await;
@@ -300,14 +310,28 @@ impl Core {
     }
 }
 
-/// Opens what a node kept; without a disk everything is in memory.
+/// Opens what a node of a cluster kept, which is refused if it is that of a node of another one; without a disk everything
+/// is in memory.
 pub(crate) async fn open_host(
     env: &Arc<dyn Env>,
     config: &FleetConfig,
     registry: &Registry,
+    cluster: Option<ClusterId>,
 ) -> Result<Host, FleetError> {
-    let opened = Host::open(Arc::clone(env), config.host.clone(), registry.clone()).await;
-    opened.map_err(|error| FleetError::Storage(error.to_string()))
+    let config = HostConfig { cluster: cluster.or(config.host.cluster), ..config.host.clone() };
+    let opened = Host::open(Arc::clone(env), config, registry.clone()).await;
+    opened.map_err(|error| match error {
+        StoreError::OtherCluster { found, expected } => {
+            other_cluster(env, ClusterId(found), ClusterId(expected))
+        }
+        error => FleetError::Storage(error.to_string()),
+    })
+}
+
+/// The node's directory is that of a node of another cluster.
+pub(crate) fn other_cluster(env: &Arc<dyn Env>, found: ClusterId, expected: ClusterId) -> FleetError {
+    let directory = env.disk().map_or_else(String::new, |disk| disk.place());
+    FleetError::OtherCluster { directory, found, expected }
 }
 
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {

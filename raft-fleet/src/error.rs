@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rafted_value::transport::ClusterId;
 use rafted_value::{CommandError, NodeId, NotApplied, QueryError};
 
 use crate::cluster_state::ClusterRefusal;
@@ -17,6 +18,24 @@ pub enum FleetError {
     /// The node's directory cannot be used; nothing in it was overwritten.
     #[error("the data directory: {0}")]
     Storage(String),
+    /// The node's directory is that of a node of another cluster; nothing in it was overwritten.
+    #[error("the data directory {directory} belongs to a node of cluster {found}, not of {expected}")]
+    OtherCluster {
+        /// The directory.
+        directory: String,
+        /// The cluster it belongs to.
+        found: ClusterId,
+        /// The one that the node was to be part of, as its settings or its seeds say.
+        expected: ClusterId,
+    },
+    /// A node that may be part of one cluster only has found another one.
+    #[error("this node may be part of cluster {expected} only, and found {found}")]
+    WrongCluster {
+        /// The one it found.
+        found: ClusterId,
+        /// The one that its settings name.
+        expected: ClusterId,
+    },
     /// A name, a zone or an address cannot be.
     #[error(transparent)]
     Name(#[from] NameError),

@@ -3,13 +3,11 @@
 
 use std::sync::Arc;
 
-use rafted_value::disk::{Disk, DiskReason};
 use rafted_value::env::Env;
-use rafted_value::{GroupId, Keepsake, encode};
+use rafted_value::{GroupId, Keepsake};
 use serde::{Deserialize, Serialize};
 
-use crate::core::decode;
-use crate::note::{ended, on_disk, seal, unseal, write_named};
+use crate::note::{on_disk, read, write};
 
 const FOLDER: &str = "fleet-removed";
 /// It was written by this node, and is as large as the value was.
@@ -31,7 +29,7 @@ fn file_of(group: GroupId) -> String {
 ///
 /// When it cannot be written.
 pub(crate) async fn save(env: &Arc<dyn Env>, group: GroupId, keepsake: Keepsake) -> Result<(), String> {
-    write_named(env, file_of(group), seal(&encode(&Kept::V1 { group, keepsake }))).await
+    write(env, file_of(group), &Kept::V1 { group, keepsake }).await
 }
 
 /// What was written down of a group; `None` if nothing was.
@@ -40,29 +38,19 @@ pub(crate) async fn save(env: &Arc<dyn Env>, group: GroupId, keepsake: Keepsake)
 ///
 /// When it cannot be read, or is damaged.
 pub(crate) async fn load(env: &Arc<dyn Env>, group: GroupId) -> Result<Option<Keepsake>, String> {
-    let Some(read) = on_disk(env, move |disk| read(disk, group)).await else { return Ok(None) };
-    read.unwrap_or_else(|| Err(ended()))
-}
-
-fn read(disk: &dyn Disk, group: GroupId) -> Result<Option<Keepsake>, String> {
     let file = file_of(group);
-    let bytes = match disk.read_at(&file, 0, FILE_BYTES_MAX) {
-        Ok(bytes) => bytes,
-        Err(error) if error.reason == DiskReason::NotFound => return Ok(None),
-        Err(error) => return Err(error.to_string()),
-    };
-    let Kept::V1 { group: written, keepsake } =
-        unseal(&bytes).and_then(decode).map_err(|reason| format!("file {file}: {reason}"))?;
-    if written != group {
-        return Err(format!("file {file} is that of group {written}"));
+    let named = file.clone();
+    match on_disk(env, move |disk| read(disk, &file, FILE_BYTES_MAX)).await?.flatten() {
+        None => Ok(None),
+        Some(Kept::V1 { group: written, keepsake }) if written == group => Ok(Some(keepsake)),
+        Some(Kept::V1 { group: written, .. }) => Err(format!("file {named} is that of group {written}")),
     }
-    Ok(Some(keepsake))
 }
 
 /// Whether anything is written down.
 pub(crate) async fn any(env: &Arc<dyn Env>) -> bool {
-    let listed = on_disk(env, |disk| disk.list(FOLDER).is_ok_and(|files| !files.is_empty()));
-    listed.await.flatten().unwrap_or(false)
+    let listed = on_disk(env, |disk| Ok(disk.list(FOLDER).is_ok_and(|files| !files.is_empty())));
+    listed.await == Ok(Some(true))
 }
 
 /// Removes what was written down of groups that are wanted no more.
@@ -76,9 +64,9 @@ pub(crate) async fn sweep(env: &Arc<dyn Env>, wanted: Vec<GroupId>) {
                 disk.remove(&file).map_err(|error| error.to_string())?;
             }
         }
-        Ok::<(), String>(())
+        Ok(())
     });
-    if let Some(Some(Err(reason))) = swept.await {
+    if let Err(reason) = swept.await {
         tracing::warn!(reason, "what a removed group had left is not removed yet");
     }
 }
@@ -86,12 +74,13 @@ pub(crate) async fn sweep(env: &Arc<dyn Env>, wanted: Vec<GroupId>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::note::{CHECKSUM_BYTES, seal};
 
     #[test]
     fn the_kept_bytes_never_change() {
         let keepsake = Keepsake { index: 300, state: bytes::Bytes::from_static(b"s") };
-        let bytes = seal(&encode(&Kept::V1 { group: GroupId(17), keepsake }));
-        assert_eq!(bytes[crate::note::CHECKSUM_BYTES..], [0, 17, 172, 2, 1, b's']);
+        let bytes = seal(&Kept::V1 { group: GroupId(17), keepsake });
+        assert_eq!(bytes[CHECKSUM_BYTES..], [0, 17, 172, 2, 1, b's']);
         assert_eq!(file_of(GroupId(17)), "fleet-removed/0000000000000011");
     }
 }

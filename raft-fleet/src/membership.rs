@@ -6,16 +6,15 @@
 
 use std::sync::Arc;
 
-use rafted_value::disk::{Disk, DiskReason};
+use rafted_value::disk::Disk;
 use rafted_value::env::Env;
 use rafted_value::transport::ClusterId;
-use rafted_value::{NodeId, encode, node_on};
+use rafted_value::{NodeId, node_on};
 use serde::{Deserialize, Serialize};
 
-use crate::core::decode;
 use crate::error::FleetError;
 use crate::formation::FoundingRecord;
-use crate::note::{ended, on_disk, seal, unseal, write};
+use crate::note::{self, on_disk};
 
 /// In a folder of its own: files beside the log are strangers to the host.
 const FILE: &str = "fleet/membership";
@@ -47,8 +46,8 @@ impl Membership {
     /// When the directory is another node's, keeps groups of no known cluster, or cannot be read.
     pub(crate) async fn load(env: &Arc<dyn Env>) -> Result<Option<Self>, FleetError> {
         let node = env.transport().local().node;
-        let Some(read) = on_disk(env, move |disk| read(disk, node)).await else { return Ok(None) };
-        read.unwrap_or_else(|| Err(ended())).map_err(FleetError::Storage)
+        let kept = on_disk(env, move |disk| read(disk, node)).await;
+        kept.map(Option::flatten).map_err(FleetError::Storage)
     }
 
     /// Makes the directory remember it; it is durable then.
@@ -57,16 +56,7 @@ impl Membership {
     ///
     /// When it cannot be written.
     pub(crate) async fn save(self, env: &Arc<dyn Env>) -> Result<(), FleetError> {
-        write(env, FILE, self.to_bytes()).await.map_err(FleetError::Storage)
-    }
-
-    fn to_bytes(&self) -> Vec<u8> {
-        seal(&encode(&Kept::V1(self.clone())))
-    }
-
-    fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
-        let Kept::V1(membership) = decode(unseal(bytes)?)?;
-        Ok(membership)
+        note::write(env, FILE, &Kept::V1(self)).await.map_err(FleetError::Storage)
     }
 }
 
@@ -78,14 +68,9 @@ fn read(disk: &dyn Disk, node: NodeId) -> Result<Option<Membership>, String> {
         }
         Some(_) => (),
     }
-    let bytes = match disk.read_at(FILE, 0, FILE_BYTES_MAX) {
-        Ok(bytes) => bytes,
-        Err(error) if error.reason == DiskReason::NotFound => {
-            return Err(format!("the directory {} keeps groups, but not of which cluster", disk.place()));
-        }
-        Err(error) => return Err(error.to_string()),
+    let Some(Kept::V1(membership)) = note::read(disk, FILE, FILE_BYTES_MAX)? else {
+        return Err(format!("the directory {} keeps groups, but not of which cluster", disk.place()));
     };
-    let membership = Membership::from_bytes(&bytes).map_err(|reason| format!("file {FILE}: {reason}"))?;
     if membership.node != node {
         return Err(format!("file {FILE} is that of node {}, not of {node}", membership.node));
     }
@@ -95,20 +80,22 @@ fn read(disk: &dyn Disk, node: NodeId) -> Result<Option<Membership>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::note::{CHECKSUM_BYTES, seal, unseal};
 
     #[test]
     fn the_kept_bytes_never_change_and_damage_is_seen() {
         let membership = Membership { node: NodeId(300), cluster: ClusterId(5), record: None };
-        let bytes = membership.to_bytes();
-        assert_eq!(bytes[crate::note::CHECKSUM_BYTES..], [0, 172, 2, 5, 0]);
-        assert_eq!(Membership::from_bytes(&bytes), Ok(membership));
+        let bytes = seal(&Kept::V1(membership.clone()));
+        assert_eq!(bytes[CHECKSUM_BYTES..], [0, 172, 2, 5, 0]);
+        let read = unseal(&bytes).map(|Kept::V1(membership)| membership);
+        assert_eq!(read, Ok(membership));
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(Membership::from_bytes(&damaged).is_err(), "bit {bit}");
+            assert!(unseal::<Kept>(&damaged).is_err(), "bit {bit}");
         }
         for length in 0..bytes.len() {
-            assert!(Membership::from_bytes(&bytes[..length]).is_err(), "{length} bytes");
+            assert!(unseal::<Kept>(&bytes[..length]).is_err(), "{length} bytes");
         }
     }
 }

@@ -79,6 +79,8 @@ impl Handler for FleetService {
                     FleetReply::Join(take_in(&core_of_task, ClusterCommand::Join { node, cluster }).await)
                 });
             }
+            // Its members are not read from the disk yet: it is silent, and not without any.
+            FleetRequest::Members { .. } if core.host.get().is_none() => (),
             FleetRequest::Members { after, limit } => {
                 let core_of_task = Arc::clone(&core);
                 self.answer_later(&core, reply, async move {

@@ -3,10 +3,11 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use raft_fleet::rafted_value::sim::NetConfig;
-use raft_fleet::{Data, FleetError, GroupConfig, NodeId};
-use support::{Counter, MS, SECOND, World, count_up, name, read};
+use raft_fleet::{CallOptions, Data, FleetError, GroupConfig, NodeId, encode};
+use support::{Counter, Hoard, MS, SECOND, World, count_up, name, read};
 
 /// How many groups each node leads, the cluster's own included, and how many members it holds.
 fn shares(world: &World) -> (BTreeMap<NodeId, usize>, BTreeMap<NodeId, usize>) {
@@ -179,6 +180,37 @@ fn most_at_a_time(seed: u64, snapshots_max: usize) -> usize {
 fn a_node_brings_few_members_up_to_date_at_a_time() {
     assert_eq!(most_at_a_time(913, 1), 1);
     assert!(most_at_a_time(913, 16) > 2, "the limit is what keeps it low");
+}
+
+/// How long it takes until a second node has a member of each of six groups of 400 KB, all of them sent by the first.
+fn time_to_double(seed: u64, bytes_per_second: Option<u64>) -> Duration {
+    let mut world = World::new(seed, 1);
+    world.config.snapshot_bytes_per_second_max = bytes_per_second;
+    world.begin(0);
+    world.finish(0, 10 * SECOND);
+    let fleet = world.fleet(0);
+    world.run(async move {
+        for number in 0..6 {
+            let config = GroupConfig { log_bytes_min: 10_000, ..GroupConfig::default() };
+            fleet.add_group(name(number), Hoard::NAME, 2, config).await.expect("a new name");
+            let (filling, options) = (encode(&vec![7_u8; 400_000]), CallOptions::default());
+            fleet.command(&name(number), 0, filling, &options).await.expect("it leads");
+        }
+    });
+    world.begin(1);
+    world.finish(1, 10 * SECOND);
+    let begun = world.sim.elapsed();
+    world.until(60 * SECOND, "all have two members", |world| world.is_whole(6, 2));
+    world.sim.elapsed() - begun
+}
+
+/// The number of members under way alone says nothing of a network that their states fill.
+#[test]
+fn the_states_of_groups_travel_at_no_more_than_their_bytes_a_second() {
+    let (free, slow) = (time_to_double(930, None), time_to_double(930, Some(400_000)));
+    assert!(free < 3 * SECOND, "{free:?}");
+    // 2.4 MB at 400 KB a second.
+    assert!((5 * SECOND..12 * SECOND).contains(&slow), "{slow:?}");
 }
 
 /// What has begun is in the membership of each group, so that whoever leads it next goes on.

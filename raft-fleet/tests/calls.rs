@@ -143,3 +143,51 @@ fn an_unknown_name_is_an_error_of_its_own() {
     assert_eq!(reply, Err(NotApplied::NoSuchName("group-7".into()).into()));
     assert_eq!(answer, Err(QueryError::NoSuchName("group-7".into())));
 }
+
+/// A caller that would rather know soon gives a number of attempts.
+#[test]
+fn a_call_ends_after_the_attempts_that_it_may_take() {
+    let mut caller = Caller::new(37);
+    assert_eq!(caller.command(0, 0, 5 * SECOND).0, Ok(1));
+    (0..3).for_each(|place| caller.world.kill(place));
+    caller.world.sim.run_for(5 * SECOND);
+    let took = |attempts_max: u32, retry_interval: Duration| {
+        let (client, env) = (caller.client.clone(), caller.env.clone());
+        let task = caller.world.sim.spawn_on(&caller.env, async move {
+            let options = CallOptions { attempts_max, retry_interval, ..CallOptions::default() };
+            let options = options.with_timeout(100 * SECOND);
+            let begin = env.now();
+            let payload = encode(&(0_usize, vec![0_u8; 1]));
+            let reply = client.command(&name(0), 0, payload.clone(), &options).await;
+            assert!(reply.is_err(), "{reply:?}");
+            let answer = client.query(&name(0), Freshness::Latest, payload, &options).await;
+            assert!(answer.is_err(), "{answer:?}");
+            env.now().since(begin)
+        });
+        caller.world.sim.run_until(120 * SECOND, task).flatten().expect("the calls end")
+    };
+    let (few, many) = (took(3, 10 * MS), took(12, 10 * MS));
+    assert!(few < many && many < 30 * SECOND, "{few:?} {many:?}");
+    assert!(took(12, SECOND) > many + 2 * SECOND, "the wait between two attempts counts");
+}
+
+/// What a caller remembers of a leader may be old; the one it asks knows better.
+#[test]
+fn a_leadership_that_has_moved_costs_a_caller_one_redirect_and_no_wait() {
+    let caller = Caller::new(38);
+    assert_eq!(caller.command(0, 0, 5 * SECOND).0, Ok(1));
+    let before = caller.client.cached_leader(&name(0)).expect("it was just asked");
+    let group = caller.world.fleet(0).cluster().groups()[&name(0)].id;
+    let leader = (0..3).map(|place| caller.world.fleet(place)).find(|fleet| fleet.node() == before);
+    let host = leader.and_then(|fleet| fleet.host().cloned()).expect("a node leads");
+    caller.world.run(async move {
+        let status = host.status(group).await.expect("it has a member");
+        let next = status.members.iter().find(|member| member.node != before).expect("there are three");
+        host.replace_leader(group, Some(next.member)).await.expect("it follows");
+    });
+    let (reply, took) = caller.command(0, 0, 5 * SECOND);
+    assert_eq!(reply, Ok(2));
+    assert!(took < CallOptions::default().retry_interval, "{took:?}");
+    let after = caller.client.cached_leader(&name(0)).expect("it was just asked");
+    assert_ne!(after, before);
+}

@@ -69,6 +69,19 @@ fn what_cannot_be_is_refused_with_a_sentence() {
     assert_eq!(unknown, Err(FleetError::NoSuchGroup { name: name(7) }));
 }
 
+#[test]
+fn more_members_than_there_are_nodes_means_one_on_each_and_on_each_that_comes() {
+    let mut world = World::formed(16, 2);
+    let fleet = world.fleet(0);
+    world.run(async move {
+        fleet.add_group(name(0), Counter::NAME, 7, GroupConfig::default()).await.expect("a new name")
+    });
+    assert!(world.is_whole(1, 2), "{:#?}", world.leaders());
+    world.begin(2);
+    world.finish(2, 10 * SECOND);
+    world.until(30 * SECOND, "it has one too", |world| world.is_whole(1, 3));
+}
+
 /// A command to a name that no group has ends at once, instead of after its whole time.
 #[test]
 fn a_command_to_an_unknown_group_is_not_applied_and_says_so_at_once() {

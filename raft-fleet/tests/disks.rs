@@ -7,15 +7,8 @@ use std::time::Duration;
 
 use raft_fleet::rafted_value::MemberId;
 use raft_fleet::rafted_value::sim::SimDisk;
-use raft_fleet::{CLUSTER_GROUP, Data, Durability, FleetError, GroupConfig, GroupId};
-use support::{Counter, MS, SECOND, World, count_up, name, read};
-
-/// The members of all groups that a node holds.
-fn members(world: &World, place: usize) -> BTreeMap<GroupId, MemberId> {
-    let fleet = world.fleet(place);
-    let statuses = world.run(async move { fleet.host().expect("a full node").statuses().await });
-    statuses.into_iter().map(|status| (status.group, status.member)).collect()
-}
+use raft_fleet::{CLUSTER_GROUP, Data, Durability, FleetError, GroupConfig, GroupConfigMaker, GroupId};
+use support::{Counter, MS, SECOND, World, count_up, members, name, read};
 
 #[test]
 fn a_node_that_restarts_on_its_disk_keeps_its_id_and_its_members() {
@@ -106,6 +99,116 @@ fn members_that_a_disk_has_lost_are_replaced_under_new_ids() {
         for group in 0..3 {
             assert_eq!(world.run(read(world.fleet(1), name(group))), 10, "seed {seed}");
         }
+    }
+}
+
+/// The learners on a node that have their state, as their leaders see them.
+fn learners(world: &World, place: usize) -> BTreeMap<GroupId, MemberId> {
+    let node = world.id(place);
+    let mut learners = BTreeMap::new();
+    for fleet in world.nodes.iter().filter_map(|node| node.fleet.clone()) {
+        let statuses = world.run(async move { fleet.host().expect("a full node").statuses().await });
+        for status in statuses.into_iter().filter(|status| status.ready) {
+            let here = status.members.iter().filter(|member| member.node == node && !member.voter);
+            let filled = here.filter(|member| member.matched.is_some_and(|matched| matched > 0));
+            learners.extend(filled.map(|member| (status.group, member.member)));
+        }
+    }
+    learners
+}
+
+/// A learner that its node has lost would wait at its place for ever, and nobody else could have it.
+#[test]
+fn learners_that_a_disk_has_lost_are_replaced_under_new_ids() {
+    for (seed, durability) in [(563, Durability::Async), (564, Durability::Memory), (565, Durability::Async)]
+    {
+        let mut world = World::formed_on_disks(seed, 3);
+        for group in 0..8 {
+            let (fleet, config) = (world.fleet(0), GroupConfig { durability, ..GroupConfig::default() });
+            world.run(async move { fleet.add_group(name(group), Counter::NAME, 3, config).await.unwrap() });
+            assert_eq!(world.run(count_up(world.fleet(0), name(group), 5, MS)).applied, 5);
+        }
+        world.disks.push(SimDisk::new(world.sim.rng()));
+        world.begin(3);
+        world.finish(3, 10 * SECOND);
+        let end = world.sim.elapsed() + 10 * SECOND;
+        let lost = loop {
+            let lost: BTreeMap<_, _> =
+                learners(&world, 3).into_iter().filter(|(group, _)| *group != CLUSTER_GROUP).collect();
+            if !lost.is_empty() {
+                break lost;
+            }
+            assert!(world.sim.elapsed() < end, "no learner was seen");
+            world.sim.run_for(MS / 4);
+        };
+        world.lose_power(3);
+        world.sim.run_for(2 * SECOND);
+        world.restart(3);
+        world.until(60 * SECOND, "all are replaced", |world| {
+            let now = members(world, 3);
+            let replaced = |(group, member): (&GroupId, &MemberId)| now.get(group) > Some(member);
+            lost.iter().all(replaced) && learners(world, 3).is_empty()
+        });
+        for group in 0..8 {
+            assert_eq!(world.run(read(world.fleet(1), name(group))), 5, "seed {seed}");
+        }
+    }
+}
+
+/// A learner on a node that is gone for good goes with it, and another node has one instead.
+#[test]
+fn a_learner_whose_node_is_purged_is_replaced_on_another() {
+    for seed in 566..569 {
+        let mut world = World::formed_on_disks(seed, 4);
+        world.add_groups(&world.fleet(0), 6);
+        world.disks.push(SimDisk::new(world.sim.rng()));
+        world.begin(4);
+        world.finish(4, 10 * SECOND);
+        let end = world.sim.elapsed() + 10 * SECOND;
+        while learners(&world, 4).is_empty() {
+            assert!(world.sim.elapsed() < end, "no learner was seen");
+            world.sim.run_for(MS / 4);
+        }
+        let gone = world.id(4);
+        world.lose_power(4);
+        world.until(60 * SECOND, "all have three members elsewhere", |world| {
+            let leaders = world.leaders();
+            leaders.len() == 7
+                && leaders.iter().all(|(group, (_, voters, learners))| {
+                    let enough = voters.len() == 3 || *group == CLUSTER_GROUP;
+                    enough && *learners == 0 && !voters.contains(&gone)
+                })
+        });
+        assert_eq!(world.run(count_up(world.fleet(1), name(0), 5, MS)).applied, 5, "seed {seed}");
+    }
+}
+
+/// What a member keeps is its group's, and the same on every node: a member that kept less would break what the others
+/// promise.
+#[test]
+fn the_settings_made_for_a_name_decide_what_each_member_of_the_group_keeps() {
+    let mut world = World::new(569, 3);
+    world.config.group_config = GroupConfigMaker::new(|name| {
+        let durability = if name.as_str() == "group-1" { Durability::Memory } else { Durability::Fsync };
+        GroupConfig { durability, ..GroupConfig::default() }
+    });
+    world.disks = (0..3).map(|_| SimDisk::new(world.sim.rng())).collect();
+    (0..3).for_each(|place| world.begin(place));
+    (0..3).for_each(|place| world.finish(place, 30 * SECOND));
+    for group in 0..2 {
+        let fleet = world.fleet(group);
+        world
+            .run(async move { fleet.add_usual_group(name(group), Counter::NAME).await.expect("a new name") });
+        assert_eq!(world.run(count_up(world.fleet(0), name(group), 5, MS)).applied, 5);
+    }
+    let kept = world.fleet(0).cluster().groups()[&name(0)].id;
+    (0..3).for_each(|place| world.lose_power(place));
+    (0..3).for_each(|place| world.begin(place));
+    (0..3).for_each(|place| world.finish(place, 30 * SECOND));
+    assert_eq!(world.run(read(world.fleet(1), name(0))), 5);
+    for place in 0..3 {
+        let there: Vec<GroupId> = members(&world, place).into_keys().collect();
+        assert_eq!(there, [CLUSTER_GROUP, kept], "what was in memory alone is gone with it");
     }
 }
 
@@ -249,6 +352,23 @@ fn a_removed_group_that_is_added_again_begins_with_what_it_had() {
     world.until(60 * SECOND, "its members end", |world| world.fleet(0).cluster().removed().is_empty());
     add(&world, 1, 0).unwrap();
     assert_eq!(world.run(read(world.fleet(2), name(0))), 0, "a deleted group leaves nothing");
+}
+
+/// It is founded where the newest is kept, which need not be where its leader belongs; it once could not be used before its
+/// leadership had gone there.
+#[test]
+fn a_group_that_is_founded_away_from_its_preferred_node_is_used_at_once() {
+    for seed in 5901..5905 {
+        let world = World::formed_on_disks(seed, 3);
+        world.add_groups(&world.fleet(0), 3);
+        for group in 0..3 {
+            remove(&world, group);
+            let begun = world.sim.elapsed();
+            add(&world, 1, group).unwrap();
+            let took = world.sim.elapsed() - begun;
+            assert!(took < 2 * SECOND, "seed {seed}, group {group}: {took:?}");
+        }
+    }
 }
 
 /// The one that was away has less than the others, and must not be the one that the group begins with.

@@ -4,8 +4,9 @@ mod support;
 
 use std::time::Duration;
 
-use raft_fleet::{CLUSTER_GROUP, DrainStatus, FleetError, Presence};
-use support::{MS, SECOND, World, count_up, name, read};
+use futures_util::future::join_all;
+use raft_fleet::{CLUSTER_GROUP, Data, DrainStatus, Fleet, FleetError, GroupConfig, Presence};
+use support::{Counter, MS, SECOND, World, count_up, name, read};
 
 fn drain_status(world: &World, place: usize) -> DrainStatus {
     let fleet = world.fleet(place);
@@ -95,6 +96,64 @@ fn a_client_is_no_node_that_could_be_active() {
     assert_eq!(refused, (Err(FleetError::NotANode), Err(FleetError::NotANode)));
 }
 
+/// Two nodes of four go at the same time, under load.
+#[test]
+fn nodes_that_are_drained_at_the_same_time_end_empty_and_no_command_is_lost() {
+    for seed in 650..654 {
+        let mut world = World::formed(seed, 4);
+        world.add_groups(&world.fleet(0), 6);
+        let (client_env, client) = world.client("client");
+        let tasks: Vec<_> = (0..6)
+            .map(|group| world.sim.spawn_on(&client_env, count_up(client.clone(), name(group), 500, 10 * MS)))
+            .collect();
+        world.sim.run_for(SECOND);
+        let leaving = [world.fleet(1), world.fleet(2)];
+        world.run(async move {
+            let deactivated = join_all(leaving.iter().map(Fleet::deactivate)).await;
+            assert_eq!(deactivated, [Ok(()), Ok(())]);
+            let drained = join_all(leaving.iter().map(|fleet| fleet.drained(30 * SECOND))).await;
+            assert_eq!(drained, [Ok(()), Ok(())]);
+        });
+        world.stop(1);
+        world.stop(2);
+        for task in tasks {
+            let told = world.sim.run_until(60 * SECOND, task).flatten().expect("the client ends");
+            assert_eq!((told.applied, told.not_applied, told.unknown), (500, 0, 0), "seed {seed}");
+            assert!(told.slowest < 300 * MS, "seed {seed}: {:?}", told.slowest);
+        }
+        world.until(30 * SECOND, "two hold all", |world| world.is_whole(6, 2));
+    }
+}
+
+/// Nobody is left to take what the last of them holds, whichever that is.
+#[test]
+fn nodes_that_are_all_drained_at_the_same_time_keep_what_the_last_of_them_holds() {
+    for seed in 660..664 {
+        let world = World::formed(seed, 3);
+        world.add_groups(&world.fleet(0), 4);
+        assert_eq!(world.run(count_up(world.fleet(0), name(1), 5, MS)).applied, 5);
+        let leaving: Vec<Fleet> = (0..3).map(|place| world.fleet(place)).collect();
+        let all = leaving.clone();
+        world.run(async move {
+            let deactivated = join_all(leaving.iter().map(Fleet::deactivate)).await;
+            assert_eq!(deactivated, [Ok(()), Ok(()), Ok(())]);
+            let drained = join_all(leaving.iter().map(|fleet| fleet.drained(10 * SECOND))).await;
+            assert!(drained.iter().any(Result::is_err), "seed {seed}: somebody must hold it all");
+            let (config, data) = (GroupConfig::default(), Counter::NAME);
+            let added = leaving[1].add_group(name(7), data, 3, config).await;
+            assert_eq!(added, Err(FleetError::NoActiveNode), "seed {seed}");
+        });
+        assert_eq!(world.run(read(world.fleet(2), name(1))), 5, "seed {seed}");
+        world.run(async move {
+            for (place, fleet) in all.iter().enumerate() {
+                fleet.activate(&format!("zone-{place}")).await.expect("it was inactive");
+            }
+        });
+        world.until(60 * SECOND, "all is whole", |world| world.is_whole(4, 3));
+        assert_eq!(world.run(read(world.fleet(2), name(1))), 5, "seed {seed}");
+    }
+}
+
 /// A client was once redirected to a node that was so new that nobody had told it the node's address.
 ///
 /// All nodes are restarted one after the other while clients count on every group. Each reply must be the next number;
@@ -144,12 +203,11 @@ fn a_rolling_restart_on_disks_loses_no_command_and_shows_no_outage_above_a_trans
 
 #[test]
 fn a_group_of_one_member_moves_without_an_outage_above_a_transfer() {
-    use raft_fleet::{Data, GroupConfig};
     for seed in 640..644 {
         let mut world = World::formed(seed, 3);
         let fleet = world.fleet(0);
         world.run(async move {
-            fleet.add_group(name(0), support::Counter::NAME, 1, GroupConfig::default()).await.unwrap()
+            fleet.add_group(name(0), Counter::NAME, 1, GroupConfig::default()).await.unwrap()
         });
         let id = world.fleet(0).cluster().groups()[&name(0)].id;
         let holder = world.leaders()[&id].0;

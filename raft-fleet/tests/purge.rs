@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use raft_fleet::{CLUSTER_GROUP, FleetError, Presence};
 use support::{MS, SECOND, World, address, count_up, name};
 
@@ -129,6 +131,28 @@ fn a_purged_node_is_told_so_and_can_be_activated_again() {
     });
     assert_eq!(again, Err(FleetError::NotInactive));
     world.until(30 * SECOND, "all is whole", |world| world.is_whole(4, 3));
+}
+
+/// The node comes back while the cluster gives it up: before, after and in the middle of that.
+#[test]
+fn a_node_that_comes_back_in_the_moment_of_its_purge_is_a_member_again() {
+    for seed in 860..872 {
+        let mut world = World::formed_on_disks(seed, 3);
+        let mut rng = world.sim.rng();
+        world.add_groups(&world.fleet(0), 4);
+        let (client_env, client) = world.client("client");
+        let task = world.sim.spawn_on(&client_env, count_up(client, name(0), 300, 50 * MS));
+        let victim = (seed % 3) as usize;
+        world.lose_power(victim);
+        world.sim.run_for(4_800 * MS + Duration::from_millis(rng.next_u64() % 1_500));
+        world.begin(victim);
+        world.finish(victim, 60 * SECOND);
+        world.until(60 * SECOND, "all is whole", |world| {
+            world.fleet(victim).presence() == Presence::Active && world.is_whole(4, 3)
+        });
+        let told = world.sim.run_until(60 * SECOND, task).flatten().expect("the client ends");
+        assert_eq!((told.applied, told.unknown), (300, 0), "seed {seed}");
+    }
 }
 
 /// Only the connection between a node and the leader of the cluster group is cut: in the original each of the two would

@@ -40,9 +40,18 @@ impl Data for Counter {
     }
 }
 
+/// Bytes a second of snapshots.
+const RATE: u64 = 8 << 20;
+
 struct Node {
     endpoint: Endpoint,
     fleet: Fleet,
+}
+
+/// One that was free a moment ago.
+fn free_address() -> SocketAddr {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("loopback has ports");
+    socket.local_addr().expect("it is bound")
 }
 
 struct Machines {
@@ -53,9 +62,7 @@ struct Machines {
 
 impl Machines {
     fn new() -> Self {
-        // Ports that were free a moment ago.
-        let free = || std::net::UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
-        let addresses = (0..3).map(|_| free().expect("loopback has ports")).collect();
+        let addresses = (0..3).map(|_| free_address()).collect();
         let folder = tempfile::tempdir().expect("there is room for temporary files");
         Self { authority: CertificateAuthority::new("test"), folder, addresses }
     }
@@ -74,10 +81,12 @@ impl Machines {
             zone: format!("zone-{place}"),
             seeds: self.addresses.iter().map(ToString::to_string).collect(),
             bootstrap_expect: 3,
+            snapshot_bytes_per_second_max: Some(RATE),
             ..FleetConfig::default()
         };
         let env: Arc<dyn Env> = env;
         let fleet = Fleet::start(env, config, Registry::new().with::<Counter>()).await.expect("it starts");
+        assert_eq!(endpoint.bulk_bytes_per_second_max(), Some(RATE));
         Node { endpoint, fleet }
     }
 

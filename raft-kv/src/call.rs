@@ -91,7 +91,8 @@ impl<'a> Way<'a> {
     }
 
     async fn look_up(&mut self) -> Result<(), NoWay> {
-        let options = self.options.with_timeout(self.left().max(WAIT_FIRST));
+        // The call that asks for it is under way itself.
+        let options = self.options.with_timeout(self.left().max(WAIT_FIRST)).as_essential();
         let answer = self.list.read_one(self.keyspace, &options, true).await.map_err(NoWay::Route)?;
         self.route = answer.ok_or_else(|| NoWay::Route(RouteError::NoSuchKeyspace(self.keyspace.clone())))?;
         self.group = self.route.shard(self.hash).group.clone();
@@ -118,6 +119,9 @@ impl KeyspaceList {
         command: &[u8],
         options: &CallOptions,
     ) -> Result<Bytes, KvCommandError> {
+        if !options.essential {
+            self.fleet().check_room().map_err(KvNotApplied::Group)?;
+        }
         let way = Way::begin(self, keyspace, key.hash(), options).await?;
         let bytes = key.as_bytes().len() as u64;
         let limit_bytes = u64::from(way.route.keyspace.policy.key_bytes_max);
@@ -262,7 +266,7 @@ fn is_gone(error: &CommandError) -> bool {
     matches!(error, CommandError::NotApplied(NotApplied::NoSuchName(_)))
 }
 
-/// Whether no other group could say anything else.
+/// Whether no other group could say anything else; whoever asks too much is not to ask for the list of shards as well.
 fn is_final(error: &CommandError) -> bool {
     match error {
         CommandError::NotApplied(error) => matches!(
@@ -272,6 +276,7 @@ fn is_final(error: &CommandError) -> bool {
                 | NotApplied::Malformed(_)
                 | NotApplied::TooLarge { .. }
                 | NotApplied::RetryWindowTooLong { .. }
+                | NotApplied::Overloaded { .. }
         ),
         CommandError::Unknown(error) => matches!(
             error,
@@ -288,6 +293,7 @@ fn is_final_query(error: &QueryError) -> bool {
             | QueryError::Malformed(_)
             | QueryError::TooLarge { .. }
             | QueryError::AnswerTooLarge { .. }
+            | QueryError::Overloaded { .. }
     )
 }
 

@@ -61,6 +61,8 @@ impl Kv {
     }
 
     fn run(fleet: Fleet, config: KvConfig, types: KvTypes) -> Self {
+        // What keeps the store going must go on when callers ask too much.
+        let config = KvConfig { call: config.call.as_essential(), ..config };
         let waker = Waker::new(&fleet, &config, &types);
         let list = Arc::new(KeyspaceList::new(fleet, config, types));
         if let Some(waker) = waker {

@@ -16,7 +16,8 @@ pub enum Durability {
     Memory,
     /// Everything, but only votes, terms and membership wait for the disk; a command is acknowledged once the operating
     /// system has it. It survives the end of the process, and a loss of power only where the machine was stopped in
-    /// order: after any other restart of the machine the member counts as one that lost its state.
+    /// order: after any other restart of the machine the member counts as one that lost its state. A change of the
+    /// members that was answered is known to a quorum of disks, as under `Fsync`.
     Async,
     /// Everything, and a member acknowledges only what is on the disk. The default.
     #[default]
@@ -43,7 +44,8 @@ pub struct GroupConfig {
     pub retry_window_max_ms: u64,
     /// The largest payload of a command, in bytes; at most 3 MiB. Default 1 MiB.
     pub command_bytes_max: u64,
-    /// A snapshot is taken when the log is this many times larger than the last one. Default 10.
+    /// A snapshot is taken when the log is this many times larger than the last one; of a group to which nothing is added any
+    /// more, once it is larger at all. Default 10.
     pub log_expansion_factor: u32,
     /// No snapshot is taken before the log has this many bytes. Default 1 MiB.
     pub log_bytes_min: u64,
@@ -138,6 +140,9 @@ pub struct HostConfig {
     pub snapshot_beside_bytes: u64,
     /// The largest snapshot that is taken in, in bytes; all of it is held in memory. Default 4 GiB.
     pub snapshot_bytes_max: u64,
+    /// Snapshots that come in pieces (those above 256 KiB) to this node's members at a time, over all groups; the others
+    /// wait for their turn. Default 8.
+    pub snapshots_incoming_max: usize,
     /// The storage of a host that keeps its groups on a disk.
     pub store: StoreConfig,
     /// The cluster that the node belongs to, where it is known: its directory remembers it, and is refused to a node of
@@ -178,6 +183,7 @@ impl Default for HostConfig {
             snapshot_retry: Duration::from_secs(10),
             snapshot_beside_bytes: 1 << 20,
             snapshot_bytes_max: 4 << 30,
+            snapshots_incoming_max: 8,
             store: StoreConfig::default(),
             cluster: None,
             handover_max: Duration::from_secs(1),

@@ -13,6 +13,7 @@ use rand_chacha::ChaCha12Rng;
 use rand_core::SeedableRng;
 
 use self::missing::Missing;
+use crate::arrivals::Arrivals;
 use crate::config::{GroupConfig, HostConfig};
 use crate::env::MonoTime;
 use crate::errand::Done;
@@ -24,11 +25,11 @@ use crate::id::{GroupId, MemberId, NodeId};
 use crate::keepsake::Keepsake;
 use crate::message::{Body, GroupMessage};
 use crate::neighbours::{LoopId, Neighbours};
-use crate::outputs::{Ack, Answer, Outputs};
+use crate::outputs::{Ack, Answer, Outputs, Piece};
 use crate::registry::Registry;
 use crate::request::{Command, Freshness};
 use crate::status::GroupStatus;
-use crate::store::{Record, SnapshotMeta};
+use crate::store::{KeptFile, Record, StoreError};
 use crate::timers::Timers;
 use crate::waiter::Waiter;
 
@@ -126,7 +127,9 @@ pub(crate) enum DiskEvent {
     /// It has what these wait for.
     Kept(Vec<Ack>),
     /// A snapshot is in its file.
-    SnapshotKept { group: GroupId, member: MemberId, meta: SnapshotMeta },
+    SnapshotKept { group: GroupId, member: MemberId, file: KeptFile },
+    /// A piece of a snapshot was read, or cannot be.
+    PieceRead { piece: Piece, read: Result<Bytes, StoreError> },
     /// The log wants these groups written anew, to get rid of its oldest part.
     Rewrite(Vec<GroupId>),
     /// It does not take a group's record.
@@ -148,6 +151,8 @@ pub(crate) struct Engine {
     id: LoopId,
     config: HostConfig,
     registry: Registry,
+    /// Places for snapshots that come, of all loops of the node.
+    arrivals: Arrivals,
     rng: ChaCha12Rng,
     /// Boxed: half of what a tree of them holds is room for more.
     groups: BTreeMap<GroupId, Box<Group>>,
@@ -177,6 +182,7 @@ macro_rules! turn {
             wall_ms: $clocks.wall_ms,
             rng: &mut $engine.rng,
             limits: &$engine.config,
+            arrivals: &$engine.arrivals,
             keeps: $engine.keeps,
             out: $out,
             own: $engine.id,
@@ -194,6 +200,7 @@ impl Engine {
         (node, id): (NodeId, LoopId),
         config: HostConfig,
         registry: Registry,
+        arrivals: Arrivals,
         seed: u64,
     ) -> Self {
         Self {
@@ -201,6 +208,7 @@ impl Engine {
             id,
             config,
             registry,
+            arrivals,
             rng: ChaCha12Rng::seed_from_u64(seed),
             groups: BTreeMap::new(),
             fenced: BTreeMap::new(),
@@ -231,12 +239,11 @@ impl Engine {
             let member = kept.member;
             let mut turn = turn!(self, clocks, out);
             let registry = &self.registry;
-            let recover = || Group::recover(id, kept, registry, &mut turn).map_err(|error| error.to_string());
-            let recovered = catch_unwind(AssertUnwindSafe(recover))
-                .unwrap_or_else(|panic| Err(format!("it panicked: {}", panic_message(panic.as_ref()))));
-            match recovered {
+            let recover = || Group::recover(id, kept, registry, &mut turn);
+            match catch_unwind(AssertUnwindSafe(recover)) {
                 Ok(group) => self.insert(id, group, clocks, out),
-                Err(reason) => {
+                Err(panic) => {
+                    let reason = format!("it panicked: {}", panic_message(panic.as_ref()));
                     tracing::error!(group = %id, node = %self.node, reason, "a member cannot be recovered");
                     self.fenced.insert(id, (member, reason));
                 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::arrivals::Arrivals;
 use crate::config::{GroupConfig, HostConfig};
 use crate::driver::{Driver, clocks};
 use crate::engine::{Engine, Found, Input};
@@ -41,6 +42,7 @@ pub struct Host {
 struct Shared {
     env: Arc<dyn Env>,
     node: NodeId,
+    registry: Registry,
     inboxes: Inboxes,
     loops: Vec<TaskHandle>,
     /// The tasks that write, on a host that keeps anything.
@@ -158,7 +160,8 @@ impl Host {
             return Ok(Self::start(env, config, registry));
         };
         registry.validate().map_err(StoreError::InvalidConfig)?;
-        let store = OpenStore::open(&env, disk, config.store.clone(), config.cluster).await?;
+        let store =
+            OpenStore::open(&env, disk, config.store.clone(), config.cluster, registry.clone()).await?;
         Ok(Self::run(env, config, registry, Some(store)))
     }
 
@@ -173,12 +176,14 @@ impl Host {
             }
             None => (Vec::new(), None),
         };
+        let arrivals = Arrivals::new(config.snapshots_incoming_max);
         let parts = parts.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
         for part in parts.take(count) {
             let (sender, inbox) = mpsc::channel(config.inbox_max.max(1));
             let id = LoopId(env.random_u64());
             ids.push(id);
-            let mut engine = Engine::new((node, id), config.clone(), registry.clone(), env.random_u64());
+            let (arrivals, seed) = (arrivals.clone(), env.random_u64());
+            let mut engine = Engine::new((node, id), config.clone(), registry.clone(), arrivals, seed);
             let mut out = Outputs::default();
             let disk = part.map(|part| {
                 let Part { members, damaged, ended, line } = part;
@@ -197,12 +202,16 @@ impl Host {
         env.transport().register(GROUP_SERVICE, Arc::new(GroupService::new(inboxes.clone())));
         loops.push(env.spawn("rafted-value deaths", Box::pin(watch_deaths(env.clone(), inboxes.clone()))));
         let handover_max = config.handover_max;
-        Host { shared: Arc::new(Shared { env, node, inboxes, loops, writer, handover_max }) }
+        Host { shared: Arc::new(Shared { env, node, registry, inboxes, loops, writer, handover_max }) }
     }
 
     /// This node.
     pub fn node(&self) -> NodeId {
         self.shared.node
+    }
+
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.shared.registry
     }
 
     /// The door that this host goes through.
@@ -306,6 +315,18 @@ impl Host {
     /// [`GroupError::Unavailable`] when the host is overloaded or shuts down.
     pub async fn drop_member(&self, group: GroupId) -> Result<(), GroupError> {
         self.bury(group, MemberId(u64::MAX)).await
+    }
+
+    /// Ends this node's member of a group, and any before it, for ever; a later one may live on this node.
+    ///
+    /// For a member that its group has removed and that nobody is left to tell: a leader that names this node's member no
+    /// more, in a term that is not before that of the member, is proof that it was removed.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError::Unavailable`] when the host is overloaded or shuts down.
+    pub async fn drop_former_member(&self, group: GroupId, member: MemberId) -> Result<(), GroupError> {
+        self.bury(group, member).await
     }
 
     /// Ends this node's member of a group, and any up to `newest`, for ever.

@@ -14,6 +14,7 @@ macro_rules! planted {
     }};
 }
 
+mod arrivals;
 mod caller;
 mod client_session;
 mod config;

@@ -3,18 +3,21 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::config::Durability;
 use crate::disk::Disk;
 use crate::env::Env;
 use crate::group::recover::KeptMember;
+use crate::group::{Machine, MachineError};
 use crate::host::loop_of;
 use crate::id::{GroupId, MemberId};
 use crate::message::WireSnapshot;
+use crate::registry::Registry;
 use crate::store::{
-    KeptSnapshot, Opener, Record, Recovered, RecoveredGroup, SnapshotFile, SnapshotFolder, SnapshotMeta,
-    Store, StoreConfig, StoreError,
+    KeptFile, KeptSnapshot, Opener, Record, Recovered, RecoveredGroup, SnapshotFile, SnapshotFolder,
+    SnapshotMeta, Store, StoreConfig, StoreError,
 };
 use crate::transport::ClusterId;
 use crate::writer::{DiskLine, Writer};
@@ -48,6 +51,7 @@ impl OpenStore {
         disk: Arc<dyn Disk>,
         config: StoreConfig,
         cluster: Option<ClusterId>,
+        registry: Registry,
     ) -> Result<Self, StoreError> {
         let opener = Opener {
             node: Some(env.transport().local().node),
@@ -59,13 +63,18 @@ impl OpenStore {
         let (tell, told) = oneshot::channel();
         let task = async move {
             // Whoever asked may have gone.
-            let _ = tell.send(Self::read(disk, config, opener).await);
+            let _ = tell.send(Self::read(disk, config, opener, registry).await);
         };
         drop(env.spawn_blocking("rafted-value open", Box::pin(task)));
         told.await.unwrap_or(Err(StoreError::Fenced { reason: "the node ended while it was opened".into() }))
     }
 
-    async fn read(disk: Arc<dyn Disk>, config: StoreConfig, opener: Opener) -> Result<Self, StoreError> {
+    async fn read(
+        disk: Arc<dyn Disk>,
+        config: StoreConfig,
+        opener: Opener,
+        registry: Registry,
+    ) -> Result<Self, StoreError> {
         let (mut store, recovered) = Store::open(disk, config.clone(), opener).await?;
         let Recovered { node, cluster, groups, mut ended, lost_unsynced, torn, strangers } = recovered;
         tracing::info!(%node, cluster = cluster.map(tracing::field::debug), groups = groups.len(), lost_unsynced, "opened a directory");
@@ -85,7 +94,7 @@ impl OpenStore {
                 lost.push(Record::Ended { group: id, newest: member });
                 continue;
             }
-            match read_member(&store.snapshots, id, group) {
+            match read_member(&store.snapshots, &registry, id, group) {
                 Ok(kept) => drop(members.insert(id, kept)),
                 Err(error) => {
                     tracing::error!(group = %id, %member, %error, "a member cannot come back");
@@ -128,52 +137,64 @@ fn is_lost(durability: Durability, lost_unsynced: bool) -> bool {
     }
 }
 
-/// A member with its snapshot, from where that is.
-pub(crate) fn read_member(
-    snapshots: &SnapshotFolder,
-    id: GroupId,
-    group: RecoveredGroup,
-) -> Result<KeptMember, StoreError> {
-    let RecoveredGroup { member, durability, snapshot: place, vote, before, entries } = group;
-    let snapshot = match &place {
-        KeptSnapshot::Inline(snapshot) => snapshot.clone(),
-        KeptSnapshot::File(meta) => read_snapshot(snapshots, id, member, meta, before.index)?,
-        KeptSnapshot::Nothing => {
-            let reason = format!("member {member} of group {id} has no snapshot");
-            return Err(StoreError::Corrupt { file: "log".into(), offset: 0, reason });
-        }
-    };
-    let entries = entries.into();
-    Ok(KeptMember { member, durability, snapshot, place, vote, before: (before.index, before.term), entries })
+/// Why a member cannot be read.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum Unreadable {
+    /// A file is damaged, or the log says what cannot be.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What is in it does not decode.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
 }
 
-/// The snapshot that the log speaks of; where it is damaged, the one before it will do if the log still has all since.
-fn read_snapshot(
+/// A member with its state, decoded from where its snapshot is.
+pub(crate) fn read_member(
+    snapshots: &SnapshotFolder,
+    registry: &Registry,
+    id: GroupId,
+    group: RecoveredGroup,
+) -> Result<KeptMember, Unreadable> {
+    let RecoveredGroup { member, durability, snapshot, vote, before, entries } = group;
+    let (snapshot, file, machine) = match snapshot {
+        KeptSnapshot::Inline(snapshot) => {
+            let machine = Machine::restore(id, registry, snapshot.index, &snapshot.state)?;
+            (snapshot, None, machine)
+        }
+        KeptSnapshot::File(meta) => {
+            let (file, state) = find_snapshot(snapshots, id, member, meta.index, before.index)?;
+            let SnapshotMeta { index, term, voters, learners, .. } = file.meta().clone();
+            let machine = Machine::restore(id, registry, index, &state)?;
+            (WireSnapshot { index, term, voters, learners, state: Bytes::new() }, Some(file), machine)
+        }
+        KeptSnapshot::Nothing => {
+            let reason = format!("member {member} of group {id} has no snapshot");
+            return Err(StoreError::Corrupt { file: "log".into(), offset: 0, reason }.into());
+        }
+    };
+    let (machine, entries, before) = (Box::new(machine), entries.into(), (before.index, before.term));
+    Ok(KeptMember { member, durability, snapshot, file, machine, vote, before, entries })
+}
+
+/// The snapshot at `index`, of which the log speaks; where it is damaged, the one before it will do if the log still has
+/// all since `before`.
+fn find_snapshot(
     snapshots: &SnapshotFolder,
     group: GroupId,
     member: MemberId,
-    meta: &SnapshotMeta,
+    index: u64,
     before: u64,
-) -> Result<WireSnapshot, StoreError> {
-    let newest = SnapshotFile { group, member, index: meta.index };
-    let damage = match read_file(snapshots, newest) {
-        Ok(snapshot) => return Ok(snapshot),
+) -> Result<(KeptFile, Bytes), StoreError> {
+    let damage = match KeptFile::find(snapshots, SnapshotFile { group, member, index }) {
+        Ok(found) => return Ok(found),
         Err(error) => error,
     };
     let older = snapshots.of_group(group).into_iter().rev();
-    for file in older.filter(|file| file.member == member && (before..meta.index).contains(&file.index)) {
-        if let Ok(snapshot) = read_file(snapshots, file) {
+    for file in older.filter(|file| file.member == member && (before..index).contains(&file.index)) {
+        if let Ok(found) = KeptFile::find(snapshots, file) {
             tracing::warn!(%group, %member, %damage, index = file.index, "an older snapshot takes its place");
-            return Ok(snapshot);
+            return Ok(found);
         }
     }
     Err(damage)
-}
-
-fn read_file(snapshots: &SnapshotFolder, file: SnapshotFile) -> Result<WireSnapshot, StoreError> {
-    let reader = snapshots.read(file)?;
-    let SnapshotMeta { index, term, voters, learners, .. } = reader.head().meta.clone();
-    let mut state = Vec::new();
-    reader.read(|chunk| state.extend_from_slice(chunk))?;
-    Ok(WireSnapshot { index, term, voters, learners, state: state.into() })
 }

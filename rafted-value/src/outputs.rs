@@ -1,6 +1,7 @@
 //! What a turn of the engine wants done: messages to send and callers to answer. The shell performs it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -12,7 +13,7 @@ use crate::keepsake::Keepsake;
 use crate::message::{BatchWriter, Body, GroupMessage, WireSnapshot};
 use crate::neighbours::LoopMessage;
 use crate::status::GroupStatus;
-use crate::store::Record;
+use crate::store::{PinnedFile, Record};
 use crate::transport::Lane;
 use crate::waiter::Waiter;
 
@@ -44,6 +45,26 @@ pub(crate) struct SnapshotJob {
     pub(crate) snapshot: WireSnapshot,
 }
 
+/// A piece of a snapshot, for a member that asked for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Piece {
+    pub(crate) group: GroupId,
+    /// Whose snapshot it is.
+    pub(crate) member: MemberId,
+    pub(crate) node: NodeId,
+    pub(crate) to: MemberId,
+    pub(crate) offer: u64,
+    pub(crate) offset: u64,
+}
+
+/// A piece to be read out of its file.
+#[derive(Debug)]
+pub(crate) struct ReadJob {
+    pub(crate) piece: Piece,
+    pub(crate) file: Arc<PinnedFile>,
+    pub(crate) bytes_max: usize,
+}
+
 /// What a turn wants done.
 #[derive(Default)]
 pub(crate) struct Outputs {
@@ -53,6 +74,8 @@ pub(crate) struct Outputs {
     /// Whom to tell when they are.
     pub(crate) acks: Vec<Ack>,
     pub(crate) snapshots: Vec<SnapshotJob>,
+    /// Pieces of snapshots to be read.
+    pub(crate) reads: Vec<ReadJob>,
     pub(crate) answers: Vec<Answer>,
     /// What is to be done beside the loop.
     pub(crate) errands: Vec<Errand>,

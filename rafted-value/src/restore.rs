@@ -12,10 +12,12 @@ use crate::config::Durability;
 use crate::disk::Disk;
 use crate::engine::Input;
 use crate::error::GroupError;
+use crate::group::MachineError;
 use crate::group::recover::KeptMember;
 use crate::host::Host;
 use crate::id::{GroupId, MemberId};
-use crate::open::read_member;
+use crate::open::{Unreadable, read_member};
+use crate::registry::Registry;
 use crate::store::{StoreError, look_at};
 
 /// Why a group was not founded anew from a directory. Nothing was changed in that directory.
@@ -52,12 +54,27 @@ pub fn read_last_log_index(disk: &Arc<dyn Disk>, group: GroupId) -> Result<Optio
     }))
 }
 
-fn read_kept(disk: &Arc<dyn Disk>, group: GroupId) -> Result<KeptMember, RestoreGroupError> {
+fn read_kept(
+    disk: &Arc<dyn Disk>,
+    registry: &Registry,
+    group: GroupId,
+) -> Result<KeptMember, RestoreGroupError> {
     match look_at(disk, group)? {
         Some((kept, snapshots)) if kept.durability != Durability::Memory => {
-            Ok(read_member(&snapshots, group, kept)?)
+            read_member(&snapshots, registry, group, kept).map_err(|error| match error {
+                Unreadable::Store(error) => error.into(),
+                Unreadable::Machine(error) => not_restored(group, error).into(),
+            })
         }
         _ => Err(RestoreGroupError::NothingKept { group, place: disk.place() }),
+    }
+}
+
+/// What whoever restores a group is told of a value that does not come back.
+pub(crate) fn not_restored(group: GroupId, error: MachineError) -> GroupError {
+    match error {
+        MachineError::NoSuchData(name) => GroupError::NoSuchData(name),
+        error => GroupError::NotRestored { group, reason: error.to_string() },
     }
 }
 
@@ -76,9 +93,10 @@ impl Host {
     /// value does not come back from what was kept.
     pub async fn restore(&self, group: GroupId, from: Arc<dyn Disk>) -> Result<MemberId, RestoreGroupError> {
         let (tell, told) = oneshot::channel();
+        let registry = self.registry().clone();
         let task = async move {
             // Whoever asked may have gone.
-            let _ = tell.send(read_kept(&from, group));
+            let _ = tell.send(read_kept(&from, &registry, group));
         };
         drop(self.env().spawn_blocking("rafted-value restore", Box::pin(task)));
         let kept = told.await.unwrap_or(Err(GroupError::Unavailable.into()))?;

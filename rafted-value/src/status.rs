@@ -83,6 +83,15 @@ pub struct GroupStatus {
     pub change_under_way: bool,
     /// Commands and queries that wait for this member.
     pub waiting: u64,
+    /// Whether the group is quiet here: this member neither beats nor ticks until something is asked of it, or is in
+    /// doubt ([`HostConfig::quiet_after`](crate::HostConfig::quiet_after)). A quiet leader has no lease once its last
+    /// round is old.
+    pub quiet: bool,
+    /// The length of the newest snapshot's state in bytes, wherever it is.
+    pub snapshot_bytes: u64,
+    /// Bytes of states that this member holds encoded in memory beside its value: the newest snapshot where it is in no
+    /// file, what it gives to others or is given, and what it was built anew from after a panic.
+    pub snapshot_held_bytes: u64,
 }
 
 impl GroupStatus {
@@ -113,6 +122,9 @@ impl GroupStatus {
             transfer_to: None,
             change_under_way: false,
             waiting: 0,
+            quiet: false,
+            snapshot_bytes: 0,
+            snapshot_held_bytes: 0,
         }
     }
 }

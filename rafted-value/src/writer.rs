@@ -1,5 +1,6 @@
-//! The two tasks of a node that write: one joins what all loops want kept into one write and one sync, the other writes
-//! snapshots to files of their own, so that a large one holds nobody up.
+//! The tasks of a node that write and read: one joins what all loops want kept into one write and one sync, one writes
+//! snapshots to files of their own, so that a large one holds nobody up, and one reads pieces of such files for members
+//! that are given them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +12,9 @@ use crate::engine::DiskEvent;
 use crate::env::{Env, timeout};
 use crate::id::{GroupId, MemberId};
 use crate::message::WireSnapshot;
-use crate::outputs::{Ack, Outputs, SnapshotJob};
+use crate::outputs::{Ack, Outputs, ReadJob, SnapshotJob};
 use crate::store::{
-    KeptSnapshot, Place, Record, SnapshotFile, SnapshotFolder, SnapshotMeta, Store, StoreError,
+    KeptFile, KeptSnapshot, Place, Record, SnapshotFile, SnapshotFolder, SnapshotMeta, Store, StoreError,
 };
 
 /// Turns whose records wait for the disk at most; a loop that is further ahead waits.
@@ -32,7 +33,9 @@ pub(crate) struct DiskLine {
     records: mpsc::Sender<Batch>,
     /// At most one snapshot a group and one that is installed: no more wait than there are groups, twice.
     snapshots: mpsc::UnboundedSender<(usize, SnapshotJob)>,
-    /// No more wait than turns and snapshots were handed over.
+    /// A few pieces for each member that is given a snapshot.
+    reads: mpsc::UnboundedSender<(usize, ReadJob)>,
+    /// No more wait than turns, snapshots and pieces were handed over.
     events: mpsc::UnboundedReceiver<DiskEvent>,
 }
 
@@ -61,6 +64,9 @@ impl DiskLine {
         for job in out.snapshots.drain(..) {
             drop(self.snapshots.send((position, job)));
         }
+        for job in out.reads.drain(..) {
+            drop(self.reads.send((position, job)));
+        }
     }
 }
 
@@ -79,11 +85,13 @@ impl Writer {
     ) -> (Self, Vec<DiskLine>) {
         let (records, batches) = mpsc::channel(TURNS_WAITING_MAX);
         let (snapshots, jobs) = mpsc::unbounded_channel();
+        let (reads, pieces) = mpsc::unbounded_channel();
         let (mut lines, mut voices) = (Vec::new(), Vec::new());
         for position in 0..loops {
             let (voice, events) = mpsc::unbounded_channel();
             voices.push(voice);
-            lines.push(DiskLine { position, records: records.clone(), snapshots: snapshots.clone(), events });
+            let (records, snapshots, reads) = (records.clone(), snapshots.clone(), reads.clone());
+            lines.push(DiskLine { position, records, snapshots, reads, events });
         }
         let (end, ended) = oneshot::channel();
         let folder = store.snapshots.clone();
@@ -95,7 +103,9 @@ impl Writer {
             let _ = end.send(());
         };
         drop(env.spawn_blocking("rafted-value log", Box::pin(write)));
+        let read = read_pieces(pieces, voices.clone());
         drop(env.spawn_blocking("rafted-value snapshots", Box::pin(write_snapshots(folder, jobs, voices))));
+        drop(env.spawn_blocking("rafted-value pieces", Box::pin(read)));
         (Self { ended: parking_lot::Mutex::new(Some(ended)) }, lines)
     }
 
@@ -222,7 +232,8 @@ async fn write_snapshots(
         let SnapshotJob { group, member, snapshot } = job;
         match write_snapshot(&folder, group, member, snapshot).await {
             Ok(meta) => {
-                let _ = voices[position].send(DiskEvent::SnapshotKept { group, member, meta });
+                let file = KeptFile::new(&folder, SnapshotFile { group, member, index: meta.index }, meta);
+                let _ = voices[position].send(DiskEvent::SnapshotKept { group, member, file });
             }
             Err(error) => {
                 fail(&voices, &error);
@@ -242,6 +253,18 @@ async fn write_snapshot(
     let mut file = folder.begin((group, member), Place { index, term }, voters, learners)?;
     file.write(&state)?;
     file.finish().await
+}
+
+/// A file that cannot be read is its member's affair, which takes a new snapshot.
+async fn read_pieces(
+    mut jobs: mpsc::UnboundedReceiver<(usize, ReadJob)>,
+    voices: Vec<mpsc::UnboundedSender<DiskEvent>>,
+) {
+    while let Some((position, ReadJob { piece, file, bytes_max })) = jobs.recv().await {
+        let read = file.read_piece(piece.offset, bytes_max);
+        // A loop that has ended gives nobody anything.
+        let _ = voices[position].send(DiskEvent::PieceRead { piece, read });
+    }
 }
 
 /// Nobody knows what the disk holds after a failed write: no member that it keeps may go on.

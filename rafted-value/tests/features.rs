@@ -15,7 +15,8 @@
 //! | ... nor of who is no member | `a_follower_is_removed_once_and_was_gone_the_second_time` |
 //! | ... nor while another change or a transfer is under way | `nothing_is_removed_while_another_change_or_a_transfer_is_under_way` |
 //! | ... nor where it would break the healthy majority | `a_removal_that_would_break_the_healthy_majority_is_refused_with_its_numbers` |
-//! | a change of the voters that was answered survives the leader | `a_leader_that_dies_right_after_a_promotion_leaves_members_who_can_elect_another`, `a_leader_that_dies_right_after_a_removal_leaves_members_who_can_elect_another` |
+//! | a change of the voters that was answered survives the leader | `a_leader_that_dies_right_after_a_promotion_leaves_members_who_can_elect_another`, `a_leader_that_dies_right_after_a_removal_leaves_members_who_can_elect_another`, `a_promotion_survives_a_loss_of_power_and_the_leader_that_does_not_come_back`, `a_promotion_of_an_async_member_survives_the_end_of_all_processes_and_the_leader_that_stays_away`, `a_promotion_of_an_async_member_survives_the_leader_whose_machine_loses_its_power` |
+//! | a learner that lost its state, or whose node is gone | `a_learner_that_lost_its_state_is_never_promoted_and_makes_room_for_one_of_a_new_id`, `a_learner_whose_node_is_gone_costs_its_group_nothing_and_is_removed`, `a_former_member_is_ended_and_a_later_one_may_come` |
 //! | 6. leadership moves where it is wanted | `leadership_moves_to_the_chosen_one_of_three_at_once`, `leadership_moves_to_the_chosen_one_of_five_at_once` |
 //! | a later call overrides, `None` cancels | `a_later_call_overrides_an_earlier_one`, `a_command_that_comes_during_a_transfer_waits_and_is_applied_after_the_cancel` |
 //! | an unresponsive target is refused, no command is lost | `leadership_is_given_to_nobody_who_could_not_take_it`, `commands_that_run_into_a_transfer_are_answered_once_and_in_order` |
@@ -36,10 +37,16 @@
 //! | 13. three to seven members survive the loss of every minority, on disks or not | `a_group_survives_the_loss_of_every_minority`, `a_group_on_disks_survives_the_loss_of_every_minority` |
 //! | ... and every split that leaves a majority together | `a_group_survives_every_split_that_leaves_a_majority_together`, `a_group_on_disks_survives_every_split_that_leaves_a_majority_together` |
 //! | a handler that panics changes nothing on any member | `a_handler_that_panics_changes_nothing_on_any_member`, `a_burst_of_panics_costs_in_proportion_to_its_length` |
+//! | a durable member's snapshot is in its file only, and pieces are read from there | `a_durable_member_holds_no_snapshot_in_memory`, `a_stream_goes_on_while_newer_snapshots_replace_its_file`, `a_snapshot_in_its_file_costs_no_memory` |
+//! | a flipped bit in a snapshot that is sent costs a new one and is never sent | `a_flipped_bit_that_is_found_while_a_snapshot_is_sent_costs_a_new_snapshot_and_nothing_else`, `a_piece_of_a_damaged_snapshot_is_what_was_written_or_an_error`, `snapshots_that_are_damaged_again_and_again_are_taken_no_more_often_than_they_are_sent_again` |
 //! | snapshots come in pieces, go on after a cut, and hold up nothing | `a_large_snapshot_comes_whole`, `a_transfer_goes_on_where_it_was_when_the_network_was_cut`, `commands_and_the_lease_go_on_beside_a_slow_transfer` |
+//! | ... so many at a time, at a rate | `so_many_snapshots_come_to_a_node_at_a_time_and_the_others_wait_for_their_turn`, `what_is_sent_on_bulk_lanes_leaves_at_its_rate_and_a_pause_is_not_saved_up` |
 //! | replication is pipelined | `thousands_of_entries_in_flight_make_no_storm` |
 //! | one sync for all groups of a turn | `a_hundred_groups_that_write_together_cost_few_syncs` |
 //! | members that differ are found and fenced | `a_member_that_is_not_as_the_others_is_fenced_and_its_command_named`, `a_leader_that_is_not_as_the_others_is_fenced_and_another_goes_on` |
+//! | idle groups fall quiet and stay so | `an_idle_group_sends_nothing_but_its_loops_beats`, `a_group_that_is_quiet_for_long_stays_so`, `a_status_says_whether_its_group_is_quiet` |
+//! | ... and answer as quickly as ever, without a lease that they have not | `a_command_wakes_a_group_and_is_answered_as_quickly_as_ever`, `a_query_of_a_quiet_leader_waits_for_a_round` |
+//! | ... and wake when their leader's node dies, and on any doubt | `the_death_of_a_quiet_leader_that_nobody_reports_is_noticed_within_an_election_timeout`, `the_death_of_a_quiet_leader_that_is_reported_wakes_its_followers_at_once`, `a_leader_that_ends_while_its_loop_goes_on_wakes_its_group`, `a_cut_in_one_direction_wakes_a_quiet_group_and_unseats_nobody`, `a_follower_that_stood_still_unseats_nobody` |
 //! | back-pressure instead of queues without end | `every_refusal_of_a_command_says_that_nothing_was_applied`, `an_overloaded_node_says_of_its_members_what_it_has_to_say` |
 //! | a shutdown hands leadership over first | `a_leader_that_shuts_down_has_a_successor_before_it_stops`, `the_groups_of_a_node_are_spread_over_their_other_members` |
 //! | the outage after a kill that is told | `a_killed_leader_is_replaced_in_time_though_its_followers_do_not_hold_the_same`, `a_killed_leader_of_five_is_replaced_in_time` |

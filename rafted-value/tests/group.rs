@@ -222,6 +222,28 @@ fn the_log_is_compacted_and_a_late_member_still_gets_everything() {
     assert_eq!(world.run(SECOND, async move { stale(&host).await }).counts["a"], 500);
 }
 
+/// A log that nobody adds to any more was once held up to ten times the size of the value, for as long as the group lived.
+#[test]
+fn an_idle_group_holds_no_log_that_is_longer_than_its_snapshot() {
+    let mut world = World::with_group(9, 3);
+    let mut client = world.client();
+    let name = "x".repeat(1_000);
+    world.run(60 * SECOND, async move {
+        for _ in 0..200 {
+            client.add(&name, 1).await;
+        }
+    });
+    for node in 0..3 {
+        assert!(world.status(node).log_bytes > 150_000, "{:?}", world.status(node));
+    }
+    world.sim.run_for(3 * SECOND);
+    for node in 0..3 {
+        assert!(world.status(node).log_bytes < 25_000, "{:?}", world.status(node));
+    }
+    let host = world.nodes[1].host.clone();
+    assert_eq!(world.run(SECOND, async move { stale(&host).await }).counts.values().sum::<i64>(), 200);
+}
+
 #[test]
 fn a_leader_that_is_cut_off_answers_no_query_once_its_lease_has_ended() {
     let world = World::with_group(7, 3);

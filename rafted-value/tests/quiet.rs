@@ -102,6 +102,23 @@ fn a_group_of_one_falls_quiet_and_answers_at_once() {
     });
 }
 
+/// On every member, until something is asked of it; a page can tell an idle group from one that waits.
+#[test]
+fn a_status_says_whether_its_group_is_quiet() {
+    let mut world = quiet_world(7, 3);
+    let quiet = |world: &World| (0..3).filter(|node| world.status(*node).quiet).count();
+    assert_eq!(quiet(&world), 3);
+    let leader = world.leader();
+    assert_eq!(quiet(&world), 3, "whoever asks for a status wakes nobody");
+    let mut client = world.client();
+    world.run(SECOND, async move { client.add("a", 1).await });
+    assert!(!world.status(leader).quiet);
+    world.sim.run_for(100 * MS);
+    assert_eq!(quiet(&world), 0);
+    world.sim.run_for(2 * SECOND);
+    assert_eq!(quiet(&world), 3);
+}
+
 #[test]
 fn a_command_wakes_a_group_and_is_answered_as_quickly_as_ever() {
     let mut world = quiet_world(5, 3);

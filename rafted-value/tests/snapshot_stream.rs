@@ -2,10 +2,14 @@
 
 mod support;
 
-use rafted_value::GroupError;
+use std::time::Duration;
+
 use rafted_value::env::{Env, sleep};
 use rafted_value::sim::NetConfig;
-use support::{Change, GROUP, MS, SECOND, World, stale};
+use rafted_value::{
+    ClientSession, Data, Found, GroupConfig, GroupError, GroupId, HostConfig, SessionId, encode,
+};
+use support::{Change, Counters, GROUP, MS, SECOND, World, stale};
 
 const STATE_BYTES: usize = 3 << 20;
 
@@ -98,4 +102,55 @@ fn pieces_that_are_lost_are_asked_for_again() {
     let host = world.nodes[2].host.clone();
     let value = world.run(SECOND, async move { stale(&host).await });
     assert!(value.counts.keys().any(|key| key.len() == STATE_BYTES));
+}
+
+/// How long it takes until the first, and until the last, of four snapshots of a MiB is there, over a slow network.
+fn four_at(seed: u64, snapshots_incoming_max: usize) -> (Duration, Duration) {
+    let mut world = World::empty(seed);
+    world.host_config = HostConfig { snapshots_incoming_max, ..world.host_config };
+    world.start_node();
+    world.start_node();
+    let groups: Vec<GroupId> = (1..=4).map(GroupId).collect();
+    let (env, host, node) = (world.nodes[0].env.clone(), world.nodes[0].host.clone(), world.nodes[0].id());
+    let all = groups.clone();
+    world.run(20 * SECOND, async move {
+        for group in all {
+            let (data, config, nodes) = (Counters::NAME.to_owned(), GroupConfig::default(), vec![node]);
+            host.found(Found { group, data, config, nodes }).await.expect("it is new");
+            sleep(env.as_ref(), 200 * MS).await;
+            let mut session = ClientSession::new(SessionId::new(env.random_u64(), env.random_u64()), 1);
+            let fill = encode(&Change::Fill(1 << 20));
+            let command = session.begin(env.wall_ms() + 60_000, 0, fill).expect("nothing else waits");
+            host.command(group, command, SECOND).await.expect("it leads");
+        }
+    });
+    world.sim.set_net_config(NetConfig { bandwidth_bytes_per_second: 1 << 20, ..NetConfig::default() });
+    let (host, to) = (world.nodes[0].host.clone(), world.nodes[1].id());
+    world.run(5 * SECOND, async move {
+        for group in groups {
+            host.add_learner(group, to).await.expect("it leads");
+        }
+    });
+    let begun = world.sim.elapsed();
+    let mut first = None;
+    loop {
+        world.sim.run_for(20 * MS);
+        let took = world.sim.elapsed() - begun;
+        assert!(took < 30 * SECOND, "{first:?}");
+        let host = world.nodes[1].host.clone();
+        let statuses = world.run(SECOND, async move { host.statuses().await });
+        let there = statuses.iter().filter(|status| !status.data.is_empty()).count();
+        first = first.or((there > 0).then_some(took));
+        if let (Some(first), 4) = (first, there) {
+            return (first, took);
+        }
+    }
+}
+
+/// Each is held in memory until it is whole, so that many at a time could be more than a node has.
+#[test]
+fn so_many_snapshots_come_to_a_node_at_a_time_and_the_others_wait_for_their_turn() {
+    let ((first_of_one, last_of_one), (first_of_many, last_of_many)) = (four_at(5, 1), four_at(5, 8));
+    assert!(first_of_one < 2 * SECOND && first_of_many > 2 * SECOND, "{first_of_one:?} {first_of_many:?}");
+    assert!(last_of_one < last_of_many + SECOND, "{last_of_one:?} {last_of_many:?}: the line is never idle");
 }

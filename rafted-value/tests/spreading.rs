@@ -12,16 +12,25 @@ use support::{GROUP, MS, SECOND, World};
 
 /// The network: some messages are much later than others, so that the second message to a follower is often on its way
 /// when the leader dies.
-fn world(seed: u64, nodes: usize, durable: bool) -> World {
+fn world(seed: u64, nodes: usize, durability: Durability) -> World {
     let mut world = World::empty(seed);
-    if durable {
-        world.config = GroupConfig { durability: Durability::Fsync, ..GroupConfig::default() };
-        world.start_durable_nodes(nodes);
-    } else {
+    world.config = GroupConfig { durability, ..GroupConfig::default() };
+    if durability == Durability::Memory {
         for _ in 0..nodes {
             world.start_node();
         }
+    } else {
+        world.start_durable_nodes(nodes);
     }
+    world
+}
+
+/// A group whose third member has just become a voter: the answer has come, and nothing after it.
+fn promoted(seed: u64, durability: Durability) -> World {
+    let world = world(seed, 3, durability);
+    world.found(0);
+    world.add_voter(0, 1);
+    world.add_voter(0, 2);
     world
 }
 
@@ -33,38 +42,31 @@ fn check_is_led(world: &World, seed: u64, what: &str) {
     assert!((0..world.nodes.len()).any(|node| leads(&node)), "seed {seed}: nobody leads {what}");
 }
 
-fn check_promotion_survives_the_leader(durable: bool) {
+fn check_has_three_voters(world: &World, seed: u64) {
+    let members = world.status(world.leader()).members;
+    assert_eq!(members.iter().filter(|member| member.voter).count(), 3, "seed {seed}");
+}
+
+fn check_promotion_survives_the_leader(durability: Durability) {
     for seed in 0..150 {
-        let mut world = world(seed, 3, durable);
-        world.found(0);
-        world.add_voter(0, 1);
-        world.add_voter(0, 2);
-        // The answer has just come.
+        let mut world = promoted(seed, durability);
         world.kill(0);
         check_is_led(&world, seed, "after the promotion of a third");
-        let leader = world.leader();
-        assert_eq!(
-            world.status(leader).members.iter().filter(|member| member.voter).count(),
-            3,
-            "seed {seed}"
-        );
+        check_has_three_voters(&world, seed);
     }
 }
 
 #[test]
 fn a_leader_that_dies_right_after_a_promotion_leaves_members_who_can_elect_another() {
-    check_promotion_survives_the_leader(false);
+    check_promotion_survives_the_leader(Durability::Memory);
 }
 
 /// The disks of the voters know it as well: their power fails together with the leader's, which stays away.
 #[test]
 fn a_promotion_survives_a_loss_of_power_and_the_leader_that_does_not_come_back() {
-    check_promotion_survives_the_leader(true);
+    check_promotion_survives_the_leader(Durability::Fsync);
     for seed in 0..60 {
-        let mut world = world(1000 + seed, 3, true);
-        world.found(0);
-        world.add_voter(0, 1);
-        world.add_voter(0, 2);
+        let mut world = promoted(1000 + seed, Durability::Fsync);
         for node in 0..3 {
             world.lose_power(node);
         }
@@ -74,15 +76,53 @@ fn a_promotion_survives_a_loss_of_power_and_the_leader_that_does_not_come_back()
     }
 }
 
+/// Nothing of it was in memory only: all processes end together with the leader's, which stays away.
+#[test]
+fn a_promotion_of_an_async_member_survives_the_end_of_all_processes_and_the_leader_that_stays_away() {
+    check_promotion_survives_the_leader(Durability::Async);
+    for seed in 0..60 {
+        let mut world = promoted(4000 + seed, Durability::Async);
+        for node in 0..3 {
+            world.kill(node);
+        }
+        world.restart(1);
+        world.restart(2);
+        check_is_led(&world, seed, "after all processes ended");
+        check_has_three_voters(&world, seed);
+    }
+}
+
+/// The leader's member is lost with its machine's power, and a new one takes its place.
+#[test]
+fn a_promotion_of_an_async_member_survives_the_leader_whose_machine_loses_its_power() {
+    for seed in 0..60 {
+        let mut world = promoted(5000 + seed, Durability::Async);
+        let lost = world.member(0);
+        world.lose_power(0);
+        check_is_led(&world, seed, "after the leader's machine lost its power");
+        check_has_three_voters(&world, seed);
+        world.restart(0);
+        world.sim.run_for(SECOND);
+        assert!(!world.has_member(0), "seed {seed}: it may have lost what it acknowledged");
+        let leader = world.leader();
+        let host = world.nodes[leader].host.clone();
+        let answer = world.run(5 * SECOND, async move { host.remove_member(GROUP, lost).await });
+        assert_eq!(answer, Ok(Removal::Removed), "seed {seed}");
+        assert!(world.add_voter(leader, 0) > lost, "seed {seed}");
+        check_has_three_voters(&world, seed);
+    }
+}
+
 /// The fourth is switched off as soon as it is removed, and the leader dies: two of the three that are left are there.
 #[test]
 fn a_leader_that_dies_right_after_a_removal_leaves_members_who_can_elect_another() {
-    for (seed, durable) in (0..120).map(|seed| (seed, seed % 2 == 0)) {
-        let mut world = world(2000 + seed, 4, durable);
+    let kept = [Durability::Memory, Durability::Async, Durability::Fsync];
+    for seed in 0..150 {
+        let mut world = world(2000 + seed, 4, kept[seed as usize % kept.len()]);
         world.found_on_all();
         world.sim.run_for(SECOND);
         let leader = world.leader();
-        let removed = (leader + 1 + seed as usize % 3) % 4;
+        let removed = (leader + 1 + seed as usize / kept.len() % 3) % 4;
         let (host, member) = (world.nodes[leader].host.clone(), world.member(removed));
         let answer = world.run(5 * SECOND, async move { host.remove_member(GROUP, member).await });
         assert_eq!(answer, Ok(Removal::Removed), "seed {seed}");
@@ -98,7 +138,7 @@ fn a_leader_that_dies_right_after_a_removal_leaves_members_who_can_elect_another
 fn what_only_the_leader_knows_is_not_said_to_be_so_already() {
     let mut refused = 0;
     for seed in 3000..3060 {
-        let world = world(seed, 2, false);
+        let world = world(seed, 2, Durability::Memory);
         world.found(0);
         let (host, id) = (world.nodes[0].host.clone(), world.nodes[1].id());
         let learner: MemberId =

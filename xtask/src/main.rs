@@ -1,4 +1,5 @@
-//! Every chore of the project behind one verb: `cargo xtask ci`, `fix`, `tidy`, `demo`, `sim`, `chaos`, `bench`, `ca`, `node`.
+//! Every chore of the project behind one verb: `cargo xtask ci`, `fix`, `tidy`, `demo`, `upgrade`, `sim`, `chaos`,
+//! `bench`, `ca`, `node`.
 //!
 //! It depends on none of the crates and runs their programs through cargo, so that it is built in seconds and works
 //! while they do not compile.
@@ -13,6 +14,7 @@ mod fix;
 mod invocation;
 mod step;
 mod tidy;
+mod upgrade;
 mod workspace;
 
 use std::error::Error;
@@ -40,6 +42,8 @@ enum Verb {
     Tidy,
     /// Watch a cluster of real processes lose its busiest leader, and not one acknowledged command
     Demo(demo::Options),
+    /// Watch a cluster of real processes go from one build of its program to the next, node after node, while clients work
+    Upgrade(upgrade::Options),
     /// Run simulation seeds; all arguments go to the simulation
     Sim(Passed),
     /// Break real node processes while clients work, and check what they were told; all arguments go to the run:
@@ -68,6 +72,7 @@ fn main() -> ExitCode {
         Verb::Fix => fix::run(),
         Verb::Tidy => tidy::run(),
         Verb::Demo(options) => demo::run(&options),
+        Verb::Upgrade(options) => upgrade::run(&options),
         Verb::Sim(passed) => drive::run("sim", passed.arguments),
         Verb::Chaos(passed) => drive::run("chaos", passed.arguments),
         Verb::Bench(passed) => drive::run("bench", passed.arguments),

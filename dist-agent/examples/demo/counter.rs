@@ -13,11 +13,17 @@ pub(crate) struct Counter {
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Add(pub u64);
 
+/// What it can be asked; what is new comes at the end.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum Ask {
+    Total,
+}
+
 impl Agent for Counter {
     const TYPE: &'static str = "counter";
     type Command = Add;
     type Reply = u64;
-    type Query = ();
+    type Query = Ask;
     type Answer = u64;
 
     fn handle_command(&mut self, _: &mut AgentContext<'_>, Add(amount): Add) -> u64 {
@@ -25,7 +31,7 @@ impl Agent for Counter {
         self.total
     }
 
-    fn handle_query(&self, _: &QueryContext<'_>, (): ()) -> u64 {
+    fn handle_query(&self, _: &QueryContext<'_>, Ask::Total: Ask) -> u64 {
         self.total
     }
 }

@@ -1,9 +1,8 @@
-//! What the programs of the demo share: the agent, the way into the cluster, and the lines that they print.
+//! What the programs of the demo share: the way into the cluster, and the lines that they print.
 
 #![allow(clippy::print_stdout, reason = "a program's lines on stdout are its interface")]
 #![allow(clippy::print_stderr, reason = "a program tells its user what went wrong")]
 
-pub(crate) mod counter;
 mod membership;
 
 use std::error::Error;
@@ -42,14 +41,19 @@ pub(crate) fn end(name: &str, result: Result<(), Box<dyn Error>>) -> ExitCode {
 
 /// Completes on Ctrl-C or SIGTERM, and on the end of standard input where that is wanted.
 pub(crate) async fn told_to_end(stdin_too: bool) {
-    let (closed, stdin) = tokio::sync::oneshot::channel();
     if stdin_too {
-        watch_stdin(closed);
+        select(Box::pin(signalled()), Box::pin(stdin_closed())).await;
     } else {
-        // Nobody closes what nobody watches.
-        std::mem::forget(closed);
+        signalled().await;
     }
-    select(Box::pin(signalled()), stdin).await;
+}
+
+/// Completes at the end of standard input.
+pub(crate) async fn stdin_closed() {
+    let (closed, stdin) = tokio::sync::oneshot::channel();
+    watch_stdin(closed);
+    // The other end says it by going away.
+    let _ = stdin.await;
 }
 
 #[cfg(unix)]

@@ -40,7 +40,7 @@ pub(crate) struct Settings {
     /// Into how many shards the agents are divided, the same on every node; 16 if not given
     #[arg(long, env = "DIST_AGENT_SHARDS", value_name = "N")]
     shards: Option<u32>,
-    /// The length of a tick in milliseconds, the same on every node; a minute if not given
+    /// The length of a tick in milliseconds, as the first node says it; a minute if not given
     #[arg(long, env = "DIST_AGENT_TICK_MS", value_name = "MS")]
     tick_ms: Option<u64>,
     /// The certificate of the cluster's authority
@@ -52,6 +52,10 @@ pub(crate) struct Settings {
     /// The private key to it
     #[arg(long, env = "DIST_AGENT_KEY", value_name = "FILE")]
     key: Option<PathBuf>,
+    /// Hands over all that the node holds before it ends, so that nobody notices
+    #[arg(long)]
+    #[serde(skip)]
+    drain: bool,
     /// Ends the node when its standard input is closed
     #[arg(long)]
     #[serde(skip)]
@@ -69,6 +73,7 @@ pub(crate) struct Complete {
     pub(crate) shards: u32,
     pub(crate) tick: Duration,
     pub(crate) membership: Membership,
+    pub(crate) drain: bool,
     pub(crate) exit_on_stdin_close: bool,
 }
 
@@ -109,6 +114,7 @@ impl Settings {
                 cert: wanted("cert", self.cert, file.cert)?,
                 key: wanted("key", self.key, file.key)?,
             },
+            drain: self.drain,
             exit_on_stdin_close: self.exit_on_stdin_close,
         })
     }

@@ -19,6 +19,11 @@ pub(crate) struct KeptChange {
 pub(crate) struct Changes(VecDeque<KeptChange>);
 
 impl Changes {
+    /// None.
+    pub(super) const fn new() -> Self {
+        Self(VecDeque::new())
+    }
+
     /// Adds the newest, and forgets the oldest beyond so many.
     pub(super) fn push(&mut self, change: KeptChange, retained: u32) {
         self.0.push_back(change);

@@ -15,7 +15,8 @@ impl AgentValues {
     /// The tick has come that an agent waited for. Always leaves the agent with a later timer, or none.
     pub(super) fn tick(&self, context: &CommandContext, key: &[u8], value: &mut Option<Hosted>, leads: bool) {
         let Some(hosted) = value.as_mut() else { return };
-        let Some(timer) = hosted.timer.take() else { return };
+        let Some(timer) = hosted.timer() else { return };
+        hosted.set_timer(None);
         if matches!(timer.on_tick, OnTick::Deactivate { .. }) {
             *value = None;
             return;
@@ -28,7 +29,7 @@ impl AgentValues {
             (Some(of), State::Live(_)) => time_out(&context, id, of, hosted, timer, leads),
             _ => {
                 // It cannot be run here. It waits as long again, for a member that can.
-                hosted.timer = timer.again(context.now_ms);
+                hosted.set_timer(timer.again(context.now_ms));
                 Fate::Stay
             }
         };
@@ -60,7 +61,7 @@ fn time_out(
             let asked = agent_context.asked();
             hosted.changed(of, context.now_ms, None);
             let on_tick = asked.on_tick.unwrap_or_default();
-            hosted.timer = Timer::set(on_tick, context.now_ms, timer.interval_ms());
+            hosted.set_timer(Timer::set(on_tick, context.now_ms, timer.interval_ms()));
             if asked.fate == Fate::Passivate {
                 hosted.state.passivate(of);
             }

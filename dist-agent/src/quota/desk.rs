@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -44,6 +45,8 @@ struct Shared {
     options: CallOptions,
     pass_ms: u64,
     queue: Mutex<Queue>,
+    /// How new the agents were that were called last, 0 to [`NEWNESS_MAX`].
+    newness: AtomicU8,
 }
 
 #[derive(Default)]
@@ -79,7 +82,24 @@ impl Desk {
     pub(crate) fn new(fleet: Fleet, options: CallOptions, pass: Duration) -> Self {
         let group = GroupName::new(GROUP).expect("a short name");
         let pass_ms = u64::try_from(pass.as_millis()).unwrap_or(u64::MAX).min(PASS_MAX_MS);
-        Self { shared: Arc::new(Shared { fleet, group, options, pass_ms, queue: Mutex::default() }) }
+        let (queue, newness) = (Mutex::default(), AtomicU8::new(0));
+        Self { shared: Arc::new(Shared { fleet, group, options, pass_ms, queue, newness }) }
+    }
+
+    /// Whether the next agent that is called most likely is not active, as the last ones were not.
+    pub(crate) fn expects_new(&self) -> bool {
+        self.shared.newness.load(Ordering::Relaxed) > NEWNESS_MAX / 2
+    }
+
+    /// An agent that was called without a place was not active, or was. A counter that saturates (Smith, 1981): one that is
+    /// new among many that are not changes nothing.
+    pub(crate) fn was_new(&self, was_new: bool) {
+        let before = self.shared.newness.load(Ordering::Relaxed);
+        let now = if was_new { (before + 1).min(NEWNESS_MAX) } else { before.saturating_sub(1) };
+        // It is a guess: an update that is lost does no harm, and most change nothing.
+        if now != before {
+            self.shared.newness.store(now, Ordering::Relaxed);
+        }
     }
 
     /// A pass of a quota that is known to be unlimited.
@@ -224,6 +244,8 @@ impl Desk {
     }
 }
 
+/// Calls in a row that change the guess whether agents are new, times two.
+const NEWNESS_MAX: u8 = 7;
 /// Quotas whose passes are kept.
 const REUSABLE_MAX: usize = 10_000;
 /// How long to wait while shards are being counted.

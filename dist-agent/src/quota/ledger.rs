@@ -1,4 +1,4 @@
-//! The ledger: every quota, its limit, its places and its agents; pure.
+//! The ledger: every quota, its limit, its places and its agents, and what the whole cluster shares; pure.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -37,6 +37,8 @@ pub(crate) struct Ledger {
     ended: BTreeMap<QuotaLife, u64>,
     generation: u64,
     place: u64,
+    /// The length of a tick, as the first node said.
+    tick_ms: Option<u32>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -56,6 +58,7 @@ enum Stored {
         ended: BTreeMap<QuotaLife, u64>,
         generation: u64,
         place: u64,
+        tick_ms: Option<u32>,
     },
 }
 
@@ -76,6 +79,9 @@ impl Data for Ledger {
                 LedgerReply::Places(asked.into_iter().map(|ask| self.give(ask, until_ms)).collect())
             }
             LedgerCommand::Report(report) => self.learn(&report),
+            LedgerCommand::Agree { tick_ms } => {
+                LedgerReply::Agreed { tick_ms: *self.tick_ms.get_or_insert(tick_ms) }
+            }
         }
     }
 
@@ -88,6 +94,7 @@ impl Data for Ledger {
             }
             LedgerQuery::Usage { quota } => LedgerAnswer::Usage(self.usage(quota)),
             LedgerQuery::Waiting => LedgerAnswer::Waiting(self.waiting()),
+            LedgerQuery::Agreed => LedgerAnswer::Agreed { tick_ms: self.tick_ms },
         }
     }
 
@@ -97,6 +104,7 @@ impl Data for Ledger {
             LedgerCommand::Delete { .. } => "delete",
             LedgerCommand::Places { .. } => "places",
             LedgerCommand::Report(_) => "report",
+            LedgerCommand::Agree { .. } => "agree",
         }
     }
 }
@@ -192,15 +200,16 @@ pub(crate) fn part_of(hash: u64) -> u8 {
 
 impl From<Stored> for Ledger {
     fn from(stored: Stored) -> Self {
-        let Stored::V1 { quotas, parts, open, ended, generation, place } = stored;
-        Self { quotas, counts: Counts::of(parts), places: Places::of(open), ended, generation, place }
+        let Stored::V1 { quotas, parts, open, ended, generation, place, tick_ms } = stored;
+        let (counts, places) = (Counts::of(parts), Places::of(open));
+        Self { quotas, counts, places, ended, generation, place, tick_ms }
     }
 }
 
 impl From<Ledger> for Stored {
     fn from(ledger: Ledger) -> Self {
-        let Ledger { quotas, counts, places, ended, generation, place } = ledger;
-        Self::V1 { quotas, parts: counts.parts(), open: places.open(), ended, generation, place }
+        let Ledger { quotas, counts, places, ended, generation, place, tick_ms } = ledger;
+        Self::V1 { quotas, parts: counts.parts(), open: places.open(), ended, generation, place, tick_ms }
     }
 }
 

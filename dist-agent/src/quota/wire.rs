@@ -16,6 +16,8 @@ pub(crate) enum LedgerCommand {
     Places { asked: Vec<Ask>, told: Vec<Told>, pass_ms: u64 },
     /// What a shard held.
     Report(Report),
+    /// What the whole cluster shall share is said; whoever says it first decides.
+    Agree { tick_ms: u32 },
 }
 
 /// A place for one agent is asked for.
@@ -66,6 +68,8 @@ pub(crate) enum LedgerReply {
     Places(Vec<Given>),
     /// The agents of these quotas, by which quota of that name, are to end.
     Ended(Vec<(QuotaName, u64)>),
+    /// What the whole cluster shares.
+    Agreed { tick_ms: u32 },
 }
 
 /// What was given to one ask.
@@ -91,6 +95,8 @@ pub(crate) enum LedgerQuery {
     Usage { quota: QuotaName },
     /// Where a report would release something.
     Waiting,
+    /// What the whole cluster shares.
+    Agreed,
 }
 
 /// What the ledger answers to a query.
@@ -103,4 +109,6 @@ pub(crate) enum LedgerAnswer {
     /// The parts of the space of key hashes, of [`PARTS`](super::ledger::PARTS) equal ones, in which places wait for a
     /// report.
     Waiting(Vec<u8>),
+    /// `None` if nobody has said yet.
+    Agreed { tick_ms: Option<u32> },
 }

@@ -13,3 +13,4 @@ mod quotas;
 mod splits;
 mod ticks;
 mod watch;
+mod witness;

@@ -98,7 +98,8 @@ impl Performer {
             let silent = self.core.env.disk().is_some() && silent(status, &desired).next().is_some();
             let step = plan(status, &desired);
             let away = leads_away(status, &desired);
-            if !away && matches!(step, Some(Step::Transfer { .. })) {
+            // One that nobody may use yet does not wait for its leadership to go home.
+            if !away && matches!(step, Some(Step::Transfer { .. })) && !is_founding(view, group) {
                 let since = settled.remove(&group).unwrap_or(now);
                 work.settled.insert(group, since);
                 if now.since(since) < self.core.config.leader_home_wait {
@@ -179,9 +180,14 @@ async fn adjust(core: &Arc<Core>, work: &Mutex<Work>, group: GroupId) {
         if !is_loading(&status) {
             work.lock().loading.remove(&group);
         }
+        let founding = is_founding(&view, group);
+        let is_there = matches!(step, None | Some(Step::Transfer { .. })) && !leads_away(&status, &desired);
+        if founding && is_there && may_run(core, work, &status, &desired) {
+            return announce(core, &view, group).await;
+        }
         let progress = match step {
             Some(Step::AddLearner { .. })
-                if !is_founding(&view, group) && !work.lock().admit(group, core.config.snapshots_max) =>
+                if !founding && !work.lock().admit(group, core.config.snapshots_max) =>
             {
                 false
             }
@@ -190,9 +196,6 @@ async fn adjust(core: &Arc<Core>, work: &Mutex<Work>, group: GroupId) {
             }
             Some(step) => perform(core, host, group, step).await,
             None => {
-                if is_founding(&view, group) && may_run(core, work, &status, &desired) {
-                    return announce(core, &view, group).await;
-                }
                 if !is_waiting_for_the_living(&status, &desired) {
                     return;
                 }

@@ -226,6 +226,8 @@ mod tests {
             applied_index: 100,
             last_index: 100,
             snapshot_index: 0,
+            snapshot_bytes: 0,
+            snapshot_held_bytes: 0,
             log_bytes: 0,
             session_replies: 0,
             config: GroupConfig::default(),
@@ -237,6 +239,7 @@ mod tests {
             transfer_to: None,
             change_under_way: false,
             waiting: 0,
+            quiet: false,
         }
     }
 

@@ -1,9 +1,10 @@
-//! Ends local members of groups that were removed, and tells the cluster when none is left.
+//! Ends local members of groups that were removed, or that removed them, and tells the cluster when none is left.
 
 use std::sync::Arc;
 
 use rafted_value::{GroupId, Host};
 
+use super::orphans::Orphans;
 use crate::cluster_state::{ClusterAnswer, ClusterCommand, ClusterQuery, FIRST_GROUP};
 use crate::core::Core;
 use crate::keepsakes;
@@ -17,6 +18,7 @@ const QUIET_INTERVALS: u32 = 10;
 pub(crate) async fn run(core: Arc<Core>) {
     let Some(host) = core.host.get() else { return };
     let (mut compared, mut quiet) = (0, 0);
+    let mut orphans = Orphans::default();
     loop {
         core.env.sleep_until(core.jittered(core.config.balancing_interval)).await;
         let revision = core.views.current().state.revision();
@@ -25,6 +27,7 @@ pub(crate) async fn run(core: Arc<Core>) {
         if due && drop_strays(&core, host).await {
             (compared, quiet) = (revision, 0);
             sweep(&core).await;
+            orphans.end(&core, host).await;
         }
         clean_up(&core, host).await;
     }

@@ -2,6 +2,7 @@
 
 mod cleaner;
 mod founder;
+mod orphans;
 mod presence;
 mod purger;
 mod refresher;

@@ -9,6 +9,7 @@ use rafted_value::{
 };
 
 use super::chase::{Chase, Shown};
+use super::gate::Pass;
 use super::line::Ticket;
 use crate::cluster_state::{CLUSTER_GROUP, GroupState};
 use crate::config::{CallOptions, CommandNumber};
@@ -45,6 +46,7 @@ pub struct BegunCommand {
     deadline: MonoTime,
     /// What is not known of an attempt at any of the groups.
     unknown: Option<Unknown>,
+    _pass: Pass,
 }
 
 impl BegunCommand {
@@ -103,6 +105,7 @@ impl Core {
         payload: Bytes,
         options: &CallOptions,
     ) -> Result<Bytes, CommandError> {
+        let _pass = self.gate.enter(options.essential)?;
         let deadline = self.env.now() + options.timeout;
         match self.route(name, deadline).await {
             Ok(target) => self.command_to(target, key_hash, payload, options, deadline).await,
@@ -118,10 +121,11 @@ impl Core {
         payload: Bytes,
         options: &CallOptions,
     ) -> Result<BegunCommand, CommandError> {
+        let pass = self.gate.enter(options.essential)?;
         let deadline = self.env.now() + options.timeout;
         let target = self.route(name, deadline).await.map_err(|no| no.command_error(name))?;
         let ticket = self.number(target, key_hash, payload, options, deadline).await?;
-        Ok(BegunCommand { ticket, options: *options, deadline, unknown: None })
+        Ok(BegunCommand { ticket, options: *options, deadline, unknown: None, _pass: pass })
     }
 
     /// Sends it to one group.
@@ -130,7 +134,7 @@ impl Core {
         name: &GroupName,
         command: &mut BegunCommand,
     ) -> Result<Bytes, CommandError> {
-        let BegunCommand { ticket, options, deadline, unknown } = command;
+        let BegunCommand { ticket, options, deadline, unknown, .. } = command;
         let target = match self.route(name, *deadline).await {
             Ok(target) => target,
             Err(no) => {
@@ -149,6 +153,7 @@ impl Core {
         payload: Bytes,
         options: &CallOptions,
     ) -> Result<Bytes, QueryError> {
+        let _pass = self.gate.enter(options.essential)?;
         let deadline = self.env.now() + options.timeout;
         match self.route(name, deadline).await {
             Ok(target) => self.query_to(target, freshness, payload, options, deadline).await,

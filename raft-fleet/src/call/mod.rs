@@ -2,8 +2,10 @@
 
 mod attempts;
 mod chase;
+mod gate;
 mod line;
 
 pub use self::attempts::BegunCommand;
 pub(crate) use self::attempts::{Target, as_ms};
+pub(crate) use self::gate::Gate;
 pub(crate) use self::line::Lines;

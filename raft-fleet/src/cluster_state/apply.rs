@@ -245,14 +245,8 @@ impl ClusterState {
         }
         check_zones(&zones)?;
         self.set_pin(&name, zones);
-        let preferred = self.desired(&name, 1).first().copied();
-        let restorer = self.restorer(&name, &data);
-        let founder = restorer.and_then(|node| node.or(preferred).ok_or(ClusterRefusal::NoActiveNode));
-        let founder = founder.inspect_err(|_| _ = self.pins.remove(&name))?;
-        let id = self.allocate_group();
-        if let Some(kept) = self.kept.get_mut(&name) {
-            kept.restored_as = Some(id);
-        }
+        let begun = self.begin_founding(&name, &data).inspect_err(|_| _ = self.pins.remove(&name));
+        let (id, founder) = begun?;
         let state = GroupState::Founding { founder };
         self.groups.insert(name, GroupEntry { id, data, replicas, config, state });
         Ok(Change::Some(ClusterReply::GroupAdded { id, founder }))
@@ -330,24 +324,25 @@ impl ClusterState {
         for name in names {
             let data = self.groups[&name].data.clone();
             // One that is to begin with what another has left waits for whoever keeps that.
-            let Ok(restorer) = self.restorer(&name, &data) else { continue };
-            let Some(founder) = restorer.or_else(|| self.desired(&name, 1).first().copied()) else {
-                continue;
-            };
-            let id = self.allocate_group();
-            if let Some(kept) = self.kept.get_mut(&name) {
-                kept.restored_as = Some(id);
-            }
+            let Ok((id, founder)) = self.begin_founding(&name, &data) else { continue };
             let entry = self.groups.get_mut(&name).expect("the name was taken from the table above");
             entry.id = id;
             entry.state = GroupState::Founding { founder };
         }
     }
 
-    fn allocate_group(&mut self) -> GroupId {
+    /// A new id for the group of this name, and who founds it: the node that keeps the newest of what one of its name has
+    /// left, else the one that placement prefers.
+    fn begin_founding(&mut self, name: &GroupName, data: &str) -> Result<(GroupId, NodeId), ClusterRefusal> {
+        let restorer = self.restorer(name, data)?;
+        let founder = restorer.or_else(|| self.desired(name, 1).first().copied());
+        let founder = founder.ok_or(ClusterRefusal::NoActiveNode)?;
         let id = GroupId(self.next_group);
         self.next_group += 1;
-        id
+        if let Some(kept) = self.kept.get_mut(name) {
+            kept.restored_as = Some(id);
+        }
+        Ok((id, founder))
     }
 }
 

@@ -242,4 +242,6 @@ impl From<NodeInfo> for (NodeId, NodeEntry) {
 }
 
 #[cfg(test)]
+mod script;
+#[cfg(test)]
 mod tests;

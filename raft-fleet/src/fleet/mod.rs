@@ -9,7 +9,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rafted_value::env::{Env, timeout};
-use rafted_value::{CommandError, Freshness, GroupConfig, GroupId, Host, NodeId, QueryError, Registry};
+use rafted_value::{
+    CommandError, Freshness, GroupConfig, GroupId, Host, NodeId, NotApplied, QueryError, Registry,
+};
 
 pub use self::activity::{DrainStatus, Presence};
 use crate::background;
@@ -18,7 +20,7 @@ use crate::cluster_state::{
     ClusterAnswer, ClusterCommand, ClusterQuery, ClusterReply, ClusterState, GroupState, NODES_MAX,
 };
 use crate::config::{CallOptions, FleetConfig};
-use crate::core::{Core, Member, open_host};
+use crate::core::{Core, Member, open_host, other_cluster};
 use crate::error::FleetError;
 use crate::formation::shell::form_or_join;
 use crate::formation::{Formation, Sightings};
@@ -53,8 +55,9 @@ impl Fleet {
     ///
     /// # Errors
     ///
-    /// When a setting or a data type cannot work, the data directory cannot be used, the cluster refuses the node because its name or its address belongs to
-    /// another, or `formation_wait` passes first; that error says what was seen.
+    /// When a setting or a data type cannot work; when the data directory cannot be used, or is that of a node of another
+    /// cluster ([`FleetError::OtherCluster`]); when the cluster refuses the node because its name or its address belongs to
+    /// another; or when `formation_wait` passes first, and then the error says what was seen.
     pub async fn start(
         env: Arc<dyn Env>,
         config: FleetConfig,
@@ -72,9 +75,21 @@ impl Fleet {
         info.validate()?;
         let registry = registry.with::<ClusterState>();
         let kept = Membership::load(&env).await?;
-        let host = match (env.disk(), &kept) {
-            (Some(_), None) => None,
-            _ => Some(open_host(&env, &config, &registry).await?),
+        let known = kept.as_ref().map(|kept| kept.cluster);
+        if let (Some(found), Some(expected)) = (known, config.host.cluster)
+            && found != expected
+        {
+            return Err(other_cluster(&env, found, expected));
+        }
+        if let Some(rate) = config.snapshot_bytes_per_second_max
+            && !env.transport().limit_bulk(rate)
+        {
+            tracing::warn!(rate, "this transport cannot send the states of groups at a limited rate");
+        }
+        // A directory is opened only once it is known to be that of a node of the cluster that is found.
+        let host = match env.disk() {
+            Some(_) => None,
+            None => Some(open_host(&env, &config, &registry, None).await?),
         };
         let formation = match kept.clone() {
             Some(kept) => Formation::formed(info.clone(), config.formation(), kept.cluster, kept.record),
@@ -321,6 +336,16 @@ impl Fleet {
         options: &CallOptions,
     ) -> Result<Bytes, CommandError> {
         self.core.command(name, key_hash, payload, options).await
+    }
+
+    /// What a call would be told now that is not [essential](CallOptions::essential), if so many are under way that it would
+    /// not be let in: for a layer above, before it makes a call ready.
+    ///
+    /// # Errors
+    ///
+    /// [`NotApplied::Overloaded`].
+    pub fn check_room(&self) -> Result<(), NotApplied> {
+        Ok(self.core.gate.check_room()?)
     }
 
     /// Gives a command its number, in this node's line to a group, without sending it yet.

@@ -32,7 +32,7 @@ impl Fleet {
         let entry =
             cluster.groups().get(name).ok_or_else(|| FleetError::NoSuchGroup { name: name.clone() })?;
         let nodes = cluster.desired(name, entry.replicas);
-        Ok(find_leader(&self.core, entry.id, &nodes).await)
+        Ok(find_leader(&self.core, entry.id, &nodes).await.map(|leader| leader.node))
     }
 
     /// The groups of the cluster and how many members each should have, as the cluster group knows them at this moment.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use rafted_value::env::{sleep, timeout};
 use rafted_value::transport::ClusterId;
 use rafted_value::{Data, Found, GroupError, NodeId};
@@ -11,7 +12,7 @@ use super::patience::Patience;
 use super::{FormationAction, FormationOutcome, FoundingRecord, Sight, Standing};
 use crate::background;
 use crate::cluster_state::{CLUSTER_GROUP, ClusterCommand, ClusterReply, ClusterState};
-use crate::core::{Core, Member};
+use crate::core::{Core, Member, other_cluster};
 use crate::error::FleetError;
 use crate::membership::Membership;
 use crate::wire::{FleetReply, FleetRequest, JoinReply};
@@ -67,7 +68,9 @@ async fn come_back(
     patience: &mut Patience,
 ) -> Result<(), FleetError> {
     tracing::info!(node = %core.node, cluster = %kept.cluster, "coming back to the cluster of the data directory");
+    look_before_opening(core, member, kept.cluster).await?;
     core.env.transport().set_cluster(kept.cluster);
+    core.settle(member, kept.cluster, kept.record.clone()).await?;
     let contacts = crate::contacts::load(&core.env).await;
     for (node, address) in &contacts {
         core.env.transport().set_address(*node, address);
@@ -79,6 +82,26 @@ async fn come_back(
         Some(record) => found(core, member, record, patience).await,
         None => be_listed(core, member, kept.cluster, patience).await,
     }
+}
+
+/// Whether the directory should be opened here: not if the nodes at all seeds but the own answer, and are of one other
+/// cluster. As long as this node says of no cluster that it is its own, any node talks to it.
+async fn look_before_opening(core: &Core, member: &Member, own: ClusterId) -> Result<(), FleetError> {
+    let me = member.info();
+    let others = core.config.seeds.iter().filter(|seed| **seed != me.address);
+    let mut looks: FuturesUnordered<_> = others.map(|seed| look_at(core, member, seed)).collect();
+    let mut other = None;
+    while let Some(sight) = looks.next().await {
+        match sight {
+            Sight::Myself => (),
+            Sight::Formed { cluster, .. } if cluster != own && other.is_none_or(|other| other == cluster) => {
+                other = Some(cluster);
+            }
+            // Whatever the rest say, it may be a node of the own cluster that is not up yet.
+            _ => return Ok(()),
+        }
+    }
+    other.map_or(Ok(()), |expected| Err(other_cluster(&core.env, own, expected)))
 }
 
 /// A node that came back from its disk learns where the others are now: from its own member, and from the seeds.
@@ -259,6 +282,9 @@ async fn join(
     node: NodeId,
     patience: &mut Patience,
 ) -> Result<bool, FleetError> {
+    if let Some(expected) = core.config.host.cluster.filter(|expected| *expected != cluster) {
+        return Err(FleetError::WrongCluster { found: cluster, expected });
+    }
     if !member.formation.lock().begin_join(cluster) {
         return Ok(false);
     }

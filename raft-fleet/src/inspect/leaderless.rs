@@ -6,8 +6,8 @@ use std::fmt;
 use rafted_value::{GroupId, NodeId};
 use serde::{Deserialize, Serialize};
 
-use super::{Inspection, MemberReport};
-use crate::cluster_state::{CLUSTER_GROUP, ClusterState, GroupState};
+use super::{Inspection, MemberReport, in_use, write_group};
+use crate::cluster_state::ClusterState;
 use crate::group_name::GroupName;
 
 /// A group without a leader, and what its members say.
@@ -26,10 +26,7 @@ pub struct LeaderlessGroup {
 impl Inspection {
     /// The groups in use that nobody leads, the cluster's own first.
     pub(crate) fn leaderless(&self, state: &ClusterState) -> Vec<LeaderlessGroup> {
-        let running = state.groups().iter().filter(|(_, entry)| entry.state == GroupState::Running);
-        let named = running.map(|(name, entry)| (entry.id, Some(name.clone())));
-        let all = [(CLUSTER_GROUP, None)].into_iter().chain(named);
-        let leaderless = all.filter(|(group, _)| self.leader(*group).is_none());
+        let leaderless = in_use(state).filter(|(group, _)| self.leader(*group).is_none());
         leaderless.map(|(group, name)| self.describe(group, name)).collect()
     }
 
@@ -44,10 +41,7 @@ impl Inspection {
 
 impl fmt::Display for LeaderlessGroup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.name {
-            Some(name) => write!(f, "group {name:?}")?,
-            None => f.write_str("the cluster's own group")?,
-        }
+        write_group(f, self.name.as_ref())?;
         let answering: Vec<NodeId> = self.members.iter().map(|report| report.node).collect();
         write!(f, " has no leader: members on {answering:?} answer, those on {:?} do not", self.silent)?;
         for report in &self.members {

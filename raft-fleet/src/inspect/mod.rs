@@ -6,6 +6,7 @@ mod removal;
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use futures_util::future::join_all;
 use rafted_value::{GroupId, NodeId};
@@ -14,7 +15,9 @@ pub use self::leaderless::LeaderlessGroup;
 pub use self::moves::{Move, MoveKind};
 pub use self::removal::{GroupRemoval, Removal, RemovalPlan};
 pub use self::report::{MemberReport, ReportedMember};
+use crate::cluster_state::{CLUSTER_GROUP, ClusterState, GroupState};
 use crate::core::Core;
+use crate::group_name::GroupName;
 use crate::wire::{FleetReply, FleetRequest};
 
 /// Members that one answer tells of.
@@ -67,8 +70,22 @@ impl Inspection {
     }
 }
 
-/// The node that leads a group, as the members on these nodes say, or on one that they name.
-pub(crate) async fn find_leader(core: &Core, group: GroupId, nodes: &[NodeId]) -> Option<NodeId> {
+/// The groups in use, the cluster's own first.
+fn in_use(state: &ClusterState) -> impl Iterator<Item = (GroupId, Option<GroupName>)> {
+    let running = state.groups().iter().filter(|(_, entry)| entry.state == GroupState::Running);
+    [(CLUSTER_GROUP, None)].into_iter().chain(running.map(|(name, entry)| (entry.id, Some(name.clone()))))
+}
+
+/// Writes of which group a line speaks; only the cluster's own has no name.
+fn write_group(f: &mut fmt::Formatter<'_>, name: Option<&GroupName>) -> fmt::Result {
+    match name {
+        Some(name) => write!(f, "group {name:?}"),
+        None => f.write_str("the cluster's own group"),
+    }
+}
+
+/// The member that leads a group with a majority behind it, as the members on these nodes say, or on one that they name.
+pub(crate) async fn find_leader(core: &Core, group: GroupId, nodes: &[NodeId]) -> Option<MemberReport> {
     let mut asked = BTreeSet::new();
     let mut to_ask: BTreeSet<NodeId> = nodes.iter().copied().collect();
     while !to_ask.is_empty() {
@@ -78,7 +95,7 @@ pub(crate) async fn find_leader(core: &Core, group: GroupId, nodes: &[NodeId]) -
         let none = BTreeSet::new();
         let leading = reports.iter().filter(|report| report.leads_a_majority_without(&none));
         if let Some(leader) = leading.max_by_key(|report| report.term) {
-            return Some(leader.node);
+            return Some(leader.clone());
         }
         to_ask =
             reports.iter().filter_map(|report| report.leader).filter(|node| !asked.contains(node)).collect();

@@ -7,8 +7,8 @@ use std::fmt;
 use rafted_value::{GroupId, MemberId, NodeId};
 use serde::{Deserialize, Serialize};
 
-use super::{Inspection, MemberReport};
-use crate::cluster_state::{CLUSTER_GROUP, ClusterState, GroupState};
+use super::{Inspection, MemberReport, in_use, write_group};
+use crate::cluster_state::ClusterState;
 use crate::group_name::GroupName;
 
 /// What it takes to go on without some nodes, group by group, the cluster's own first.
@@ -78,10 +78,7 @@ impl RemovalPlan {
 impl Inspection {
     /// What it takes to go on without these nodes.
     pub(crate) fn plan_removal(&self, state: &ClusterState, nodes: &BTreeSet<NodeId>) -> RemovalPlan {
-        let running = state.groups().iter().filter(|(_, entry)| entry.state == GroupState::Running);
-        let named = running.map(|(name, entry)| (entry.id, Some(name.clone())));
-        let all = [(CLUSTER_GROUP, None)].into_iter().chain(named);
-        let groups = all.filter_map(|(group, name)| self.plan_group(group, name, nodes));
+        let groups = in_use(state).filter_map(|(group, name)| self.plan_group(group, name, nodes));
         RemovalPlan { nodes: nodes.iter().copied().collect(), groups: groups.collect() }
     }
 
@@ -146,10 +143,7 @@ impl fmt::Display for RemovalPlan {
 
 impl fmt::Display for GroupRemoval {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.name {
-            Some(name) => write!(f, "group {name:?}")?,
-            None => f.write_str("the cluster's own group")?,
-        }
+        write_group(f, self.name.as_ref())?;
         match &self.how {
             Removal::ByLeader { leader } => {
                 write!(f, " is led on {leader}, which replaces {:?}; nothing is lost", self.members)

@@ -12,7 +12,7 @@ use raft_fleet::rafted_value::node_on;
 use raft_fleet::rafted_value::sim::{NetConfig, Sim, SimDisk, SimEnv, SimTask};
 use raft_fleet::{
     CallOptions, CommandContext, CommandError, Data, Fleet, FleetConfig, FleetError, Freshness, GroupConfig,
-    GroupId, GroupName, HostConfig, NodeId, Registry, encode,
+    GroupId, GroupName, HostConfig, MemberId, NodeId, Registry, encode,
 };
 
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -57,6 +57,27 @@ impl Data for Echo {
 
     fn query(&self, (length, _): (usize, Vec<u8>)) -> (u64, Vec<u8>) {
         (self.0, vec![0; length])
+    }
+}
+
+/// Keeps all that it is given; a reply is how much that is.
+#[derive(Default, serde::Serialize, serde::Deserialize)]
+pub struct Hoard(Vec<u8>);
+
+impl Data for Hoard {
+    const NAME: &'static str = "hoard";
+    type Command = Vec<u8>;
+    type Reply = u64;
+    type Query = ();
+    type Answer = u64;
+
+    fn command(&mut self, _: &CommandContext, more: Vec<u8>) -> u64 {
+        self.0.extend(more);
+        self.0.len() as u64
+    }
+
+    fn query(&self, (): ()) -> u64 {
+        self.0.len() as u64
     }
 }
 
@@ -142,7 +163,7 @@ impl World {
     pub fn begin(&mut self, place: usize) {
         let env = self.door(place);
         let config = FleetConfig { zone: format!("zone-{}", place % 3), ..self.config.clone() };
-        let registry = Registry::new().with::<Counter>().with::<Echo>();
+        let registry = Registry::new().with::<Counter>().with::<Echo>().with::<Hoard>();
         let door: Arc<SimEnv> = env.clone();
         let start = async move { Fleet::start(door, config, registry).await };
         let starting = Some(self.sim.spawn_on(&env, start));
@@ -251,6 +272,13 @@ impl World {
                 nodes.len() == voters && *learners == 0 && nodes.iter().all(|node| living.contains(node))
             })
     }
+}
+
+/// The members of all groups that a node holds.
+pub fn members(world: &World, place: usize) -> BTreeMap<GroupId, MemberId> {
+    let fleet = world.fleet(place);
+    let statuses = world.run(async move { fleet.host().expect("a full node").statuses().await });
+    statuses.into_iter().map(|status| (status.group, status.member)).collect()
 }
 
 pub fn address(place: usize) -> String {

@@ -33,8 +33,13 @@ impl Engine {
                     self.with_member(group, member, clocks, out, |group, turn| group.kept(turn, number));
                 }
             }
-            DiskEvent::SnapshotKept { group, member, meta } => {
-                self.with_member(group, member, clocks, out, |group, turn| group.snapshot_kept(turn, meta));
+            DiskEvent::SnapshotKept { group, member, file } => {
+                self.with_member(group, member, clocks, out, |group, turn| group.snapshot_kept(turn, file));
+            }
+            DiskEvent::PieceRead { piece, read } => {
+                self.with_member(piece.group, piece.member, clocks, out, |group, turn| {
+                    group.piece_read(turn, piece, read);
+                });
             }
             DiskEvent::Rewrite(groups) => {
                 for id in groups {

@@ -8,6 +8,7 @@ use crate::group::recover::KeptMember;
 use crate::group::{Group, MachineError, Turn, panic_message};
 use crate::id::{GroupId, MemberId};
 use crate::outputs::Outputs;
+use crate::restore::not_restored;
 
 impl Engine {
     /// Whether this node may get a first member of a group.
@@ -43,10 +44,7 @@ impl Engine {
         let made = catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|panic| {
             Err(MachineError::Unsnapshotable(format!("it panicked: {}", panic_message(panic.as_ref()))))
         });
-        let group = made.map_err(|error| match error {
-            MachineError::NoSuchData(name) => GroupError::NoSuchData(name),
-            error => GroupError::NotRestored { group: id, reason: error.to_string() },
-        })?;
+        let group = made.map_err(|error| not_restored(id, error))?;
         self.insert(id, group, clocks, out);
         Ok(())
     }

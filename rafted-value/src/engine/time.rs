@@ -39,17 +39,21 @@ impl Engine {
         }
     }
 
-    /// Wakes the groups that lean on these loops.
+    /// Wakes the groups that lean on any of these loops.
     pub(super) fn doubt(&mut self, loops: &[LoopId], clocks: Clocks, out: &mut Outputs) {
-        for id in loops {
-            let Some(heard) = self.neighbours.heard(*id) else { continue };
-            let leaning = self.groups.iter().filter(|(_, group)| group.leans_on(*id));
-            let leaning: Vec<GroupId> = leaning.map(|(group, _)| *group).collect();
-            tracing::info!(node = %self.node, ?id, groups = leaning.len(), "a loop is in doubt; its quiet groups wake");
-            metrics::counter!("rafted_value_loops_doubted_total").increment(1);
-            for group in leaning {
-                self.with(group, clocks, out, |group, turn| group.doubt(turn, heard));
-            }
+        let heard = loops.iter().filter_map(|id| Some((*id, self.neighbours.heard(*id)?)));
+        let heard: Vec<(LoopId, MonoTime)> = heard.collect();
+        if heard.is_empty() {
+            return;
+        }
+        let leaning = self.groups.iter().filter_map(|(id, group)| {
+            heard.iter().find(|(lean, _)| group.leans_on(*lean)).map(|(_, heard)| (*id, *heard))
+        });
+        let leaning: Vec<(GroupId, MonoTime)> = leaning.collect();
+        tracing::info!(node = %self.node, ?loops, groups = leaning.len(), "loops are in doubt; their quiet groups wake");
+        metrics::counter!("rafted_value_loops_doubted_total").increment(heard.len() as u64);
+        for (group, heard) in leaning {
+            self.with(group, clocks, out, |group, turn| group.doubt(turn, heard));
         }
     }
 }

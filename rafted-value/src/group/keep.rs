@@ -17,6 +17,7 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType, Snapshot};
 
 use super::change::Settled;
@@ -26,7 +27,7 @@ use crate::error::GroupError;
 use crate::id::MemberId;
 use crate::outputs::{Ack, SnapshotJob};
 use crate::raft::convert::{entry_to_wire, snapshot_to_wire};
-use crate::store::{KeptSnapshot, Place, Record, SnapshotMeta, VoteRecord};
+use crate::store::{KeptFile, KeptSnapshot, Place, Record, VoteRecord};
 use crate::waiter::Waiter;
 
 /// A snapshot of no more than this many bytes is a record of the log; a larger one is a file of its own.
@@ -46,9 +47,7 @@ pub(super) struct Keeper {
     promise_ms: u32,
     /// A longer one was asked for since.
     promise_grew: bool,
-    /// Where the snapshot is that the newest record begins with.
-    snapshot: Option<KeptSnapshot>,
-    /// A snapshot of our own that is being written to its file.
+    /// A snapshot of our own whose state is being written to its file.
     writing: Option<Snapshot>,
     /// Changes of the membership in the log of which the disk does not know that they are committed, in order.
     changes: VecDeque<u64>,
@@ -105,7 +104,6 @@ impl Keeper {
             kept_term: 0,
             promise_ms: 0,
             promise_grew: false,
-            snapshot: None,
             writing: None,
             changes: VecDeque::new(),
             founder: None,
@@ -113,18 +111,12 @@ impl Keeper {
     }
 
     /// A member that was read from the disk, with these entries.
-    pub(super) fn recovered(
-        level: Durability,
-        vote: &VoteRecord,
-        snapshot: KeptSnapshot,
-        entries: &[Entry],
-    ) -> Self {
+    pub(super) fn recovered(level: Durability, vote: &VoteRecord, entries: &[Entry]) -> Self {
         let mut keeper = Self {
             level,
             stage: Stage::Begun,
             kept_term: vote.term,
             promise_ms: vote.promise_ms,
-            snapshot: Some(snapshot),
             ..Self::nothing()
         };
         keeper.note_changes(entries);
@@ -194,7 +186,6 @@ impl Group {
             return;
         }
         self.keeper.level = self.config.durability;
-        self.keeper.snapshot = None;
         self.keeper.promise_ms = self.keeper.promise_ms.max(self.config.promise_ms);
         let snapshot = self.raw.store().snapshot_ref();
         let index = snapshot.get_metadata().index;
@@ -217,22 +208,12 @@ impl Group {
     }
 
     /// Everything that the disk must know of this member, in one record.
-    fn beginning(&mut self) -> Record {
+    fn beginning(&self) -> Record {
         let memory = self.keeper.level == Durability::Memory;
-        let log = self.raw.store();
-        let snapshot = match &self.keeper.snapshot {
-            Some(KeptSnapshot::File(meta)) if meta.index == log.snapshot_index() => {
-                KeptSnapshot::File(meta.clone())
-            }
-            // A member in memory only has to be remembered, so that it never comes back.
-            _ if memory => KeptSnapshot::Nothing,
-            // Where the log spoke of a file that turned out damaged, the older one that took its place is written too.
-            _ => KeptSnapshot::Inline(snapshot_to_wire(log.snapshot_ref().clone())),
-        };
+        let (log, snapshot) = (self.raw.store(), self.kept_snapshot());
         let entries = if memory { Vec::new() } else { log.all().cloned().map(entry_to_wire).collect() };
         // A member in memory has no place in the log but its own record.
         let before = if memory { Place::default() } else { Place::of(log.before()) };
-        self.keeper.snapshot = Some(snapshot.clone());
         Record::Base {
             group: self.id,
             member: self.member,
@@ -241,6 +222,17 @@ impl Group {
             vote: self.vote_record(),
             before,
             entries,
+        }
+    }
+
+    /// Where the disk has the snapshot, once it has the record that says so.
+    fn kept_snapshot(&self) -> KeptSnapshot {
+        let log = self.raw.store();
+        match log.file() {
+            Some(file) => KeptSnapshot::File(file.meta().clone()),
+            // A member in memory only has to be remembered, so that it never comes back.
+            None if self.keeper.level == Durability::Memory => KeptSnapshot::Nothing,
+            None => KeptSnapshot::Inline(snapshot_to_wire(log.snapshot_ref().clone())),
         }
     }
 
@@ -402,35 +394,35 @@ impl Group {
         }
     }
 
-    /// A snapshot is in its file.
-    pub(crate) fn snapshot_kept(&mut self, turn: &mut Turn<'_>, meta: SnapshotMeta) {
-        if self.keeper.stage == (Stage::Installing { index: meta.index }) {
-            self.keeper.snapshot = Some(KeptSnapshot::File(meta));
+    /// A snapshot is in its file, and is not held in memory any more.
+    pub(crate) fn snapshot_kept(&mut self, turn: &mut Turn<'_>, file: KeptFile) {
+        let index = file.meta().index;
+        if self.keeper.stage == (Stage::Installing { index }) {
+            self.raw.mut_store().leave_state_to(file);
             self.write_beginning(turn);
-        } else if let Some(snapshot) =
-            self.keeper.writing.take_if(|own| own.get_metadata().index == meta.index)
-        {
-            self.adopt_snapshot(turn, snapshot, KeptSnapshot::File(meta));
+        } else if let Some(snapshot) = self.keeper.writing.take_if(|own| own.get_metadata().index == index) {
+            self.adopt_snapshot(turn, snapshot, Some(file));
         }
     }
 
     /// Replaces the snapshot by a newer one of our own, when that is where it has to be.
-    pub(super) fn take_over_snapshot(&mut self, turn: &mut Turn<'_>, snapshot: Snapshot) {
+    pub(super) fn take_over_snapshot(&mut self, turn: &mut Turn<'_>, mut snapshot: Snapshot) {
         if !self.keeper.is_slow() {
-            self.compact_log(snapshot);
+            self.compact_log(snapshot, None);
         } else if snapshot.data.len() <= SNAPSHOT_INLINE_MAX {
-            let inline = KeptSnapshot::Inline(snapshot_to_wire(snapshot.clone()));
-            self.adopt_snapshot(turn, snapshot, inline);
+            self.adopt_snapshot(turn, snapshot, None);
         } else {
-            self.keeper.writing = Some(snapshot.clone());
-            let snapshot = snapshot_to_wire(snapshot);
-            turn.out.snapshots.push(SnapshotJob { group: self.id, member: self.member, snapshot });
+            let whole = snapshot_to_wire(snapshot.clone());
+            turn.out.snapshots.push(SnapshotJob { group: self.id, member: self.member, snapshot: whole });
+            // Whoever writes it is the last to hold it.
+            snapshot.data = Bytes::new();
+            self.keeper.writing = Some(snapshot);
         }
     }
 
     /// Begins with a snapshot of our own that says what the log does not.
     pub(super) fn begin_anew(&mut self, turn: &mut Turn<'_>, snapshot: Snapshot) {
-        self.compact_log(snapshot);
+        self.compact_log(snapshot, None);
         if self.keeper.is_slow() {
             self.begin_to_keep(turn);
         }
@@ -443,17 +435,16 @@ impl Group {
             && matches!(self.keeper.stage, Stage::Nothing | Stage::Begun)
     }
 
-    fn adopt_snapshot(&mut self, turn: &mut Turn<'_>, snapshot: Snapshot, kept: KeptSnapshot) {
-        if snapshot.get_metadata().index <= self.raw.store().snapshot_index() {
+    fn adopt_snapshot(&mut self, turn: &mut Turn<'_>, snapshot: Snapshot, file: Option<KeptFile>) {
+        if !self.is_newer(snapshot.get_metadata().index) {
             // A leader's newer one has overtaken it.
             return;
         }
-        self.compact_log(snapshot);
-        self.keeper.snapshot = Some(kept.clone());
+        self.compact_log(snapshot, file);
         let record = Record::Compacted {
             group: self.id,
             member: self.member,
-            snapshot: kept,
+            snapshot: self.kept_snapshot(),
             before: Place::of(self.raw.store().before()),
             vote: self.vote_record(),
             durability: self.keeper.level,

@@ -26,6 +26,7 @@ use crate::raft::log::MemberLog;
 use crate::registry::Registry;
 use crate::request::Command;
 use crate::session::{Admission, Outcome, Records, Sessions};
+use crate::store::StoreError;
 
 /// What the caller of a command is told.
 pub(crate) type CommandResult = Result<Bytes, CommandError>;
@@ -41,6 +42,8 @@ pub(crate) enum MachineError {
     Entry { index: u64, reason: String },
     #[error("log entry {index} panicked when it was replayed without the command that panicked first")]
     Replay { index: u64 },
+    #[error("the group's snapshot cannot be read back: {0}")]
+    Unreadable(#[from] StoreError),
     #[error("the value cannot be taken down: {0}")]
     Unsnapshotable(String),
     #[error(
@@ -83,19 +86,21 @@ const V1: u32 = 0;
 
 /// A machine in a snapshot; append-only.
 #[derive(Deserialize)]
-enum MachineState {
-    V1(MachineStateV1),
+enum MachineState<'a> {
+    #[serde(borrow)]
+    V1(MachineStateV1<'a>),
 }
 
 #[derive(Deserialize)]
-struct MachineStateV1 {
+struct MachineStateV1<'a> {
     data_name: String,
     config: GroupConfig,
     nodes: BTreeMap<MemberId, NodeId>,
     next_member: u64,
     stamp_ms: u64,
     sessions: Sessions,
-    value: Bytes,
+    /// Where it lies in the snapshot: it may be most of the memory.
+    value: &'a [u8],
 }
 
 /// The panic of a user's handler.
@@ -170,10 +175,10 @@ impl Machine {
         let broken = |reason: String| MachineError::Snapshot { index, reason };
         let MachineState::V1(state) =
             postcard::from_bytes(bytes).map_err(|error| broken(error.to_string()))?;
-        let mut data = registry
-            .make(&state.data_name)
+        let mut data = catch(|| registry.make(&state.data_name))
+            .map_err(|Panicked(message)| broken(message))?
             .ok_or_else(|| MachineError::NoSuchData(state.data_name.clone()))?;
-        catch(|| data.restore(&state.value))
+        catch(|| data.restore(state.value))
             .map_err(|Panicked(message)| broken(message))?
             .map_err(|error| broken(error.to_string()))?;
         Ok(Self {
@@ -257,6 +262,11 @@ impl Machine {
     /// The stamp of the newest entry.
     pub(crate) fn stamp_ms(&self) -> u64 {
         self.stamp_ms
+    }
+
+    /// How much of its state it holds in bytes beside itself.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.rebuilt.as_ref().map_or(0, |rebuilt| rebuilt.state.len() as u64)
     }
 
     pub(crate) fn session_replies(&self) -> u64 {
@@ -403,10 +413,9 @@ impl Machine {
 
     /// Builds the machine anew up to and with the command at `position` of entry `index`, which is poisoned.
     fn rebuild(&mut self, log: &MemberLog, index: u64, position: usize) -> Result<(), MachineError> {
-        let snapshot = log.snapshot_ref();
         let (first, mut from, state) = match &self.rebuilt {
             Some(rebuilt) => (rebuilt.index, rebuilt.position, rebuilt.state.clone()),
-            None => (snapshot.get_metadata().index + 1, 0, snapshot.data.clone()),
+            None => (log.snapshot_index() + 1, 0, log.load_state()?),
         };
         let mut fresh = Self::restore(self.group, &self.registry, first, &state)?;
         fresh.poisoned = std::mem::take(&mut self.poisoned);

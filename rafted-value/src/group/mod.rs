@@ -11,6 +11,7 @@ mod election;
 mod frozen;
 mod keep;
 mod machine;
+mod offer;
 mod propose;
 mod quick;
 mod reads;
@@ -37,9 +38,11 @@ use rand_chacha::ChaCha12Rng;
 pub(crate) use self::frozen::FrozenMachine;
 use self::keep::Keeper;
 pub(crate) use self::machine::{CommandResult, Machine, MachineError, panic_message};
+use self::offer::Outgoing;
 use self::reads::Read;
 use self::rest::Rest;
-use self::stream::{Incoming, Outgoing, PIECE_BYTES};
+use self::stream::Incoming;
+use crate::arrivals::Arrivals;
 use crate::config::{GroupConfig, HostConfig};
 use crate::engine::Found;
 use crate::env::MonoTime;
@@ -70,6 +73,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) wall_ms: u64,
     pub(crate) rng: &'a mut ChaCha12Rng,
     pub(crate) limits: &'a HostConfig,
+    /// Places for snapshots that come.
+    pub(crate) arrivals: &'a Arrivals,
     /// Whether the host has a disk.
     pub(crate) keeps: bool,
     pub(crate) out: &'a mut Outputs,
@@ -139,6 +144,8 @@ pub(crate) struct Group {
     pieces_due: MonoTime,
     /// Whether a snapshot of its own is being encoded beside the loop.
     encoding: bool,
+    /// Not before this time another snapshot is taken because the file of the last one is damaged.
+    mend_due: MonoTime,
     /// What a leader's snapshot turned out to be, for when raft takes it.
     decoded: Option<(u64, Box<Machine>)>,
     removed: bool,
@@ -255,6 +262,7 @@ impl Group {
             incoming_snapshot: None,
             pieces_due: MonoTime::ZERO,
             encoding: false,
+            mend_due: MonoTime::ZERO,
             decoded: None,
             removed: false,
             config_is_new: false,
@@ -446,16 +454,7 @@ impl Group {
         for mut message in messages {
             match message.get_msg_type() {
                 MessageType::MsgHeartbeat => self.rounds.send(turn.now),
-                MessageType::MsgSnapshot => {
-                    let to = MemberId(message.to);
-                    self.snapshots_sent.insert(to, turn.now);
-                    if message.get_snapshot().data.len() > PIECE_BYTES {
-                        if let Some(node) = self.node_of(to) {
-                            self.offer(turn, to, node, message.term, message.take_snapshot());
-                        }
-                        continue;
-                    }
-                }
+                MessageType::MsgSnapshot if self.offer_in_pieces(turn, &mut message) => continue,
                 MessageType::MsgTimeoutNow if !self.may_send_transfer(turn.now, message.to, message.term) => {
                     continue;
                 }

@@ -13,16 +13,17 @@ use crate::message::{WireEntry, WireSnapshot};
 use crate::raft::convert::{entry_from_wire, snapshot_from_wire};
 use crate::raft::log::MemberLog;
 use crate::registry::Registry;
-use crate::store::{KeptSnapshot, VoteRecord};
+use crate::store::{KeptFile, VoteRecord};
 
 /// What the disk has of a member.
-#[derive(Debug)]
 pub(crate) struct KeptMember {
     pub(crate) member: MemberId,
     pub(crate) durability: Durability,
+    /// Without its state, if that is in a file.
     pub(crate) snapshot: WireSnapshot,
-    /// Where that snapshot lies.
-    pub(crate) place: KeptSnapshot,
+    pub(crate) file: Option<KeptFile>,
+    /// The snapshot's state, decoded.
+    pub(crate) machine: Box<Machine>,
     pub(crate) vote: VoteRecord,
     /// Index and term of the entry before the first.
     pub(crate) before: (u64, u64),
@@ -48,13 +49,14 @@ impl Group {
         turn: &mut Turn<'_>,
     ) -> Result<Self, MachineError> {
         let (index, last) = (kept.snapshot.index, kept.last_index());
-        let bytes = kept.snapshot.state.len();
-        let mut machine = Machine::restore(id, registry, index, &kept.snapshot.state)?;
+        let mut machine = *kept.machine;
         let entries: Vec<Entry> = kept.entries.into_iter().map(entry_from_wire).collect();
         let newest_term = entries.last().map_or(kept.snapshot.term, |entry| entry.term);
         let term = kept.vote.term.max(newest_term);
         let hard_state = HardState { term, commit: last, ..HardState::default() };
-        let log = MemberLog::recovered(snapshot_from_wire(kept.snapshot), hard_state, kept.before, &entries);
+        let snapshot = snapshot_from_wire(kept.snapshot);
+        let log = MemberLog::recovered(snapshot, kept.file, hard_state, kept.before, &entries);
+        let bytes = usize::try_from(log.state_bytes()).unwrap_or(0);
         for entry in log.range(index + 1, last) {
             machine.catch_up(&log, entry)?;
         }
@@ -74,14 +76,8 @@ impl Group {
     }
 
     /// The member as it was when it last wrote; what was committed since is applied as raft hands it out again.
-    pub(crate) fn recover(
-        id: GroupId,
-        kept: KeptMember,
-        registry: &Registry,
-        turn: &mut Turn<'_>,
-    ) -> Result<Self, MachineError> {
-        let index = kept.snapshot.index;
-        let machine = Machine::restore(id, registry, index, &kept.snapshot.state)?;
+    pub(crate) fn recover(id: GroupId, kept: KeptMember, registry: &Registry, turn: &mut Turn<'_>) -> Self {
+        let (index, machine) = (kept.snapshot.index, *kept.machine);
         let mut entries: Vec<Entry> = kept.entries.into_iter().map(entry_from_wire).collect();
         if planted!(ForgetNewestEntry) && kept.before.0 + entries.len() as u64 > index {
             entries.pop();
@@ -94,11 +90,12 @@ impl Group {
             commit: kept.vote.commit.clamp(index, last.max(index)),
             ..HardState::default()
         };
-        let log = MemberLog::recovered(snapshot_from_wire(kept.snapshot), hard_state, kept.before, &entries);
+        let snapshot = snapshot_from_wire(kept.snapshot);
+        let log = MemberLog::recovered(snapshot, kept.file, hard_state, kept.before, &entries);
         let config = machine.config().clone();
         let mut group = Self::new(id, kept.member, registry, config, log, index, turn);
         group.machine = Some(machine);
-        group.keeper = Keeper::recovered(kept.durability, &kept.vote, kept.place, &entries);
+        group.keeper = Keeper::recovered(kept.durability, &kept.vote, &entries);
         // Whom it promised not to vote, before it went down, nobody knows: it keeps one whole promise, the longest.
         let promise_ms = kept.vote.promise_ms.max(group.config.promise_ms);
         if !planted!(ForgetPromise) {
@@ -108,6 +105,6 @@ impl Group {
         group.tell_log(true);
         group.campaign_alone();
         tracing::info!(group = %id, member = %group.member, index, last, "recovered from the disk");
-        Ok(group)
+        group
     }
 }

@@ -20,6 +20,7 @@ impl Group {
         let machine = self.machine.as_mut().expect("it was looked for above");
         machine.apply_change(&change);
         self.snapshots_sent.remove(&member);
+        self.outgoing.remove(&member);
         self.routes.remove(&member);
         tracing::warn!(group = %self.id, own = %self.member, %member, %node, "a member is removed by force");
         metrics::counter!("rafted_value_members_removed_by_force_total").increment(1);

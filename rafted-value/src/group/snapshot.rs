@@ -9,24 +9,37 @@ use crate::errand::{Errand, Work};
 use crate::id::MemberId;
 use crate::message::{Body, GroupMessage, WireSnapshot};
 use crate::raft::convert::snapshot_from_wire;
+use crate::store::KeptFile;
 
 /// Entries kept behind a snapshot for followers that are a little behind.
 const ENTRIES_KEPT: u64 = 1024;
+/// The same once nothing was added for a while: who is still behind by then was cut off.
+const IDLE_ENTRIES_KEPT: u64 = 16;
+/// What the log of an idle group may hold without a snapshot, however small its last one is.
+const IDLE_LOG_BYTES: u64 = 64 << 10;
 
 impl Group {
     /// Takes a snapshot when the log has grown large beside the last one since it was taken, or raft needs a newer one.
+    /// A group to which nothing is added any more need not hold a log that is longer than its snapshot: what it gives back
+    /// then was paid for by what was written.
     ///
     /// Growth counts, not size: entries are kept behind a snapshot for followers that lack them, and a log that is large
     /// because of those would otherwise have a snapshot taken at every entry.
     pub(super) fn compact(&mut self, turn: &mut Turn<'_>) -> Result<(), MachineError> {
         let (log, applied) = (self.raw.store(), self.raw.raft.raft_log.applied);
-        if !self.may_take_snapshot() || (applied <= log.snapshot_index() && !self.membership_forced) {
+        // A disk that damages whatever is written to it is not to be kept busy for ever.
+        let mended = log.is_damaged() && turn.now >= self.mend_due;
+        if !self.may_take_snapshot() || !(self.membership_forced || mended || applied > log.snapshot_index())
+        {
             return Ok(());
         }
-        let due =
-            self.membership_forced || log.bytes_since_snapshot() > self.log_limit() || log.take_wanted();
-        let expected = log.snapshot_ref().data.len() as u64 + log.bytes_since_snapshot();
+        let limit = if self.idles() { self.idle_log_limit() } else { self.log_limit() };
+        let due = self.membership_forced || mended || log.bytes_since_snapshot() > limit || log.take_wanted();
+        let expected = log.state_bytes() + log.bytes_since_snapshot();
         let Some(machine) = self.machine.as_ref().filter(|_| due) else { return Ok(()) };
+        if mended {
+            self.mend_due = turn.now + turn.limits.snapshot_retry;
+        }
         let forced = std::mem::take(&mut self.membership_forced);
         let conf = self.raw.raft.prs().conf().to_conf_state();
         let members = |ids: &[u64]| ids.iter().copied().map(MemberId).collect();
@@ -55,7 +68,7 @@ impl Group {
     pub(crate) fn encoded(&mut self, turn: &mut Turn<'_>, snapshot: WireSnapshot) {
         self.encoding = false;
         // A leader's newer one may have overtaken it, or be about to.
-        if self.may_take_snapshot() && snapshot.index > self.raw.store().snapshot_index() {
+        if self.may_take_snapshot() && self.is_newer(snapshot.index) {
             self.take_over_snapshot(turn, snapshot_from_wire(snapshot));
             metrics::counter!("rafted_value_snapshots_taken_total").increment(1);
         }
@@ -70,19 +83,32 @@ impl Group {
         }
     }
 
-    /// Lets the log begin behind a newer snapshot.
-    pub(super) fn compact_log(&mut self, snapshot: Snapshot) {
+    /// Whether a snapshot at `index` is better than the one that there is.
+    pub(super) fn is_newer(&self, index: u64) -> bool {
+        let log = self.raw.store();
+        index > log.snapshot_index() || (index == log.snapshot_index() && log.is_damaged())
+    }
+
+    /// Lets the log begin behind a newer snapshot, whose state may be in a file.
+    pub(super) fn compact_log(&mut self, snapshot: Snapshot, file: Option<KeptFile>) {
         let index = snapshot.get_metadata().index;
         if let Some(machine) = self.machine.as_mut() {
             machine.forget_poisoned(index);
         }
         let drop_to = self.drop_to(index, self.log_limit());
-        self.raw.mut_store().compact(snapshot, drop_to);
+        self.raw.mut_store().compact(snapshot, file, drop_to);
+        if self.idles() {
+            self.raw.mut_store().trim();
+        }
     }
 
     fn log_limit(&self) -> u64 {
-        let snapshot_bytes = self.raw.store().snapshot_ref().data.len() as u64;
-        (snapshot_bytes * u64::from(self.config.log_expansion_factor)).max(self.config.log_bytes_min)
+        (self.raw.store().state_bytes() * u64::from(self.config.log_expansion_factor))
+            .max(self.config.log_bytes_min)
+    }
+
+    fn idle_log_limit(&self) -> u64 {
+        self.raw.store().state_bytes().max(IDLE_LOG_BYTES)
     }
 
     /// Which entries may go: not those that a follower still lacks, unless the log is far too large by now.
@@ -98,6 +124,7 @@ impl Group {
             }
             None => None,
         };
-        slowest.unwrap_or_else(|| index.saturating_sub(ENTRIES_KEPT))
+        let kept = if self.idles() { IDLE_ENTRIES_KEPT } else { ENTRIES_KEPT };
+        slowest.unwrap_or_else(|| index.saturating_sub(kept))
     }
 }

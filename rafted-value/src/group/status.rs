@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use raft::StateRole;
 
-use super::Group;
+use super::{Group, Machine};
 use crate::env::MonoTime;
 use crate::id::{MemberId, NodeId};
 use crate::status::{GroupStatus, MemberStatus, Role};
@@ -41,7 +41,7 @@ impl Group {
             last_index: raft.raft_log.last_index(),
             snapshot_index: self.raw.store().snapshot_index(),
             log_bytes: self.raw.store().bytes(),
-            session_replies: self.machine.as_ref().map_or(0, super::machine::Machine::session_replies),
+            session_replies: self.machine.as_ref().map_or(0, Machine::session_replies),
             config: self.config.clone(),
             durability: self.keeper.level(),
             fenced: None,
@@ -51,7 +51,20 @@ impl Group {
             transfer_to: self.successor(),
             change_under_way: self.leading.is_some() && self.change_under_way(),
             waiting: self.waiting as u64,
+            quiet: self.rest.is_quiet(),
+            snapshot_bytes: self.raw.store().state_bytes(),
+            snapshot_held_bytes: self.held_bytes(),
         }
+    }
+
+    /// What it holds of encoded states.
+    fn held_bytes(&self) -> u64 {
+        let log = self.raw.store();
+        let index = log.snapshot_index();
+        let outgoing = self.outgoing.values().map(|outgoing| outgoing.held_bytes(index));
+        let incoming = self.incoming_snapshot.as_ref().map_or(0, |incoming| incoming.held_bytes());
+        let rebuilt = self.machine.as_ref().map_or(0, Machine::held_bytes);
+        log.snapshot_ref().data.len() as u64 + outgoing.sum::<u64>() + incoming + rebuilt
     }
 
     fn unresponsive(&self, now: MonoTime) -> Vec<NodeId> {

@@ -1,21 +1,21 @@
-//! Large snapshots on their way: offered whole, pulled in pieces.
+//! Large snapshots on their way, at whoever gets them: offered whole, pulled in pieces.
 //!
 //! The leader only names what it has; the receiver asks for piece after piece, a few at a time, and asks again for what
 //! does not come. So the receiver sets the pace, nothing large stands in a queue, and a transfer goes on where it was
-//! when a connection broke. Raft sees the snapshot once all of it is there.
+//! when a connection broke. Raft sees the snapshot once all of it is there. Until then it is held in memory, as it must be
+//! whole in order to be decoded.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use raft::eraftpb::Snapshot;
 
 use super::{Group, Turn};
+use crate::arrivals::{Arrival, Arrivals};
 use crate::env::MonoTime;
 use crate::errand::{Errand, Work};
 use crate::id::{MemberId, NodeId};
 use crate::message::{Body, GroupMessage, WireSnapshot};
-use crate::raft::convert::snapshot_to_wire;
 
 /// A snapshot of no more than this travels in one message; a larger one in pieces of this size.
 pub(super) const PIECE_BYTES: usize = 256 << 10;
@@ -23,13 +23,9 @@ pub(super) const PIECE_BYTES: usize = 256 << 10;
 const PIECES_WANTED_MAX: u64 = 4;
 /// A receiver asks again for a piece that has not come in a tenth of the time after which the leader gives up.
 const ASKS_BEFORE_GIVING_UP: u32 = 10;
-
-/// A snapshot that a member was offered.
-pub(super) struct Outgoing {
-    /// Tells this offer from any other of this leader.
-    offer: u64,
-    snapshot: Snapshot,
-}
+/// ... and waits twice as long after each piece that came twice, so often at most: a slow way would else be filled with
+/// what nobody needs, and never get anything through.
+const HASTY_MAX: u32 = 2;
 
 /// A snapshot that comes in pieces.
 pub(super) struct Incoming {
@@ -44,8 +40,12 @@ pub(super) struct Incoming {
     /// Everything before this was asked for.
     asked: u64,
     heard: MonoTime,
+    /// How often it was asked in vain: pieces have come twice, as the way is slower than was thought.
+    hasty: u32,
     /// Nothing is missing any more.
     whole: bool,
+    /// Its place among the snapshots that come to this node; without one nothing is asked for.
+    place: Option<Arrival>,
 }
 
 impl Incoming {
@@ -60,8 +60,23 @@ impl Incoming {
             early: BTreeMap::new(),
             asked: 0,
             heard: now,
+            hasty: 0,
             whole: false,
+            place: None,
         }
+    }
+
+    /// Takes a place among the snapshots that come to this node, if it has none; says whether it has one now.
+    fn has_place(&mut self, arrivals: &Arrivals) -> bool {
+        if self.place.is_none() {
+            self.place = arrivals.enter();
+        }
+        self.place.is_some()
+    }
+
+    /// How much of it is held.
+    pub(super) fn held_bytes(&self) -> u64 {
+        (self.state.len() + self.early.values().map(Bytes::len).sum::<usize>()) as u64
     }
 
     /// Whether this leader's snapshot is whole and was being decoded.
@@ -92,12 +107,15 @@ impl Incoming {
         if !expected {
             return false;
         }
-        if offset >= self.state.len() as u64 {
-            self.early.insert(offset, piece);
+        // Whatever comes, comes instead of what is asked for again.
+        self.heard = now;
+        if offset < self.state.len() as u64 || self.early.contains_key(&offset) {
+            self.hasty = (self.hasty + 1).min(HASTY_MAX);
+            return true;
         }
+        self.early.insert(offset, piece);
         while let Some(next) = self.early.remove(&(self.state.len() as u64)) {
             self.state.extend_from_slice(&next);
-            self.heard = now;
         }
         true
     }
@@ -125,26 +143,6 @@ impl Incoming {
 }
 
 impl Group {
-    /// Offers a snapshot to a member, which pulls it.
-    pub(super) fn offer(
-        &mut self,
-        turn: &mut Turn<'_>,
-        to: MemberId,
-        node: NodeId,
-        term: u64,
-        snapshot: Snapshot,
-    ) {
-        let index = snapshot.get_metadata().index;
-        let known = self.outgoing.get(&to).filter(|outgoing| outgoing.snapshot.get_metadata().index == index);
-        let offer = known.map_or(turn.now.nanos(), |outgoing| outgoing.offer);
-        let bytes = snapshot.data.len() as u64;
-        let meta = WireSnapshot { state: Bytes::new(), ..snapshot_to_wire(snapshot.clone()) };
-        self.outgoing.insert(to, Outgoing { offer, snapshot });
-        tracing::debug!(group = %self.id, member = %to, index, bytes, "offers a snapshot");
-        let body = Body::Offer { offer, snapshot: meta, bytes };
-        turn.out.send(node, &GroupMessage { group: self.id, from: self.member, to, term, body });
-    }
-
     /// A leader has a snapshot for this member.
     pub(super) fn receive_offer(&mut self, turn: &mut Turn<'_>, from: NodeId, message: GroupMessage) {
         let Body::Offer { offer, ref snapshot, bytes } = message.body else { return };
@@ -171,8 +169,12 @@ impl Group {
             self.incoming_snapshot =
                 Some(Box::new(Incoming::new(message.from, offer, snapshot.clone(), bytes, turn.now)));
         }
-        let offsets = self.incoming_snapshot.as_mut().map(|incoming| incoming.ask_again());
-        self.pull(turn, from, message.from, offsets.unwrap_or_default());
+        let Some(incoming) = &mut self.incoming_snapshot else { return };
+        incoming.heard = turn.now;
+        if incoming.has_place(turn.arrivals) {
+            let offsets = incoming.ask_again();
+            self.pull(turn, from, message.from, offsets);
+        }
     }
 
     fn pull(&self, turn: &mut Turn<'_>, node: NodeId, to: MemberId, offsets: Vec<u64>) {
@@ -184,33 +186,14 @@ impl Group {
         }
     }
 
-    /// A member asks for a piece.
-    pub(super) fn receive_pull(
-        &mut self,
-        turn: &mut Turn<'_>,
-        from: NodeId,
-        member: MemberId,
-        offer: u64,
-        offset: u64,
-    ) {
-        let Some(outgoing) = self.outgoing.get(&member).filter(|outgoing| outgoing.offer == offer) else {
-            return;
-        };
-        let state = &outgoing.snapshot.data;
-        let Some(start) = usize::try_from(offset).ok().filter(|start| *start < state.len()) else { return };
-        let bytes = state.slice(start..state.len().min(start + PIECE_BYTES));
-        if let Some(sent) = self.snapshots_sent.get_mut(&member) {
-            *sent = turn.now;
-        }
-        let term = self.raw.raft.term;
-        let body = Body::Piece { offer, offset, bytes };
-        turn.out.send(from, &GroupMessage { group: self.id, from: self.member, to: member, term, body });
-    }
-
     /// A piece has come; with the last one, raft gets the whole.
     pub(super) fn receive_piece(&mut self, turn: &mut Turn<'_>, from: NodeId, message: GroupMessage) {
         let Body::Piece { offer, offset, bytes } = message.body else { return };
         let Some(incoming) = &mut self.incoming_snapshot else { return };
+        if incoming.leader == message.from && incoming.offer != offer {
+            // Of an earlier offer: what was asked for since is behind it.
+            incoming.heard = turn.now;
+        }
         if !incoming.is_of(message.from, offer) || !incoming.take(offset, bytes, turn.now) {
             return;
         }
@@ -240,8 +223,16 @@ impl Group {
         if silence > limit * ASKS_BEFORE_GIVING_UP {
             tracing::debug!(group = %self.id, %leader, "gives up a snapshot that does not come");
             self.incoming_snapshot = None;
-        } else if silence > limit / ASKS_BEFORE_GIVING_UP && turn.now >= self.pieces_due {
+        } else if incoming.place.is_none()
+            || (silence > (limit / ASKS_BEFORE_GIVING_UP) * (1 << incoming.hasty)
+                && turn.now >= self.pieces_due)
+        {
+            if !incoming.has_place(turn.arrivals) {
+                return;
+            }
             self.pieces_due = turn.now + limit / ASKS_BEFORE_GIVING_UP;
+            // Nothing is on its way at all: what is missing is lost.
+            incoming.hasty = incoming.hasty.saturating_sub(1);
             let offsets = incoming.ask_again();
             if let Some(node) = self.node_of(leader) {
                 self.pull(turn, node, leader, offsets);
@@ -302,6 +293,23 @@ mod tests {
         incoming.take(0, piece(1, PIECE), MonoTime::ZERO);
         incoming.take(2 * PIECE, piece(1, PIECE), MonoTime::ZERO);
         assert_eq!(incoming.ask_again(), [PIECE, 3 * PIECE, 4 * PIECE]);
+    }
+
+    /// They fill the way that the others must take.
+    #[test]
+    fn pieces_that_come_twice_make_the_receiver_wait_longer_and_are_taken_once() {
+        let mut incoming = incoming(3 * PIECE);
+        incoming.ask();
+        let later = MonoTime::from_nanos(5);
+        incoming.take(0, piece(1, PIECE), MonoTime::ZERO);
+        incoming.take(2 * PIECE, piece(3, PIECE), MonoTime::ZERO);
+        for (offset, byte) in [(0, 9), (2 * PIECE, 9), (0, 9)] {
+            assert!(incoming.take(offset, piece(byte, PIECE), later));
+        }
+        assert_eq!((incoming.hasty, incoming.heard), (HASTY_MAX, later));
+        assert!(incoming.take(PIECE, piece(2, PIECE), later));
+        assert!(incoming.is_whole());
+        assert_eq!((incoming.state[0], incoming.state[2 * PIECE_BYTES]), (1, 3));
     }
 
     #[test]

@@ -67,6 +67,7 @@ impl Group {
             .collect();
         for member in late {
             self.snapshots_sent.remove(&member);
+            self.give_up_offer(member);
             self.raw.report_snapshot(member.0, SnapshotStatus::Failure);
         }
     }

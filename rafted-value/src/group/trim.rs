@@ -14,6 +14,11 @@ impl Group {
         self.trim_ticks = TRIM_TICKS;
     }
 
+    /// Whether nothing was added for a while.
+    pub(super) fn idles(&self) -> bool {
+        self.trim_ticks == 0
+    }
+
     /// Gives back what is set aside, once, when nothing was added for a while.
     pub(super) fn trim_if_due(&mut self) {
         if self.trim_ticks > 0 {

@@ -2,17 +2,25 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use raft::eraftpb::{Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
+
+use crate::store::{KeptFile, StoreError};
 
 /// A member's snapshot, log and vote.
 ///
 /// The snapshot is never older than the entries dropped from the front, so that whoever lacks a dropped entry can be
-/// given the snapshot.
+/// given the snapshot. The snapshot's state is in memory or in a file; raft, which never looks at it, is given an empty one
+/// in place of one in a file.
 #[derive(Debug, Default)]
 pub(crate) struct MemberLog {
     hard_state: HardState,
     snapshot: Snapshot,
+    /// Where the snapshot's state is, if not in memory.
+    file: Option<Box<KeptFile>>,
+    /// That file cannot be read: nobody is given it, and a new snapshot must be taken.
+    damaged: bool,
     /// Index and term of the entry before the first one kept.
     before: (u64, u64),
     entries: VecDeque<Entry>,
@@ -37,11 +45,12 @@ impl MemberLog {
     /// A log as it was read from the disk: a snapshot, the vote, and the entries that follow `before`.
     pub(crate) fn recovered(
         snapshot: Snapshot,
+        file: Option<KeptFile>,
         hard_state: HardState,
         before: (u64, u64),
         entries: &[Entry],
     ) -> Self {
-        let mut log = Self { hard_state, snapshot, before, ..Self::default() };
+        let mut log = Self { hard_state, snapshot, file: file.map(Box::new), before, ..Self::default() };
         log.append(entries);
         let (index, before) = (log.snapshot_index(), log.before.0);
         assert!(
@@ -64,8 +73,40 @@ impl MemberLog {
         self.hard_state.commit = commit;
     }
 
+    /// The snapshot, with its state unless that is in a [`file`](Self::file).
     pub(crate) fn snapshot_ref(&self) -> &Snapshot {
         &self.snapshot
+    }
+
+    /// The file that has the snapshot's state, where that is not in memory.
+    pub(crate) fn file(&self) -> Option<&KeptFile> {
+        self.file.as_deref()
+    }
+
+    /// The length of the snapshot's state, wherever it is.
+    pub(crate) fn state_bytes(&self) -> u64 {
+        self.file().map_or(self.snapshot.data.len() as u64, |file| file.meta().bytes)
+    }
+
+    /// The snapshot's state, which is read from its file if it has one; that blocks the thread.
+    pub(crate) fn load_state(&self) -> Result<Bytes, StoreError> {
+        self.file().map_or_else(|| Ok(self.snapshot.data.clone()), KeptFile::load)
+    }
+
+    /// The snapshot's state is durable in a file, and memory can do without it.
+    pub(crate) fn leave_state_to(&mut self, file: KeptFile) {
+        assert_eq!(file.meta().index, self.snapshot_index(), "the file has another snapshot");
+        self.snapshot.data = Bytes::new();
+        self.file = Some(Box::new(file));
+    }
+
+    /// The snapshot's file cannot be read.
+    pub(crate) fn mark_damaged(&mut self) {
+        self.damaged = self.file.is_some();
+    }
+
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.damaged
     }
 
     pub(crate) fn snapshot_index(&self) -> u64 {
@@ -111,14 +152,16 @@ impl MemberLog {
         self.hard_state.term = self.hard_state.term.max(metadata.term);
         self.entries.clear();
         (self.bytes, self.bytes_since_snapshot) = (0, 0);
-        self.snapshot = snapshot;
+        (self.snapshot, self.file, self.damaged) = (snapshot, None, false);
     }
 
-    /// Keeps a newer snapshot of our own, and drops entries up to `drop_to` at the most (never beyond the snapshot).
-    pub(crate) fn compact(&mut self, snapshot: Snapshot, drop_to: u64) {
+    /// Keeps a newer snapshot of our own, whose state may be in a file, and drops entries up to `drop_to` at the most
+    /// (never beyond the snapshot).
+    pub(crate) fn compact(&mut self, snapshot: Snapshot, file: Option<KeptFile>, drop_to: u64) {
         assert!(snapshot.get_metadata().index >= self.snapshot_index(), "a snapshot older than the last");
+        debug_assert!(file.is_none() || snapshot.data.is_empty(), "its state is in memory and in a file");
         let drop_to = drop_to.min(snapshot.get_metadata().index);
-        self.snapshot = snapshot;
+        (self.snapshot, self.file, self.damaged) = (snapshot, file.map(Box::new), false);
         let index = self.snapshot_index();
         self.bytes_since_snapshot =
             self.entries.iter().rev().take_while(|entry| entry.index > index).map(size).sum();
@@ -220,6 +263,9 @@ impl Storage for MemberLog {
 
     /// raft refuses a snapshot whose membership does not name its receiver, so a new member needs a new one.
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        if self.damaged {
+            return Err(StorageError::SnapshotTemporarilyUnavailable.into());
+        }
         let conf = self.snapshot.get_metadata().get_conf_state();
         let named = conf.voters.contains(&to) || conf.learners.contains(&to);
         if !named || self.snapshot_index() < request_index.max(1) {
@@ -261,7 +307,7 @@ mod tests {
     fn compaction_keeps_the_term_before_the_first_entry() {
         let mut log = MemberLog::new(snapshot(1, 1));
         log.append(&entries(&[1, 2, 2, 3], 2));
-        log.compact(snapshot(4, 2), 3);
+        log.compact(snapshot(4, 2), None, 3);
         assert_eq!((log.first_index().unwrap(), log.last()), (4, 5));
         assert_eq!(log.term(3).unwrap(), 2);
         assert!(log.term(2).is_err());
@@ -273,7 +319,7 @@ mod tests {
     fn what_came_after_a_snapshot_counts_towards_the_next() {
         let mut log = MemberLog::new(snapshot(1, 1));
         log.append(&entries(&[1, 2, 2, 3], 2));
-        log.compact(snapshot(3, 2), 3);
+        log.compact(snapshot(3, 2), None, 3);
         assert_eq!(log.bytes_since_snapshot(), 2 * size(&Entry::default()));
     }
 

@@ -150,6 +150,12 @@ impl Transport for Endpoint {
             && state.links.contains_key(&LinkKey::new(self.info.node, node))
     }
 
+    fn limit_bulk(&self, bytes_per_second: u64) -> bool {
+        let mut state = self.network.state();
+        let station = state.stations.get_mut(&self.info.node).filter(|_| bytes_per_second > 0);
+        station.map(|station| station.bulk.limit(bytes_per_second)).is_some()
+    }
+
     /// It ends when the node is killed.
     fn watch_peers(&self) -> PeerWatch {
         match self.network.state().stations.get(&self.info.node) {

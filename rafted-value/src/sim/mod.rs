@@ -22,6 +22,7 @@
 //! assert_eq!(env.now().since(before), Duration::from_secs(3_600));
 //! ```
 
+mod bulk;
 mod clock;
 mod config;
 mod dial;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, oneshot};
 
+use super::bulk::BulkRate;
 use super::config::NetConfig;
 use super::dial::{Dial, DialAttempt};
 use super::endpoint::reply_to;
@@ -72,6 +73,8 @@ pub(super) struct Station {
     pub(super) handlers: BTreeMap<ServiceId, Arc<dyn Handler>>,
     /// Calls of this node that have no reply yet.
     pub(super) calls: BTreeMap<CallId, PendingCall>,
+    /// How fast this node sends on its bulk lanes.
+    pub(super) bulk: BulkRate,
     /// What becomes of this node's peers.
     pub(super) events: broadcast::Sender<PeerEvent>,
 }
@@ -217,6 +220,7 @@ impl NetState {
             dial_rng: SimRng::new(self.seed, Stream::Dials(node)),
             handlers: BTreeMap::new(),
             calls: BTreeMap::new(),
+            bulk: BulkRate::default(),
             events: broadcast::channel(EVENTS_MAX).0,
         };
         self.stations.insert(node, station);
@@ -276,11 +280,13 @@ impl NetState {
             self.executor.schedule(arrival, NetEvent::Arrival { from, to, lane });
             return Ok(());
         }
+        let station = self.stations.get_mut(&from).filter(|_| lane == Lane::Bulk);
+        let departure = station.map_or(now, |station| station.bulk.depart(now, message.bytes()));
         let seed = self.seed;
         let rng = self.sources.entry((from, to)).or_insert_with(|| SimRng::new(seed, Stream::Link(from, to)));
         let fate = Fate::draw(&self.config, rng);
         let (arrival, straggling) =
-            (after(now, fate.delay), after(now, fate.delay.saturating_add(fate.straggling)));
+            (after(departure, fate.delay), after(departure, fate.delay.saturating_add(fate.straggling)));
         if fate.lost {
             self.executor.count(|stats| stats.lost += 1);
             return Ok(());

@@ -14,6 +14,7 @@ use super::{Opener, Store, StoreConfig, StoreError, look_at};
 use crate::disk::Disk;
 use crate::id::{GroupId, MemberId, NodeId};
 use crate::open::read_member;
+use crate::registry::Registry;
 use crate::sim::{NetConfig, Sim, SimDisk};
 use crate::store::SnapshotFile;
 
@@ -34,7 +35,7 @@ fn open(disk: &SimDisk) {
             Store::open(disk.disk(), StoreConfig::default(), opener()).now_or_never().expect("no latency")?;
         for (id, group) in recovered.groups.clone() {
             // It may speak of snapshots that are not there.
-            let _ = read_member(&store.snapshots, id, group);
+            let _ = read_member(&store.snapshots, &Registry::new(), id, group);
         }
         Ok::<_, StoreError>(recovered.groups)
     };

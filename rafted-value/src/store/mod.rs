@@ -29,7 +29,7 @@ use self::identity::Identity;
 pub(crate) use self::log::Log;
 pub(crate) use self::record::{KeptSnapshot, Place, Record, SnapshotMeta, VoteRecord};
 pub(crate) use self::recover::TornTail;
-pub(crate) use self::snapshot::{SnapshotFile, SnapshotFolder};
+pub(crate) use self::snapshot::{KeptFile, PinnedFile, SnapshotFile, SnapshotFolder};
 pub(crate) use self::state::RecoveredGroup;
 use crate::disk::{Disk, DiskLock};
 use crate::id::{GroupId, MemberId, NodeId};

@@ -106,6 +106,13 @@ pub trait Transport: Send + Sync + 'static {
     /// Whether a connection to `node` stands now. A hint: it may break at any moment, and safety never leans on it.
     fn is_connected(&self, node: NodeId) -> bool;
 
+    /// From now on this node sends no more bytes a second than these on its [bulk](Lane::Bulk) lanes, to all peers
+    /// together; false where this transport knows no such limit, as the default does not, or for a rate of zero.
+    fn limit_bulk(&self, bytes_per_second: u64) -> bool {
+        let _ = bytes_per_second;
+        false
+    }
+
     /// What becomes of the peers from now on: connections that stand, fall silent and end, with the reason. Peers that
     /// are connected already are not repeated.
     ///

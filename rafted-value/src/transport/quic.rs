@@ -109,6 +109,10 @@ impl Transport for QuicTransport {
         self.endpoint.is_connected(to_quic(node))
     }
 
+    fn limit_bulk(&self, bytes_per_second: u64) -> bool {
+        self.endpoint.set_bulk_bytes_per_second_max(Some(bytes_per_second)).is_ok()
+    }
+
     fn watch_peers(&self) -> PeerWatch {
         PeerWatch::new(stream::unfold(self.endpoint.watch_peers(), |mut events| async move {
             let event = events.next().await?;

@@ -1,4 +1,4 @@
-//! The programs of the demo, built in release mode.
+//! The programs of the demo and of the upgrade, built in release mode.
 
 use std::error::Error;
 use std::io::{self, IsTerminal};
@@ -25,6 +25,10 @@ pub(crate) struct Programs {
     pub(crate) load: PathBuf,
     /// Writes the CA and the certificates.
     pub(crate) certs: PathBuf,
+    /// Hosts agents as well, in the next build of the program.
+    pub(crate) node_next: PathBuf,
+    /// Asks what only the next build can answer.
+    pub(crate) ask_next: PathBuf,
 }
 
 /// Builds the examples of dist-agent and asks cargo where it put them.
@@ -55,7 +59,13 @@ pub(crate) fn build(inbox: &Inbox, screen: &Screen) -> Result<Programs, Box<dyn 
         let found = built.iter().find(|(name, _)| name == wanted).map(|(_, path)| path.clone());
         found.ok_or_else(|| format!("dist-agent has no example {wanted}"))
     };
-    Ok(Programs { node: find("node")?, load: find("load")?, certs: find("certs")? })
+    Ok(Programs {
+        node: find("node")?,
+        load: find("load")?,
+        certs: find("certs")?,
+        node_next: find("node_next")?,
+        ask_next: find("ask_next")?,
+    })
 }
 
 /// The example that a line of cargo tells to be built: its name and where it is.

@@ -11,9 +11,8 @@ use super::folder::Folder;
 use super::ports::free_addresses;
 use super::program::Program;
 
-/// The nodes of one demo.
+/// The nodes of one play.
 pub(crate) struct Cluster<'a> {
-    node_path: PathBuf,
     folder: &'a Folder,
     inbox: &'a Inbox,
     nodes: Vec<Node>,
@@ -24,9 +23,18 @@ pub(crate) struct Cluster<'a> {
 struct Node {
     name: String,
     address: SocketAddr,
+    /// What it is started as.
+    path: PathBuf,
+    /// Whether it hands over what it holds before it ends.
+    drains: bool,
     program: Option<Program>,
     ready: bool,
+    /// Whether it was told to end, and how long it took to hand over what it held, once it has said so.
+    ending: bool,
+    drained: Option<Duration>,
     status: NodeStatus,
+    /// How often it has said so since its start.
+    statuses: u32,
 }
 
 impl<'a> Cluster<'a> {
@@ -40,12 +48,17 @@ impl<'a> Cluster<'a> {
         let node = |(index, address)| Node {
             name: format!("node-{}", index + 1),
             address,
+            path: node_path.to_owned(),
+            drains: false,
             program: None,
             ready: false,
+            ending: false,
+            drained: None,
             status: NodeStatus::default(),
+            statuses: 0,
         };
         let nodes = free_addresses(count)?.into_iter().enumerate().map(node).collect();
-        Ok(Cluster { node_path: node_path.to_owned(), folder, inbox, nodes, next_id: 1 })
+        Ok(Cluster { folder, inbox, nodes, next_id: 1 })
     }
 
     /// The names of all nodes.
@@ -70,18 +83,33 @@ impl<'a> Cluster<'a> {
         command.arg("--key").arg(file(&format!("{name}.key")));
     }
 
+    /// The same, and each node hands over what it holds before it ends.
+    pub(crate) fn draining(mut self) -> Cluster<'a> {
+        self.nodes.iter_mut().for_each(|node| node.drains = true);
+        self
+    }
+
+    /// Has a node be another program from its next start on.
+    pub(crate) fn replace(&mut self, index: usize, path: &Path) {
+        path.clone_into(&mut self.nodes[index].path);
+    }
+
     /// Starts one node with nothing in its memory.
     pub(crate) fn start(&mut self, index: usize) -> Result<(), Box<dyn Error>> {
         let id = self.new_id();
         let node = &self.nodes[index];
-        let mut command = Command::new(&self.node_path);
+        let mut command = Command::new(&node.path);
         command.arg("--name").arg(&node.name).arg("--listen").arg(node.address.to_string());
         command.arg("--expect").arg(self.nodes.len().to_string()).arg("--exit-on-stdin-close");
+        if node.drains {
+            command.arg("--drain");
+        }
         self.membership(&node.name, &mut command);
         let log = self.folder.log_of(&node.name);
         let program = Program::start(&node.name, id, command, Some(&log), self.inbox)?;
         let node = &mut self.nodes[index];
         (node.program, node.ready, node.status) = (Some(program), false, NodeStatus::default());
+        (node.ending, node.drained, node.statuses) = (false, None, 0);
         Ok(())
     }
 
@@ -100,15 +128,20 @@ impl<'a> Cluster<'a> {
         let from_node = |node: &&mut Node| node.program.as_ref().is_some_and(|program| program.id() == *from);
         let Some(node) = self.nodes.iter_mut().find(from_node) else { return Ok(()) };
         let Event::Line { line, .. } = event else {
-            return Err(match node.program.take().map(Program::wait) {
-                Some(Ok(status)) => format!("{} ended by itself with {status}", node.name),
-                _ => format!("{} ended by itself", node.name),
-            }
-            .into());
+            let by_itself = if node.ending { "" } else { " by itself" };
+            return match node.program.take().map(Program::wait) {
+                Some(Ok(status)) if node.ending && status.success() => Ok(()),
+                Some(Ok(status)) => Err(format!("{} ended{by_itself} with {status}", node.name).into()),
+                _ => Err(format!("{} ended{by_itself}", node.name).into()),
+            };
         };
         match serde_json::from_str(line) {
             Ok(NodeLine::Ready { nodes }) => node.ready |= nodes as usize >= all,
-            Ok(NodeLine::Status(status)) => node.status = status,
+            Ok(NodeLine::Status(status)) => {
+                node.status = status;
+                node.statuses += 1;
+            }
+            Ok(NodeLine::Drained { ms }) => node.drained = Some(Duration::from_millis(ms)),
             Ok(NodeLine::Other) => {}
             Err(error) => return Err(format!("{} printed {line:?}: {error}", node.name).into()),
         }
@@ -137,6 +170,28 @@ impl<'a> Cluster<'a> {
         self.nodes[index].program = None;
     }
 
+    /// How often a node has said since its start what it hosts.
+    pub(crate) fn statuses_of(&self, index: usize) -> u32 {
+        self.nodes[index].statuses
+    }
+
+    /// Tells a node to end.
+    pub(crate) fn tell_to_end(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        node.ending = true;
+        node.program.iter_mut().for_each(Program::close_input);
+    }
+
+    /// Whether a node that was told to end has ended.
+    pub(crate) fn has_ended(&self, index: usize) -> bool {
+        self.nodes[index].program.is_none()
+    }
+
+    /// How long it took a node that was told to end to hand over all that it held, if it has.
+    pub(crate) fn drained(&self, index: usize) -> Option<Duration> {
+        self.nodes[index].drained
+    }
+
     /// The groups that a node has members of, by what it last said.
     pub(crate) fn groups_of(&self, index: usize) -> u32 {
         self.nodes[index].status.groups
@@ -145,7 +200,7 @@ impl<'a> Cluster<'a> {
     /// Lets all nodes end by themselves, and kills those that have not ended in time.
     ///
     /// # Errors
-    /// The demo was interrupted.
+    /// The play was interrupted.
     pub(crate) fn stop(&mut self, wait_max: Duration) -> Result<(), Box<dyn Error>> {
         let mut running: Vec<Program> =
             self.nodes.iter_mut().filter_map(|node| node.program.take()).collect();

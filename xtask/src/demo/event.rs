@@ -1,4 +1,4 @@
-//! What the demo waits for: lines of its programs, their ends, Ctrl-C.
+//! What a play waits for: lines of its programs, their ends, Ctrl-C.
 
 use std::error::Error;
 use std::fmt;
@@ -72,6 +72,8 @@ pub(crate) enum NodeLine {
     Ready { nodes: u32 },
     /// What the node hosts now.
     Status(NodeStatus),
+    /// It has handed over all that it held, and ends.
+    Drained { ms: u64 },
     /// Lines that the demo has no use for.
     #[serde(other)]
     Other,
@@ -101,6 +103,13 @@ pub(crate) enum LoadLine {
     /// Lines that the demo has no use for.
     #[serde(other)]
     Other,
+}
+
+impl LoadLine {
+    /// Reads a line that the client printed.
+    pub(crate) fn read(line: &str) -> Result<LoadLine, String> {
+        serde_json::from_str(line).map_err(|error| format!("the client printed {line:?}: {error}"))
+    }
 }
 
 /// The end of the client.

@@ -14,8 +14,9 @@ use super::build::Programs;
 use super::event::{Event, Inbox};
 use super::folder::Folder;
 use super::options::Options;
-use super::play::{Pace, Play};
+use super::play::Play;
 use super::screen::Screen;
+use super::stage::{Pace, Stage};
 use super::verdict::Verdict;
 
 /// What a demo came to, and how often each program was started.
@@ -28,8 +29,14 @@ struct Played {
 fn play(scenario: &str, no_kill: bool, with_events: impl FnOnce(Sender<Event>)) -> Played {
     let options = Options { nodes: 3, agents: 50, clients: 4, seconds: 2, no_kill, keep: false };
     let scripts = workspace::root().join("xtask/testdata/demo");
-    let programs =
-        Programs { node: scripts.join("node"), load: scripts.join("load"), certs: scripts.join("certs") };
+    let script = |name: &str| scripts.join(name);
+    let programs = Programs {
+        node: script("node"),
+        load: script("load"),
+        certs: script("certs"),
+        node_next: script("node"),
+        ask_next: script("ask"),
+    };
     let pace = Pace {
         down: Duration::from_millis(200),
         wait_max: Duration::from_secs(10),
@@ -43,7 +50,8 @@ fn play(scenario: &str, no_kill: bool, with_events: impl FnOnce(Sender<Event>)) 
     with_events(events.clone());
     let screen = Screen::new(events.clone());
     let inbox = Inbox::new(events, receiver);
-    let verdict = Play::new(programs, &options, pace, &folder, &inbox, &screen).run();
+    let stage = Stage { programs, pace, folder: &folder, inbox: &inbox, screen: &screen };
+    let verdict = Play::new(stage, &options).run();
 
     let certificates =
         fs::read_to_string(folder.path().join("certificates")).expect("certificates were made");

@@ -113,7 +113,7 @@ fn a_timeout_may_set_the_next_end_the_agent_or_let_it_leave_the_memory() {
 
     let mut value = told(OnTick::Timeout { ticks: 0 }, Then::Passivate);
     wake(&mut value, 1_100);
-    assert!(matches!(value.as_ref().unwrap().state, State::Passive(_)));
+    assert!(matches!(value.as_ref().unwrap().state, State::InBytes(_)));
     assert_eq!(timeouts(&value), [1_100]);
     tell(&mut value, 1_150, Some(OnTick::Timeout { ticks: 0 }), Then::Nothing);
     assert!(matches!(value.as_ref().unwrap().state, State::Live(_)));

@@ -158,6 +158,17 @@ fn quotas_are_listed_in_order_page_after_page() {
     assert_eq!(list(Some("b"), 2), LedgerAnswer::List(vec![name("c")]));
 }
 
+#[test]
+fn who_says_first_how_long_a_tick_is_decides_for_all() {
+    let mut ledger = Ledger::default();
+    assert_eq!(ledger.query(LedgerQuery::Agreed), LedgerAnswer::Agreed { tick_ms: None });
+    for said in [500, 60_000, 500] {
+        let agreed = ledger.command(&at(1), LedgerCommand::Agree { tick_ms: said });
+        assert_eq!(agreed, LedgerReply::Agreed { tick_ms: 500 });
+    }
+    assert_eq!(ledger.query(LedgerQuery::Agreed), LedgerAnswer::Agreed { tick_ms: Some(500) });
+}
+
 /// Old logs and snapshots are read again.
 #[test]
 fn the_bytes_of_the_ledger_and_its_commands_never_change() {
@@ -174,11 +185,16 @@ fn the_bytes_of_the_ledger_and_its_commands_never_change() {
     assert_eq!(bytes(&command), [2, 1, 1, b'q', 7, 2, 8, 0, 9, 1, 10, 11]);
     let report = Report { first: 1, last: 2, at_ms: 3, counts: vec![(name("q"), 4, 5)] };
     assert_eq!(bytes(&LedgerCommand::Report(report)), [3, 1, 2, 3, 1, 1, b'q', 4, 5]);
+    assert_eq!(bytes(&LedgerCommand::Agree { tick_ms: 300 }), [4, 0xac, 2]);
+    assert_eq!(postcard::to_stdvec(&LedgerReply::Agreed { tick_ms: 300 }).unwrap(), [5, 0xac, 2]);
+    assert_eq!(postcard::to_stdvec(&LedgerQuery::Agreed).unwrap(), [3]);
+    assert_eq!(postcard::to_stdvec(&LedgerAnswer::Agreed { tick_ms: Some(300) }).unwrap(), [3, 1, 0xac, 2]);
 
     let mut ledger = Ledger::default();
     put(&mut ledger, "q", 3);
     ask(&mut ledger, 10, "q", 7);
     report_part(&mut ledger, 8, 9, 10, 1);
+    ledger.command(&at(1), LedgerCommand::Agree { tick_ms: 300 });
     let stored = [
         &[0, 1, 1, b'q', 0, 3, 1][..],
         // One part, 8 to 9 at 10, with one agent of the first life of `q`.
@@ -186,6 +202,7 @@ fn the_bytes_of_the_ledger_and_its_commands_never_change() {
         // One place: hash 7, place 1, until 110, not used.
         &[1, 7, 1, 1, b'q', 1, 110, 0, 0],
         &[0, 1, 1],
+        &[1, 0xac, 2],
     ];
     let bytes = postcard::to_stdvec(&ledger).unwrap();
     assert_eq!(bytes, stored.concat());

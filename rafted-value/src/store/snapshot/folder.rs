@@ -1,6 +1,7 @@
 //! The snapshot files of a node: their names, which of them is whole, and which may go.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -44,6 +45,8 @@ pub(crate) struct SnapshotFolder {
     chunk_bytes: u32,
     /// The snapshots that are there, so that nobody lists a folder of thousands.
     files: Arc<Mutex<BTreeSet<SnapshotFile>>>,
+    /// Snapshots that somebody reads, and how many do.
+    pinned: Arc<Mutex<BTreeMap<SnapshotFile, usize>>>,
 }
 
 impl SnapshotFolder {
@@ -68,7 +71,7 @@ impl SnapshotFolder {
         let files: BTreeSet<SnapshotFile> =
             entries.iter().filter_map(|entry| snapshot_of(&entry.name)).collect();
         let chunk_bytes = u32::try_from(chunk_bytes).unwrap_or(u32::MAX);
-        Self { disk, chunk_bytes, files: Arc::new(Mutex::new(files)) }
+        Self { disk, chunk_bytes, files: Arc::new(Mutex::new(files)), pinned: Arc::default() }
     }
 
     /// Files of the folder that are no snapshots.
@@ -112,8 +115,22 @@ impl SnapshotFolder {
         SnapshotReader::open(Arc::clone(&self.disk), name)
     }
 
+    /// Keeps a snapshot from being pruned until [`unpin`](SnapshotFolder::unpin) was called as often.
+    pub(super) fn pin(&self, name: SnapshotFile) {
+        *self.pinned.lock().entry(name).or_default() += 1;
+    }
+
+    pub(super) fn unpin(&self, name: SnapshotFile) {
+        if let Entry::Occupied(mut pins) = self.pinned.lock().entry(name) {
+            *pins.get_mut() -= 1;
+            if *pins.get() == 0 {
+                pins.remove();
+            }
+        }
+    }
+
     /// Removes snapshots of a member that are older than its two newest and than `used`, the one its log speaks of, and
-    /// all of members before it. Gives how many.
+    /// all of members before it, but none that somebody reads: it goes with a later call. Gives how many.
     ///
     /// # Errors
     ///
@@ -122,7 +139,10 @@ impl SnapshotFolder {
         let mut old = self.of_group(used.group);
         let mine = old.iter().rev().filter(|file| file.member == used.member);
         let kept_from = mine.take(KEPT).last().map_or(used, |file| used.min(*file));
-        old.retain(|file| *file < kept_from);
+        {
+            let pinned = self.pinned.lock();
+            old.retain(|file| *file < kept_from && !pinned.contains_key(file));
+        }
         self.remove(&old).await
     }
 

@@ -1,10 +1,12 @@
 //! Snapshot files: a versioned head, and the state in compressed chunks that are checked one by one.
 
 mod folder;
+mod kept;
 mod reader;
 mod writer;
 
 pub(crate) use self::folder::{SnapshotFile, SnapshotFolder};
+pub(crate) use self::kept::{KeptFile, PinnedFile};
 pub(crate) use self::reader::SnapshotReader;
 pub(crate) use self::writer::SnapshotWriter;
 

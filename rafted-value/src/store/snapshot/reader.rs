@@ -15,6 +15,8 @@ pub(crate) struct SnapshotReader {
     head: SnapshotHead,
     /// Where each chunk starts in the file.
     chunks: Vec<u64>,
+    /// The chunk that was read last in pieces, and its position: pieces may be smaller than chunks.
+    last: Option<(u64, Vec<u8>)>,
 }
 
 impl SnapshotReader {
@@ -28,7 +30,7 @@ impl SnapshotReader {
                 file_of(SnapshotFile { group: head.group, member: head.member, index: head.meta.index });
             return Err(StoreError::corrupt(&file, 0, format!("it says that it is {found}")));
         }
-        let mut reader = Self { disk, file, head, chunks: Vec::new() };
+        let mut reader = Self { disk, file, head, chunks: Vec::new(), last: None };
         reader.find_chunks(head_bytes)?;
         Ok(reader)
     }
@@ -129,6 +131,35 @@ impl SnapshotReader {
             return Err(self.corrupt(0, "the checksum of the state is wrong"));
         }
         Ok(())
+    }
+
+    /// The state from `offset` on, out of chunks that are checked one by one; fewer than `bytes_max` bytes only where it
+    /// ends. Unlike [`read`](SnapshotReader::read) it does not check the state as a whole.
+    ///
+    /// # Errors
+    ///
+    /// When a chunk is damaged, or the file system says so.
+    pub(crate) fn read_piece(&mut self, offset: u64, bytes_max: usize) -> Result<Vec<u8>, StoreError> {
+        let chunk_bytes = u64::from(self.head.chunk_bytes);
+        let end = offset.saturating_add(bytes_max as u64).min(self.head.meta.bytes);
+        let mut piece = Vec::with_capacity(end.saturating_sub(offset) as usize);
+        let mut at = offset;
+        while at < end {
+            let position = at / chunk_bytes;
+            let chunk = match self.last.take() {
+                Some((known, chunk)) if known == position => chunk,
+                _ => self.stored_chunk(position)?.1,
+            };
+            let start = (at % chunk_bytes) as usize;
+            let wanted = ((end - at).min(chunk_bytes - start as u64)) as usize;
+            let Some(part) = chunk.get(start..start + wanted) else {
+                return Err(self.corrupt(0, format!("chunk {position} is {} bytes long", chunk.len())));
+            };
+            piece.extend_from_slice(part);
+            at += wanted as u64;
+            self.last = Some((position, chunk));
+        }
+        Ok(piece)
     }
 
     fn corrupt(&self, offset: u64, reason: impl Into<String>) -> StoreError {

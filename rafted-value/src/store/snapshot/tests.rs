@@ -62,6 +62,82 @@ fn a_snapshot_is_read_back_whole_and_chunk_by_chunk() {
 }
 
 #[test]
+fn a_snapshot_is_read_in_pieces_of_any_length() {
+    let disk = new_disk(1);
+    let folder = folder(&disk);
+    let state = state();
+    let meta = write(&folder, MEMBER, 9, &state);
+    let pinned = KeptFile::new(&folder, name(9), meta).pin();
+    for length in [1, 7, 63, 64, 65, 128, 300, 1000] {
+        // Backwards as well: who asks again asks for what came before.
+        for start in (0..state.len()).step_by(length).chain((0..state.len()).rev().step_by(41)) {
+            let piece = pinned.read_piece(start as u64, length).unwrap();
+            assert_eq!(piece[..], state[start..state.len().min(start + length)], "{length} bytes at {start}");
+        }
+    }
+    assert!(pinned.read_piece(300, 64).unwrap().is_empty());
+    assert!(pinned.read_piece(u64::MAX, usize::MAX).unwrap().is_empty());
+}
+
+/// Whole pieces that come before the damage are what was written, and no piece is anything else.
+#[test]
+fn a_piece_of_a_damaged_snapshot_is_what_was_written_or_an_error() {
+    let disk = new_disk(1);
+    let state = state();
+    let meta = write(&folder(&disk), MEMBER, 9, &state);
+    let bytes = disk.files()[&path(9)].clone();
+    for bit in 0..bytes.len() as u64 * 8 {
+        let disk = new_disk(1);
+        disk.put(&path(9), Some(bytes.clone()));
+        let folder = folder(&disk);
+        let pinned = KeptFile::new(&folder, name(9), meta.clone()).pin();
+        // It is open when the bit flips.
+        pinned.read_piece(0, 1).unwrap();
+        assert!(disk.flip_bit(&path(9), bit));
+        for start in (0..state.len()).step_by(50).rev() {
+            match pinned.read_piece(start as u64, 50) {
+                Ok(piece) => assert_eq!(piece[..], state[start..start + 50], "bit {bit}"),
+                Err(StoreError::Corrupt { file, .. }) => assert_eq!(file, path(9)),
+                Err(error) => panic!("bit {bit}: {error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn another_snapshot_in_place_of_a_pinned_one_is_not_given_out() {
+    let disk = new_disk(1);
+    let folder = folder(&disk);
+    let meta = write(&folder, MEMBER, 9, &state());
+    let pinned = KeptFile::new(&folder, name(9), meta).pin();
+    write(&folder, MEMBER, 9, b"another");
+    let error = pinned.read_piece(0, 1).unwrap_err();
+    assert!(matches!(&error, StoreError::Corrupt { file, .. } if *file == path(9)), "{error}");
+}
+
+#[test]
+fn a_snapshot_that_is_read_stays_until_it_is_not_and_newer_ones_are_pruned() {
+    let disk = new_disk(1);
+    let folder = folder(&disk);
+    let state = state();
+    let kept = KeptFile::new(&folder, name(1), write(&folder, MEMBER, 1, &state));
+    let (first, second) = (kept.pin(), kept.pin());
+    for index in 2..=5 {
+        write(&folder, MEMBER, index, &state);
+        done(folder.prune(name(index))).unwrap();
+    }
+    let there = || folder.of_group(GROUP).iter().map(|file| file.index).collect::<Vec<_>>();
+    assert_eq!(there(), [1, 4, 5]);
+    assert_eq!(first.read_piece(0, 300).unwrap()[..], state[..]);
+    drop(first);
+    done(folder.prune(name(5))).unwrap();
+    assert_eq!(there(), [1, 4, 5], "it is read by another");
+    drop(second);
+    assert_eq!(done(folder.prune(name(5))).unwrap(), 1);
+    assert_eq!(there(), [4, 5]);
+}
+
+#[test]
 fn a_snapshot_has_these_golden_bytes() {
     let disk = new_disk(1);
     write(&folder(&disk), MEMBER, 9, b"abcdefgh");

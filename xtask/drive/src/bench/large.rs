@@ -15,58 +15,88 @@ const CLIENTS: usize = 64;
 /// A load begins so long before the snapshot, and goes on at least so long after it was ordered.
 const LEAD: Duration = Duration::from_millis(500);
 const DURING_SECONDS: f64 = 6.0;
+/// A new member needs about so long for its state.
+const RENEWAL_SECONDS_PER_GIB: f64 = 20.0;
+/// The node of the clients.
+const CLIENTS_ON: usize = 1;
 /// A node must have come back in this time.
 const BACK_MAX: Duration = Duration::from_secs(120);
 const GIB: f64 = 1_073_741_824.0;
 
-/// A snapshot of a large state in memory on all three nodes at once, encoded beside the loop and in it.
+/// A large state on three nodes: all take a snapshot of it at once, then one of them gets a new member, which is given
+/// it. In memory, encoded beside the loop and in it, and on disks.
 pub(super) fn snapshot(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
     let mut rows = Vec::new();
-    for held in [false, true] {
-        let mut cluster = Cluster::start(3, THREADS)?;
-        let bytes = arguments.state_bytes;
-        cluster.order(&[(0, Order::FoundLarge { group: FIRST, held, bytes, carried: false })])?;
-        // The clients are on a follower's node, as an order to the leader's would wait for their end.
-        let load = |seconds| Order::Load {
-            first: FIRST,
-            groups: 1,
-            clients: CLIENTS,
-            seconds,
-            kind: Kind::Command,
-            leader: 1,
+    for (held, durable) in [(false, false), (true, false), (false, true)] {
+        let cluster = if durable {
+            Cluster::start_durable(arguments, 3, THREADS)?
+        } else {
+            Cluster::start(3, THREADS)?
         };
-        let before = cluster.order(&[(1, load(arguments.seconds))])?.remove(0).loaded()?;
-        let resident = resident(&mut cluster)?;
-        cluster.tell(1, &load(DURING_SECONDS.max(arguments.seconds)))?;
+        let how = match (held, durable) {
+            (true, _) => "in memory, encoded in the loop",
+            (false, false) => "in memory, encoded beside the loop",
+            (false, true) => "on disks, encoded beside the loop",
+        };
+        rows.extend(snapshot_of(arguments, cluster, held, how)?);
+    }
+    Ok(rows)
+}
+
+fn snapshot_of(
+    arguments: &Arguments,
+    mut cluster: Cluster,
+    held: bool,
+    how: &str,
+) -> Result<Vec<Row>, BoxError> {
+    let bytes = arguments.state_bytes;
+    let gib = bytes as f64 / GIB;
+    cluster.order(&[(0, Order::FoundLarge { group: FIRST, held, bytes, carried: false })])?;
+    let before = cluster.order(&[(CLIENTS_ON, load(arguments.seconds))])?.remove(0).loaded()?;
+    let mut rows = Vec::new();
+    let orders = [
+        (Order::Snapshot { group: FIRST }, "a snapshot is taken", DURING_SECONDS),
+        (
+            Order::Renew { group: FIRST, node: 3 },
+            "a new member is given it",
+            DURING_SECONDS + RENEWAL_SECONDS_PER_GIB * gib,
+        ),
+    ];
+    for (order, what, seconds) in orders {
+        let resident = cluster.usage()?;
+        cluster.tell(CLIENTS_ON, &load(seconds.max(arguments.seconds)))?;
         std::thread::sleep(LEAD);
-        let took = match cluster.order(&[(0, Order::Snapshot { group: FIRST })])?.remove(0) {
+        let took = match cluster.order(&[(0, order)])?.remove(0) {
             Answer::Took { seconds } => seconds,
-            other => return Err(format!("a snapshot was answered by {other:?}").into()),
+            other => return Err(format!("an order was answered by {other:?}").into()),
         };
-        let during = cluster.answer(1)?.loaded()?;
-        let grown = self::resident(&mut cluster)? - resident;
-        let how = if held { "in the loop" } else { "beside it" };
-        let gib = bytes as f64 / GIB;
+        let during = cluster.answer(CLIENTS_ON)?.loaded()?;
         let said = |load: &Loaded| {
             format!("{:.0}/s, {}, max {:.1} ms", per_second(load), latencies(load), load.max_us / 1e3)
         };
+        let nodes = resident.iter().zip(cluster.usage()?).map(|(before, after)| {
+            let gib = |bytes: u64| bytes as f64 / GIB;
+            let (before, after, peak) =
+                (before.resident_bytes, after.resident_bytes, after.resident_peak_bytes);
+            format!("{:.2} -> {:.2}, peak {:.2}", gib(before), gib(after), gib(peak))
+        });
         let detail = format!(
-            "before: {}; during: {}; the snapshot took {took:.1} s; {:.2} GiB more resident on the leader's node",
+            "before: {}; during: {}; it took {took:.1} s; GiB resident on each node: {}",
             said(&before),
             said(&during),
-            grown / GIB
+            nodes.collect::<Vec<_>>().join("; ")
         );
-        let name =
-            format!("the longest wait of {CLIENTS} clients beside a snapshot of {gib:.2} GiB, encoded {how}");
+        let name = format!("the longest wait of {CLIENTS} clients while {what} ({gib:.2} GiB {how})");
         let row = Row::new(name, during.max_us / 1e3, "ms").against("before it", before.max_us / 1e3);
-        let p99 = Row::new(format!("their p99, encoded {how}"), during.p99_us, "us");
+        let p99 = Row::new(format!("their p99 while {what}"), during.p99_us, "us");
         rows.extend([row.detail(detail), p99.against("before it", before.p99_us)]);
     }
     Ok(rows)
 }
 
-fn resident(cluster: &mut Cluster) -> Result<f64, BoxError> {
-    Ok(cluster.usage()?.first().map_or(0.0, |usage| usage.resident_bytes as f64))
+/// The clients are on a follower's node, as an order to the leader's would wait for their end.
+fn load(seconds: f64) -> Order {
+    Order::Load { first: FIRST, groups: 1, clients: CLIENTS, seconds, kind: Kind::Command, leader: 1 }
 }
 
 /// A node that keeps one group comes back with a long log, beside the time to read its files.
@@ -88,8 +118,13 @@ pub(super) fn recovery(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
         std::thread::sleep(Duration::from_millis(5));
     }
     let back = start.elapsed().as_secs_f64();
-    let detail =
-        format!("{:.0} MB/s, process start included; bare: {:.0} MB/s", read / back / 1e6, read / bare / 1e6);
+    let peak = cluster.usage()?.first().map_or(0.0, |usage| usage.resident_peak_bytes as f64);
+    let detail = format!(
+        "{:.0} MB/s, process start included; bare: {:.0} MB/s; {:.2} GiB resident at the peak",
+        read / back / 1e6,
+        read / bare / 1e6,
+        peak / GIB
+    );
     let row = Row::new(format!("recovery from {:.2} GiB of log", read / GIB), back, "s");
     Ok(vec![row.against("reading the bare files", bare).detail(detail)])
 }

@@ -139,6 +139,7 @@ async fn serve(arguments: &Arguments) -> Result<(), BoxError> {
                 node.found_large(GroupId(group), held, bytes, carried).await
             }
             Order::Snapshot { group } => node.take_snapshot(GroupId(group)).await,
+            Order::Renew { group, node: of } => node.renew(GroupId(group), NodeId(of)).await,
             Order::Load { first, groups, clients, seconds, kind, leader } => {
                 let time = Duration::from_secs_f64(seconds);
                 node.load(first, groups, clients, time, kind, NodeId(leader)).await
@@ -235,13 +236,18 @@ impl BenchNode {
     /// A voter on every other node.
     pub(super) async fn add_voters(&self, group: GroupId) -> Result<(), BoxError> {
         for node in (1..=self.nodes).map(NodeId).filter(|node| *node != self.host.node()) {
-            self.add_voter(group, node).await?;
+            self.add_voter(group, node, Duration::from_secs(30)).await?;
         }
         Ok(())
     }
 
-    async fn add_voter(&self, group: GroupId, node: NodeId) -> Result<(), BoxError> {
-        let deadline = Instant::now() + Duration::from_secs(30);
+    pub(super) async fn add_voter(
+        &self,
+        group: GroupId,
+        node: NodeId,
+        time: Duration,
+    ) -> Result<(), BoxError> {
+        let deadline = Instant::now() + time;
         let mut learner = None;
         loop {
             let done = match learner {
@@ -286,7 +292,7 @@ impl BenchNode {
                         && member.responsive == Some(true)
                         && member.matched >= Some(status.commit_index))
             });
-        Standing { leads: status.ready, whole }
+        Standing { leads: status.ready, whole, ..Standing::default() }
     }
 
     /// The time from the last reply of `leader`, which is about to end, to the first one of another.

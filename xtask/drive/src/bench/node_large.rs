@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rafted_value::env::random_u64_from_os;
-use rafted_value::{ClientSession, Data, Found, GroupConfig, GroupId, SessionId, encode};
+use rafted_value::{ClientSession, Data, Found, GroupConfig, GroupId, NodeId, SessionId, encode};
 
 use super::BoxError;
 use super::blob::{Blob, Change, Held};
@@ -18,6 +18,8 @@ const CARRIED_BYTES: usize = 512 << 10;
 const COMMAND_MAX: Duration = Duration::from_secs(30);
 /// A snapshot takes no longer than this.
 const SNAPSHOT_MAX: Duration = Duration::from_secs(120);
+/// A new member has a large state after this time.
+const RENEWAL_MAX: Duration = Duration::from_secs(240);
 
 impl BenchNode {
     pub(super) async fn found_large(
@@ -61,5 +63,15 @@ impl BenchNode {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         Err(format!("no snapshot within {} s", SNAPSHOT_MAX.as_secs()).into())
+    }
+
+    /// A new member in the place of the one on `node`, which is given the whole state.
+    pub(super) async fn renew(&self, group: GroupId, node: NodeId) -> Result<Answer, BoxError> {
+        let status = self.host.status(group).await.ok_or("the group is not here")?;
+        let old = status.members.iter().find(|member| member.node == node).ok_or("it has no member there")?;
+        self.host.remove_member(group, old.member).await?;
+        let start = Instant::now();
+        self.add_voter(group, node, RENEWAL_MAX).await?;
+        Ok(Answer::Took { seconds: start.elapsed().as_secs_f64() })
     }
 }

@@ -29,6 +29,8 @@ pub(crate) enum Order {
     FoundLarge { group: u64, held: bool, bytes: u64, carried: bool },
     /// Have all members of a large group take a snapshot, and wait for the one here.
     Snapshot { group: u64 },
+    /// Put a new member of a large group in the place of the one on a node, and wait until it has everything and votes.
+    Renew { group: u64, node: u64 },
     /// Drive these groups, which `leader` leads; through the network if that is another node.
     Load { first: u64, groups: u64, clients: usize, seconds: f64, kind: Kind, leader: u64 },
     /// Append to a file beside the node's store and sync it, again and again.
@@ -171,8 +173,14 @@ impl Loaded {
 pub(crate) struct Standing {
     /// Whether the member that was asked leads, and serves.
     pub(crate) leads: bool,
-    /// Whether it knows every member to be near and to have all that is committed.
+    /// Whether it knows every member to be near and to have all that is committed; of a node of agents, in all groups that
+    /// it leads.
     pub(crate) whole: bool,
+    /// How many groups a node of agents leads, and how many there are beside the cluster's own.
+    #[serde(default)]
+    pub(crate) led: u64,
+    #[serde(default)]
+    pub(crate) groups: u64,
 }
 
 /// What a process has used.
@@ -180,4 +188,6 @@ pub(crate) struct Standing {
 pub(crate) struct Usage {
     pub(crate) cpu_seconds: f64,
     pub(crate) resident_bytes: u64,
+    /// The most that was ever resident.
+    pub(crate) resident_peak_bytes: u64,
 }

@@ -15,11 +15,12 @@ pub(crate) fn of_this_process() -> Result<Usage, BoxError> {
     // utime and stime, fields 14 and 15 of proc_pid_stat(5), in hundredths of a second on every Linux in use.
     let cpu_seconds = (number(11)? + number(12)?) / 100.0;
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kibibytes: u64 = resident
-        .and_then(|rest| rest.trim().strip_suffix(" kB"))
-        .ok_or("/proc/self/status has no VmRSS")?
-        .trim()
-        .parse()?;
-    Ok(Usage { cpu_seconds, resident_bytes: kibibytes * 1024 })
+    let bytes = |name: &str| -> Result<u64, BoxError> {
+        let rest = status.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"));
+        let kibibytes: u64 =
+            rest.ok_or_else(|| format!("/proc/self/status has no {name}"))?.trim().parse()?;
+        Ok(kibibytes * 1024)
+    };
+    let (resident_bytes, resident_peak_bytes) = (bytes("VmRSS:")?, bytes("VmHWM:")?);
+    Ok(Usage { cpu_seconds, resident_bytes, resident_peak_bytes })
 }

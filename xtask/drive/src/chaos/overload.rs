@@ -1,17 +1,19 @@
 //! Ten times what the cluster can do, for a while: it must go on doing nearly as much as before, refuse the rest at once,
 //! and not grow.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use comfy_table::Table;
 use dist_agent::raft_kv::KvNotApplied;
-use dist_agent::{AgentError, AgentNotApplied, DistAgent};
+use dist_agent::{AgentError, AgentHandle, AgentNotApplied, DistAgent};
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use rafted_value::NotApplied;
-use rafted_value::env::Env;
+use rafted_value::env::{BoxFuture, Env};
 
 use super::Arguments;
 use super::clients::wait;
@@ -39,6 +41,8 @@ const GROWTH_MAX_MIB: u64 = 1_024;
 const REFUSED_MAX: Duration = Duration::from_millis(100);
 /// Latencies above a minute are counted as a minute.
 const MICROS_MAX: u64 = 60_000_000;
+/// How often it is looked how large the nodes are.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How often the flood is poured.
 const POUR_EVERY: Duration = Duration::from_millis(2);
 
@@ -69,13 +73,24 @@ impl Told {
     }
 }
 
+/// The agents that are called.
+type Agents = Arc<[AgentHandle<Ledger>]>;
+
+fn agents(client: &DistAgent) -> Agents {
+    let agent = |number| {
+        let handle = client.agent::<Ledger>(QUOTA, &key(number as u16)).expect("a valid identity");
+        handle.timeout(CALL_TIMEOUT)
+    };
+    (0..AGENTS).map(agent).collect()
+}
+
 /// One command, and what came of it.
-async fn send(client: DistAgent, number: u64, told: Arc<Told>) {
-    let handle = client.agent::<Ledger>(QUOTA, &key((number % AGENTS) as u16)).expect("a valid identity");
+async fn send(agents: Agents, number: u64, told: Arc<Told>) {
+    let handle = &agents[(number % AGENTS) as usize];
     let under_way = told.under_way.fetch_add(1, Ordering::Relaxed) + 1;
     told.under_way_max.fetch_max(under_way, Ordering::Relaxed);
     let begun = Instant::now();
-    let result = handle.timeout(CALL_TIMEOUT).command(Write::Append(number as u32)).await;
+    let result = handle.command(Write::Append(number as u32)).await;
     let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(MICROS_MAX);
     match result {
         Ok(_) => told.done.lock().saturating_record(took),
@@ -163,15 +178,16 @@ fn largest_node(cluster: &Cluster) -> u64 {
 /// Commands a second with so many under way at a time.
 async fn closed(env: &Arc<dyn Env>, client: &DistAgent, workers: u64) -> f64 {
     let (told, stop) = (Told::new(), Arc::new(AtomicBool::new(false)));
+    let agents = agents(client);
     for worker in 0..workers {
-        let (client, told, stop) = (client.clone(), told.clone(), stop.clone());
+        let (agents, told, stop) = (agents.clone(), told.clone(), stop.clone());
         env.spawn(
             "client",
             Box::pin(async move {
                 let mut number = worker;
                 while !stop.load(Ordering::Relaxed) {
                     number = number.wrapping_add(workers);
-                    send(client.clone(), number, told.clone()).await;
+                    send(agents.clone(), number, told.clone()).await;
                 }
             }),
         );
@@ -196,17 +212,29 @@ async fn flood(
     (per_second, time): (u64, Duration),
     told: &Arc<Told>,
 ) -> (u64, u64) {
-    let begun = Instant::now();
-    let (mut sent, mut largest) = (0, 0);
+    let (agents, begun) = (agents(client), Instant::now());
+    let (mut sent, mut passed, mut largest, mut look) = (0, 0, 0, Duration::ZERO);
     while begun.elapsed() < time {
         let due = (begun.elapsed().as_secs_f64() * per_second as f64) as u64;
         // What the clients' machine does not get done in time is not caught up with: it would be one burst.
-        let burst = (due - sent).min(per_second / 50 + 1);
+        let burst = (due - passed).min(per_second / 50 + 1);
         for number in sent..sent + burst {
-            env.spawn("client", Box::pin(send(client.clone(), number, told.clone())));
+            let mut call: BoxFuture<()> = Box::pin(send(agents.clone(), number, told.clone()));
+            // What will be refused at once needs no task.
+            if client.fleet().check_room().is_err() {
+                let is_under_way = poll_fn(|context| Poll::Ready(call.as_mut().poll(context).is_pending()));
+                if !is_under_way.await {
+                    continue;
+                }
+            }
+            env.spawn("client", call);
         }
-        sent = due;
-        largest = largest_node(cluster).max(largest);
+        sent += burst;
+        passed = due;
+        if begun.elapsed() >= look {
+            largest = largest_node(cluster).max(largest);
+            look += LOOK_EVERY;
+        }
         wait(POUR_EVERY).await;
     }
     (sent, largest)

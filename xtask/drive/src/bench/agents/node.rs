@@ -8,10 +8,10 @@ use bytes::Bytes;
 use dist_agent::raft_kv::raft_fleet::CallOptions;
 use dist_agent::raft_kv::rafted_value::env::{Env, RealEnv, random_u64_from_os};
 use dist_agent::raft_kv::rafted_value::transport::quic::QuicTransport;
-use dist_agent::raft_kv::rafted_value::{CommandContext, Freshness, Refused};
+use dist_agent::raft_kv::rafted_value::{CommandContext, Freshness, GroupStatus, Refused};
 use dist_agent::raft_kv::{Answer as KvAnswer, Done, Key, KeyspaceName, Kv, KvTypes, ValuePerKey};
 use dist_agent::{
-    Agent, AgentContext, AgentHandle, AgentTypes, DistAgent, DistAgentConfig, OnTick, QueryContext,
+    Agent, AgentContext, AgentHandle, AgentId, AgentTypes, DistAgent, DistAgentConfig, OnTick, QueryContext,
     QuotaLimit,
 };
 use hdrhistogram::Histogram;
@@ -266,31 +266,40 @@ impl Hosted {
         Ok(Answer::Outlasted { outage_ms: longest.as_secs_f64() * 1000.0 })
     }
 
-    /// How the first agent's shard stands.
+    /// How the groups stand that this node leads, and whether the first agent's shard is among them.
     async fn standing(&self, nodes: usize) -> Standing {
         let (Hosted::Agents(node), Called::Agent(agent)) = (self, self.called(0)) else {
             return Standing::default();
         };
-        let id = agent.id();
-        let key = [id.quota.as_str(), id.agent_type.as_str(), id.key.as_str()].join("\0");
-        let hash = Key::new(key).expect("a short key").hash();
-        for shard in node.kv().led_shards("dist-agent").await {
-            if !shard.read_tally().await.is_ok_and(|tally| tally.range.contains(hash)) {
-                continue;
-            }
-            let Some(host) = node.fleet().host() else { break };
-            let Some(status) = host.status(shard.group()).await else { break };
-            let has_all = |member: &dist_agent::raft_kv::rafted_value::MemberStatus| {
-                member.member == status.member
-                    || (member.voter
-                        && member.responsive == Some(true)
-                        && member.matched >= Some(status.commit_index))
-            };
-            let whole = status.members.len() == nodes && status.members.iter().all(has_all);
-            return Standing { leads: true, whole };
-        }
-        Standing::default()
+        let Some(host) = node.fleet().host() else { return Standing::default() };
+        let led: Vec<_> = host.statuses().await.into_iter().filter(|status| status.ready).collect();
+        let (whole, led) = (led.iter().all(|status| is_whole(status, nodes)), led.len() as u64);
+        let groups = node.fleet().cluster().groups().len() as u64;
+        Standing { leads: leads(node, agent.id()).await, whole, led, groups }
     }
+}
+
+/// Whether this node leads the shard of an agent.
+async fn leads(node: &DistAgent, agent: &AgentId) -> bool {
+    let key = [agent.quota.as_str(), agent.agent_type.as_str(), agent.key.as_str()].join("\0");
+    let hash = Key::new(key).expect("a short key").hash();
+    for shard in node.kv().led_shards("dist-agent").await {
+        if shard.read_tally().await.is_ok_and(|tally| tally.range.contains(hash)) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Whether there is a voter on every node, near and with all that is committed.
+fn is_whole(status: &GroupStatus, nodes: usize) -> bool {
+    status.members.len() == nodes
+        && status.members.iter().all(|member| {
+            member.member == status.member
+                || (member.voter
+                    && member.responsive == Some(true)
+                    && member.matched >= Some(status.commit_index))
+        })
 }
 
 impl Called {

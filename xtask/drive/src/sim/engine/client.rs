@@ -1,5 +1,6 @@
 //! A client that retries through failures, with one session a group and many operations under way.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -22,6 +23,8 @@ use crate::sim::tally::Tally;
 
 /// A client without patience waits this long for an answer.
 const PATIENCE_MIN: Duration = ms(40);
+/// From here on, of a hundred draws, a client reads.
+const READS: u64 = 70;
 /// How often a command that was answered is sent again.
 const SENT_AGAIN: f64 = 0.1;
 
@@ -33,6 +36,8 @@ pub(super) struct Surroundings {
     pub(super) load: Load,
     /// Whether the network may deliver a request twice: then no refusal of one copy speaks for the other.
     pub(super) duplicates: AtomicBool,
+    /// Groups that are only read for a while: a follower that hears nothing of them misses nothing.
+    pub(super) lulls: Mutex<BTreeSet<u64>>,
     pub(super) stop: AtomicBool,
     pub(super) running: AtomicUsize,
     pub(super) tally: Mutex<Tally>,
@@ -110,7 +115,8 @@ impl Client {
             sleep(self.env.as_ref(), pause).await;
             let line = &self.lines[rng.below(self.lines.len() as u64) as usize];
             let key = (line.group, rng.below(self.around.load.keys.into()) as u16);
-            let version = match rng.below(100) {
+            let draw = if self.around.lulls.lock().contains(&line.group) { READS } else { rng.below(100) };
+            let version = match draw {
                 0..45 => self.change(line, key, Request::Append, &mut rng).await,
                 45..60 => {
                     let request = Request::AppendIf { length: seen.length };
@@ -118,7 +124,7 @@ impl Client {
                 }
                 60..63 => self.change(line, key, Request::AppendAndPanic, &mut rng).await,
                 63..65 => self.change(line, key, Request::Malformed, &mut rng).await,
-                65..70 => self.read_stale(key, &mut rng).await,
+                65..READS => self.read_stale(key, &mut rng).await,
                 _ => self.read(line, key).await,
             };
             seen = version.unwrap_or(seen);

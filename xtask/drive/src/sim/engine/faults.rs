@@ -163,7 +163,8 @@ impl Run<'_> {
     }
 
     /// Cuts one follower off the leader for so long that it campaigns again and again, and meanwhile restarts another
-    /// voter, quickly: one that has just promised its leader to vote for nobody.
+    /// voter, quickly: one that has just promised its leader to vote for nobody. Nobody writes meanwhile, for a follower
+    /// that lacks an entry is nobody's choice.
     fn usurp(&mut self) {
         let group = one_of(&mut self.rng, &self.plan.groups);
         let Some((place, leader)) = self.cluster.leader(group.id) else { return };
@@ -176,13 +177,19 @@ impl Run<'_> {
         let (leading, cut_off) = (address(place), address(hungry));
         let patience = ms(group.config.election_timeout_max_ms.into());
         self.count("followers made hungry");
-        self.partition(leading, cut_off, 4 * patience);
-        let wait = self.rng.duration(patience, 3 * patience);
-        self.after(wait, Event::Restart { place: restarted, leader: place });
+        let settled = ms((4 * group.config.heartbeat_ms).into());
+        self.around.lulls.lock().insert(group.id);
+        self.after(settled, Event::Cut(leading, cut_off, 4 * patience));
+        let wait = settled + self.rng.duration(patience, 3 * patience);
+        // As long as a promise lasts: it hears enough of its leader to make one, and may forget each of them.
+        let every = ms(group.config.promise_ms.into());
+        let more = one_of(&mut self.rng, &[0, 10]);
+        self.after(wait, Event::Restart { place: restarted, leader: place, every, more });
+        self.after(settled + 4 * patience, Event::Stir(group.id));
     }
 
-    /// The process at a place ends and another begins at once, which the leader does not reach at first.
-    pub(super) fn restart(&mut self, place: usize, leader: usize) -> Result<(), String> {
+    /// The process at a place ends and another begins at once, which the leader does not reach for up to `deaf_max`.
+    pub(super) fn restart(&mut self, place: usize, leader: usize, deaf_max: Duration) -> Result<(), String> {
         if self.is_bearable(&[place], End::Process) && self.cluster.places[place].life.is_some() {
             self.count("quick restarts");
             self.note(&format!("restart {place}, deaf to {leader}"));
@@ -190,7 +197,7 @@ impl Run<'_> {
             let (from, to) = (address(leader), address(place));
             self.cluster.kill(place, End::Process);
             self.cluster.sim.partition_one_way(&from, &to);
-            let length = self.length();
+            let length = self.rng.duration(Duration::ZERO, deaf_max);
             self.after(length, Event::Mend(from, to));
             self.come_back(place)?;
         }

@@ -54,13 +54,19 @@ pub(super) enum Event {
     Break,
     Resume(NodeId),
     Mend(Vec<String>, Vec<String>),
+    /// Two sides lose each other for so long.
+    Cut(Vec<String>, Vec<String>, Duration),
+    /// Clients write to a group again.
+    Stir(u64),
     Calm,
     /// A node starts at a place, from the disk that is there if any.
     Return(usize),
-    /// The node at a place ends and is back at once.
+    /// The node at a place ends and is back at once, and once more after `every`, so often.
     Restart {
         place: usize,
         leader: usize,
+        every: Duration,
+        more: u32,
     },
     /// The node at a place is told to whom a group's leadership should go; `None` takes the last order back.
     Order(usize, u64, Option<MemberId>),
@@ -87,6 +93,7 @@ impl<'a> Run<'a> {
             record: Default::default(),
             load: plan.load.clone(),
             duplicates: false.into(),
+            lulls: Default::default(),
             stop: false.into(),
             running: 0.into(),
             tally: Default::default(),
@@ -228,10 +235,20 @@ impl<'a> Run<'a> {
                 }
             }
             Event::Mend(left, right) => self.cluster.sim.heal_between(&left, &right),
+            Event::Cut(left, right, length) if self.breaking => self.partition(left, right, length),
+            Event::Cut(..) => {}
+            Event::Stir(group) => {
+                self.around.lulls.lock().remove(&group);
+            }
             Event::Calm => self.cluster.sim.set_net_config(self.plan.network.clone()),
             Event::Order(place, group, to) => self.order(place, group, to),
             Event::Return(place) => self.come_back(place)?,
-            Event::Restart { place, leader } if self.breaking => self.restart(place, leader)?,
+            Event::Restart { place, leader, every, more } if self.breaking => {
+                self.restart(place, leader, every)?;
+                if more > 0 {
+                    self.after(every, Event::Restart { place, leader, every, more: more - 1 });
+                }
+            }
             Event::Restart { .. } => {}
         }
         Ok(())

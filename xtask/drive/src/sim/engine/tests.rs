@@ -57,7 +57,7 @@ fn a_member_that_comes_to_another_state_is_noticed() {
 
 #[test]
 fn a_quiet_group_that_misses_its_leader_too_late_is_noticed() {
-    check_is_noticed(Sabotage::QuietGroupsSleepOn, &["has no leader"]);
+    check_is_noticed_within(60..120, Sabotage::QuietGroupsSleepOn, &["has no leader"]);
 }
 
 #[test]
@@ -105,6 +105,12 @@ fn an_entry_that_is_forgotten_across_a_restart_is_found() {
 #[test]
 fn a_promise_that_is_broken_is_found() {
     check_is_found(Mutation::BreakPromise, 0..60, &["holds a lease", "hold a lease", "comes after"]);
+}
+
+/// It takes a follower that campaigns while another, without a word of what it promised, is just back.
+#[test]
+fn a_promise_that_is_forgotten_across_a_restart_is_found() {
+    check_is_found(Mutation::ForgetPromise, 0..60, &["holds a lease", "hold a lease"]);
 }
 
 #[test]

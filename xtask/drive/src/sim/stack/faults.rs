@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use dist_agent::raft_kv::raft_fleet::FleetError;
+use rafted_value::env::sleep;
 use rafted_value::sim::{NetConfig, SimDisk};
 
 use super::plan::{Kind, draw_weather};
@@ -9,6 +11,8 @@ use super::world::{End, address};
 use super::{Run, SECOND};
 use crate::sim::steps::Scene;
 
+/// How often a node whose drain was given up asks to be one like the others again.
+const REJOINS_MAX: u32 = 100;
 /// How long a node that is drained may take.
 const DRAIN_MAX: Duration = Duration::from_secs(40);
 /// How far a wall clock jumps at most.
@@ -211,11 +215,16 @@ impl Run<'_> {
         let env = self.world.places[place].env.clone();
         let task = self.world.sim.spawn_on(&env, async move {
             let fleet = agents.fleet();
-            let left = fleet.deactivate().await;
+            drop(fleet.deactivate().await);
             let drained = fleet.drained(limit).await.is_ok();
-            if !drained && left.is_ok() {
-                // Given up half-way: it is a node like the others again.
-                drop(fleet.activate(&zone).await);
+            if !drained {
+                // Given up half-way: it is a node like the others again, whatever was heard of its leaving.
+                for _ in 0..REJOINS_MAX {
+                    if let Ok(()) | Err(FleetError::NotInactive) = fleet.activate(&zone).await {
+                        break;
+                    }
+                    sleep(fleet.env().as_ref(), SECOND / 10).await;
+                }
             }
             drained
         });

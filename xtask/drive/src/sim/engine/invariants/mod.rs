@@ -88,6 +88,9 @@ pub(super) fn sighting(node: u64, member: u64) -> Sighting {
         transfer_to: None,
         change_under_way: false,
         waiting: 0,
+        quiet: false,
+        snapshot_bytes: 0,
+        snapshot_held_bytes: 0,
     };
     Sighting { node: NodeId(node), status }
 }

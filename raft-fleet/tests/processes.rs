@@ -1,0 +1,185 @@
+//! The example `counters` as its user runs it: four real processes on loopback, one of which is killed and one drained.
+#![cfg(feature = "quic")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+/// How long a line of a node's output may take, with a machine that is busy.
+const LINE_MAX: Duration = Duration::from_secs(60);
+/// How often ports are drawn anew when somebody else has taken one.
+const PORTS_TRIES_MAX: u32 = 5;
+/// How often a node is asked for what takes a while to hold, and how long after each answer it is asked again.
+const ASKS_MAX: u32 = 300;
+const ASK_PAUSE: Duration = Duration::from_millis(100);
+
+const NODES: usize = 4;
+const GROUPS: usize = 6;
+
+/// The program that is built beside this test.
+fn program() -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    let profile = test.ancestors().nth(2).expect("it is in deps/ of its profile");
+    let program = profile.join("examples").join(format!("counters{}", std::env::consts::EXE_SUFFIX));
+    assert!(program.exists(), "no {}: examples are built with all tests, not with one", program.display());
+    program
+}
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(program()).args(arguments).stdin(Stdio::null()).output().expect("it runs")
+}
+
+/// A process of the example, which ends with this value.
+struct Node {
+    child: Child,
+    input: Option<ChildStdin>,
+    lines: Receiver<String>,
+}
+
+impl Node {
+    fn start(place: usize, directory: &Path, ports: &[u16]) -> Self {
+        let seeds: Vec<String> = ports.iter().map(|port| format!("localhost:{port}")).collect();
+        let mut command = Command::new(program());
+        command.args(["node", "--name", &format!("node-{place}"), "--dir"]).arg(directory);
+        command.args(["--listen", &format!("127.0.0.1:{}", ports[place]), "--seeds", &seeds.join(",")]);
+        command.args(["--expect", &NODES.to_string(), "--failure-window", "3"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
+        let (input, output) = (child.stdin.take(), child.stdout.take().expect("it is piped"));
+        let (send, lines) = channel();
+        #[allow(clippy::disallowed_methods, reason = "a pipe has no limit on how long it blocks")]
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                // The test may have ended.
+                let _ = send.send(line);
+            }
+        });
+        Self { child, input, lines }
+    }
+
+    /// The next line of its output; `None` once it has ended.
+    fn line(&self) -> Option<String> {
+        match self.lines.recv_timeout(LINE_MAX) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(error) => panic!("the node says nothing: {error}"),
+        }
+    }
+
+    fn say(&mut self, line: &str) -> String {
+        let input = self.input.as_mut().expect("it was not closed");
+        writeln!(input, "{line}").expect("it listens");
+        self.line().expect("it goes on")
+    }
+
+    /// Asks again and again until this is the answer.
+    fn until(&mut self, question: &str, expected: &str) {
+        let mut last = String::new();
+        for _ in 0..ASKS_MAX {
+            last = self.say(question);
+            if last == expected {
+                return;
+            }
+            #[allow(clippy::disallowed_methods, reason = "other processes have clocks of their own")]
+            std::thread::sleep(ASK_PAUSE);
+        }
+        panic!("{question}: {last:?} instead of {expected:?}");
+    }
+
+    /// As `kill -9` does.
+    fn kill(&mut self) {
+        self.child.kill().expect("it is ours");
+        self.child.wait().expect("it has ended");
+    }
+
+    /// A node whose input ends stops in order.
+    fn end(mut self) {
+        drop(self.input.take());
+        assert_eq!(self.line(), None);
+        assert!(self.child.wait().expect("it ends").success());
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Ports that were free a moment ago.
+fn free_ports() -> Vec<u16> {
+    let bind = |_| UdpSocket::bind("127.0.0.1:0").expect("loopback has a free port");
+    let sockets: Vec<UdpSocket> = (0..NODES).map(bind).collect();
+    sockets.iter().map(|socket| socket.local_addr().expect("it is bound").port()).collect()
+}
+
+/// As many processes, all part of one cluster, and where they are.
+fn cluster(directory: &Path) -> (Vec<Node>, Vec<u16>) {
+    for _ in 0..PORTS_TRIES_MAX {
+        let ports = free_ports();
+        let nodes: Vec<Node> = (0..NODES).map(|place| Node::start(place, directory, &ports)).collect();
+        if nodes.iter().all(|node| node.line().is_some_and(|line| line.starts_with("listening on"))) {
+            let formed = format!("part of a cluster of {NODES} nodes");
+            nodes.iter().for_each(|node| assert_eq!(node.line().as_ref(), Some(&formed)));
+            return (nodes, ports);
+        }
+    }
+    panic!("the ports were taken {PORTS_TRIES_MAX} times");
+}
+
+/// Adds one to each counter through this node, which must come to `expected`.
+fn count(node: &mut Node, expected: u64) {
+    for group in 0..GROUPS {
+        assert_eq!(node.say(&format!("count group-{group}")), expected.to_string(), "group-{group}");
+    }
+}
+
+#[test]
+fn groups_over_four_processes_outlive_one_that_is_killed_and_one_that_is_drained() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().to_str().expect("a plain path");
+    assert!(run(&["ca", path, "node-0", "node-1", "node-2", "node-3"]).status.success());
+    let (mut nodes, ports) = cluster(directory.path());
+    for group in 0..GROUPS {
+        assert_eq!(nodes[group % NODES].say(&format!("add group-{group} 3")), "added");
+    }
+    assert_eq!(nodes[0].say("add group-0 3"), "error: a group named \"group-0\" exists already");
+    count(&mut nodes[1], 1);
+
+    nodes[3].kill();
+    count(&mut nodes[2], 2);
+    nodes[0].until("nodes", "3 nodes");
+    nodes[0].until("held", &format!("{} members", GROUPS + 1));
+
+    assert_eq!(nodes[1].say("drain"), "safe to stop");
+    assert_eq!((nodes[1].say("nodes"), nodes[1].say("held")), ("2 nodes".into(), "0 members".into()));
+    count(&mut nodes[1], 3);
+    nodes.remove(1).end();
+    count(&mut nodes[0], 4);
+
+    // The one that was killed comes back on its directory, although it was purged meanwhile.
+    nodes[2] = Node::start(3, directory.path(), &ports);
+    assert!(nodes[2].line().is_some_and(|line| line.starts_with("listening on")));
+    assert!(nodes[2].line().is_some_and(|line| line.starts_with("part of a cluster")));
+    nodes[2].until("held", &format!("{} members", GROUPS + 1));
+    count(&mut nodes[2], 5);
+    assert_eq!(nodes[1].say("read group-0"), "5");
+    nodes.into_iter().for_each(Node::end);
+}
+
+#[test]
+fn arguments_that_mean_nothing_are_refused_with_those_that_do() {
+    for (arguments, says) in [
+        (&["nodes"][..], "`ca DIR NAME...`"),
+        (&["node", "--names", "node-1"][..], "there is no option --names"),
+        (&["node", "--name"][..], "--name has no value"),
+    ] {
+        let output = run(arguments);
+        assert!(!output.status.success());
+        assert!(String::from_utf8_lossy(&output.stderr).contains(says), "{output:?}");
+    }
+}
