@@ -137,7 +137,8 @@ fn followers_do_not_send_callers_to_a_leader_whose_process_has_ended() {
 /// The leader that a member names to a command; none either if it leads itself.
 fn named(world: &World, client: &mut Client, node: usize) -> Option<NodeId> {
     let change = encode(&Change::Add("a".into(), 1));
-    let command = client.session.begin(client.env.wall_ms() + 60_000, 0, change).expect("one waits at a time");
+    let command =
+        client.session.begin(client.env.wall_ms() + 60_000, 0, change).expect("one waits at a time");
     let (host, sequence) = (world.nodes[node].host.clone(), command.sequence);
     let reply = world.run(SECOND, async move { host.command(GROUP, command, SECOND).await });
     client.session.finish(sequence);

@@ -265,7 +265,7 @@ impl Core {
                 break;
             }
             attempts += 1;
-            let limit = self.attempt_limit(node, target.group, options).min(left);
+            let limit = self.patience(node, options, candidates).min(left);
             let error = match self.command_once(node, target.group, ticket, limit).await {
                 Ok(reply) => {
                     line.set_leader(node);
@@ -330,7 +330,7 @@ impl Core {
                 break;
             }
             attempts += 1;
-            let limit = self.attempt_limit(node, group, options).min(left);
+            let limit = self.patience(node, options, || self.candidates(group)).min(left);
             let error = match self.query_once(node, group, freshness, payload.clone(), limit).await {
                 Ok(answer) => {
                     if freshness == Freshness::Latest {
@@ -425,21 +425,6 @@ impl Core {
         match self.host.get() {
             Some(host) if node == self.node => host.query(group, freshness, payload, limit).await,
             _ => self.caller.query_at(node, group, freshness, payload, limit).await,
-        }
-    }
-
-    /// For how long one attempt at a node waits. One without a connection, while others have theirs, most likely has ended:
-    /// others are asked again meanwhile, and the dial goes on.
-    fn attempt_limit(&self, node: NodeId, group: GroupId, options: &CallOptions) -> Duration {
-        let transport = self.env.transport();
-        if node == self.node || transport.is_connected(node) {
-            return options.attempt_timeout;
-        }
-        let elsewhere = |other: &NodeId| *other != node && transport.is_connected(*other);
-        if self.candidates(group).iter().any(elsewhere) {
-            options.attempt_timeout.min(options.retry_interval)
-        } else {
-            options.attempt_timeout
         }
     }
 

@@ -16,13 +16,13 @@ use crate::cluster::{Cluster, NODES, SECOND, key, name, policy};
 
 const KEYS: u64 = 24;
 
-fn one_shard() -> KeyspacePolicy {
+pub(crate) fn one_shard() -> KeyspacePolicy {
     KeyspacePolicy { shards: 1, ..policy() }
 }
 
 /// What one writer knows of its commands, each of which appends a text of its own to a key.
 #[derive(Default)]
-struct History {
+pub(crate) struct History {
     /// Key and text.
     done: Vec<(u64, String)>,
     unknown: Vec<(u64, String)>,
@@ -60,13 +60,13 @@ async fn write(kv: Kv, writer: u64, count: u64) -> History {
     history
 }
 
-fn writers(cluster: &Cluster, count: u64) -> Vec<SimTask<History>> {
+pub(crate) fn writers(cluster: &Cluster, count: u64) -> Vec<SimTask<History>> {
     (0..6).map(|writer| cluster.spawn(move |kv| write(kv, writer, count))).collect()
 }
 
 /// Every command that has its reply is there once, in the order of its writer; one that was surely not applied is
 /// not there; one of which nobody knows is there once at most.
-fn check(cluster: &Cluster, histories: Vec<History>) -> Duration {
+pub(crate) fn check(cluster: &Cluster, histories: Vec<History>) -> Duration {
     let values = cluster.run(|kv| async move {
         let mut values = BTreeMap::new();
         for n in 0..KEYS {
@@ -106,7 +106,7 @@ fn check(cluster: &Cluster, histories: Vec<History>) -> Duration {
 }
 
 /// Waits until no move is under way; gives the shards' numbers in the order of their ranges.
-async fn settled(kv: &Kv) -> Vec<u32> {
+pub(crate) async fn settled(kv: &Kv) -> Vec<u32> {
     let env = kv.fleet().env().clone();
     let deadline = env.now() + 120 * SECOND;
     loop {
@@ -176,49 +176,6 @@ fn a_move_whose_performer_or_leader_dies_is_finished_by_another() {
         check(&cluster, histories);
     }
     assert!(interrupted >= 4, "only {interrupted} moves were under way when a node died");
-}
-
-/// A range whose performer died while nobody served it once waited for the end of its lease, two seconds and more.
-#[test]
-fn a_move_whose_performer_dies_at_any_step_goes_on_at_once() {
-    let (mut under_way, mut in_the_pause, mut longest) = (0, 0, Duration::ZERO);
-    for n in 0..32 {
-        let merges = n % 2 == 1;
-        let mut cluster = Cluster::new(200 + n);
-        let policy = KeyspacePolicy { shards: if merges { 2 } else { 1 }, ..policy() };
-        cluster.run(move |kv| async move { kv.register_keyspace(&name("notes"), &policy).await.unwrap() });
-        let writing = writers(&cluster, 150);
-        let performer = cluster.run(move |kv| async move {
-            if merges {
-                kv.merge_shards(&name("notes"), 0, 1).await.unwrap();
-            } else {
-                kv.split_shard(&name("notes"), 0, None).await.unwrap();
-            }
-            loop {
-                let moves = kv.moves().await.unwrap();
-                if let Some(performer) = moves[0].performer {
-                    break performer;
-                }
-                sleep(kv.fleet().env().as_ref(), Duration::from_millis(1)).await;
-            }
-        });
-        cluster.sim.run_for(Duration::from_millis(4 * (n / 2)));
-        let node = cluster.nodes.iter().position(|(_, kv)| kv.fleet().node() == performer).unwrap();
-        cluster.sim.kill(&cluster.nodes[node].0);
-        let survivor =
-            cluster.spawn_on((node + 1) % NODES, |kv| async move { kv.local_shards("texts").await });
-        let shards = cluster.wait(survivor).unwrap();
-        under_way += usize::from(shards.iter().any(|shard| shard.moving));
-        in_the_pause += usize::from(shards.iter().any(|shard| shard.hands_over));
-        cluster.sim.run_for(SECOND);
-        cluster.restart(node);
-        let shards = cluster.run(|kv| async move { settled(&kv).await });
-        assert_eq!(shards, if merges { vec![1] } else { vec![0, 1] }, "seed {}", 200 + n);
-        let histories = writing.into_iter().map(|task| cluster.wait(task).unwrap()).collect();
-        longest = longest.max(check(&cluster, histories));
-    }
-    assert!(under_way >= 12 && in_the_pause >= 2, "{under_way} under way, {in_the_pause} in the pause");
-    assert!(longest < Duration::from_millis(1500), "a command took {longest:?}");
 }
 
 /// Shards are split while they hold too many keys, and merged when the keys are gone.
