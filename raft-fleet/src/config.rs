@@ -258,7 +258,8 @@ impl FleetConfig {
 pub struct CallOptions {
     /// The longest time for the whole call, every attempt included. Default 5 s.
     pub timeout: Duration,
-    /// The longest time for one attempt at one node. Default 500 ms.
+    /// The longest time for one attempt at one node. Default 500 ms; no more than `retry_interval` at a node without a
+    /// connection while others have one.
     pub attempt_timeout: Duration,
     /// The most attempts, the first included; the time limits them anyway. Default: no limit.
     pub attempts_max: u32,

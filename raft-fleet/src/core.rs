@@ -252,7 +252,8 @@ impl Core {
         let sources = self.views.sources(self.node);
         for asked in 0..sources.len().min(SOURCES_MAX) {
             let node = sources[(turn / 4 + asked) % sources.len()];
-            if self.refresh_from(node, self.config.call.attempt_timeout).await {
+            let limit = self.patience(node, &self.config.call, || sources.clone());
+            if self.refresh_from(node, limit).await {
                 return true;
             }
         }
@@ -284,6 +285,23 @@ impl Core {
             Ok(_) | Err(_) => return false,
         }
         true
+    }
+
+    /// For how long one attempt at a node waits. One without a connection, while others have theirs, most likely has
+    /// ended: somebody else is asked meanwhile, and the dial goes on.
+    pub(crate) fn patience(
+        &self,
+        node: NodeId,
+        options: &CallOptions,
+        others: impl FnOnce() -> Vec<NodeId>,
+    ) -> Duration {
+        let transport = self.env.transport();
+        let limit = options.attempt_timeout;
+        if node == self.node || transport.is_connected(node) {
+            return limit;
+        }
+        let elsewhere = |other: &NodeId| *other != node && transport.is_connected(*other);
+        if others().iter().any(elsewhere) { limit.min(options.retry_interval) } else { limit }
     }
 
     /// Calls the fleet's service on a node.

@@ -191,3 +191,26 @@ fn a_leadership_that_has_moved_costs_a_caller_one_redirect_and_no_wait() {
     let after = caller.client.cached_leader(&name(0)).expect("it was just asked");
     assert_ne!(after, before);
 }
+
+/// Followers once named the dead leader until another led. Whoever followed them there waited half a second for a
+/// connection, twice as long as the election took.
+#[test]
+fn a_caller_hears_from_the_next_leader_soon_after_the_last_has_died() {
+    for seed in 40..60 {
+        let mut caller = Caller::new(seed);
+        assert_eq!(caller.command(0, 0, 5 * SECOND).0, Ok(1));
+        let leader = caller.client.cached_leader(&name(0)).expect("it was just asked");
+        let place = (0..3).find(|place| caller.world.id(*place) == leader).expect("a node leads");
+        caller.world.kill(place);
+        let ((reply, command_took), (answer, query_took)) = match seed % 2 {
+            0 => (caller.command(0, 0, 5 * SECOND), caller.query(0, 0, 5 * SECOND)),
+            _ => {
+                let query = caller.query(0, 0, 5 * SECOND);
+                (caller.command(0, 0, 5 * SECOND), query)
+            }
+        };
+        assert!(reply.is_ok() && answer.is_ok(), "seed {seed}: {reply:?} {answer:?}");
+        let took = command_took + query_took;
+        assert!(took < 350 * MS, "seed {seed}: {took:?}");
+    }
+}

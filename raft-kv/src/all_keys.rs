@@ -12,6 +12,8 @@ use crate::shard::{AllCommand, KeyAnswer, ShardAnswer, ShardCommand, ShardQuery,
 
 /// Keys that one page of a command runs on; others' commands run in between.
 const PAGE_KEYS: u32 = 500;
+/// Keys that are asked alone at a time, because their shard had moved or did not answer.
+const STRAGGLERS_MAX: usize = 64;
 /// Keys that one query asks at most.
 const QUERY_KEYS_MAX: usize = 500;
 
@@ -126,13 +128,12 @@ impl Kv {
                 }
             }
         }
-        let mut all = Vec::with_capacity(keys.len());
-        for (key, answer) in keys.iter().zip(answers) {
-            all.push(match answer {
-                Some(answer) => answer,
-                None => self.query(keyspace, key, Freshness::Latest, query, options).await,
-            });
+        let stragglers: Vec<usize> = (0..keys.len()).filter(|at| answers[*at].is_none()).collect();
+        for some in stragglers.chunks(STRAGGLERS_MAX) {
+            let ask = |at: &usize| self.query(keyspace, &keys[*at], Freshness::Latest, query, options);
+            let asked = futures_util::future::join_all(some.iter().map(ask)).await;
+            some.iter().zip(asked).for_each(|(at, answer)| answers[*at] = Some(answer));
         }
-        all
+        answers.into_iter().map(|answer| answer.expect("each was asked alone if not with others")).collect()
     }
 }

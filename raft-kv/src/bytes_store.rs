@@ -80,6 +80,10 @@ impl ValuePerKey for BytesValue {
         Ok(Done { reply: encode(&reply), load: 1, size })
     }
 
+    fn copy(&self, _: &[u8], value: &Bytes) -> Option<Bytes> {
+        Some(value.clone())
+    }
+
     fn query(&self, _: &[u8], value: &Bytes, _: &Bytes) -> Result<Answer, Refused> {
         Ok(Answer { answer: value.clone(), load: 1 })
     }
@@ -229,6 +233,17 @@ fn found(answer: Result<Bytes, KvQueryError>) -> Result<Option<Bytes>, KvQueryEr
         Ok(value) => Ok(Some(value)),
         Err(KvQueryError::KeyNotFound) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(any(feature = "fuzzing", test))]
+pub(crate) mod fuzzing {
+    use super::{BytesCommand, BytesReply};
+
+    /// What a value is told and answers.
+    pub(crate) fn bytes(bytes: &[u8]) {
+        let _ = postcard::from_bytes::<BytesCommand>(bytes);
+        let _ = postcard::from_bytes::<BytesReply>(bytes);
     }
 }
 

@@ -131,6 +131,9 @@ impl KeyspaceList {
         let payload = ShardCommand::Command { key: key.as_bytes() }.encode(command);
         match self.command_on(way, payload).await? {
             (ShardReply::Done, rest) => Ok(rest),
+            (ShardReply::TooLarge { size: bytes, limit: limit_bytes }, _) => {
+                Err(KvNotApplied::ValueTooLarge { bytes, limit_bytes }.into())
+            }
             (other, _) => Err(not_understood(format!("{other:?}"))),
         }
     }

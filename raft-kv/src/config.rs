@@ -18,14 +18,18 @@ pub struct KvConfig {
     /// How often the node that leads the list of keyspaces looks at all shards for what should be split or merged.
     /// Default 10 s.
     pub stats_interval: Duration,
-    /// How often a node looks for moves (of ranges, at splits and merges) that nobody performs. Default 500 ms.
+    /// How often a node looks for moves (of ranges, at splits and merges) that nobody performs, beside when a performer's
+    /// time runs out or its process ends. Default 500 ms.
     pub moves_poll: Duration,
     /// How many moves may be under way in the cluster, as far as this node starts them. Default 4.
     pub moves_max: u32,
     /// How many of them one node performs at a time. Default 2.
     pub moves_performed_max: usize,
-    /// Another node takes a move over when its performer has been silent for so long. Default 2 s.
+    /// Another node takes a move over when its performer has been silent for so long; sooner where the transport tells
+    /// that its process has ended. Default 2 s.
     pub move_lease: Duration,
+    /// The same between giving the range up and taking it in, when nobody serves it. Default 300 ms.
+    pub move_pause_lease: Duration,
     /// For how long one step of a move is tried before its performer leaves it to the next. Default 30 s.
     pub move_step_timeout: Duration,
     /// The bytes of entries that are copied at a time, at most a quarter of what a command of the group may have.
@@ -38,6 +42,11 @@ pub struct KvConfig {
     pub move_linger: Duration,
     /// A move whose range changes faster than it is copied is given up after so many rounds. Default 200.
     pub move_rounds_max: u64,
+    /// The range is given up when no more than so many bytes of changes and of records of commands were left the last time:
+    /// about as much is handed over while nobody serves it. Default 128 KiB.
+    pub move_tail_bytes: u64,
+    /// ... or after so many more rounds, however much is left. Default 8.
+    pub move_tail_rounds_max: u32,
     /// How many members the group of the list of keyspaces should have. Default 3.
     pub keyspaces_replicas: u32,
     /// The settings of the group of the list of keyspaces.
@@ -62,11 +71,14 @@ impl Default for KvConfig {
             moves_max: 4,
             moves_performed_max: 2,
             move_lease: Duration::from_secs(2),
+            move_pause_lease: Duration::from_millis(300),
             move_step_timeout: Duration::from_secs(30),
             move_chunk_bytes: 256 << 10,
             move_chunk_pause: Duration::ZERO,
             move_linger: Duration::from_secs(1),
             move_rounds_max: 200,
+            move_tail_bytes: 128 << 10,
+            move_tail_rounds_max: 8,
             keyspaces_replicas: 3,
             keyspaces_group: GroupConfig::default(),
             wake_interval: Duration::from_millis(100),
@@ -93,8 +105,10 @@ impl KvConfig {
                 return Err(format!("{name} is 0"));
             }
         }
-        if self.move_lease < Duration::from_millis(30) {
-            return Err(format!("move_lease is {:?}, below 30 ms", self.move_lease));
+        for (name, lease) in [("move_lease", self.move_lease), ("move_pause_lease", self.move_pause_lease)] {
+            if lease < Duration::from_millis(30) {
+                return Err(format!("{name} is {lease:?}, below 30 ms"));
+            }
         }
         if self.move_chunk_bytes == 0 {
             return Err("move_chunk_bytes is 0".into());
@@ -115,10 +129,8 @@ impl KvConfig {
     }
 }
 
-impl KvConfig {
-    pub(crate) fn move_lease_ms(&self) -> u64 {
-        u64::try_from(self.move_lease.as_millis()).unwrap_or(u64::MAX)
-    }
+pub(crate) fn as_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

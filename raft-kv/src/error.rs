@@ -42,7 +42,7 @@ pub enum KvNotApplied {
     /// The value is larger than its keyspace allows.
     #[error("a value of {bytes} bytes is over the keyspace's limit of {limit_bytes}")]
     ValueTooLarge {
-        /// Its size.
+        /// Its size, in bytes or the unit of the value type.
         bytes: u64,
         /// The limit.
         limit_bytes: u64,

@@ -124,7 +124,10 @@ pub struct KeyspacePolicy {
     /// The longest key that a command may name, in bytes; at most [`Key::BYTES_MAX`](crate::Key::BYTES_MAX). Default
     /// 4,096.
     pub key_bytes_max: u32,
-    /// The largest value of a [`BytesStore`](crate::BytesStore), in bytes; `command_bytes_max` must have room for it and its
+    /// The largest value, as the size that its type reports ([`Done::size`](crate::Done::size)): bytes in a
+    /// [`BytesStore`](crate::BytesStore), elsewhere whatever unit the type counts in; one that reports 0 has no limit. A
+    /// command that would leave a larger value changes nothing. What [`wake`](crate::ValuePerKey::wake) and
+    /// [`sweep`](crate::ValuePerKey::sweep) leave is not limited. `command_bytes_max` must have room for a value and its
     /// key, or the larger ones are refused when they are sent. Default 1 MiB.
     pub value_bytes_max: u64,
     /// When shards are split and merged.

@@ -14,7 +14,7 @@ use crate::config::KvConfig;
 use crate::error::{KvError, RouteError};
 use crate::keyspace::{Keyspace, KeyspaceName, KeyspacePolicy, KeyspaceState, ShardPlace, SplitMergePolicy};
 use crate::keyspaces::{
-    Keyspaces, KeyspacesAnswer, KeyspacesCommand, KeyspacesQuery, KeyspacesReply, Listed,
+    Keyspaces, KeyspacesAnswer, KeyspacesCommand, KeyspacesQuery, KeyspacesReply, Listed, Move,
 };
 use crate::routes::{Route, Routes};
 use crate::shard::{ShardCommand, ShardReply, split_reply};
@@ -144,7 +144,8 @@ impl KeyspaceList {
         let what = "initialising a shard";
         self.make_shard_group(keyspace, place.number, deadline).await?;
         let ShardPlace { number: shard, range, .. } = *place;
-        let payload = ShardCommand::Initialise { range }.encode(&[]);
+        let value_size_max = keyspace.policy.value_bytes_max;
+        let payload = ShardCommand::Initialise { range, value_size_max }.encode(&[]);
         let reply = self.send(what, &keyspace.group(shard), range.first(), &payload, deadline).await?;
         match split_reply(&reply).map_err(|reason| KvError::Answer { what, reason })? {
             (ShardReply::Initialised, _) => Ok(()),
@@ -232,16 +233,23 @@ impl KeyspaceList {
     /// Reads the whole list, and learns from it.
     pub(crate) async fn read_all(&self) -> Result<Listed, KvError> {
         let what = "reading the list of keyspaces";
-        let listed =
-            self.query(&KeyspacesQuery::List, &self.config.call).await.map_err(|error| match error {
+        let listed = self.query(&KeyspacesQuery::List, Freshness::Latest, &self.config.call).await.map_err(
+            |error| match error {
                 Unread::Query(error) => KvError::Query { what, error },
                 Unread::Answer(reason) => KvError::Answer { what, reason },
-            })?;
+            },
+        )?;
         for keyspace in &listed.keyspaces {
             self.routes.learn(keyspace);
         }
         self.routes.retain(&listed.keyspaces, listed.generation);
         Ok(listed)
+    }
+
+    /// The moves that are under way, as a member of the list close by knows them: it may be a little late.
+    pub(crate) async fn read_moves(&self) -> Option<Vec<Move>> {
+        let asked = self.query(&KeyspacesQuery::Moves, Freshness::Stale, &self.config.call).await;
+        asked.ok().map(|listed| listed.moves)
     }
 
     /// Asks for one keyspace, and learns from the answer. `wrong` when the route that is known was found to be so.
@@ -251,7 +259,8 @@ impl KeyspaceList {
         options: &CallOptions,
         wrong: bool,
     ) -> Result<Option<Arc<Route>>, RouteError> {
-        let answer = self.query(&KeyspacesQuery::Get { name: name.clone() }, options).await;
+        let get = KeyspacesQuery::Get { name: name.clone() };
+        let answer = self.query(&get, Freshness::Latest, options).await;
         match answer {
             Ok(Listed { keyspaces, generation, .. }) => match keyspaces.into_iter().next() {
                 Some(keyspace) if wrong => Ok(Some(self.routes.correct(&keyspace))),
@@ -379,8 +388,13 @@ impl KeyspaceList {
         }
     }
 
-    async fn query(&self, query: &KeyspacesQuery, options: &CallOptions) -> Result<Listed, Unread> {
-        let answer = self.fleet.query(&self.group, Freshness::Latest, encode(query), options).await;
+    async fn query(
+        &self,
+        query: &KeyspacesQuery,
+        freshness: Freshness,
+        options: &CallOptions,
+    ) -> Result<Listed, Unread> {
+        let answer = self.fleet.query(&self.group, freshness, encode(query), options).await;
         let answer = match answer {
             Ok(answer) => answer,
             // The first registration makes the group of the list; before it there are no keyspaces.

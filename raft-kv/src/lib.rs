@@ -5,6 +5,9 @@ mod bytes_store;
 mod call;
 mod config;
 mod error;
+#[cfg(any(feature = "fuzzing", test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod key;
 mod key_range;
 mod keyspace;

@@ -42,7 +42,8 @@ pub trait ValuePerKey: Send + Sync + 'static {
     /// [`command`](Self::command) does, and may beside that act on the world. What it does is done at least once for each
     /// command that takes effect, before its caller is answered; twice where the leader changed in between.
     ///
-    /// It must not block, and whatever it does beside the command must not panic: only this member would undo the
+    /// A command that is undone because the value has become too large has been here all the same. It must not block, and
+    /// whatever it does beside the command must not panic: only this member would undo the
     /// command. Called only where [`has_hooks`](Self::has_hooks) says so.
     ///
     /// # Errors
@@ -62,6 +63,16 @@ pub trait ValuePerKey: Send + Sync + 'static {
     /// are made use of. Asked once, when the type is registered; without it nothing of this costs anything.
     fn has_hooks(&self) -> bool {
         false
+    }
+
+    /// A copy of the value that shares with it what it holds, if one can be made in a moment, however large it is: by
+    /// reference counts (`Bytes`, `Arc`) or persistent collections. Default: none.
+    ///
+    /// With it, a value that a command has made too large is put back without further ado, and a large shard is turned
+    /// into bytes beside its loop when a snapshot is taken. Either all values of a type have one or none.
+    fn copy(&self, key: &[u8], value: &Self::Value) -> Option<Self::Value> {
+        let _ = (key, value);
+        None
     }
 
     /// When the value wants to be woken, in milliseconds since 1970 of stamped time; asked after each command for it.
@@ -138,8 +149,9 @@ pub struct Done {
     pub reply: Bytes,
     /// What the command cost, in a unit of the value type's choice; summed up per shard.
     pub load: u64,
-    /// How large the value is now, in bytes or a unit of the value type's choice; summed up per shard. Counts for
-    /// nothing when the command removed the value.
+    /// How large the value is now, in bytes or a unit of the value type's choice; summed up per shard, and limited by
+    /// [`KeyspacePolicy::value_bytes_max`](crate::KeyspacePolicy::value_bytes_max): a command that leaves a larger value
+    /// changes nothing, and its caller is told so. Counts for nothing when the command removed the value.
     pub size: u64,
 }
 

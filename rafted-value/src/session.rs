@@ -42,7 +42,7 @@ pub(crate) struct Sessions {
     replies: u64,
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Session {
     /// The client waits for nothing below this.
     acknowledged: u64,
@@ -50,6 +50,10 @@ struct Session {
     last_until_ms: u64,
     due_ms: u64,
     kept: BTreeMap<u64, Kept>,
+    /// The stamped time of the last change that this member has seen of it; 0 where it came in a snapshot. No part of what
+    /// is replicated: it only spares an export what was exported before.
+    #[serde(skip)]
+    changed_ms: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +61,9 @@ struct Kept {
     retry_until_ms: u64,
     key_hash: u64,
     outcome: Outcome,
+    /// When it came to be, as [`Session::changed_ms`].
+    #[serde(skip)]
+    recorded_ms: u64,
 }
 
 impl Sessions {
@@ -74,7 +81,7 @@ impl Sessions {
         command: &Command,
     ) -> Admission {
         if let Some(session) = self.sessions.get_mut(&command.session) {
-            self.replies -= session.acknowledge(command.acknowledged);
+            self.replies -= session.acknowledge(stamp_ms, command.acknowledged);
             if let Some(kept) = session.kept.get(&command.sequence) {
                 let other = session.kept.values().next().filter(|_| planted!(MixUpReplies));
                 let kept = other.unwrap_or(kept);
@@ -105,11 +112,13 @@ impl Sessions {
         let session = self.sessions.entry(command.session).or_insert_with(|| {
             let due_ms = command.retry_until_ms.max(stamp_ms + SWEEP_MIN_MS);
             self.due.insert((due_ms, command.session));
-            Session { acknowledged: 0, last_until_ms: 0, due_ms, kept: BTreeMap::new() }
+            Session { due_ms, ..Session::default() }
         });
-        self.replies -= session.acknowledge(command.acknowledged);
+        self.replies -= session.acknowledge(stamp_ms, command.acknowledged);
         session.last_until_ms = session.last_until_ms.max(command.retry_until_ms);
-        let kept = Kept { retry_until_ms: command.retry_until_ms, key_hash: command.key_hash, outcome };
+        session.changed_ms = stamp_ms;
+        let Command { retry_until_ms, key_hash, .. } = *command;
+        let kept = Kept { retry_until_ms, key_hash, outcome, recorded_ms: stamp_ms };
         let before = session.kept.insert(command.sequence, kept);
         assert!(before.is_none(), "command {} of {} ran twice", command.sequence, command.session);
         self.replies += 1;
@@ -140,11 +149,11 @@ impl Sessions {
 
 impl Session {
     /// Drops what the client has acknowledged; gives how many replies went.
-    fn acknowledge(&mut self, acknowledged: u64) -> u64 {
+    fn acknowledge(&mut self, stamp_ms: u64, acknowledged: u64) -> u64 {
         if acknowledged <= self.acknowledged {
             return 0;
         }
-        self.acknowledged = acknowledged;
+        (self.acknowledged, self.changed_ms) = (acknowledged, stamp_ms);
         let mut dropped = 0;
         while self.kept.first_key_value().is_some_and(|(&sequence, _)| sequence < acknowledged) {
             self.kept.pop_first();

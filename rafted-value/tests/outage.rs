@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rafted_value::env::Env;
 use rafted_value::sim::NetConfig;
-use rafted_value::{CommandError, Host, encode};
+use rafted_value::{CommandError, Host, NodeId, NotApplied, encode};
 use support::{Change, Client, GROUP, MS, SECOND, World};
 
 /// What stands in the way of a quick election.
@@ -110,4 +110,41 @@ fn a_killed_leader_is_replaced_in_time_though_some_of_its_messages_come_after_it
 fn a_killed_leader_of_five_is_replaced_in_time() {
     let setting = Setting { nodes: 5, durable: true, load: 4, net: straggling };
     check(2000..2080, setting, 300 * MS, 600 * MS);
+}
+
+/// They once named the dead until another led, and whoever asked them tried in vain to reach it.
+#[test]
+fn followers_do_not_send_callers_to_a_leader_whose_process_has_ended() {
+    for seed in 3000..3010 {
+        let mut world = World::with_group(seed, 3);
+        world.sim.run_for(SECOND);
+        let (leader, mut client) = (world.leader(), world.client());
+        let dead = world.nodes[leader].id();
+        let ask = |world: &World, client: &mut Client| {
+            (0..3).filter(|node| *node != leader).map(|node| named(world, client, node)).collect::<Vec<_>>()
+        };
+        assert_eq!(ask(&world, &mut client), [Some(dead); 2], "seed {seed}");
+        world.kill(leader);
+        // The news is under way for a millisecond, and a promise of 200 stands in the way of an election.
+        world.sim.run_for(2 * MS);
+        assert_eq!(ask(&world, &mut client), [None; 2], "seed {seed}");
+        world.sim.run_for(SECOND);
+        let next = world.nodes[world.leader()].id();
+        assert!(ask(&world, &mut client).contains(&Some(next)), "seed {seed}");
+    }
+}
+
+/// The leader that a member names to a command; none either if it leads itself.
+fn named(world: &World, client: &mut Client, node: usize) -> Option<NodeId> {
+    let change = encode(&Change::Add("a".into(), 1));
+    let command =
+        client.session.begin(client.env.wall_ms() + 60_000, 0, change).expect("one waits at a time");
+    let (host, sequence) = (world.nodes[node].host.clone(), command.sequence);
+    let reply = world.run(SECOND, async move { host.command(GROUP, command, SECOND).await });
+    client.session.finish(sequence);
+    match reply {
+        Err(CommandError::NotApplied(NotApplied::NotLeader { leader, .. })) => leader,
+        Ok(_) => None,
+        other => panic!("{other:?}"),
+    }
 }

@@ -265,7 +265,7 @@ impl Core {
                 break;
             }
             attempts += 1;
-            let limit = options.attempt_timeout.min(left);
+            let limit = self.patience(node, options, candidates).min(left);
             let error = match self.command_once(node, target.group, ticket, limit).await {
                 Ok(reply) => {
                     line.set_leader(node);
@@ -330,7 +330,7 @@ impl Core {
                 break;
             }
             attempts += 1;
-            let limit = options.attempt_timeout.min(left);
+            let limit = self.patience(node, options, || self.candidates(group)).min(left);
             let error = match self.query_once(node, group, freshness, payload.clone(), limit).await {
                 Ok(answer) => {
                     if freshness == Freshness::Latest {

@@ -5,7 +5,7 @@ mod moves;
 use std::collections::BTreeMap;
 
 use raft_fleet::GroupName;
-use raft_fleet::rafted_value::{CommandContext, Data};
+use raft_fleet::rafted_value::{CommandContext, Data, NodeId};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::moves::MoveReport;
@@ -53,8 +53,8 @@ pub(crate) enum KeyspacesCommand {
     Split { name: KeyspaceName, generation: u64, shard: u32, at: u64, moves_max: u32 },
     /// Begins a merge of two neighbours.
     Merge { name: KeyspaceName, generation: u64, from: u32, to: u32, moves_max: u32 },
-    /// A node wants to perform a move that nobody performs.
-    Claim { lease_ms: u64 },
+    /// A node wants to perform a move that nobody performs, or whose performer is gone, as far as it knows.
+    Claim { node: NodeId, gone: Option<NodeId>, lease_ms: u64 },
     /// The performer of a move tells of it.
     Report { id: u64, epoch: u64, report: MoveReport },
 }
@@ -93,6 +93,8 @@ pub(crate) enum KeyspacesQuery {
     List,
     /// One keyspace.
     Get { name: KeyspaceName },
+    /// Every move, without the keyspaces.
+    Moves,
 }
 
 /// What the list answers to a query; append-only.
@@ -152,8 +154,8 @@ impl Data for Keyspaces {
             KeyspacesCommand::Merge { name, generation, from, to, moves_max } => {
                 self.start_merge(&name, generation, from, to, moves_max)
             }
-            KeyspacesCommand::Claim { lease_ms } => {
-                self.claim(now_ms, lease_ms).ok_or(KeyspacesReply::NoMove)
+            KeyspacesCommand::Claim { node, gone, lease_ms } => {
+                self.claim(now_ms, node, gone, lease_ms).ok_or(KeyspacesReply::NoMove)
             }
             KeyspacesCommand::Report { id, epoch, report } => {
                 self.hear(now_ms, id, epoch, report).ok_or(KeyspacesReply::NoMove)
@@ -166,6 +168,10 @@ impl Data for Keyspaces {
         let keyspaces: Vec<Keyspace> = match query {
             KeyspacesQuery::List => self.keyspaces.values().cloned().collect(),
             KeyspacesQuery::Get { name } => self.keyspaces.get(&name).cloned().into_iter().collect(),
+            KeyspacesQuery::Moves => {
+                let (generation, moves) = (self.generation, self.moves.values().cloned().collect());
+                return KeyspacesAnswer::V1(Listed { keyspaces: Vec::new(), generation, moves });
+            }
         };
         let of_listed =
             |present: &&Move| keyspaces.iter().any(|keyspace| keyspace.generation == present.generation);

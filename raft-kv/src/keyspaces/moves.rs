@@ -3,6 +3,7 @@
 //! A move is held by one performer at a time, under a lease in stamped time and an epoch. Whoever takes it over after the
 //! lease has run out gets the next epoch, and neither this list nor the shards listen to the one before.
 
+use raft_fleet::rafted_value::NodeId;
 use serde::{Deserialize, Serialize};
 
 use super::{Keyspaces, KeyspacesReply};
@@ -52,6 +53,8 @@ pub struct Move {
     pub epoch: u64,
     /// Until when, in stamped time, its performer has it for itself.
     pub until_ms: u64,
+    /// The node that performs it, or did last.
+    pub performer: Option<NodeId>,
 }
 
 /// Why a move does not begin.
@@ -155,10 +158,20 @@ impl Keyspaces {
         Ok(self.add_move(name, generation, MoveKind::Merge, from, to, range))
     }
 
-    /// Gives the first move whose performer is silent to another.
-    pub(super) fn claim(&mut self, now_ms: u64, lease_ms: u64) -> Option<Move> {
-        let claimed = self.moves.values_mut().find(|present| present.until_ms < now_ms)?;
+    /// Gives the first move to a node whose performer is silent, or is said to be gone. That it is gone need not be true:
+    /// two performers at once are in each other's way, and no more than that.
+    pub(super) fn claim(
+        &mut self,
+        now_ms: u64,
+        node: NodeId,
+        gone: Option<NodeId>,
+        lease_ms: u64,
+    ) -> Option<Move> {
+        let waits =
+            |present: &&mut Move| present.until_ms < now_ms || (gone.is_some() && present.performer == gone);
+        let claimed = self.moves.values_mut().find(waits)?;
         claimed.epoch += 1;
+        claimed.performer = Some(node);
         claimed.until_ms = now_ms.saturating_add(lease_ms);
         Some(claimed.clone())
     }
@@ -226,7 +239,9 @@ impl Keyspaces {
     ) -> Move {
         self.newest_move += 1;
         let (id, keyspace, phase) = (self.newest_move, name.clone(), MovePhase::Moving);
-        let started = Move { id, keyspace, generation, kind, from, to, range, phase, epoch: 0, until_ms: 0 };
+        let (epoch, until_ms, performer) = (0, 0, None);
+        let started =
+            Move { id, keyspace, generation, kind, from, to, range, phase, epoch, until_ms, performer };
         self.moves.insert(id, started.clone());
         started
     }

@@ -1,6 +1,6 @@
 //! The list of keyspaces and their moves.
 
-use raft_fleet::rafted_value::GroupConfig;
+use raft_fleet::rafted_value::{GroupConfig, NodeId};
 
 use super::*;
 use crate::key_range::KeyRange;
@@ -120,7 +120,8 @@ fn the_bytes_of_the_list_never_change() {
     check(split, &[4, 1, b'n', 2, 3, 4, 5]);
     let merge = KeyspacesCommand::Merge { name: name("n"), generation: 2, from: 3, to: 4, moves_max: 5 };
     check(merge, &[5, 1, b'n', 2, 3, 4, 5]);
-    check(KeyspacesCommand::Claim { lease_ms: 9 }, &[6, 9]);
+    let (node, gone) = (NodeId(7), Some(NodeId(8)));
+    check(KeyspacesCommand::Claim { node, gone, lease_ms: 9 }, &[6, 7, 1, 8, 9]);
     let report = |report| KeyspacesCommand::Report { id: 1, epoch: 2, report };
     check(report(MoveReport::AtWork { lease_ms: 9 }), &[7, 1, 2, 0, 9]);
     check(report(MoveReport::Moved), &[7, 1, 2, 1]);
@@ -141,7 +142,7 @@ fn the_bytes_of_the_list_never_change() {
         &policy_bytes,
         &[1, 1, 1, 1, b'n', 1, 0, 0, 1, 4],
         &all,
-        &[0, 0, 0, 1],
+        &[0, 0, 0, 0, 1],
     ]
     .concat();
     let bytes = postcard::to_stdvec(&list).unwrap();
@@ -175,7 +176,12 @@ fn merge(list: &mut Keyspaces, from: u32, to: u32) -> KeyspacesReply {
 }
 
 fn claim(list: &mut Keyspaces, now_ms: u64) -> KeyspacesReply {
-    list.command(&at(now_ms), KeyspacesCommand::Claim { lease_ms: 100 })
+    claim_from(list, now_ms, 1, None)
+}
+
+fn claim_from(list: &mut Keyspaces, now_ms: u64, node: u64, gone: Option<u64>) -> KeyspacesReply {
+    let (node, gone) = (NodeId(node), gone.map(NodeId));
+    list.command(&at(now_ms), KeyspacesCommand::Claim { node, gone, lease_ms: 100 })
 }
 
 fn report(list: &mut Keyspaces, now_ms: u64, epoch: u64, report: MoveReport) -> KeyspacesReply {
@@ -215,6 +221,30 @@ fn a_move_is_held_by_one_performer_and_another_takes_it_over_when_that_is_silent
     let changed: Vec<u64> = shards.iter().map(|shard| shard.changed_ms).collect();
     assert_eq!(changed, [0, 300, 300, 0, 0]);
     assert_eq!(claim(&mut list, 9999), KeyspacesReply::NoMove);
+}
+
+/// A range whose performer died while nobody served it once waited for the end of its lease.
+#[test]
+fn a_move_is_taken_from_a_performer_that_is_known_to_be_gone_and_from_no_other() {
+    let mut list = Keyspaces::default();
+    register_ready(&mut list, "a", four());
+    split(&mut list, 1, KeyRange::part(1, 4).first() + 10);
+    assert_eq!(claim_from(&mut list, 5, 3, Some(1)).performer(), Some((3, 1)), "nobody performed it");
+    assert_eq!(claim_from(&mut list, 10, 2, Some(1)), KeyspacesReply::NoMove);
+    assert_eq!(claim_from(&mut list, 10, 2, None), KeyspacesReply::NoMove);
+    assert_eq!(claim_from(&mut list, 10, 2, Some(3)).performer(), Some((2, 2)));
+    assert_eq!(claim_from(&mut list, 10, 1, Some(3)), KeyspacesReply::NoMove, "the next one comes too late");
+    assert_eq!(report(&mut list, 11, 1, MoveReport::Moved), KeyspacesReply::NoMove);
+    let KeyspacesAnswer::V1(listed) = list.query(KeyspacesQuery::Moves);
+    assert_eq!((listed.keyspaces.len(), listed.moves.len()), (0, 1));
+}
+
+impl KeyspacesReply {
+    /// Who performs the move, and which epoch it is.
+    fn performer(&self) -> Option<(u64, u64)> {
+        let KeyspacesReply::Moving(moving) = self else { return None };
+        moving.performer.map(|performer| (performer.0, moving.epoch))
+    }
 }
 
 /// In the original an aborted workflow left its shards locked for ever (fault 12): here a move that aborts is still a

@@ -5,26 +5,52 @@ mod plan;
 pub(crate) mod planner;
 pub(crate) mod stats;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use raft_fleet::rafted_value::env::sleep;
+use futures_util::future::{Either, select};
+use raft_fleet::rafted_value::NodeId;
+use raft_fleet::rafted_value::env::{MonoTime, sleep};
+use raft_fleet::rafted_value::transport::{PeerChange, PeerWatch};
 
 use self::performer::Performer;
+use crate::config::as_ms;
 use crate::keyspace_list::{KeyspaceList, Task};
 use crate::keyspaces::{KeyspacesCommand, KeyspacesReply, Move};
 
+/// The shortest time between two looks at the moves.
+const LOOK_MIN: Duration = Duration::from_millis(10);
+/// How often a node looks again for moves of a node that is gone: its member of the list may hear of the last claims of
+/// the dead a heartbeat later.
+const LOOK_GONE: Duration = Duration::from_millis(50);
+
 /// Looks for moves that nobody performs, and performs them, as long as the node runs.
 pub(crate) async fn run(list: Arc<KeyspaceList>) {
+    let env = Arc::clone(list.fleet().env());
+    let mut peers = env.transport().watch_peers();
     let places = list.config().moves_performed_max;
     let taken: Vec<Arc<AtomicBool>> = std::iter::repeat_with(Arc::default).take(places).collect();
+    // What this node performed in an earlier life, it performs no more.
+    let mut gone = Gone::new(list.config().move_lease);
+    gone.add(list.fleet().node(), env.now());
     loop {
-        sleep(list.fleet().env().as_ref(), list.config().moves_poll).await;
+        gone.expire(env.now());
+        let mut next = list.config().moves_poll;
         for (place, taken) in taken.iter().enumerate() {
             if taken.load(Ordering::Acquire) {
                 continue;
             }
-            let Some(claimed) = claim(&list).await else { break };
+            let claimed = match claim(&list, &gone).await {
+                Ok(claimed) => claimed,
+                Err(look_again) => {
+                    next = next.min(look_again).max(LOOK_MIN);
+                    break;
+                }
+            };
+            // What it performs from here on, it performs in this life.
+            gone.remove(list.fleet().node());
             taken.store(true, Ordering::Release);
             let (performer, taken) = (Performer::new(Arc::clone(&list), claimed), Arc::clone(taken));
             let task = async move {
@@ -33,25 +59,96 @@ pub(crate) async fn run(list: Arc<KeyspaceList>) {
             };
             list.run(Task::Move(place), Box::pin(task));
         }
+        if !gone.nodes.is_empty() {
+            next = next.min(LOOK_GONE);
+        }
+        if let Either::Right((change, _)) =
+            select(sleep(env.as_ref(), next), Box::pin(next_change(&mut peers))).await
+        {
+            match change {
+                Change::Gone(node) => gone.add(node, env.now()),
+                Change::Back(node) => gone.remove(node),
+            }
+        }
     }
 }
 
-/// A move that waits for a performer, and is this node's now.
-async fn claim(list: &KeyspaceList) -> Option<Move> {
-    let listed = list.read_all().await.ok()?;
+/// Nodes of which the transport has told that their processes have ended, for as long as their leases may last.
+struct Gone {
+    nodes: BTreeMap<NodeId, MonoTime>,
+    kept: Duration,
+}
+
+impl Gone {
+    fn new(kept: Duration) -> Self {
+        Self { nodes: BTreeMap::new(), kept }
+    }
+
+    fn add(&mut self, node: NodeId, now: MonoTime) {
+        self.nodes.insert(node, now + self.kept);
+    }
+
+    /// It is there again, under the same id.
+    fn remove(&mut self, node: NodeId) {
+        self.nodes.remove(&node);
+    }
+
+    fn expire(&mut self, now: MonoTime) {
+        self.nodes.retain(|_, until| now < *until);
+    }
+
+    fn contains(&self, node: Option<NodeId>) -> bool {
+        node.is_some_and(|node| self.nodes.contains_key(&node))
+    }
+}
+
+/// What the transport tells of a node's process.
+enum Change {
+    Gone(NodeId),
+    Back(NodeId),
+}
+
+/// The next node that has come or whose process has ended.
+async fn next_change(peers: &mut PeerWatch) -> Change {
+    loop {
+        match peers.next().await {
+            Some(Ok(event)) => match event.change {
+                PeerChange::Up => return Change::Back(event.node),
+                PeerChange::Down(reason) if reason.is_final() => return Change::Gone(event.node),
+                _ => {}
+            },
+            // Whoever is missed here is silent, and its time runs out.
+            Some(Err(missed)) => tracing::debug!(%missed, "some ends of nodes may have been missed"),
+            None => *peers = PeerWatch::never(),
+        }
+    }
+}
+
+/// A move that waits for a performer, or whose performer is `gone`, and is this node's now; else when to look again.
+async fn claim(list: &KeyspaceList, gone: &Gone) -> Result<Move, Duration> {
+    let poll = list.config().moves_poll;
     let now_ms = list.fleet().env().wall_ms();
     // The list has the last word; this is only to leave it alone when there is nothing to do.
-    if !listed.moves.iter().any(|present| present.until_ms < now_ms) {
-        return None;
+    let moves = list.read_moves().await.unwrap_or_default();
+    let orphan = moves.iter().find(|present| gone.contains(present.performer));
+    if orphan.is_none() && !moves.iter().any(|present| present.until_ms < now_ms) {
+        let ends = moves.iter().map(|present| present.until_ms).min();
+        // A performer may shorten its lease at any time, when it gives the range up.
+        let soon = poll.min(list.config().move_pause_lease);
+        return Err(
+            ends.map_or(poll, |ends| soon.min(Duration::from_millis(ends.saturating_sub(now_ms) + 1)))
+        );
     }
-    let command = KeyspacesCommand::Claim { lease_ms: list.config().move_lease_ms() };
+    let gone = orphan.and_then(|orphan| orphan.performer);
+    let (node, lease_ms) = (list.fleet().node(), as_ms(list.config().move_lease));
+    let command = KeyspacesCommand::Claim { node, gone, lease_ms };
     let deadline = list.fleet().env().now() + list.config().call.timeout;
     match list.command("claiming a move", &command, deadline).await {
-        Ok(KeyspacesReply::Moving(claimed)) => Some(claimed),
-        Ok(_) => None,
+        Ok(KeyspacesReply::Moving(claimed)) => Ok(claimed),
+        Ok(_) => Err(poll),
         Err(error) => {
             tracing::debug!(%error, "a move could not be claimed");
-            None
+            Err(poll)
         }
     }
 }

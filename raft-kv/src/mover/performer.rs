@@ -2,8 +2,7 @@
 //! shards and the list of keyspaces; this only asks them in turn.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
@@ -11,13 +10,14 @@ use raft_fleet::GroupName;
 use raft_fleet::rafted_value::env::{MonoTime, sleep};
 use raft_fleet::rafted_value::{CommandError, Freshness, QueryError};
 
+use crate::config::{KvConfig, as_ms};
 use crate::error::{KvError, is_final};
 use crate::keyspace::Keyspace;
 use crate::keyspace_list::KeyspaceList;
 use crate::keyspaces::{KeyspacesCommand, KeyspacesReply, Move, MoveKind, MovePhase, MoveReport};
 use crate::shard::{
-    Cover, FinalAsk, FinalHead, MoveStep, Outcome, Progress, ShardAnswer, ShardCommand, ShardQuery,
-    ShardReply, split_answer, split_reply,
+    Cover, FinalAsk, FinalHead, MoveStep, Outcome, Progress, RecordsAsk, ShardAnswer, ShardCommand,
+    ShardQuery, ShardReply, split_answer, split_reply,
 };
 
 /// Entries that a shard forgets in one command.
@@ -28,6 +28,8 @@ pub(super) struct Performer {
     list: Arc<KeyspaceList>,
     task: Move,
     step: AtomicU64,
+    /// Whether the range is served by nobody just now.
+    hands_over: AtomicBool,
 }
 
 /// Why it stops before the end.
@@ -42,7 +44,7 @@ enum Halt {
 
 impl Performer {
     pub(super) fn new(list: Arc<KeyspaceList>, task: Move) -> Self {
-        Self { list, task, step: AtomicU64::new(0) }
+        Self { list, task, step: AtomicU64::new(0), hands_over: AtomicBool::new(false) }
     }
 
     /// Performs the move as long as it is this node's.
@@ -89,7 +91,9 @@ impl Performer {
         }
         let chunk_bytes =
             self.list.config().move_chunk_bytes.min(keyspace.policy.group.command_bytes_max / 4);
-        let progress = match self.tell(to, |step| ShardCommand::Receive { step, range }, &[]).await?.0 {
+        let value_size_max = keyspace.policy.value_bytes_max;
+        let receive = |step| ShardCommand::Receive { step, range, value_size_max };
+        let progress = match self.tell(to, receive, &[]).await?.0 {
             ShardReply::Receiving(progress) => progress,
             ShardReply::Ended(Outcome::Done) => return Ok(()),
             other => return Err(refused("the receiver", &other)),
@@ -103,57 +107,121 @@ impl Performer {
     }
 
     /// Copies the range while it is served where it is, then what has changed, until hardly anything is left.
-    async fn copy(&self, mut progress: Progress, bytes_max: u64) -> Result<Progress, Halt> {
-        let Move { id: move_id, from, to, range, .. } = self.task;
+    async fn copy(&self, progress: Progress, bytes_max: u64) -> Result<Progress, Halt> {
+        let mut progress = self.copy_range(progress, bytes_max).await?;
         let mut rounds = 0;
-        loop {
-            let (query, changes) = match progress.copied {
-                Some(copied) if copied == range.last() => {
-                    (ShardQuery::Changes { move_id, after: progress.changes, bytes_max }, true)
-                }
-                copied => {
-                    let from = copied.map_or(range.first(), |copied| copied + 1);
-                    (ShardQuery::Chunk { move_id, from, bytes_max }, false)
-                }
-            };
-            let (cover, left, slots) = match self.ask(from, &query).await? {
-                (ShardAnswer::Chunk { page }, slots) => (Cover::Range(page), 0, slots),
-                (ShardAnswer::Changes { to, left }, slots) => (Cover::Changes { to }, left, slots),
-                (ShardAnswer::NoSuchMove, _) => return Err(Halt::Lost),
-                (other, _) => return Err(Halt::Failed(format!("the sender answers {other:?}"))),
+        let KvConfig { move_tail_bytes, move_tail_rounds_max, .. } = *self.list.config();
+        for _ in 0..=move_tail_rounds_max {
+            let (records, changes);
+            (progress, records) = self.copy_records(progress, bytes_max).await?;
+            (progress, changes) = self.copy_changes(progress, bytes_max, &mut rounds).await?;
+            // About as much will have changed when the range is given up.
+            if records + changes <= move_tail_bytes {
+                break;
+            }
+        }
+        Ok(progress)
+    }
+
+    /// Copies what there is, in the order of the hashes.
+    async fn copy_range(&self, mut progress: Progress, bytes_max: u64) -> Result<Progress, Halt> {
+        let Move { id: move_id, from, range, .. } = self.task;
+        while progress.copied != Some(range.last()) {
+            let next = progress.copied.map_or(range.first(), |copied| copied + 1);
+            let query = ShardQuery::Chunk { move_id, from: next, bytes_max };
+            let (page, slots) = match self.ask(from, &query).await? {
+                (ShardAnswer::Chunk { page }, slots) => (page, slots),
+                (other, _) => return Err(no_copy(&other)),
             };
             let rest = FinalHead::default().encode(&slots);
-            let install = |step| ShardCommand::Install { step, cover, last: false };
-            progress = match self.tell(to, install, &rest).await?.0 {
-                ShardReply::Receiving(progress) => progress,
-                other => return Err(refused("the receiver", &other)),
+            progress = self.install(Cover::Range(page), &rest).await?;
+            self.rest().await;
+        }
+        Ok(progress)
+    }
+
+    /// Copies the records of commands that are new; how many bytes that were.
+    async fn copy_records(&self, mut progress: Progress, bytes_max: u64) -> Result<(Progress, u64), Halt> {
+        let mut ask = RecordsAsk { since_ms: progress.records_ms, after: None, bytes_max };
+        let (mut began_ms, mut bytes) = (None, 0);
+        loop {
+            let step = |step| ShardCommand::Records { step, ask };
+            let (stamp_ms, next, head) = match self.tell(self.task.from, step, &[]).await? {
+                (ShardReply::Records { stamp_ms, next }, head) => (stamp_ms, next, head),
+                (other, _) => return Err(refused("the sender", &other)),
             };
-            if changes && left == 0 {
-                return Ok(progress);
+            bytes += head.len() as u64;
+            let began_ms = *began_ms.get_or_insert(stamp_ms);
+            let until_ms = next.is_none().then_some(began_ms);
+            progress = self.install(Cover::Records { until_ms }, &head).await?;
+            if next.is_none() {
+                return Ok((progress, bytes));
             }
-            rounds += u64::from(changes);
-            if rounds > self.list.config().move_rounds_max {
+            ask.after = next;
+            self.rest().await;
+        }
+    }
+
+    /// Copies what has changed until nothing is left of it; how many bytes the last round had.
+    async fn copy_changes(
+        &self,
+        mut progress: Progress,
+        bytes_max: u64,
+        rounds: &mut u64,
+    ) -> Result<(Progress, u64), Halt> {
+        let Move { id: move_id, from, .. } = self.task;
+        loop {
+            let query = ShardQuery::Changes { move_id, after: progress.changes, bytes_max };
+            let (to, left, slots) = match self.ask(from, &query).await? {
+                (ShardAnswer::Changes { to, left }, slots) => (to, left, slots),
+                (other, _) => return Err(no_copy(&other)),
+            };
+            let rest = FinalHead::default().encode(&slots);
+            progress = self.install(Cover::Changes { to }, &rest).await?;
+            if left == 0 {
+                return Ok((progress, slots.len() as u64));
+            }
+            *rounds += 1;
+            if *rounds > self.list.config().move_rounds_max {
                 return Err(Halt::Failed(format!(
                     "it changes faster than it is copied, after {rounds} rounds"
                 )));
             }
-            let pause = self.list.config().move_chunk_pause;
-            if !pause.is_zero() {
-                sleep(self.list.fleet().env().as_ref(), pause).await;
-            }
+            self.rest().await;
+        }
+    }
+
+    /// Brings something to the receiver that is not the last.
+    async fn install(&self, cover: Cover, rest: &[u8]) -> Result<Progress, Halt> {
+        let install = |step| ShardCommand::Install { step, cover, last: false };
+        match self.tell(self.task.to, install, rest).await?.0 {
+            ShardReply::Receiving(progress) => Ok(progress),
+            other => Err(refused("the receiver", &other)),
+        }
+    }
+
+    async fn rest(&self) {
+        let pause = self.list.config().move_chunk_pause;
+        if !pause.is_zero() {
+            sleep(self.list.fleet().env().as_ref(), pause).await;
         }
     }
 
     /// From the first of these commands to the last nobody serves the range.
     async fn give_up(&self, progress: Progress, bytes_max: u64) -> Result<(), Halt> {
         let Move { from, to, .. } = self.task;
+        // Should this node die in between, others are to know soon.
+        self.hands_over.store(true, Ordering::Relaxed);
+        self.report(MoveReport::AtWork { lease_ms: self.lease_ms() }).await?;
         let began = self.list.fleet().env().now();
-        let mut ask = FinalAsk { changes_after: progress.changes, records_after: None, bytes_max };
+        let Progress { changes, records_ms, .. } = progress;
+        let records = RecordsAsk { since_ms: records_ms, after: None, bytes_max };
+        let mut ask = FinalAsk { changes_after: changes, records };
         loop {
             let (complete, rest) =
                 match self.tell(from, |step| ShardCommand::GiveUp { step, ask }, &[]).await? {
                     (ShardReply::GivenUp { changes, records_next, complete }, rest) => {
-                        (ask.changes_after, ask.records_after) = (changes, records_next);
+                        (ask.changes_after, ask.records.after) = (changes, records_next);
                         (complete, rest)
                     }
                     (other, _) => return Err(refused("the sender", &other)),
@@ -164,8 +232,14 @@ impl Performer {
                 ShardReply::Receiving(_) if !complete => {}
                 ShardReply::Ended(Outcome::Done) => {
                     let pause = self.list.fleet().env().now().since(began);
+                    self.hands_over.store(false, Ordering::Relaxed);
                     metrics::histogram!("raft_kv_move_pause_seconds").record(pause.as_secs_f64());
-                    tracing::info!(id = self.task.id, ?pause, "the range has its new owner");
+                    tracing::info!(
+                        id = self.task.id,
+                        ?pause,
+                        bytes = rest.len(),
+                        "the range has its new owner"
+                    );
                     return Ok(());
                 }
                 other => return Err(refused("the receiver", &other)),
@@ -205,6 +279,8 @@ impl Performer {
     /// The range stays where it was. The receiver is told first: once it has heard, it never serves the range.
     async fn abort(&self) -> Result<(), Halt> {
         let Move { from, to, kind, .. } = self.task;
+        // The sender may have given the range up already.
+        self.hands_over.store(true, Ordering::Relaxed);
         match self.tell_if_there(to, |step| ShardCommand::Abort { step }).await? {
             // It serves the range already.
             Some(ShardReply::Ended(Outcome::Done)) => return self.moved().await,
@@ -215,6 +291,7 @@ impl Performer {
             Some(ShardReply::Ended(Outcome::Aborted)) | None => {}
             Some(other) => return Err(refused("the sender", &other)),
         }
+        self.hands_over.store(false, Ordering::Relaxed);
         match kind {
             MoveKind::Split => self.list.remove_group(&self.group(to)).await,
             MoveKind::Merge => self.forget(to).await?,
@@ -247,12 +324,26 @@ impl Performer {
         }
     }
 
+    /// For how long the move is this node's after each report.
+    fn lease_ms(&self) -> u64 {
+        let KvConfig { move_lease, move_pause_lease, .. } = *self.list.config();
+        let hands_over = self.hands_over.load(Ordering::Relaxed);
+        as_ms(if hands_over { move_pause_lease.min(move_lease) } else { move_lease })
+    }
+
     /// Tells the list now and then that the move is performed; ends when it is not this node's any more.
     async fn keep_lease(&self) -> Halt {
-        let lease_ms = self.list.config().move_lease_ms();
+        let env = self.list.fleet().env();
+        let KvConfig { move_lease, move_pause_lease, .. } = *self.list.config();
+        let mut reported = env.now();
         loop {
-            sleep(self.list.fleet().env().as_ref(), Duration::from_millis(lease_ms / 3)).await;
-            match self.report(MoveReport::AtWork { lease_ms }).await {
+            sleep(env.as_ref(), move_pause_lease.min(move_lease) / 3).await;
+            let hands_over = self.hands_over.load(Ordering::Relaxed);
+            if !hands_over && env.now().since(reported) < move_lease / 3 {
+                continue;
+            }
+            reported = env.now();
+            match self.report(MoveReport::AtWork { lease_ms: self.lease_ms() }).await {
                 Ok(()) | Err(Halt::Unanswered(_)) => {}
                 Err(halt) => return halt,
             }
@@ -330,6 +421,13 @@ impl Performer {
 
     fn deadline(&self) -> MonoTime {
         self.list.fleet().env().now() + self.list.config().move_step_timeout
+    }
+}
+
+fn no_copy(answer: &ShardAnswer) -> Halt {
+    match answer {
+        ShardAnswer::NoSuchMove => Halt::Lost,
+        other => Halt::Failed(format!("the sender answers {other:?}")),
     }
 }
 

@@ -140,6 +140,17 @@ impl Collector {
     }
 }
 
+#[cfg(any(feature = "fuzzing", test))]
+pub(crate) mod fuzzing {
+    use super::{KvReply, KvRequest};
+
+    /// What nodes ask and answer.
+    pub(crate) fn bytes(bytes: &[u8]) {
+        let _ = postcard::from_bytes::<KvRequest>(bytes);
+        let _ = postcard::from_bytes::<KvReply>(bytes);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,8 +169,9 @@ mod tests {
             moving: false,
             hot_hash,
             hot_permille: 5,
+            hands_over: false,
         };
         let reply = KvReply::Leaders(vec![(GroupId(9), status)]);
-        assert_eq!(encode(&reply)[..], [0, 1, 9, 0, 1, 2, 3, 4, 0, 0, 5]);
+        assert_eq!(encode(&reply)[..], [0, 1, 9, 0, 1, 2, 3, 4, 0, 0, 5, 0]);
     }
 }

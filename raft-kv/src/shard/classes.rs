@@ -40,11 +40,33 @@ impl Classes {
         }
     }
 
+    /// Adds what was counted elsewhere.
+    pub(super) fn join(&mut self, other: Classes) {
+        for (prefix, tags) in other.0 {
+            let joined = self.0.entry(prefix).or_default();
+            for (tag, count) in tags {
+                *joined.entry(tag).or_insert(0) += count;
+            }
+        }
+    }
+
     pub(super) fn counts(&self) -> Vec<ClassCount> {
-        let counts = self.0.iter().flat_map(|(prefix, tags)| {
-            tags.iter().map(|(tag, count)| ClassCount { prefix: prefix.to_vec(), tag: *tag, count: *count })
-        });
-        counts.collect()
+        self.counts_without(&Classes::default())
+    }
+
+    /// The same without what is counted in `other` too.
+    pub(super) fn counts_without(&self, other: &Classes) -> Vec<ClassCount> {
+        let mut counts = Vec::new();
+        for (prefix, tags) in &self.0 {
+            let others = other.0.get(prefix);
+            for (tag, count) in tags {
+                let count = count - others.and_then(|others| others.get(tag)).unwrap_or(&0);
+                if count > 0 {
+                    counts.push(ClassCount { prefix: prefix.to_vec(), tag: *tag, count });
+                }
+            }
+        }
+        counts
     }
 }
 

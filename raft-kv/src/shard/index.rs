@@ -35,19 +35,36 @@ impl Index {
         self.classes.moved(before.class, after.class);
     }
 
-    /// When the first value wants to be woken.
-    pub(super) fn next_wake(&self) -> Option<u64> {
-        self.timers.next()
+    /// Takes over what another index holds; none of it is here.
+    pub(super) fn join(&mut self, other: Index) {
+        self.timers.join(other.timers);
+        self.classes.join(other.classes);
     }
 
-    /// The keys that are due, at most so many.
-    pub(super) fn due(&self, now_ms: u64, keys_max: usize) -> Vec<Box<[u8]>> {
-        self.timers.due(now_ms, keys_max)
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        self.timers.clear();
+        self.classes = Classes::default();
+    }
+
+    /// When the first value wants to be woken of those that are `served`.
+    pub(super) fn next_wake(&self, served: impl Fn(&[u8]) -> bool) -> Option<u64> {
+        self.timers.next(served)
+    }
+
+    /// The keys that are due and `served`, at most so many.
+    pub(super) fn due(&self, now_ms: u64, keys_max: usize, served: impl Fn(&[u8]) -> bool) -> Vec<Box<[u8]>> {
+        self.timers.due(now_ms, keys_max, served)
     }
 
     /// How many values of each class there are.
     pub(super) fn counts(&self) -> Vec<ClassCount> {
         self.classes.counts()
+    }
+
+    /// The same without those of another index, all of which are here too.
+    pub(super) fn counts_without(&self, other: &Index) -> Vec<ClassCount> {
+        self.classes.counts_without(&other.classes)
     }
 
     /// From now on this alarm is told when something becomes due.

@@ -10,8 +10,9 @@
 //! |---|---|---|
 //! | `Receive` | receiver | expects the range; says what has arrived already |
 //! | `Send` | sender | begins to note which hashes change |
-//! | `Install` | receiver | takes in a chunk of the range, or of what has changed since it was copied |
-//! | `GiveUp` | sender | serves the range no more; gives the last changes, the records of commands, stamped time |
+//! | `Records` | sender | gives records of commands, all of them and then those that are new |
+//! | `Install` | receiver | takes in a chunk of the range, or of what has changed since it was copied, or records |
+//! | `GiveUp` | sender | serves the range no more; gives the last changes, the last new records, stamped time |
 //! | `Install`, the last | receiver | takes those in and serves the range |
 //! | `Finish` | sender | forgets the range and remembers where it went |
 //! | `Forget` | sender | removes the entries that are not its own any more, some at a time |
@@ -30,6 +31,8 @@
 //! - **Records move** with their keys ([`Records`]), with stamped time and the marks of commands to all keys
 //!   ([`all_keys`]), so that a retry is answered and not run, by whichever shard it comes to.
 //! - **Memory is bounded**: chunks have a limit, and of what changes meanwhile only hashes are kept.
+//! - **The pause is short**: what the receiver counts and indexes it counts as the chunks come, and what the sender has
+//!   counted it takes back after `Finish`; so `GiveUp` and the last `Install` cost as much as what changed just before.
 //!
 //! Between `GiveUp` and the last `Install` nobody serves the range. A command that comes then is refused before it is
 //! recorded, with a hint where the range went, and its caller sends it again there under the same number. Keeping such
@@ -42,10 +45,14 @@
 //! together.
 
 mod all_keys;
+mod arriving;
 mod classes;
 mod entries;
+#[cfg(any(feature = "fuzzing", test))]
+pub(crate) mod fuzzing;
 mod hook;
 mod index;
+mod limit;
 mod load;
 mod moves;
 mod reads;
@@ -62,16 +69,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use raft_fleet::rafted_value::{
-    CommandContext, RawData, RecordTable, Records, Refused, RestoreError, encode,
+    CommandContext, Frozen, RawData, RecordTable, Records, Refused, RestoreError, encode,
 };
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::all_keys::AllCommand;
 use self::all_keys::{AllKeys, NotAll};
+use self::arriving::Arriving;
 pub use self::classes::{ClassCount, Tally};
 use self::entries::{Counts, Entries, Entry};
 pub(crate) use self::hook::ShardHook;
 use self::index::{Index, Marks};
+use self::limit::NotRun;
 use self::load::Load;
 pub(crate) use self::load::{BUCKETS, bucket_of, bucket_start};
 use self::moves::Moves;
@@ -79,8 +88,8 @@ pub(crate) use self::moves::{Gone, MoveStep, Outcome, Progress};
 pub(crate) use self::sweep::Keys;
 pub(crate) use self::timers::Alarm;
 pub(crate) use self::wire::{
-    Cover, Elsewhere, FinalAsk, FinalHead, KeyAnswer, ShardAnswer, ShardCommand, ShardQuery, ShardReply,
-    Weights, split_answer, split_reply,
+    Cover, Elsewhere, FinalAsk, FinalHead, KeyAnswer, RecordsAsk, ShardAnswer, ShardCommand, ShardQuery,
+    ShardReply, Weights, split_answer, split_reply,
 };
 use crate::key;
 use crate::key_range::KeyRange;
@@ -88,7 +97,7 @@ use crate::value_type::{Done, ValuePerKey};
 
 /// The values of one shard, each live and of its own type.
 ///
-/// Replicated: the range, the entries, the moves and what commands to all keys have covered. Not replicated: the load,
+/// Replicated: the range, the limit, the entries, the moves and what commands to all keys have covered. Not replicated: the load,
 /// which each member counts for itself (what it counts on the way, after a restart or a replay, need not agree with
 /// anyone).
 ///
@@ -100,13 +109,17 @@ pub(crate) struct ShardData<V: ValuePerKey> {
     /// away has none any more.
     range: Option<KeyRange>,
     entries: Entries<V::Value>,
+    /// The largest value, in the unit of the value type.
+    value_size_max: u64,
     /// What the entries of the range come to.
     counts: Counts,
     moves: Moves,
     all: AllKeys,
     load: Load,
-    /// Derived from the entries that are served.
+    /// Derived from the entries of the range. Those that were given up stay in it until their move has ended.
     index: Index,
+    /// Derived from the entries that have arrived of a range that comes.
+    arriving: Arriving,
     /// Whether the next command runs on the member that leads; told by the hook just before it.
     leads: AtomicBool,
 }
@@ -130,6 +143,8 @@ pub struct ShardStatus {
     pub hot_hash: Option<u64>,
     /// How many thousandths of the load it has had lately.
     pub hot_permille: u16,
+    /// Whether it has given some of its range up that its receiver may not serve yet.
+    pub hands_over: bool,
 }
 
 impl<V: ValuePerKey> ShardData<V> {
@@ -139,11 +154,13 @@ impl<V: ValuePerKey> ShardData<V> {
             value_type,
             range: None,
             entries: Entries::new(),
+            value_size_max: u64::MAX,
             counts: Counts::default(),
             moves: Moves::default(),
             all: AllKeys::default(),
             load: Load::new(None),
             index: Index::default(),
+            arriving: Arriving::default(),
             leads: AtomicBool::new(false),
         }
     }
@@ -154,37 +171,40 @@ impl<V: ValuePerKey> ShardData<V> {
         self
     }
 
-    /// From now on the entries of a range are in the index.
-    fn index(&mut self, range: KeyRange) {
-        for (_, slot) in self.entries.range(range.hashes()) {
+    /// Counts and indexes what lies in the range.
+    fn count(&mut self) {
+        self.counts = Counts::default();
+        self.index.clear();
+        for (_, slot) in self.range.iter().flat_map(|range| self.entries.range(range.hashes())) {
             for entry in slot.entries() {
                 let marks = Marks::of(&*self.value_type, &entry.key, entry.value.as_ref());
                 self.index.moved(&entry.key, &Marks::default(), &marks);
+                self.counts.add(entry.size);
             }
         }
-    }
-
-    /// From now on they are not.
-    fn unindex(&mut self, range: KeyRange) {
-        for (_, slot) in self.entries.range(range.hashes()) {
-            for entry in slot.entries() {
-                let marks = Marks::of(&*self.value_type, &entry.key, entry.value.as_ref());
-                self.index.moved(&entry.key, &marks, &Marks::default());
-            }
-        }
-    }
-
-    /// Counts anew what lies in the range, which is another now.
-    fn range_changed(&mut self) {
-        self.counts = self.range.map_or(Counts::default(), |range| self.entries.count(range.hashes()));
         self.load = Load::new(self.range);
     }
 
-    fn initialise(&mut self, range: KeyRange) -> ShardReply {
+    /// Counts no more what lies in a part that the range has lost.
+    fn uncount(&mut self, part: KeyRange) {
+        if self.range.is_none() {
+            self.counts = Counts::default();
+            return self.index.clear();
+        }
+        for (_, slot) in self.entries.range(part.hashes()) {
+            for entry in slot.entries() {
+                let marks = Marks::of(&*self.value_type, &entry.key, entry.value.as_ref());
+                self.index.moved(&entry.key, &marks, &Marks::default());
+                self.counts.remove(entry.size);
+            }
+        }
+    }
+
+    fn initialise(&mut self, range: KeyRange, value_size_max: u64) -> ShardReply {
         match self.range {
             None if self.moves == Moves::default() => {
-                self.range = Some(range);
-                self.range_changed();
+                (self.range, self.value_size_max) = (Some(range), value_size_max);
+                self.count();
             }
             // A creator that died was resumed by another, which repeats this.
             Some(present) if present == range => {}
@@ -208,43 +228,30 @@ impl<V: ValuePerKey> ShardData<V> {
             records.keep_no_reply();
             return Ok(ShardReply::Elsewhere(elsewhere).encode(&[]));
         }
-        let Done { reply, load, .. } = self.run(context, hash, key, command, leads)?;
-        self.load.count(hash, load);
-        Ok(ShardReply::Done.encode(&reply))
+        match self.run(context, hash, key, command, leads) {
+            Ok(Done { reply, load, .. }) => {
+                self.load.count(hash, load);
+                Ok(ShardReply::Done.encode(&reply))
+            }
+            Err(NotRun::TooLarge { size, limit }) => Ok(ShardReply::TooLarge { size, limit }.encode(&[])),
+            Err(NotRun::Refused(refused)) => Err(refused),
+        }
     }
 
-    /// Runs a command on a key that is served here.
-    fn run(
-        &mut self,
-        context: &CommandContext,
-        hash: u64,
-        key: &[u8],
-        command: &Bytes,
-        leads: bool,
-    ) -> Result<Done, Refused> {
-        self.change(hash, key, |value_type, value| {
-            let done = if leads {
-                value_type.command_led(context, key, value, command)
-            } else {
-                value_type.command(context, key, value, command)
-            }?;
-            Ok((done.size, done))
-        })
-    }
-
-    /// Lets something be done to the value of a key that is served here, which gives the value's size afterwards. The
-    /// one place where what is served changes, but for the steps of moves.
-    fn change<T>(
+    /// Lets something be done to the value of a key that is served here, which is told the value's size and gives it
+    /// afterwards; an error must leave the value as it was. The one place where what is served changes, but for the steps
+    /// of moves.
+    fn change<T, E>(
         &mut self,
         hash: u64,
         key: &[u8],
-        change: impl FnOnce(&V, &mut Option<V::Value>) -> Result<(u64, T), Refused>,
-    ) -> Result<T, Refused> {
+        change: impl FnOnce(&V, &mut Option<V::Value>, u64) -> Result<(u64, T), E>,
+    ) -> Result<T, E> {
         let value_type = self.value_type.as_ref();
         let given = match self.entries.get_mut(hash, key) {
             Some(entry) => {
                 let before = Marks::of(value_type, key, entry.value.as_ref());
-                let (size, given) = change(value_type, &mut entry.value)?;
+                let (size, given) = change(value_type, &mut entry.value, entry.size)?;
                 self.index.moved(key, &before, &Marks::of(value_type, key, entry.value.as_ref()));
                 self.counts.remove(entry.size);
                 if entry.value.is_some() {
@@ -257,7 +264,7 @@ impl<V: ValuePerKey> ShardData<V> {
             }
             None => {
                 let mut value = None;
-                let (size, given) = change(value_type, &mut value)?;
+                let (size, given) = change(value_type, &mut value, 0)?;
                 if value.is_some() {
                     let marks = Marks::of(value_type, key, value.as_ref());
                     self.index.moved(key, &Marks::default(), &marks);
@@ -339,6 +346,31 @@ impl<V: ValuePerKey> ShardData<V> {
         self.serves().filter(|range| range.contains(hash))
     }
 
+    /// Whether a key of the range is served here still: those that were given up are in the index a little longer.
+    fn stays(&self) -> impl Fn(&[u8]) -> bool + use<V> {
+        let given_up = self.moves.outgoing.as_ref().filter(|outgoing| outgoing.given_up);
+        let gone = given_up.map(|outgoing| outgoing.range);
+        move |key| gone.is_none_or(|gone| !gone.contains(key::hash(key)))
+    }
+
+    /// When the first value that is served wants to be woken.
+    fn next_wake(&self) -> Option<u64> {
+        self.serves()?;
+        self.index.next_wake(self.stays())
+    }
+
+    /// How many values of each class are served.
+    fn class_counts(&self) -> Vec<ClassCount> {
+        let Some(gone) = self.moves.outgoing.as_ref().filter(|outgoing| outgoing.given_up) else {
+            return self.index.counts();
+        };
+        let mut given_up = Arriving::default();
+        for (_, slot) in self.entries.range(gone.range.hashes()) {
+            given_up.add(&*self.value_type, slot);
+        }
+        self.index.counts_without(&given_up.index)
+    }
+
     fn responsible(&self, hash: u64) -> Result<(), Elsewhere> {
         self.served(hash).map(drop).ok_or_else(|| self.elsewhere(hash))
     }
@@ -352,7 +384,7 @@ impl<V: ValuePerKey> ShardData<V> {
     fn tally_at(&self, now_ms: u64) -> Bytes {
         match self.serves() {
             Some(range) => {
-                ShardReply::Tally.encode(&encode(&Tally { range, now_ms, counts: self.index.counts() }))
+                ShardReply::Tally.encode(&encode(&Tally { range, now_ms, counts: self.class_counts() }))
             }
             None => ShardReply::Elsewhere(self.elsewhere(0)).encode(&[]),
         }
@@ -361,7 +393,7 @@ impl<V: ValuePerKey> ShardData<V> {
     fn tally(&self) -> Bytes {
         match self.serves() {
             Some(range) => {
-                ShardAnswer::Tally.encode(&encode(&Tally { range, now_ms: 0, counts: self.index.counts() }))
+                ShardAnswer::Tally.encode(&encode(&Tally { range, now_ms: 0, counts: self.class_counts() }))
             }
             None => ShardAnswer::Elsewhere(self.elsewhere(0)).encode(&[]),
         }
@@ -378,6 +410,7 @@ impl<V: ValuePerKey> ShardData<V> {
             moving: self.moves.outgoing.is_some() || self.moves.incoming.is_some(),
             hot_hash: hot.map(|(hash, _)| hash),
             hot_permille: hot.map_or(0, |(_, permille)| permille),
+            hands_over: self.moves.outgoing.as_ref().is_some_and(|outgoing| outgoing.given_up),
         }
     }
 }
@@ -397,7 +430,9 @@ impl<V: ValuePerKey> RawData for ShardData<V> {
         let leads = self.leads.swap(false, Ordering::Relaxed);
         let (command, rest) = ShardCommand::split(payload)?;
         match command {
-            ShardCommand::Initialise { range } => Ok(self.initialise(range).encode(&[])),
+            ShardCommand::Initialise { range, value_size_max } => {
+                Ok(self.initialise(range, value_size_max).encode(&[]))
+            }
             ShardCommand::Command { key } => {
                 self.command_key(context, key, &payload.slice_ref(rest), records, leads)
             }
@@ -405,7 +440,10 @@ impl<V: ValuePerKey> RawData for ShardData<V> {
                 Ok(self.command_all(context, &all, &payload.slice_ref(rest), records, leads))
             }
             ShardCommand::Send { step, range, to } => Ok(self.send(step, range, to).encode(&[])),
-            ShardCommand::Receive { step, range } => Ok(self.receive(step, range).encode(&[])),
+            ShardCommand::Receive { step, range, value_size_max } => {
+                Ok(self.receive(step, range, value_size_max).encode(&[]))
+            }
+            ShardCommand::Records { step, ask } => Ok(self.records(step, ask, records)),
             ShardCommand::GiveUp { step, ask } => Ok(self.give_up(step, ask, records)),
             ShardCommand::Install { step, cover, last } => {
                 Ok(self.install(step, cover, last, rest, records)?.encode(&[]))
@@ -431,13 +469,17 @@ impl<V: ValuePerKey> RawData for ShardData<V> {
             ShardQuery::Keys { range, prefix, keys_max } => Ok(self.keys(range, prefix, keys_max)),
             ShardQuery::Many { keys } => Ok(self.query_many(&keys, &payload.slice_ref(rest))),
             ShardQuery::Weights => Ok(ShardAnswer::Weights(self.weights()).encode(&[])),
-            ShardQuery::NextWake => Ok(ShardAnswer::NextWake(self.index.next_wake()).encode(&[])),
+            ShardQuery::NextWake => Ok(ShardAnswer::NextWake(self.next_wake()).encode(&[])),
             ShardQuery::Tally => Ok(self.tally()),
         }
     }
 
     fn snapshot(&self, out: &mut Vec<u8>) {
         self.write_snapshot(out);
+    }
+
+    fn freeze(&self) -> Option<Frozen> {
+        self.frozen()
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {

@@ -37,6 +37,8 @@ pub(crate) struct Progress {
     pub(crate) copied: Option<u64>,
     /// Every change up to this one was copied after that.
     pub(crate) changes: u64,
+    /// Every record that was made before this stamped time has come.
+    pub(crate) records_ms: u64,
 }
 
 /// A range on its way out.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use raft_fleet::rafted_value::Refused;
 
-use super::slots::write_slot;
+use super::slots::SlotWriter;
 use super::wire::{FoundKey, KeyAnswer, ShardAnswer, Weights};
 use super::{BUCKETS, ShardData, bucket_of};
 use crate::key;
@@ -85,13 +85,13 @@ impl<V: ValuePerKey> ShardData<V> {
             return ShardAnswer::NoSuchMove.encode(&[]);
         };
         let mut page = KeyRange::new(from, range.last()).expect("it lies in the range");
-        let mut out = Vec::new();
+        let (mut out, mut writer) = (Vec::new(), SlotWriter::new(&*self.value_type));
         for (hash, slot) in self.entries.range(page.hashes()) {
             if out.len() as u64 >= bytes_max {
                 page = page.split_at(hash).expect("some hashes lie before it").0;
                 break;
             }
-            write_slot(&*self.value_type, hash, Some(slot), &mut out);
+            writer.write(hash, Some(slot), &mut out);
         }
         ShardAnswer::Chunk { page }.encode(&out)
     }

@@ -25,26 +25,43 @@ struct EntryHead<'a> {
 /// A hash and what it holds.
 pub(super) type Hashed<T> = (u64, Option<Slot<T>>);
 
-/// Appends what a hash holds to `out`.
-pub(super) fn write_slot<V: ValuePerKey>(
-    value_type: &V,
-    hash: u64,
-    slot: Option<&Slot<V::Value>>,
-    out: &mut Vec<u8>,
-) {
-    let entries = slot.map_or(&[][..], Slot::entries);
-    append(out, &SlotHead { hash, entries: u32::try_from(entries.len()).expect("fewer keys than 2^32") });
-    let mut scratch = Vec::new();
-    for Entry { key, value, size } in entries {
-        let value = value.as_ref().expect("between commands every entry has a value");
-        scratch.clear();
-        value_type.encode(key, value, &mut scratch);
-        append(out, &EntryHead { key, size: *size, value_bytes: scratch.len() as u64 });
-        out.extend_from_slice(&scratch);
+/// Turns slots into bytes.
+pub(super) struct SlotWriter<'v, V> {
+    value_type: &'v V,
+    /// A value in bytes, before its length is known.
+    scratch: Vec<u8>,
+}
+
+impl<'v, V: ValuePerKey> SlotWriter<'v, V> {
+    pub(super) fn new(value_type: &'v V) -> Self {
+        Self { value_type, scratch: Vec::new() }
+    }
+
+    /// Appends what a hash holds to `out`.
+    pub(super) fn write(&mut self, hash: u64, slot: Option<&Slot<V::Value>>, out: &mut Vec<u8>) {
+        let entries = slot.map_or(&[][..], Slot::entries);
+        self.open(hash, entries.len(), out);
+        for Entry { key, value, size } in entries {
+            let value = value.as_ref().expect("between commands every entry has a value");
+            self.entry(key, value, *size, out);
+        }
+    }
+
+    /// Appends the beginning of a slot; so many entries follow.
+    pub(super) fn open(&mut self, hash: u64, entries: usize, out: &mut Vec<u8>) {
+        append(out, &SlotHead { hash, entries: u32::try_from(entries).expect("fewer keys than 2^32") });
+    }
+
+    /// Appends an entry.
+    pub(super) fn entry(&mut self, key: &[u8], value: &V::Value, size: u64, out: &mut Vec<u8>) {
+        self.scratch.clear();
+        self.value_type.encode(key, value, &mut self.scratch);
+        append(out, &EntryHead { key, size, value_bytes: self.scratch.len() as u64 });
+        out.extend_from_slice(&self.scratch);
     }
 }
 
-/// Reads what [`write_slot`] wrote, and gives what follows it.
+/// Reads what a [`SlotWriter`] wrote, and gives what follows it.
 ///
 /// # Errors
 ///

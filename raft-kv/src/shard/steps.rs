@@ -1,11 +1,15 @@
 //! The steps of a move, as the two shards take them. Each may come again, and a late one changes nothing.
 
 use bytes::Bytes;
-use raft_fleet::rafted_value::{Records, Refused};
+use raft_fleet::rafted_value::{Records, RecordsPage, Refused};
 
+use super::all_keys::AllKeys;
+use super::arriving::Arriving;
+use super::entries::Slot;
+use super::load::Load;
 use super::moves::{Gone, Incoming, MoveStep, NoStep, Outcome, Outgoing, Progress};
-use super::slots::write_slot;
-use super::wire::{Cover, FinalAsk, FinalHead, ShardReply, split_final};
+use super::slots::SlotWriter;
+use super::wire::{Cover, FinalAsk, FinalHead, RecordsAsk, ShardReply, split_final};
 use super::{ShardData, slots};
 use crate::key_range::KeyRange;
 use crate::value_type::ValuePerKey;
@@ -40,8 +44,8 @@ impl<V: ValuePerKey> ShardData<V> {
         ShardReply::Sending { given_up: false }
     }
 
-    /// A range is about to come.
-    pub(super) fn receive(&mut self, step: MoveStep, range: KeyRange) -> ShardReply {
+    /// A range is about to come, whose values may be so large.
+    pub(super) fn receive(&mut self, step: MoveStep, range: KeyRange, value_size_max: u64) -> ShardReply {
         if let Err(no) = self.moves.begin(step) {
             return no.into();
         }
@@ -57,7 +61,21 @@ impl<V: ValuePerKey> ShardData<V> {
         }
         let progress = Progress::default();
         self.moves.incoming = Some(Incoming { range, progress });
+        self.value_size_max = value_size_max;
         ShardReply::Receiving(progress)
+    }
+
+    /// Gives records of the range that is about to go, so that few are left to tell when it does.
+    pub(super) fn records(&mut self, step: MoveStep, ask: RecordsAsk, records: &mut Records<'_>) -> Bytes {
+        // The reply is large, and another attempt gives the same or newer ones.
+        records.keep_no_reply();
+        if let Err(no) = self.moves.begin(step) {
+            return ShardReply::from(no).encode(&[]);
+        }
+        let Some(outgoing) = &self.moves.outgoing else { return ShardReply::OutOfStep.encode(&[]) };
+        let page = export(records, outgoing.range, ask);
+        let head = FinalHead { all: AllKeys::default(), records: page.bytes };
+        ShardReply::Records { stamp_ms: page.stamp_ms, next: page.next }.encode(&head.encode(&[]))
     }
 
     /// The range is served here no more. Gives what has changed since it was copied, then the records of commands; asked
@@ -69,17 +87,16 @@ impl<V: ValuePerKey> ShardData<V> {
             return ShardReply::from(no).encode(&[]);
         }
         let Some(outgoing) = &mut self.moves.outgoing else { return ShardReply::OutOfStep.encode(&[]) };
-        let (range, bytes_max) = (outgoing.range, usize::try_from(ask.bytes_max).unwrap_or(usize::MAX));
-        if !std::mem::replace(&mut outgoing.given_up, true) {
-            // Nothing there is woken or counted here any more.
-            self.unindex(range);
-        }
+        let range = outgoing.range;
+        let bytes_max = usize::try_from(ask.records.bytes_max).unwrap_or(usize::MAX);
+        // What is derived from its entries stays until the move has ended, so that this costs nothing now.
+        outgoing.given_up = true;
         let mut slots = Vec::new();
         let (changes, left) = self.write_changes(ask.changes_after, bytes_max, &mut slots);
         let mut head = FinalHead::default();
         let mut records_next = None;
         if left == 0 {
-            let page = records.export(range.hashes(), ask.records_after, bytes_max);
+            let page = export(records, range, ask.records);
             records_next = page.next;
             head = FinalHead { all: self.all.within(range), records: page.bytes };
         }
@@ -92,9 +109,9 @@ impl<V: ValuePerKey> ShardData<V> {
     pub(super) fn write_changes(&self, after: u64, bytes_max: usize, out: &mut Vec<u8>) -> (u64, u64) {
         let Some(outgoing) = &self.moves.outgoing else { return (after, 0) };
         let mut changes = outgoing.changes.range(after.saturating_add(1)..);
-        let mut last = after;
+        let (mut last, mut writer) = (after, SlotWriter::new(&*self.value_type));
         for (version, hash) in changes.by_ref() {
-            write_slot(&*self.value_type, *hash, self.entries.slot(*hash), out);
+            writer.write(*hash, self.entries.slot(*hash), out);
             last = *version;
             if out.len() >= bytes_max {
                 break;
@@ -131,6 +148,7 @@ impl<V: ValuePerKey> ShardData<V> {
                     && !last
             }
             Cover::Changes { .. } => copied_all && slots.iter().all(|(hash, _)| range.contains(*hash)),
+            Cover::Records { .. } => slots.is_empty() && !last,
         };
         if !fits {
             return Ok(ShardReply::OutOfStep);
@@ -138,19 +156,23 @@ impl<V: ValuePerKey> ShardData<V> {
         if !head.records.is_empty() {
             records.import(&head.records)?;
         }
+        let arrived = progress.copied;
         match cover {
             Cover::Range(part) => {
                 // Whatever an earlier move has left there is not of this one.
                 let strays: Vec<u64> = self.entries.range(part.hashes()).map(|(hash, _)| hash).collect();
                 for hash in strays {
-                    self.entries.replace(hash, None);
+                    self.arrive(arrived, hash, None);
                 }
                 progress.copied = progress.copied.max(Some(part.last()));
             }
             Cover::Changes { to } => progress.changes = progress.changes.max(to),
+            Cover::Records { until_ms } => {
+                progress.records_ms = progress.records_ms.max(until_ms.unwrap_or(0));
+            }
         }
         for (hash, slot) in slots {
-            self.entries.replace(hash, slot);
+            self.arrive(arrived, hash, slot);
         }
         self.all.join(head.all);
         self.moves.incoming = Some(Incoming { range, progress });
@@ -163,9 +185,23 @@ impl<V: ValuePerKey> ShardData<V> {
         };
         self.moves.came(range);
         self.moves.end(Outcome::Done);
-        self.range_changed();
-        self.index(range);
+        let Arriving { counts, index } = std::mem::take(&mut self.arriving);
+        self.counts.join(counts);
+        self.index.join(index);
+        self.load = Load::new(self.range);
         Ok(ShardReply::Ended(Outcome::Done))
+    }
+
+    /// Replaces what a hash of the range that comes holds; everything up to `arrived` is of this move.
+    fn arrive(&mut self, arrived: Option<u64>, hash: u64, slot: Option<Slot<V::Value>>) {
+        let before = self.entries.replace(hash, None);
+        if let Some(before) = before.filter(|_| arrived >= Some(hash)) {
+            self.arriving.remove(&*self.value_type, &before);
+        }
+        if let Some(slot) = slot {
+            self.arriving.add(&*self.value_type, &slot);
+            self.entries.replace(hash, Some(slot));
+        }
     }
 
     /// The receiver serves the range: it is another shard's for good.
@@ -180,7 +216,8 @@ impl<V: ValuePerKey> ShardData<V> {
         self.range = self.range.and_then(|own| own.without(range));
         self.moves.end(Outcome::Done);
         self.moves.went(Gone { range, to, move_id: step.move_id });
-        self.range_changed();
+        self.uncount(range);
+        self.load = Load::new(self.range);
         ShardReply::Ended(Outcome::Done)
     }
 
@@ -189,11 +226,8 @@ impl<V: ValuePerKey> ShardData<V> {
         if let Err(no) = self.moves.begin(step) {
             return no.into();
         }
-        let given_up = self.moves.outgoing.take_if(|outgoing| outgoing.given_up);
-        if let Some(Outgoing { range, .. }) = given_up {
-            self.index(range);
-        }
         self.moves.end(Outcome::Aborted);
+        self.arriving = Arriving::default();
         ShardReply::Ended(Outcome::Aborted)
     }
 
@@ -212,6 +246,11 @@ impl<V: ValuePerKey> ShardData<V> {
         }
         ShardReply::Forgotten { left }
     }
+}
+
+fn export(records: &Records<'_>, range: KeyRange, ask: RecordsAsk) -> RecordsPage {
+    let RecordsAsk { since_ms, after, bytes_max } = ask;
+    records.export_since(since_ms, range.hashes(), after, usize::try_from(bytes_max).unwrap_or(usize::MAX))
 }
 
 /// What lies in neither of two ranges, in order.

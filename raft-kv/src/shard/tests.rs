@@ -1,5 +1,6 @@
 //! The shard against a plain map, and what it must refuse.
 
+mod handover;
 mod moves;
 
 use std::collections::BTreeMap;
@@ -37,6 +38,10 @@ impl ValuePerKey for Strings {
         }
         let size = value.as_ref().map_or(0, Vec::len) as u64;
         Ok(Done { reply: before.into(), load: 3, size })
+    }
+
+    fn copy(&self, _: &[u8], value: &Vec<u8>) -> Option<Vec<u8>> {
+        (!value.ends_with(b"uncopied")).then(|| value.clone())
     }
 
     fn class<'k>(&self, key: &'k [u8], _: &Vec<u8>) -> Option<(&'k [u8], u64)> {
@@ -90,7 +95,10 @@ impl Member {
 
 fn shard(range: KeyRange) -> Member {
     let mut member = Member::new();
-    assert_eq!(member.tell(&ShardCommand::Initialise { range }, &[]).0, ShardReply::Initialised);
+    assert_eq!(
+        member.tell(&ShardCommand::Initialise { range, value_size_max: u64::MAX }, &[]).0,
+        ShardReply::Initialised
+    );
     member
 }
 
@@ -171,9 +179,9 @@ fn a_shard_serves_nothing_before_it_has_its_range_and_keeps_the_one_it_has() {
     assert_eq!(command(&mut member, "k", "+ab").unwrap().0, ShardReply::Elsewhere(nowhere));
     assert_eq!(query(&member, "k").0, ShardAnswer::Elsewhere(nowhere));
     let range = KeyRange::part(0, 2);
-    assert_eq!(member.shard.initialise(range), ShardReply::Initialised);
-    assert_eq!(member.shard.initialise(range), ShardReply::Initialised);
-    assert_eq!(member.shard.initialise(KeyRange::ALL), ShardReply::OtherRange { range });
+    assert_eq!(member.shard.initialise(range, 9), ShardReply::Initialised);
+    assert_eq!(member.shard.initialise(range, 9), ShardReply::Initialised);
+    assert_eq!(member.shard.initialise(KeyRange::ALL, 9), ShardReply::OtherRange { range });
 }
 
 #[test]
@@ -200,9 +208,29 @@ fn the_bytes_of_a_snapshot_never_change() {
     let mut slots = [slot("a", b"\x00\x00"), slot("b", b"\x03\x03xyz")];
     slots.sort();
     let all = [0xff; 9];
-    // Version, range, no move under way, nothing gone, no command to all keys, two slots.
-    let golden = [&[0, 1, 0][..], &all, &[1, 0, 0, 0, 0, 0, 0, 2], &slots[0].1, &slots[1].1].concat();
+    // Version, range, no limit, no move under way, nothing gone, no command to all keys, two slots.
+    let head = [&[0, 1, 0][..], &all, &[1], &all, &[1, 0, 0, 0, 0, 0, 0, 2]].concat();
+    let golden = [&head[..], &slots[0].1, &slots[1].1].concat();
     assert_eq!(snapshot(&shard), golden);
+}
+
+/// A large shard is turned into bytes beside its loop, while commands change it.
+#[test]
+fn a_frozen_shard_is_written_as_it_was_whatever_is_done_to_it_meanwhile() {
+    let mut member = shard(KeyRange::ALL);
+    assert!(member.shard.freeze().is_some(), "an empty one has every copy");
+    for n in 0..300 {
+        command(&mut member, &format!("key-{n}"), &format!("+{n}")).unwrap();
+    }
+    let (before, frozen) = (snapshot(&member), member.shard.freeze().unwrap());
+    for n in 0..300 {
+        command(&mut member, &format!("key-{n}"), if n % 2 == 0 { "-" } else { "+x" }).unwrap();
+    }
+    let mut written = b"head".to_vec();
+    frozen(&mut written);
+    assert_eq!(written, [b"head", &before[..]].concat());
+    command(&mut member, "key-1", "+uncopied").unwrap();
+    assert!(member.shard.freeze().is_none());
 }
 
 #[test]

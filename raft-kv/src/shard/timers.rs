@@ -31,21 +31,34 @@ impl Timers {
         }
     }
 
-    /// When the first key is due, in milliseconds since 1970.
-    pub(super) fn next(&self) -> Option<u64> {
-        self.due.first().map(|(at, _)| *at)
+    /// When the first key is due that is `served`, in milliseconds since 1970.
+    pub(super) fn next(&self, served: impl Fn(&[u8]) -> bool) -> Option<u64> {
+        self.due.iter().find(|(_, key)| served(key)).map(|(at, _)| *at)
     }
 
-    /// The keys that are due at `now_ms`, the longest first, at most `keys_max` of them.
-    pub(super) fn due(&self, now_ms: u64, keys_max: usize) -> Vec<Box<[u8]>> {
-        let due = self.due.iter().take_while(|(at, _)| *at <= now_ms);
+    /// The keys that are due at `now_ms` and `served`, the longest first, at most `keys_max` of them.
+    pub(super) fn due(&self, now_ms: u64, keys_max: usize, served: impl Fn(&[u8]) -> bool) -> Vec<Box<[u8]>> {
+        let due = self.due.iter().take_while(|(at, _)| *at <= now_ms).filter(|(_, key)| served(key));
         due.take(keys_max).map(|(_, key)| key.clone()).collect()
+    }
+
+    /// Takes over the timers of keys that have none here; in proportion to all of them, but to nothing where this has
+    /// none.
+    pub(super) fn join(&mut self, mut other: Timers) {
+        if let Some((at, _)) = other.due.first() {
+            self.alarm.ring_at(*at);
+        }
+        self.due.append(&mut other.due);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.due = BTreeSet::new();
     }
 
     /// From now on this alarm is told when something becomes due, beginning with what is there.
     pub(super) fn set_alarm(&mut self, alarm: Alarm) {
-        if let Some(next) = self.next() {
-            alarm.ring_at(next);
+        if let Some((at, _)) = self.due.first() {
+            alarm.ring_at(*at);
         }
         self.alarm = alarm;
     }
@@ -92,13 +105,16 @@ mod tests {
         for (key, at) in [("c", 30), ("a", 10), ("b", 20)] {
             timers.moved(key.as_bytes(), None, Some(at));
         }
-        assert_eq!(timers.next(), Some(10));
-        assert_eq!(timers.due(9, 10), []);
-        assert_eq!(timers.due(20, 10), [b"a"[..].into(), b"b"[..].into()]);
-        assert_eq!(timers.due(30, 1), [b"a"[..].into()]);
+        let all = |_: &[u8]| true;
+        assert_eq!(timers.next(all), Some(10));
+        assert_eq!(timers.due(9, 10, all), []);
+        assert_eq!(timers.due(20, 10, all), [b"a"[..].into(), b"b"[..].into()]);
+        assert_eq!(timers.due(30, 1, all), [b"a"[..].into()]);
+        let but_a = |key: &[u8]| key != b"a";
+        assert_eq!((timers.next(but_a), timers.due(30, 1, but_a)), (Some(20), vec![b"b"[..].into()]));
         timers.moved(b"a", Some(10), None);
         timers.moved(b"b", Some(20), Some(40));
-        assert_eq!(timers.due(40, 10), [b"c"[..].into(), b"b"[..].into()]);
+        assert_eq!(timers.due(40, 10, all), [b"c"[..].into(), b"b"[..].into()]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Waking the values that are due.
 
+use std::convert::Infallible;
+
 use raft_fleet::rafted_value::CommandContext;
 
 use super::{ShardData, ShardReply};
@@ -12,17 +14,17 @@ const KEYS_MAX: usize = 10_000;
 impl<V: ValuePerKey> ShardData<V> {
     /// Wakes what is due at the command's stamped time. A wake that comes again, or late, finds less.
     pub(super) fn wake(&mut self, context: &CommandContext, keys_max: u32, leads: bool) -> ShardReply {
-        let due = self.index.due(context.now_ms, KEYS_MAX.min(keys_max as usize));
+        let due = self.index.due(context.now_ms, KEYS_MAX.min(keys_max as usize), self.stays());
         let keys = due.len() as u32;
         for key in due {
             let hash = key::hash(&key);
-            let woken = self.change(hash, &key, |value_type, value| {
+            let Ok(load) = self.change(hash, &key, |value_type, value, _| {
                 let Woken { load, size } = value_type.wake(context, &key, value, leads);
-                Ok((size, load))
+                Ok::<_, Infallible>((size, load))
             });
-            self.load.count(hash, woken.expect("waking is not refused"));
+            self.load.count(hash, load);
         }
-        ShardReply::Woken { keys, more: self.index.next_wake().is_some_and(|next| next <= context.now_ms) }
+        ShardReply::Woken { keys, more: self.next_wake().is_some_and(|next| next <= context.now_ms) }
     }
 }
 
@@ -99,7 +101,7 @@ mod tests {
 
     fn shard() -> ShardData<Sleepers> {
         let mut shard = ShardData::new(Arc::new(Sleepers::default()));
-        shard.initialise(KeyRange::ALL);
+        shard.initialise(KeyRange::ALL, u64::MAX);
         shard
     }
 
@@ -128,7 +130,7 @@ mod tests {
         // What comes late finds nothing.
         assert_eq!(wake(&mut shard, 7, 2), ShardReply::Woken { keys: 0, more: false });
         assert_eq!((shard.status().keys, shard.status().size), (3, 24));
-        assert_eq!(shard.index.next_wake(), Some(9));
+        assert_eq!(shard.next_wake(), Some(9));
     }
 
     /// Splits, merges and snapshots carry values only.
@@ -147,7 +149,7 @@ mod tests {
         for shard in [&mut before, &mut after] {
             assert_eq!(wake(shard, 10, 10), ShardReply::Woken { keys: 1, more: false });
             assert_eq!(wake(shard, 20, 10), ShardReply::Woken { keys: 2, more: false });
-            assert_eq!(shard.index.next_wake(), Some(21));
+            assert_eq!(shard.next_wake(), Some(21));
         }
     }
 

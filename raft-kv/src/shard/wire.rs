@@ -17,8 +17,8 @@ use crate::key_range::KeyRange;
 /// What changes a shard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub(crate) enum ShardCommand<'a> {
-    /// Makes a new shard responsible for a range; repeating it changes nothing.
-    Initialise { range: KeyRange },
+    /// Makes a new shard responsible for a range, whose values may be so large; repeating it changes nothing.
+    Initialise { range: KeyRange, value_size_max: u64 },
     /// A command for the value of one key; its bytes follow.
     Command {
         #[serde(borrow)]
@@ -28,8 +28,8 @@ pub(crate) enum ShardCommand<'a> {
     CommandAll(AllCommand),
     /// Some of the range is about to go to another shard.
     Send { step: MoveStep, range: KeyRange, to: u32 },
-    /// A range is about to come.
-    Receive { step: MoveStep, range: KeyRange },
+    /// A range is about to come, whose values may be so large.
+    Receive { step: MoveStep, range: KeyRange, value_size_max: u64 },
     /// The range that is about to go is served no more.
     GiveUp { step: MoveStep, ask: FinalAsk },
     /// Slots of a range that comes; a [`FinalHead`] and the slots follow. With the last the range is served.
@@ -53,14 +53,25 @@ pub(crate) enum ShardCommand<'a> {
         after: &'a [u8],
         keys_max: u32,
     },
+    /// Asks for records of the range that is about to go, while it is served.
+    Records { step: MoveStep, ask: RecordsAsk },
+}
+
+/// Which records the performer of a move wants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct RecordsAsk {
+    /// Those that have changed at this stamped time or later.
+    pub(crate) since_ms: u64,
+    /// Those behind this one.
+    pub(crate) after: Option<RecordPosition>,
+    pub(crate) bytes_max: u64,
 }
 
 /// What the performer of a move has of the end of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub(crate) struct FinalAsk {
     pub(crate) changes_after: u64,
-    pub(crate) records_after: Option<RecordPosition>,
-    pub(crate) bytes_max: u64,
+    pub(crate) records: RecordsAsk,
 }
 
 /// What slots stand for.
@@ -70,6 +81,8 @@ pub(crate) enum Cover {
     Range(KeyRange),
     /// All that has changed up to this version.
     Changes { to: u64 },
+    /// No slots, but a page of records; with the last of them, all that were there before this stamped time have come.
+    Records { until_ms: Option<u64> },
 }
 
 /// What goes with a range besides its entries.
@@ -132,6 +145,10 @@ pub(crate) enum ShardReply {
     Tally,
     /// Where to go on follows.
     Swept,
+    /// A [`FinalHead`] with a page of records follows, which was made at this stamped time.
+    Records { stamp_ms: u64, next: Option<RecordPosition> },
+    /// The value would be larger than its keyspace allows; nothing changed.
+    TooLarge { size: u64, limit: u64 },
 }
 
 /// What asks a shard.
@@ -255,6 +272,7 @@ impl<'a> ShardCommand<'a> {
             ShardCommand::Wake { .. } => "wake",
             ShardCommand::Tally => "tally",
             ShardCommand::Sweep { .. } => "sweep",
+            ShardCommand::Records { .. } => "records",
         }
     }
 }
@@ -366,17 +384,22 @@ mod tests {
     #[test]
     fn the_bytes_of_commands_never_change() {
         let range = range();
-        check(&ShardCommand::Initialise { range }.encode(&[]), &[0, 1, 0xac, 2]);
+        let initialise = ShardCommand::Initialise { range, value_size_max: 5 };
+        check(&initialise.encode(&[]), &[0, 1, 0xac, 2, 5]);
         check(&ShardCommand::Command { key: b"key" }.encode(b"cmd"), b"\x01\x03keycmd");
         let all = AllCommand { id: 5, until_ms: 6, range, keys_max: 10 };
         check(&ShardCommand::CommandAll(all).encode(b"c"), &[2, 5, 6, 1, 0xac, 2, 10, b'c']);
         check(&ShardCommand::Send { step: STEP, range, to: 4 }.encode(&[]), &[3, 7, 8, 9, 1, 0xac, 2, 4]);
-        check(&ShardCommand::Receive { step: STEP, range }.encode(&[]), &[4, 7, 8, 9, 1, 0xac, 2]);
-        let ask = FinalAsk { changes_after: 2, records_after: None, bytes_max: 3 };
-        check(&ShardCommand::GiveUp { step: STEP, ask }.encode(&[]), &[5, 7, 8, 9, 2, 0, 3]);
+        let receive = ShardCommand::Receive { step: STEP, range, value_size_max: 5 };
+        check(&receive.encode(&[]), &[4, 7, 8, 9, 1, 0xac, 2, 5]);
+        let records = RecordsAsk { since_ms: 4, after: None, bytes_max: 3 };
+        let ask = FinalAsk { changes_after: 2, records };
+        check(&ShardCommand::GiveUp { step: STEP, ask }.encode(&[]), &[5, 7, 8, 9, 2, 4, 0, 3]);
+        check(&ShardCommand::Records { step: STEP, ask: records }.encode(&[]), &[13, 7, 8, 9, 4, 0, 3]);
         let install = |cover, last| ShardCommand::Install { step: STEP, cover, last }.encode(b"s");
         check(&install(Cover::Range(range), false), &[6, 7, 8, 9, 0, 1, 0xac, 2, 0, b's']);
         check(&install(Cover::Changes { to: 4 }, true), &[6, 7, 8, 9, 1, 4, 1, b's']);
+        check(&install(Cover::Records { until_ms: Some(4) }, false), &[6, 7, 8, 9, 2, 1, 4, 0, b's']);
         check(&ShardCommand::Finish { step: STEP }.encode(&[]), &[7, 7, 8, 9]);
         check(&ShardCommand::Abort { step: STEP }.encode(&[]), &[8, 7, 8, 9]);
         check(&ShardCommand::Forget { slots_max: 3 }.encode(&[]), &[9, 3]);
@@ -421,8 +444,8 @@ mod tests {
         check(&ShardReply::Busy.encode(&[]), &[8]);
         check(&ShardReply::OutOfStep.encode(&[]), &[9]);
         check(&ShardReply::Sending { given_up: true }.encode(&[]), &[10, 1]);
-        let progress = Progress { copied: Some(3), changes: 4 };
-        check(&ShardReply::Receiving(progress).encode(&[]), &[11, 1, 3, 4]);
+        let progress = Progress { copied: Some(3), changes: 4, records_ms: 5 };
+        check(&ShardReply::Receiving(progress).encode(&[]), &[11, 1, 3, 4, 5]);
         let given_up = ShardReply::GivenUp { changes: 4, records_next: None, complete: true };
         check(&given_up.encode(b"x"), &[12, 4, 0, 1, b'x']);
         check(&ShardReply::Ended(Outcome::Aborted).encode(&[]), &[13, 1]);
@@ -430,6 +453,8 @@ mod tests {
         check(&ShardReply::Woken { keys: 3, more: true }.encode(&[]), &[15, 3, 1]);
         check(&ShardReply::Tally.encode(b"t"), b"\x10t");
         check(&ShardReply::Swept.encode(b"k"), b"\x11k");
+        check(&ShardReply::Records { stamp_ms: 5, next: None }.encode(b"h"), b"\x12\x05\x00h");
+        check(&ShardReply::TooLarge { size: 6, limit: 5 }.encode(&[]), &[19, 6, 5]);
     }
 
     #[test]
@@ -449,8 +474,9 @@ mod tests {
             moving: true,
             hot_hash,
             hot_permille: 8,
+            hands_over: true,
         };
-        check(&ShardAnswer::Status(status).encode(&[]), &[3, 1, 1, 0xac, 2, 3, 4, 5, 6, 1, 1, 7, 8]);
+        check(&ShardAnswer::Status(status).encode(&[]), &[3, 1, 1, 0xac, 2, 3, 4, 5, 6, 1, 1, 7, 8, 1]);
         check(&ShardAnswer::Chunk { page: range }.encode(b"s"), &[4, 1, 0xac, 2, b's']);
         check(&ShardAnswer::Changes { to: 3, left: 4 }.encode(b"s"), &[5, 3, 4, b's']);
         check(&ShardAnswer::NoSuchMove.encode(&[]), &[6]);

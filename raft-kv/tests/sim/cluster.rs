@@ -1,6 +1,7 @@
 //! Three simulated nodes with a value type, and a client.
 
 use std::future::Future;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,7 +61,11 @@ pub(crate) struct Cluster {
     pub(crate) client: Kv,
     client_env: Arc<SimEnv>,
     disks: Vec<SimDisk>,
+    /// What each node knows.
+    types: Rc<Types>,
 }
+
+type Types = dyn Fn(usize) -> KvTypes;
 
 fn fleet() -> FleetConfig {
     let mut config = FleetConfig {
@@ -71,6 +76,7 @@ fn fleet() -> FleetConfig {
     };
     // The default follows the machine, which must not decide how a seed goes.
     config.host.loops = 2;
+    config.host.divergence_check_commands = 50;
     config
 }
 
@@ -78,8 +84,8 @@ fn config() -> KvConfig {
     KvConfig { routes_refresh: SECOND, ..KvConfig::default() }
 }
 
-async fn start(env: Arc<dyn Env>) -> Result<Kv, KvError> {
-    Kv::start(env, fleet(), config(), KvTypes::new().with("texts", Texts).with_bytes()).await
+async fn start(env: Arc<dyn Env>, types: KvTypes) -> Result<Kv, KvError> {
+    Kv::start(env, fleet(), config(), types).await
 }
 
 /// A node as it starts, with its disk if it has one.
@@ -92,6 +98,10 @@ fn door(sim: &Sim, disks: &[SimDisk], node: usize) -> Arc<SimEnv> {
     let clock = env.clone();
     disk.set_sync_latency(Some(Arc::new(move || sleep(clock.as_ref(), Duration::from_micros(250)))));
     env
+}
+
+fn types() -> Rc<Types> {
+    Rc::new(|_| KvTypes::new().with("texts", Texts).with_bytes())
 }
 
 pub(crate) fn name(name: &str) -> KeyspaceName {
@@ -109,19 +119,26 @@ pub(crate) fn policy() -> KeyspacePolicy {
 impl Cluster {
     /// Nodes that keep everything in memory.
     pub(crate) fn new(seed: u64) -> Self {
-        Self::formed(seed, false)
+        Self::formed(seed, false, types())
+    }
+
+    /// The same with value types of a test's own, which may differ from node to node.
+    pub(crate) fn with_types(seed: u64, types: impl Fn(usize) -> KvTypes + 'static) -> Self {
+        Self::formed(seed, false, Rc::new(types))
     }
 
     /// Nodes that keep their groups on disks.
     pub(crate) fn on_disks(seed: u64) -> Self {
-        Self::formed(seed, true)
+        Self::formed(seed, true, types())
     }
 
-    fn formed(seed: u64, on_disks: bool) -> Self {
+    fn formed(seed: u64, on_disks: bool, types: Rc<Types>) -> Self {
         let sim = Sim::new(seed, NetConfig::default());
         let disks: Vec<SimDisk> = (0..NODES).filter(|_| on_disks).map(|_| SimDisk::new(sim.rng())).collect();
         let envs: Vec<_> = (0..NODES).map(|node| door(&sim, &disks, node)).collect();
-        let started: Vec<_> = envs.iter().map(|env| sim.spawn_on(env, start(env.clone()))).collect();
+        let started: Vec<_> = (0..NODES)
+            .map(|node| sim.spawn_on(&envs[node], start(envs[node].clone(), types(node))))
+            .collect();
         let mut nodes = Vec::new();
         for (env, kv) in envs.into_iter().zip(started) {
             nodes.push((env, wait(&sim, kv).expect("not killed").expect("the node starts")));
@@ -129,7 +146,7 @@ impl Cluster {
         let client_env = sim.start_node("client", "sim:client");
         let client = sim.spawn_on(&client_env, Kv::connect(client_env.clone(), fleet(), config()));
         let client = wait(&sim, client).expect("not killed").expect("the client connects");
-        Self { sim, nodes, client, client_env, disks }
+        Self { sim, nodes, client, client_env, disks, types }
     }
 
     /// All machines stop at once, and start again with what their disks had synced.
@@ -140,7 +157,9 @@ impl Cluster {
             disk.crash();
         }
         let envs: Vec<_> = (0..NODES).map(|node| door(&self.sim, &self.disks, node)).collect();
-        let started: Vec<_> = envs.iter().map(|env| self.sim.spawn_on(env, start(env.clone()))).collect();
+        let started: Vec<_> = (0..NODES)
+            .map(|node| self.sim.spawn_on(&envs[node], start(envs[node].clone(), (self.types)(node))))
+            .collect();
         for (node, (env, kv)) in envs.into_iter().zip(started).enumerate() {
             let kv = wait(&self.sim, kv).expect("not killed").expect("the node starts again");
             self.nodes[node] = (env, kv);
@@ -171,7 +190,7 @@ impl Cluster {
     /// Starts a node anew that was killed; it comes back empty.
     pub(crate) fn restart(&mut self, node: usize) {
         let env = door(&self.sim, &self.disks, node);
-        let started = self.sim.spawn_on(&env, start(env.clone()));
+        let started = self.sim.spawn_on(&env, start(env.clone(), (self.types)(node)));
         let kv = wait(&self.sim, started).expect("not killed").expect("the node starts again");
         self.nodes[node] = (env, kv);
     }

@@ -6,6 +6,7 @@ use raft_kv::raft_fleet::CallOptions;
 use raft_kv::rafted_value::Freshness;
 use raft_kv::{
     KeyRange, KeyspacePolicy, KeyspaceState, KvCommandError, KvError, KvNotApplied, KvQueryError, RouteError,
+    SplitMergePolicy,
 };
 
 use crate::cluster::{Cluster, NODES, SECOND, key, name, policy};
@@ -50,6 +51,54 @@ fn three_nodes_and_a_client_register_one_keyspace_at_once() {
         let statuses = kv.shard_statuses(&name("notes")).await.unwrap();
         let ranges: Vec<_> = statuses.iter().map(|status| status.range.unwrap()).collect();
         assert_eq!(ranges, (0..4).map(|index| KeyRange::part(index, 4)).collect::<Vec<_>>());
+    });
+}
+
+/// What a caller sends meanwhile waits; it is not refused.
+#[test]
+fn a_command_and_a_query_to_a_keyspace_that_is_being_made_wait_until_its_shards_serve() {
+    let cluster = Cluster::new(4);
+    let (notes, options) = (name("notes"), CallOptions::default().with_timeout(20 * SECOND));
+    cluster.run(|kv| async move { kv.register_keyspace(&name("first"), &policy()).await.unwrap() });
+    let making =
+        cluster.spawn_on(0, |kv| async move { kv.register_keyspace(&name("notes"), &policy()).await });
+    cluster.run(move |kv| async move {
+        let mut states = Vec::new();
+        while states.is_empty() {
+            let listed = kv.list_keyspaces().await.unwrap();
+            states.extend(listed.iter().find(|keyspace| keyspace.name == notes).map(|found| found.state));
+        }
+        assert_eq!(states, [KeyspaceState::Creating]);
+        let missing = kv.query(&notes, &key("k"), Freshness::Latest, b"", &options).await;
+        assert_eq!(missing, Err(KvQueryError::KeyNotFound));
+        assert_eq!(kv.command(&notes, &key("k"), b"x", &options).await.unwrap(), "x");
+    });
+    cluster.wait(making).unwrap().unwrap();
+}
+
+#[test]
+fn the_policy_of_a_keyspace_is_told_and_changed_while_it_lives() {
+    let cluster = Cluster::new(5);
+    cluster.run(|kv| async move {
+        let (notes, wanted) =
+            (name("notes"), SplitMergePolicy { max_keys: Some(7), ..SplitMergePolicy::default() });
+        let error = kv.set_policy(&notes, &wanted).await.unwrap_err();
+        assert!(matches!(error, KvError::NoSuchKeyspace(missing) if missing == notes));
+        kv.register_keyspace(&notes, &policy()).await.unwrap();
+        assert_eq!(kv.keyspace(&notes).await.unwrap().policy, policy());
+        kv.set_policy(&notes, &wanted).await.unwrap();
+        assert_eq!(kv.keyspace(&notes).await.unwrap().policy.split_merge, wanted);
+        let contrary = SplitMergePolicy { min_shards: 9, max_shards: 8, ..wanted.clone() };
+        let error = kv.set_policy(&notes, &contrary).await.unwrap_err();
+        assert!(error.to_string().contains("min_shards 9 is above max_shards 8"), "{error}");
+        let above_one = SplitMergePolicy { merge_percent: 101, ..wanted.clone() };
+        let error = kv.set_policy(&notes, &above_one).await.unwrap_err();
+        assert!(error.to_string().contains("merge_percent is 101"), "{error}");
+        assert_eq!(kv.keyspace(&notes).await.unwrap().policy.split_merge, wanted);
+        // Whoever registers it as it was first finds it.
+        kv.register_keyspace(&notes, &policy()).await.unwrap();
+        kv.deregister_keyspace(&notes).await.unwrap();
+        assert_eq!(kv.list_keyspaces().await.unwrap(), []);
     });
 }
 

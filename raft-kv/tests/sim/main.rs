@@ -4,4 +4,5 @@ mod all_keys;
 mod cluster;
 mod keyspaces;
 mod moves;
+mod takeover;
 mod values;

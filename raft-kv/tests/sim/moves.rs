@@ -16,13 +16,13 @@ use crate::cluster::{Cluster, NODES, SECOND, key, name, policy};
 
 const KEYS: u64 = 24;
 
-fn one_shard() -> KeyspacePolicy {
+pub(crate) fn one_shard() -> KeyspacePolicy {
     KeyspacePolicy { shards: 1, ..policy() }
 }
 
 /// What one writer knows of its commands, each of which appends a text of its own to a key.
 #[derive(Default)]
-struct History {
+pub(crate) struct History {
     /// Key and text.
     done: Vec<(u64, String)>,
     unknown: Vec<(u64, String)>,
@@ -60,13 +60,13 @@ async fn write(kv: Kv, writer: u64, count: u64) -> History {
     history
 }
 
-fn writers(cluster: &Cluster, count: u64) -> Vec<SimTask<History>> {
+pub(crate) fn writers(cluster: &Cluster, count: u64) -> Vec<SimTask<History>> {
     (0..6).map(|writer| cluster.spawn(move |kv| write(kv, writer, count))).collect()
 }
 
 /// Every command that has its reply is there once, in the order of its writer; one that was surely not applied is
 /// not there; one of which nobody knows is there once at most.
-fn check(cluster: &Cluster, histories: Vec<History>) -> Duration {
+pub(crate) fn check(cluster: &Cluster, histories: Vec<History>) -> Duration {
     let values = cluster.run(|kv| async move {
         let mut values = BTreeMap::new();
         for n in 0..KEYS {
@@ -106,7 +106,7 @@ fn check(cluster: &Cluster, histories: Vec<History>) -> Duration {
 }
 
 /// Waits until no move is under way; gives the shards' numbers in the order of their ranges.
-async fn settled(kv: &Kv) -> Vec<u32> {
+pub(crate) async fn settled(kv: &Kv) -> Vec<u32> {
     let env = kv.fleet().env().clone();
     let deadline = env.now() + 120 * SECOND;
     loop {
@@ -301,6 +301,39 @@ fn a_store_on_disks_that_loses_its_power_during_a_move_comes_back_with_every_com
         let histories = writing.into_iter().map(|task| cluster.wait(task).unwrap()).collect();
         check(&cluster, histories);
     }
+}
+
+/// Only the range that goes is served by nobody for a moment.
+#[test]
+fn commands_to_keys_that_stay_are_not_held_up_by_a_split() {
+    let cluster = Cluster::new(139);
+    cluster.run(|kv| async move { kv.register_keyspace(&name("notes"), &one_shard()).await.unwrap() });
+    let middle = u64::MAX / 2;
+    let write = |splits: bool| {
+        move |kv: Kv| async move {
+            let env = kv.fleet().env().clone();
+            let stay: Vec<_> =
+                (0..40).map(|n| key(&format!("key-{n}"))).filter(|key| key.hash() <= middle).collect();
+            if splits {
+                kv.split_shard(&name("notes"), 0, None).await.unwrap();
+            }
+            let (mut longest, mut shards) = (Duration::ZERO, 0);
+            for n in 0..600 {
+                let began = env.now();
+                let (key, options) = (&stay[n % stay.len()], CallOptions::default());
+                kv.command(&name("notes"), key, b"x", &options).await.unwrap();
+                longest = longest.max(env.now().since(began));
+                if n % 100 == 99 {
+                    shards = kv.keyspace(&name("notes")).await.unwrap().shards.len();
+                }
+            }
+            (longest, shards)
+        }
+    };
+    let (undisturbed, one) = cluster.run(write(false));
+    let (disturbed, two) = cluster.run(write(true));
+    assert_eq!((one, two), (1, 2), "it was split meanwhile");
+    assert!(disturbed < undisturbed * 2, "{disturbed:?} with a split, {undisturbed:?} without");
 }
 
 /// Splits of different shards go on at once, up to the limit.

@@ -141,7 +141,7 @@ impl Group {
     /// What this leader has applied, once that is all that its predecessors committed.
     fn machine_as_leader(&self) -> Result<&Machine, GroupError> {
         let (Some(_), Some(machine)) = (self.leading, &self.machine) else {
-            return Err(GroupError::NotLeader { group: self.id, leader: self.leader_node() });
+            return Err(GroupError::NotLeader { group: self.id, leader: self.leader_to_ask() });
         };
         if self.serving { Ok(machine) } else { Err(GroupError::ChangeInProgress(self.id)) }
     }

@@ -74,7 +74,7 @@ impl Group {
     }
 
     /// Whether this member has heard that the process of the leader that it follows has ended.
-    fn mourns(&self) -> Option<&Bereaved> {
+    pub(super) fn mourns(&self) -> Option<&Bereaved> {
         let (leader, term) = (self.raw.raft.leader_id, self.raw.raft.term);
         self.bereaved.as_ref().filter(|bereaved| (bereaved.leader, bereaved.term) == (leader, term))
     }

@@ -494,6 +494,11 @@ impl Group {
         }
     }
 
+    /// Where a caller may find the leader; a leader that died is nobody to wait for.
+    fn leader_to_ask(&self) -> Option<NodeId> {
+        if self.mourns().is_some() { None } else { self.leader_node() }
+    }
+
     /// Notices that leadership was won or lost.
     fn note_role(&mut self, turn: &mut Turn<'_>) {
         let raft = &self.raw.raft;
@@ -532,7 +537,7 @@ impl Group {
             }
         }
         let successor = self.successor().and_then(|member| self.node_of(member));
-        let leader = self.leader_node().filter(|_| self.raw.raft.state != StateRole::Leader).or(successor);
+        let leader = self.leader_to_ask().filter(|_| self.raw.raft.state != StateRole::Leader).or(successor);
         let refusal = NotApplied::NotLeader { group: self.id, leader };
         for (_, waiter) in self.incoming.drain(..) {
             turn.out.command(waiter, Err(CommandError::NotApplied(refusal.clone())));

@@ -23,7 +23,7 @@ impl Group {
 
     fn admit(&self, turn: &Turn<'_>, command: &Command) -> Result<(), CommandError> {
         if self.leading.is_none() {
-            return Err(NotApplied::NotLeader { group: self.id, leader: self.leader_node() }.into());
+            return Err(NotApplied::NotLeader { group: self.id, leader: self.leader_to_ask() }.into());
         }
         if self.waiting >= turn.limits.group_waiting_max {
             return Err(NotApplied::Overloaded { retry_after_ms: RETRY_AFTER_MS }.into());
@@ -73,7 +73,7 @@ impl Group {
         let incoming = std::mem::take(&mut self.incoming);
         let bytes = std::mem::take(&mut self.incoming_bytes);
         let Some(term) = self.leading else {
-            let leader = self.leader_node();
+            let leader = self.leader_to_ask();
             self.waiting -= incoming.len();
             for (_, waiter) in incoming {
                 let refusal = NotApplied::NotLeader { group: self.id, leader };

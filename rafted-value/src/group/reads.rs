@@ -38,7 +38,7 @@ impl Group {
             };
             turn.out.query(waiter, answer);
         } else if self.leading.is_none() {
-            let leader = self.leader_node();
+            let leader = self.leader_to_ask();
             turn.out.query(waiter, Err(QueryError::NotLeader { group: self.id, leader }));
         } else if self.waiting >= turn.limits.group_waiting_max {
             turn.out.query(waiter, Err(QueryError::Overloaded { retry_after_ms: RETRY_AFTER_MS }));

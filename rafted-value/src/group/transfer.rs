@@ -62,7 +62,7 @@ impl Group {
 
     fn check_transfer(&self, now: MonoTime, target: Option<MemberId>) -> Result<(), GroupError> {
         let (Some(_), Some(machine)) = (self.leading, &self.machine) else {
-            return Err(GroupError::NotLeader { group: self.id, leader: self.leader_node() });
+            return Err(GroupError::NotLeader { group: self.id, leader: self.leader_to_ask() });
         };
         let Some(member) = target else { return Ok(()) };
         if !machine.nodes().contains_key(&member) {

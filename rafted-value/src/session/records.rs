@@ -38,6 +38,8 @@ pub struct RecordsPage {
     pub bytes: Bytes,
     /// Where the next page begins; `None` when this is the last.
     pub next: Option<RecordPosition>,
+    /// Stamped time when the page was made. What changes afterwards, [`Records::export_since`] gives from this time on.
+    pub stamp_ms: u64,
 }
 
 /// A page in bytes; append-only.
@@ -78,10 +80,24 @@ impl<'a> Records<'a> {
         after: Option<RecordPosition>,
         bytes_max: usize,
     ) -> RecordsPage {
+        self.export_since(0, hashes, after, bytes_max)
+    }
+
+    /// The same of what has changed at `since_ms` in stamped time or later, and of what this member does not know when it
+    /// changed (it came in a snapshot). It looks at every session, and at every record of those that have changed.
+    pub fn export_since(
+        &self,
+        since_ms: u64,
+        hashes: RangeInclusive<u64>,
+        after: Option<RecordPosition>,
+        bytes_max: usize,
+    ) -> RecordsPage {
+        // Whatever came in a snapshot may have changed at any time.
+        let is_old = |changed_ms: u64| changed_ms != 0 && changed_ms < since_ms;
         let from = after.map_or(SessionId::new(0, 0), |after| after.session);
         let (mut sessions, mut bytes, mut next) = (Vec::new(), 0, None);
         for (id, session) in self.sessions.sessions.range(from..) {
-            if session.last_until_ms < *self.stamp_ms {
+            if session.last_until_ms < *self.stamp_ms || is_old(session.changed_ms) {
                 continue;
             }
             let begun = after.filter(|after| after.session == *id).map(|after| after.sequence);
@@ -98,7 +114,7 @@ impl<'a> Records<'a> {
             };
             bytes += SESSION_BYTES;
             for (sequence, kept) in session.kept.range(first..) {
-                if !hashes.contains(&kept.key_hash) {
+                if !hashes.contains(&kept.key_hash) || is_old(kept.recorded_ms) {
                     continue;
                 }
                 bytes += RECORD_BYTES + kept.outcome.as_ref().map_or(0, Bytes::len);
@@ -117,7 +133,7 @@ impl<'a> Records<'a> {
             }
         }
         let page = Page::V1 { stamp_ms: *self.stamp_ms, sessions };
-        RecordsPage { bytes: encode(&page), next }
+        RecordsPage { bytes: encode(&page), next, stamp_ms: *self.stamp_ms }
     }
 
     /// Takes in a page that [`export`](Records::export) gave, once or many times: records join those that are here,
@@ -150,14 +166,15 @@ impl Sessions {
         let session = self.sessions.entry(page.id).or_insert_with(|| {
             let due_ms = stamp_ms + SWEEP_MIN_MS;
             self.due.insert((due_ms, page.id));
-            Session { acknowledged: 0, last_until_ms: 0, due_ms, kept: Default::default() }
+            Session { due_ms, ..Session::default() }
         });
-        self.replies -= session.acknowledge(page.acknowledged);
+        self.replies -= session.acknowledge(stamp_ms, page.acknowledged);
+        session.changed_ms = stamp_ms;
         session.last_until_ms = session.last_until_ms.max(page.last_until_ms);
         for (sequence, kept) in page.kept {
             // Both groups have it where the key was here before; it is the same reply.
             if sequence >= session.acknowledged && !session.kept.contains_key(&sequence) {
-                session.kept.insert(sequence, kept);
+                session.kept.insert(sequence, Kept { recorded_ms: stamp_ms, ..kept });
                 self.replies += 1;
             }
         }

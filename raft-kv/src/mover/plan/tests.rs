@@ -88,8 +88,19 @@ fn a_shard_that_moves_or_cools_down_is_left_alone() {
     assert_eq!(plan(&keyspaces, &[], &all, 65_000, 1), [split("a", 1, 1, Threshold::Keys)]);
     let (keyspace, range) = (keyspaces[0].name.clone(), KeyRange::ALL);
     let (kind, phase) = (MoveKind::Merge, MovePhase::Moving);
-    let moving =
-        Move { id: 1, keyspace, generation: 1, kind, from: 1, to: 2, range, phase, epoch: 1, until_ms: 0 };
+    let moving = Move {
+        id: 1,
+        keyspace,
+        generation: 1,
+        kind,
+        from: 1,
+        to: 2,
+        range,
+        phase,
+        epoch: 1,
+        until_ms: 0,
+        performer: None,
+    };
     assert_eq!(plan(&keyspaces, &[moving], &all, 65_000, 9), [split("a", 1, 0, Threshold::Keys)]);
 }
 

@@ -2,6 +2,7 @@
 //! performers and snapshots.
 
 use proptest::prelude::*;
+use raft_fleet::rafted_value::RecordPosition;
 
 use super::*;
 
@@ -22,7 +23,8 @@ struct Performer {
 enum Stage {
     Begin,
     Copy(Progress),
-    GiveUp { after: u64, records: Option<raft_fleet::rafted_value::RecordPosition> },
+    Records { progress: Progress, began_ms: Option<u64>, after: Option<RecordPosition> },
+    GiveUp(FinalAsk),
     Finish,
     Abort,
     AbortSender,
@@ -225,7 +227,8 @@ impl World {
         let Performer { from, to, range, step, .. } = *performer;
         match performer.stage.clone() {
             Stage::Begin => {
-                let progress = match self.tell(to, &ShardCommand::Receive { step, range }, &[]).0 {
+                let receive = ShardCommand::Receive { step, range, value_size_max: u64::MAX };
+                let progress = match self.tell(to, &receive, &[]).0 {
                     ShardReply::Receiving(progress) => progress,
                     ShardReply::Ended(Outcome::Done) => return self.activated(performer),
                     ShardReply::Stale => return performer.stage = Stage::Over,
@@ -239,7 +242,10 @@ impl World {
                 }
             }
             Stage::Copy(progress) => self.copy(performer, progress),
-            Stage::GiveUp { after, records } => self.hand_over(performer, after, records),
+            Stage::Records { progress, began_ms, after } => {
+                self.records(performer, progress, began_ms, after);
+            }
+            Stage::GiveUp(ask) => self.hand_over(performer, ask),
             Stage::Finish => match self.tell(from, &ShardCommand::Finish { step }, &[]).0 {
                 ShardReply::Ended(Outcome::Done) | ShardReply::Stale => performer.stage = Stage::Over,
                 other => panic!("{other:?}"),
@@ -283,7 +289,7 @@ impl World {
             ShardReply::Receiving(progress) => {
                 performer.stage = Stage::Copy(progress);
                 if done {
-                    performer.stage = Stage::GiveUp { after: progress.changes, records: None };
+                    performer.stage = Stage::Records { progress, began_ms: None, after: None };
                 }
             }
             ShardReply::Stale => performer.stage = Stage::Over,
@@ -291,14 +297,44 @@ impl World {
         }
     }
 
-    fn hand_over(
+    /// One page of records, while the range is served; after the last one the range is given up, or copied once more.
+    fn records(
         &mut self,
         performer: &mut Performer,
-        after: u64,
-        records: Option<raft_fleet::rafted_value::RecordPosition>,
+        progress: Progress,
+        began_ms: Option<u64>,
+        after: Option<RecordPosition>,
     ) {
         let Performer { from, to, step, .. } = *performer;
-        let ask = FinalAsk { changes_after: after, records_after: records, bytes_max: self.chunk_bytes };
+        let (bytes_max, since_ms) = (self.chunk_bytes, progress.records_ms);
+        let ask = RecordsAsk { since_ms, after, bytes_max };
+        let (stamp_ms, next, head) = match self.tell(from, &ShardCommand::Records { step, ask }, &[]) {
+            (ShardReply::Records { stamp_ms, next }, head) => (stamp_ms, next, head),
+            (ShardReply::Stale | ShardReply::Ended(_), _) => return performer.stage = Stage::Over,
+            (other, _) => panic!("{other:?}"),
+        };
+        let began_ms = began_ms.or(Some(stamp_ms));
+        performer.step.step += 1;
+        let cover = Cover::Records { until_ms: began_ms.filter(|_| next.is_none()) };
+        let install = ShardCommand::Install { step: performer.step, cover, last: false };
+        match self.tell(to, &install, &head).0 {
+            ShardReply::Receiving(progress) if next.is_some() => {
+                performer.stage = Stage::Records { progress, began_ms, after: next };
+            }
+            ShardReply::Receiving(progress) if performer.step.step % 4 == 1 => {
+                performer.stage = Stage::Copy(progress);
+            }
+            ShardReply::Receiving(progress) => {
+                let records = RecordsAsk { since_ms: progress.records_ms, after: None, bytes_max };
+                performer.stage = Stage::GiveUp(FinalAsk { changes_after: progress.changes, records });
+            }
+            ShardReply::Stale | ShardReply::Ended(_) => performer.stage = Stage::Over,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn hand_over(&mut self, performer: &mut Performer, ask: FinalAsk) {
+        let Performer { from, to, step, .. } = *performer;
         let (changes, records_next, complete, rest) =
             match self.tell(from, &ShardCommand::GiveUp { step, ask }, &[]) {
                 (ShardReply::GivenUp { changes, records_next, complete }, rest) => {
@@ -312,7 +348,8 @@ impl World {
         let install = ShardCommand::Install { step: performer.step, cover, last: complete };
         match self.tell(to, &install, &rest).0 {
             ShardReply::Receiving(_) => {
-                performer.stage = Stage::GiveUp { after: changes, records: records_next };
+                let records = RecordsAsk { after: records_next, ..ask.records };
+                performer.stage = Stage::GiveUp(FinalAsk { changes_after: changes, records });
             }
             ShardReply::Ended(Outcome::Done) => self.activated(performer),
             ShardReply::Stale => performer.stage = Stage::Over,
@@ -338,7 +375,12 @@ impl World {
     fn check_queries(&self) {
         for Member { shard, .. } in &self.members {
             let served = shard.serves().map_or(0, |range| shard.entries.count(range.hashes()).keys);
-            assert_eq!(shard.index.counts().iter().map(|class| class.count).sum::<u64>(), served);
+            assert_eq!(shard.class_counts().iter().map(|class| class.count).sum::<u64>(), served);
+            let own = shard.range.map_or(Counts::default(), |range| shard.entries.count(range.hashes()));
+            assert_eq!(shard.counts, own);
+            let arrived = Arriving::of(&Strings, &shard.entries, shard.moves.incoming);
+            assert_eq!(shard.arriving.counts, arrived.counts);
+            assert_eq!(shard.arriving.index.counts(), arrived.index.counts());
         }
         for key in 0..KEYS {
             let name = key.to_string();

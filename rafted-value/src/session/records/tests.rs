@@ -98,7 +98,93 @@ fn the_bytes_of_a_page_never_change() {
     assert_eq!(page.next, None);
 }
 
+/// Every page of what has changed since, taken in by another group; what to go on with next time.
+fn carry_since(
+    from: &mut Sessions,
+    mut stamp: u64,
+    since_ms: u64,
+    to: &mut Sessions,
+    bytes_max: usize,
+) -> (u64, usize) {
+    let (mut after, mut bytes, mut to_stamp) = (None, 0, stamp);
+    loop {
+        let page = Records::new(from, &mut stamp).export_since(since_ms, ALL, after, bytes_max);
+        Records::new(to, &mut to_stamp).import(&page.bytes).unwrap();
+        bytes += page.bytes.len();
+        after = page.next;
+        if after.is_none() {
+            return (page.stamp_ms, bytes);
+        }
+    }
+}
+
+/// The pause of a move once grew with all the replies that clients had not acknowledged.
+#[test]
+fn what_was_carried_ahead_is_not_carried_again() {
+    let (mut old, mut new) = (Sessions::default(), Sessions::default());
+    for session in 0..1000 {
+        old.record(10, &command(session, 1, 700, 9000), reply("a reply"));
+    }
+    let (since, all) = carry_since(&mut old, 11, 0, &mut new, 500);
+    old.record(12, &command(7, 2, 700, 9000), reply("another"));
+    let (since, little) = carry_since(&mut old, 12, since, &mut new, 500);
+    assert!(all > 20_000 && little < 100, "{all} and {little} bytes");
+    assert_eq!(admit(&mut new, 12, &command(7, 2, 700, 9000)), Admission::Answer(Ok(Bytes::from("another"))));
+    // A member that has the records from a snapshot does not know what is new, and carries all.
+    let mut restored: Sessions = postcard::from_bytes(&encode(&old)).unwrap();
+    assert!(carry_since(&mut restored, 13, since, &mut Sessions::default(), 500).1 >= all);
+}
+
+#[derive(Clone, Debug)]
+enum Happens {
+    Command { session: u64, sequence: u64, acknowledged: u64 },
+    Carry,
+    Restore,
+    Time(u64),
+}
+
+fn happens() -> impl Strategy<Value = Happens> {
+    prop_oneof![
+        6 => (0u64..3, 1u64..20, 0u64..20)
+            .prop_map(|(session, sequence, acknowledged)| Happens::Command { session, sequence, acknowledged }),
+        2 => Just(Happens::Carry),
+        1 => Just(Happens::Restore),
+        2 => (0u64..40).prop_map(Happens::Time),
+    ]
+}
+
 proptest! {
+    /// However often what is new was carried: the other group answers each command as the first one would.
+    #[test]
+    fn what_is_carried_bit_by_bit_is_all_of_it(
+        steps in proptest::collection::vec(happens(), 0..80),
+        bytes_max in 1usize..300,
+    ) {
+        let (mut old, mut new, mut stamp, mut since) = (Sessions::default(), Sessions::default(), 10, 0);
+        for step in steps {
+            match step {
+                Happens::Command { session, sequence, acknowledged } => {
+                    let acknowledged = acknowledged.min(sequence);
+                    let command = Command { acknowledged, ..command(session, sequence, sequence, 3000) };
+                    if admit(&mut old, stamp, &command) == Admission::Run {
+                        old.record(stamp, &command, reply(&format!("{session}/{sequence}/{stamp}")));
+                    }
+                }
+                Happens::Carry => since = carry_since(&mut old, stamp, since, &mut new, bytes_max).0,
+                Happens::Restore => old = postcard::from_bytes(&encode(&old)).unwrap(),
+                Happens::Time(ms) => stamp += ms,
+            }
+        }
+        carry_since(&mut old, stamp, since, &mut new, bytes_max);
+        for session in 0..3 {
+            for sequence in 1..20 {
+                let command = command(session, sequence, sequence, 3000);
+                let command = Command { acknowledged: 0, ..command };
+                prop_assert_eq!(admit(&mut new, stamp, &command), admit(&mut old, stamp, &command));
+            }
+        }
+    }
+
     /// Any page size carries every live record of the range, exactly, and carrying twice is carrying once.
     #[test]
     fn pages_carry_all_records_of_a_range(

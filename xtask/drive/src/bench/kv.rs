@@ -15,6 +15,8 @@ const BYTES: usize = 100;
 const MOVED_KEYS: u64 = 100_000;
 const MOVED_BYTES: usize = 1000;
 const MOVED_CLIENTS: usize = 64;
+/// Splits and merges, half of each.
+const MOVES: usize = 12;
 
 fn start() -> Result<Cluster, BoxError> {
     let mut cluster = Cluster::start(3, THREADS)?;
@@ -101,7 +103,7 @@ pub(super) fn throughput(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
     Ok(rows)
 }
 
-/// A shard of 100,000 keys of 1 KB is split and merged again while 64 clients write.
+/// A shard of 100,000 keys of 1 KB is split and merged again, time after time, while 64 clients write.
 pub(super) fn moves(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
     let mut cluster = start()?;
     let name = "moved".to_owned();
@@ -116,29 +118,44 @@ pub(super) fn moves(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
         bytes: MOVED_BYTES,
         bare: false,
     };
-    let mut rows = Vec::new();
-    let mut undisturbed_ms = 0.0;
-    for (figure, order) in [
-        ("undisturbed", KvOrder::Load(load.clone())),
-        ("split", KvOrder::LoadAndMove { load: load.clone(), merge: false }),
-        ("merge", KvOrder::LoadAndMove { load, merge: true }),
-    ] {
-        let Answer::KvLoaded { loaded, moved } = cluster.order(&[(0, Order::Kv(order))])?.remove(0) else {
-            return Err("a load was answered by something else".into());
-        };
-        if let Some(seconds) = moved {
-            rows.push(Row::new(format!("raft-kv/moves {figure} of 100,000 keys of 1 KB"), seconds, "s"));
-        }
-        let detail = format!("{:.0} commands/s, {}", per_second(&loaded), latencies(&loaded));
-        let row =
-            Row::new(format!("raft-kv/moves {figure} longest"), loaded.max_us / 1000.0, "ms").detail(detail);
-        match moved {
-            None => {
-                undisturbed_ms = loaded.max_us / 1000.0;
-                rows.push(row);
-            }
-            Some(_) => rows.push(row.against("undisturbed", undisturbed_ms)),
+    let (undisturbed, _) = load_and_move(&mut cluster, KvOrder::Load(load.clone()))?;
+    let mut rows = vec![longest("undisturbed", std::slice::from_ref(&undisturbed))];
+    let (mut splits, mut merges) = (Vec::new(), Vec::new());
+    let (mut split_seconds, mut merge_seconds) = (Vec::new(), Vec::new());
+    for _ in 0..MOVES / 2 {
+        for (merge, loads, seconds) in
+            [(false, &mut splits, &mut split_seconds), (true, &mut merges, &mut merge_seconds)]
+        {
+            let order = KvOrder::LoadAndMove { load: load.clone(), merge };
+            let (loaded, took) = load_and_move(&mut cluster, order)?;
+            loads.push(loaded);
+            seconds.push(took.ok_or("a move took no time")?);
         }
     }
+    for (figure, loads, seconds) in [("split", splits, split_seconds), ("merge", merges, merge_seconds)] {
+        let mean = seconds.iter().sum::<f64>() / seconds.len() as f64;
+        rows.push(Row::new(format!("raft-kv/moves {figure} of 100,000 keys of 1 KB"), mean, "s"));
+        let undisturbed_ms = undisturbed.max_us / 1000.0;
+        rows.push(longest(figure, &loads).against("undisturbed", undisturbed_ms));
+    }
     Ok(rows)
+}
+
+fn load_and_move(cluster: &mut Cluster, order: KvOrder) -> Result<(Loaded, Option<f64>), BoxError> {
+    match cluster.order(&[(0, Order::Kv(order))])?.remove(0) {
+        Answer::KvLoaded { loaded, moved } => Ok((loaded, moved)),
+        other => Err(format!("a load was answered by {other:?}").into()),
+    }
+}
+
+/// The longest that any command took in any of the loads, which is at least as long as any pause was.
+fn longest(figure: &str, loads: &[Loaded]) -> Row {
+    let mut longest: Vec<f64> = loads.iter().map(|loaded| loaded.max_us / 1000.0).collect();
+    longest.sort_by(f64::total_cmp);
+    let each: Vec<String> = longest.iter().map(|ms| format!("{ms:.0}")).collect();
+    let (speed, last) = (loads.iter().map(per_second).sum::<f64>() / loads.len() as f64, loads.last());
+    let latencies = last.map_or_else(String::new, latencies);
+    let detail = format!("each {} ms; {speed:.0} commands/s, {latencies}", each.join(" "));
+    let max = longest.last().copied().unwrap_or(0.0);
+    Row::new(format!("raft-kv/moves {figure} longest"), max, "ms").detail(detail)
 }
