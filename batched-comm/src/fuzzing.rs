@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::authority::CertificateAuthority;
 use crate::frame::{Frame, FrameError};
 use crate::garbage::is_garbage;
 use crate::hello::{ControlMessage, Features, WireVersion, body_bytes};
@@ -76,12 +77,14 @@ pub fn datagram(bytes: &[u8]) {
     let _ = is_garbage(bytes);
 }
 
-/// Three PEM texts, cut at the first bytes that are zero.
+/// Three PEM texts, cut at the first bytes that are zero: of a node, and the first and last of an authority.
 pub fn identity(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let mut parts = text.splitn(3, '\0');
     let mut part = || parts.next().unwrap_or_default();
-    let _ = Identity::from_pem(part(), part(), part());
+    let (ca, cert, key) = (part(), part(), part());
+    let _ = Identity::from_pem(ca, cert, key);
+    let _ = CertificateAuthority::from_pem(ca, key);
 }
 
 #[cfg(test)]

@@ -72,7 +72,8 @@ impl Endpoint {
 
     /// Collects what is sent to a peer for a time: each batch with its messages, its bytes and what was sent for them.
     ///
-    /// At most [`stats_batches_max`](crate::EndpointConfig::stats_batches_max) batches are kept, the others counted.
+    /// It begins when the future is first polled, and dropping the future ends it. At most
+    /// [`stats_batches_max`](crate::EndpointConfig::stats_batches_max) batches are kept, the others counted.
     ///
     /// # Errors
     /// When the node was neither named nor ever connected, or too many are collecting.

@@ -53,6 +53,7 @@
 //! | lies about lengths | `an_oversized_frame_closes_its_connection_only`, `lies_inside_packs_and_fan_outs_are_refused`, `a_claimed_length_reserves_no_more_than_a_step`, `a_control_message_that_stalls_or_lies_about_its_length_costs_its_sender_only` |
 //! | ever other ids | `a_member_that_comes_and_goes_under_ever_other_ids_leaves_a_bounded_number_behind`, `too_many_connections_are_refused_and_counted` |
 //! | settings, addresses and certificates that make no sense | `a_setting_out_of_range_is_named`, `settings_at_the_ends_of_their_ranges_work`, `an_address_that_is_none_is_an_error_that_names_it`, `an_identity_that_does_not_fit_together_says_what_does_not`, `a_file_that_cannot_be_read_or_is_no_certificate_is_named` |
+//! | every verb at once, nodes that close in the middle of it | `every_verb_at_once_on_nodes_that_close_ends_nothing_by_a_panic` |
 //! | a handler that panics | `a_handler_that_panics_costs_its_message_only` |
 //!
 //! Figures are measured by `cargo xtask bench batched-comm`: how small messages fare beside a transfer, what each compression

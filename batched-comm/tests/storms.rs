@@ -9,13 +9,13 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use batched_comm::{
-    CallError, Endpoint, EndpointConfig, Handler, Identity, Lane, NodeId, PeerChange, PeerEvents, Reply,
-    ServiceId,
+    CallError, Compression, Endpoint, EndpointConfig, Handler, Identity, Lane, LaneSettings, NodeId,
+    PeerChange, PeerEvents, Reply, ServiceId,
 };
 use bytes::Bytes;
 use support::{ECHO, LONG, authority, config, eventually, mortal, node, node_with};
@@ -270,4 +270,94 @@ async fn when_both_dial_over_a_slow_network_one_connection_stays_at_any_offset()
     while let Some(round) = rounds.join_next().await {
         round.unwrap();
     }
+}
+
+/// A little random number.
+fn draw(state: &mut u64, below: u64) -> u64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 33) % below
+}
+
+/// One verb of an endpoint, drawn, with whatever it comes to.
+async fn any_verb(endpoint: &Endpoint, addresses: &[String], state: &mut u64) {
+    let index = draw(state, addresses.len() as u64) as usize;
+    let (to, lane) = (NodeId(1 + index as u64), Lane::ALL[draw(state, 3) as usize]);
+    let payload = Bytes::from(vec![7; draw(state, 40_000) as usize]);
+    let timeout = Duration::from_millis(draw(state, 300));
+    match draw(state, 12) {
+        0 => endpoint.forget(to),
+        1 | 2 => endpoint.set_address(to, &addresses[index]),
+        3 => drop(endpoint.discover(&addresses[index], timeout).await),
+        4 => drop(endpoint.cast(to, lane, ECHO, payload)),
+        5 => drop(endpoint.call(to, lane, ECHO, payload, timeout).await),
+        // Given up before it is answered.
+        6 => drop(endpoint.call(to, lane, ECHO, payload, timeout)),
+        7 => {
+            drop(endpoint.broadcast(&[(NodeId(1), ECHO), (NodeId(2), COUNTING), (to, ECHO)], lane, &payload));
+        }
+        8 => {
+            let compression = [Compression::None, Compression::Lz4, Compression::Gzip, Compression::Zstd];
+            let compression = compression[draw(state, 4) as usize];
+            let settings =
+                LaneSettings { compression, wait_max: Some(timeout / 100), ..LaneSettings::of(lane) };
+            endpoint.set_lane_settings(lane, settings).unwrap();
+            drop(endpoint.set_lane_settings_of(to, lane, LaneSettings::of(lane)));
+        }
+        9 => drop(endpoint.collect_sending_stats(to, timeout / 10).await),
+        10 => {
+            let name = format!("node-{}", endpoint.node().0);
+            endpoint.reload_identity(&authority().identity(&name)).unwrap();
+            endpoint.set_bulk_bytes_per_second_max(Some(1 + draw(state, 1 << 26))).unwrap();
+        }
+        _ => drop(tokio::time::timeout(timeout / 10, endpoint.watch_peers().next()).await),
+    }
+}
+
+/// Every verb from many tasks at once, on nodes that are closed in the middle of it: no task of an endpoint panics, no call is
+/// without its end, and a newcomer is served as if nothing had been.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_verb_at_once_on_nodes_that_close_ends_nothing_by_a_panic() {
+    let panics = Arc::new(AtomicUsize::new(0));
+    let (before, counted) = (std::panic::take_hook(), panics.clone());
+    std::panic::set_hook(Box::new(move |panic| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        before(panic);
+    }));
+    let (mut nodes, mut addresses) = (Vec::new(), Vec::new());
+    for id in 1..=4 {
+        let node = node(id).await;
+        node.endpoint.register(COUNTING, Arc::new(Incarnation(id)));
+        addresses.push(node.endpoint.advertised().to_owned());
+        nodes.push(node);
+    }
+    let (is_over, addresses) = (Arc::new(AtomicBool::new(false)), Arc::new(addresses));
+    let (mut verbs, done) = (tokio::task::JoinSet::new(), Arc::new(AtomicUsize::new(0)));
+    for task in 0..32 {
+        let endpoint = nodes[task % nodes.len()].endpoint.clone();
+        let (is_over, addresses, done) = (is_over.clone(), addresses.clone(), done.clone());
+        verbs.spawn(async move {
+            let mut state = task as u64;
+            while !is_over.load(Ordering::Relaxed) {
+                any_verb(&endpoint, &addresses, &mut state).await;
+                done.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    for (node, verbs) in [(3, 2000), (2, 3000)] {
+        eventually("much was done", || done.load(Ordering::Relaxed) >= verbs).await;
+        nodes[node].endpoint.close().await;
+    }
+    eventually("and more without them", || done.load(Ordering::Relaxed) >= 4000).await;
+    is_over.store(true, Ordering::Relaxed);
+    let all = async { while verbs.join_next().await.is_some_and(|ended| ended.is_ok()) {} };
+    timeout(LONG, all).await.expect("every verb has its end");
+    let newcomer = node(9).await;
+    newcomer.knows(&nodes[0]);
+    let answer = newcomer.endpoint.call(NodeId(1), Lane::Normal, ECHO, Bytes::from_static(b"x"), LONG).await;
+    assert_eq!(answer, Ok(Bytes::from_static(b"x")));
+    for node in &nodes {
+        node.endpoint.close().await;
+    }
+    assert_eq!(panics.load(Ordering::Relaxed), 0, "a task has panicked");
 }
