@@ -210,9 +210,10 @@ pub fn bytes(bytes: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::PathBuf;
+mod seeds;
 
+#[cfg(test)]
+mod tests {
     use proptest::prelude::*;
 
     use super::*;
@@ -231,9 +232,8 @@ mod tests {
 
     /// The seeds of a target.
     fn seeds(target: &str) -> Vec<Vec<u8>> {
-        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
         let mut files: Vec<_> =
-            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+            std::fs::read_dir(seeds::folder(target)).unwrap().map(|entry| entry.unwrap().path()).collect();
         files.sort();
         files.iter().map(|file| std::fs::read(file).unwrap()).collect()
     }
