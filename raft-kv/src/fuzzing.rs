@@ -39,7 +39,7 @@ impl ValuePerKey for Numbers {
     }
 
     fn wake_at(&self, value: &u8) -> Option<u64> {
-        (value % 2 == 0).then_some(u64::from(*value))
+        value.is_multiple_of(2).then_some(u64::from(*value))
     }
 
     fn wake(&self, _: &CommandContext, _: &[u8], value: &mut Option<u8>, _: bool) -> crate::Woken {

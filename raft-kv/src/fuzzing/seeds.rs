@@ -193,8 +193,8 @@ fn the_seeds_are_what_the_code_writes() {
     for (target, name, bytes) in all() {
         let file = folder(target).join(&name);
         if rewrite {
-            std::fs::create_dir_all(folder(target)).unwrap();
-            std::fs::write(&file, &bytes).unwrap();
+            std::fs::create_dir_all(folder(target)).expect("the repository may be written");
+            std::fs::write(&file, &bytes).expect("the repository may be written");
         }
         let there = std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         assert_eq!(there, bytes, "{target}/{name} is out of date: RAFT_KV_REWRITE=1 writes it anew");
