@@ -14,6 +14,7 @@ use crate::key_range::KeyRange;
 use crate::keyspace::{KeyspaceName, KeyspacePolicy};
 use crate::keyspaces::{Keyspaces, KeyspacesAnswer, KeyspacesCommand, KeyspacesQuery, KeyspacesReply};
 use crate::mover::stats::fuzzing as stats;
+use crate::routes::Route;
 use crate::shard::fuzzing as wire;
 use crate::shard::{MoveStep, ShardCommand, ShardData};
 use crate::value_type::{Answer, Done, ValuePerKey};
@@ -196,7 +197,14 @@ pub fn list(bytes: &[u8]) {
 /// What the list answers, and how it is written down.
 pub fn listed(bytes: &[u8]) {
     let _ = postcard::from_bytes::<KeyspacesReply>(bytes);
-    let _ = postcard::from_bytes::<KeyspacesAnswer>(bytes);
+    if let Ok(KeyspacesAnswer::V1(listed)) = postcard::from_bytes::<KeyspacesAnswer>(bytes) {
+        for keyspace in listed.keyspaces.into_iter().filter(|keyspace| keyspace.check_shards().is_ok()) {
+            let route = Route::new(keyspace);
+            for hash in [0, 1 << 63, u64::MAX] {
+                assert!(route.shard(hash).range.contains(hash));
+            }
+        }
+    }
     if let Ok(list) = postcard::from_bytes::<Keyspaces>(bytes) {
         let again: Keyspaces = postcard::from_bytes(&encode(&list)).expect("it was just written");
         assert_eq!(again.query(KeyspacesQuery::List), list.query(KeyspacesQuery::List));

@@ -46,7 +46,7 @@
 //! | a policy with min over max, or a ratio over 1 | `the_policy_of_a_keyspace_is_told_and_changed_while_it_lives`, `a_policy_names_the_setting_that_cannot_work` |
 //! | a callback that panics | `a_command_that_panics_changes_nothing_and_keys_beside_it_go_on` |
 //! | a divergence that is found all the same | `a_member_whose_values_are_not_as_the_others_is_fenced_and_the_store_goes_on` |
-//! | bytes of a stranger, of a peer and of a damaged disk | `bytes_of_a_stranger_never_panic`, `the_seeds_are_what_the_code_writes`, `every_target_survives_mutations_of_its_seeds`, `a_snapshot_that_is_damaged_is_refused_and_leaves_the_shard_as_it_was` |
+//! | bytes of a stranger, of a peer and of a damaged disk | `bytes_of_a_stranger_never_panic`, `a_keyspace_whose_shards_leave_a_hash_out_or_share_one_is_told`, `the_seeds_are_what_the_code_writes`, `every_target_survives_mutations_of_its_seeds`, `a_snapshot_that_is_damaged_is_refused_and_leaves_the_shard_as_it_was` |
 
 use std::collections::BTreeSet;
 use std::path::Path;
