@@ -14,6 +14,7 @@ use crate::key_range::KeyRange;
 use crate::keyspace::{KeyspaceName, KeyspacePolicy};
 use crate::keyspaces::{Keyspaces, KeyspacesAnswer, KeyspacesCommand, KeyspacesQuery, KeyspacesReply};
 use crate::mover::stats::fuzzing as stats;
+use crate::routes::Route;
 use crate::shard::fuzzing as wire;
 use crate::shard::{MoveStep, ShardCommand, ShardData};
 use crate::value_type::{Answer, Done, ValuePerKey};
@@ -39,7 +40,7 @@ impl ValuePerKey for Numbers {
     }
 
     fn wake_at(&self, value: &u8) -> Option<u64> {
-        (value % 2 == 0).then_some(u64::from(*value))
+        value.is_multiple_of(2).then_some(u64::from(*value))
     }
 
     fn wake(&self, _: &CommandContext, _: &[u8], value: &mut Option<u8>, _: bool) -> crate::Woken {
@@ -196,7 +197,14 @@ pub fn list(bytes: &[u8]) {
 /// What the list answers, and how it is written down.
 pub fn listed(bytes: &[u8]) {
     let _ = postcard::from_bytes::<KeyspacesReply>(bytes);
-    let _ = postcard::from_bytes::<KeyspacesAnswer>(bytes);
+    if let Ok(KeyspacesAnswer::V1(listed)) = postcard::from_bytes::<KeyspacesAnswer>(bytes) {
+        for keyspace in listed.keyspaces.into_iter().filter(|keyspace| keyspace.check_shards().is_ok()) {
+            let route = Route::new(keyspace);
+            for hash in [0, 1 << 63, u64::MAX] {
+                assert!(route.shard(hash).range.contains(hash));
+            }
+        }
+    }
     if let Ok(list) = postcard::from_bytes::<Keyspaces>(bytes) {
         let again: Keyspaces = postcard::from_bytes(&encode(&list)).expect("it was just written");
         assert_eq!(again.query(KeyspacesQuery::List), list.query(KeyspacesQuery::List));
@@ -210,9 +218,10 @@ pub fn bytes(bytes: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::PathBuf;
+mod seeds;
 
+#[cfg(test)]
+mod tests {
     use proptest::prelude::*;
 
     use super::*;
@@ -231,9 +240,8 @@ mod tests {
 
     /// The seeds of a target.
     fn seeds(target: &str) -> Vec<Vec<u8>> {
-        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
         let mut files: Vec<_> =
-            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+            std::fs::read_dir(seeds::folder(target)).unwrap().map(|entry| entry.unwrap().path()).collect();
         files.sort();
         files.iter().map(|file| std::fs::read(file).unwrap()).collect()
     }

@@ -336,6 +336,26 @@ impl Keyspace {
         self.shards.iter().find(|shard| shard.number == number)
     }
 
+    /// Says what is wrong with its shards, if anything: they are to cover all hashes once, in order. The bytes may be a
+    /// stranger's, and a route needs a shard for every hash.
+    pub(crate) fn check_shards(&self) -> Result<(), String> {
+        let name = &self.name;
+        let mut next = Some(0);
+        for place in &self.shards {
+            if next != Some(place.range.first()) {
+                let (number, range) = (place.number, place.range);
+                return Err(format!(
+                    "shard {number} of keyspace {name} does not begin where the one before ends: {range}"
+                ));
+            }
+            next = place.range.last().checked_add(1);
+        }
+        match next {
+            None => Ok(()),
+            Some(hash) => Err(format!("keyspace {name} has no shard for the hash {hash:016x}")),
+        }
+    }
+
     /// The group of a shard of this keyspace.
     pub(crate) fn group(&self, shard: u32) -> GroupName {
         self.name.shard_group(self.generation, shard)
@@ -381,6 +401,40 @@ mod tests {
         check(split_merge(SplitMergePolicy { max_shards: 8, ..rules.clone() }), "shards is 16, not 1 to 8");
         check(split_merge(SplitMergePolicy { max_size: Some(0), ..rules.clone() }), "max_size is 0");
         check(split_merge(SplitMergePolicy { merge_percent: 101, ..rules }), "merge_percent is 101");
+    }
+
+    /// The first of them once had to begin at the hash 0, or a caller panicked.
+    #[test]
+    fn a_keyspace_whose_shards_leave_a_hash_out_or_share_one_is_told() {
+        let range = |first, last| KeyRange::new(first, last).unwrap();
+        let check = |ranges: &[KeyRange]| {
+            let shards = (0..).zip(ranges);
+            let shards =
+                shards.map(|(number, range)| ShardPlace { number, range: *range, moved: 0, changed_ms: 0 });
+            let (name, policy) = (KeyspaceName::new("n").unwrap(), KeyspacePolicy::of("bytes"));
+            let shards = shards.collect();
+            let (generation, revision, next_shard, state) = (1, 1, 9, KeyspaceState::Ready);
+            let registered = policy.clone();
+            Keyspace { name, policy, generation, revision, shards, next_shard, state, registered }
+                .check_shards()
+        };
+        assert_eq!(check(&[KeyRange::ALL]), Ok(()));
+        assert_eq!(check(&[range(0, 9), range(10, u64::MAX)]), Ok(()));
+        let none = "keyspace n has no shard for the hash 0000000000000000";
+        assert_eq!(check(&[]), Err(none.into()));
+        assert_eq!(
+            check(&[range(0, 9)]),
+            Err("keyspace n has no shard for the hash 000000000000000a".into())
+        );
+        for wrong in [
+            &[range(1, u64::MAX)][..],
+            &[range(0, 9), range(9, u64::MAX)],
+            &[range(0, 9), range(11, u64::MAX)],
+            &[KeyRange::ALL, range(0, 9)],
+        ] {
+            let reason = check(wrong).unwrap_err();
+            assert!(reason.contains("does not begin where the one before ends"), "{reason}");
+        }
     }
 
     #[test]

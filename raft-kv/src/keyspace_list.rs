@@ -199,7 +199,8 @@ impl KeyspaceList {
         deadline: MonoTime,
     ) -> Result<KeyspacesReply, KvError> {
         let reply = self.send(what, &self.group, 0, &encode(command), deadline).await?;
-        postcard::from_bytes(&reply).map_err(|error| KvError::Answer { what, reason: error.to_string() })
+        let reply = postcard::from_bytes(&reply).map_err(|error| error.to_string()).and_then(checked_reply);
+        reply.map_err(|reason| KvError::Answer { what, reason })
     }
 
     /// Sends a command that may run any number of times.
@@ -403,8 +404,20 @@ impl KeyspaceList {
         };
         let KeyspacesAnswer::V1(listed) =
             postcard::from_bytes(&answer).map_err(|error| Unread::Answer(error.to_string()))?;
+        listed.keyspaces.iter().try_for_each(Keyspace::check_shards).map_err(Unread::Answer)?;
         Ok(listed)
     }
+}
+
+/// A reply whose keyspace, if it tells one, may become a route.
+fn checked_reply(reply: KeyspacesReply) -> Result<KeyspacesReply, String> {
+    if let KeyspacesReply::Registered(keyspace)
+    | KeyspacesReply::OtherPolicy(keyspace)
+    | KeyspacesReply::PolicySet(keyspace) = &reply
+    {
+        keyspace.check_shards()?;
+    }
+    Ok(reply)
 }
 
 enum Unread {

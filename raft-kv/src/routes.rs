@@ -43,7 +43,7 @@ impl Route {
     /// The shard that a hash belongs to.
     pub(crate) fn shard(&self, hash: u64) -> &RouteShard {
         let behind = self.shards.partition_point(|shard| shard.range.first() <= hash);
-        &self.shards[behind.checked_sub(1).expect("the first range begins at zero")]
+        &self.shards[behind.checked_sub(1).expect("the first range begins at zero, as was checked")]
     }
 
     /// All shards, in the order of their ranges.

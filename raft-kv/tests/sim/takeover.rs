@@ -62,14 +62,16 @@ enum Fate {
 fn lose_performer(seed: u64, merges: bool, stage: Stage, later: Duration, fate: Fate) -> Outcome {
     let mut cluster = Cluster::new(seed);
     let policy = KeyspacePolicy { shards: if merges { 2 } else { 1 }, ..policy() };
-    cluster.run(move |kv| async move { kv.register_keyspace(&name("notes"), &policy).await.unwrap() });
+    cluster.run(
+        move |kv| async move { kv.register_keyspace(&name("notes"), &policy).await.expect("a new name") },
+    );
     let writing = writers(&cluster, 100);
     cluster.run(move |kv| async move {
         sleep(kv.fleet().env().as_ref(), 300 * MS).await;
         if merges {
-            kv.merge_shards(&name("notes"), 0, 1).await.unwrap();
+            kv.merge_shards(&name("notes"), 0, 1).await.expect("they are neighbours");
         } else {
-            kv.split_shard(&name("notes"), 0, None).await.unwrap();
+            kv.split_shard(&name("notes"), 0, None).await.expect("it can be split");
         }
     });
     let (performer, epoch) = loop {
@@ -87,7 +89,8 @@ fn lose_performer(seed: u64, merges: bool, stage: Stage, later: Duration, fate: 
         cluster.sim.run_for(MS / 3);
     }
     cluster.sim.run_for(later);
-    let node = cluster.nodes.iter().position(|(_, kv)| kv.fleet().node() == performer).unwrap();
+    let node =
+        cluster.nodes.iter().position(|(_, kv)| kv.fleet().node() == performer).expect("a node of ours");
     match fate {
         Fate::Dies => cluster.sim.kill(&cluster.nodes[node].0),
         Fate::StandsStill => cluster.sim.pause(&cluster.nodes[node].0),
@@ -113,7 +116,7 @@ fn lose_performer(seed: u64, merges: bool, stage: Stage, later: Duration, fate: 
     }
     let shards = cluster.run(|kv| async move { settled(&kv).await });
     assert_eq!(shards, if merges { vec![1] } else { vec![0, 1] }, "seed {seed}");
-    let histories = writing.into_iter().map(|task| cluster.wait(task).unwrap()).collect();
+    let histories = writing.into_iter().map(|task| cluster.wait(task).expect("the client lives")).collect();
     Outcome { taken_over, longest: check(&cluster, histories), in_the_pause }
 }
 

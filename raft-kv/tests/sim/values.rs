@@ -15,7 +15,7 @@ use raft_kv::{
 use crate::cluster::{Cluster, NODES, SECOND, key, name, policy};
 
 async fn moved(kv: &Kv) {
-    while !kv.moves().await.unwrap().is_empty() {
+    while !kv.moves().await.expect("the list answers").is_empty() {
         sleep(kv.fleet().env().as_ref(), SECOND / 10).await;
     }
 }
@@ -262,7 +262,7 @@ fn told(seed: u64, errors: [u8; NODES]) -> (Cluster, [Arc<AtomicU64>; 3]) {
     });
     cluster.run(|kv| async move {
         let policy = KeyspacePolicy { shards: 1, ..KeyspacePolicy::of("told") };
-        kv.register_keyspace(&name("notes"), &policy).await.unwrap();
+        kv.register_keyspace(&name("notes"), &policy).await.expect("a new name");
     });
     (cluster, counts)
 }
