@@ -119,6 +119,11 @@ pub fn stop_member(reason: impl Into<String>) -> ! {
     resume_unwind(Box::new(Stopped(reason.into())))
 }
 
+/// Why [`stop_member`] unwinds, if it is what unwinds: a handler that catches panics of its own parts must let it through.
+pub fn stopped_because(panic: &(dyn Any + Send)) -> Option<&str> {
+    panic.downcast_ref().map(|Stopped(reason)| reason.as_str())
+}
+
 /// What [`stop_member`] unwinds with.
 pub(crate) struct Stopped(pub(crate) String);
 

@@ -60,7 +60,7 @@ pub use self::caller::GroupCaller;
 pub use self::client_session::ClientSession;
 pub use self::config::{Durability, GroupConfig, HostConfig};
 pub use self::data::{
-    CommandContext, Data, Frozen, RawData, Refused, RestoreError, Typed, encode, stop_member,
+    CommandContext, Data, Frozen, RawData, Refused, RestoreError, Typed, encode, stop_member, stopped_because,
 };
 pub use self::engine::Found;
 pub use self::error::{CommandError, GroupError, NotApplied, QueryError, Unknown};

@@ -488,6 +488,9 @@ pub(super) fn catch<T>(run: impl FnOnce() -> T) -> Result<T, Panicked> {
 
 /// What a panic said, as far as it is text.
 pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
+    if let Some(Stopped(reason)) = payload.downcast_ref() {
+        return reason.clone();
+    }
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }
