@@ -110,7 +110,7 @@ pub struct Refused(pub String);
 ///
 /// A handler that refuses or panics must do so on every member; one that is alone in it would leave its member with
 /// another state than the others, and an acknowledged command would be lost from view when that member leads. A member
-/// that is ended in this way is fenced ([`GroupStatus::fenced`](crate::GroupStatus::fenced)): it answers nobody,
+/// that is ended in this way is fenced, as its [`GroupStatus`](crate::GroupStatus) says: it answers nobody,
 /// acknowledges nothing, and its group goes on without it. Whoever waits for a command of it asks another member, where
 /// the command has run once.
 ///
