@@ -27,10 +27,17 @@ pub trait Agent: Default + Serialize + DeserializeOwned + Send + 'static {
     /// The name of the type: 1 to 255 bytes without control characters. It is part of every agent's identity and of
     /// what is stored, so it must not change, and no two types of a cluster may share it.
     const TYPE: &'static str;
-    /// The version of the state's encoding; raised whenever its fields change. A node that reads a state of an earlier
-    /// version has [`migrate`](Self::migrate) make one of this; one that reads a later version keeps the bytes and
-    /// answers [`UnreadableState`](crate::AgentNotApplied::UnreadableState).
+    /// The version of the state's encoding and of what handlers do; raised whenever either changes. A node that reads a state
+    /// of an earlier version has [`migrate`](Self::migrate) make one of this.
+    ///
+    /// A cluster runs each type as the newest version that *all* of its nodes know. A node of this version that lives with
+    /// nodes of an earlier one goes on as they do: see [`VERSION_MIN`](Self::VERSION_MIN).
     const VERSION: u32 = 0;
+    /// The earliest version as which this build can go on while other nodes know no later one: for each version from this
+    /// one on it can [`migrate`](Self::migrate) from and [`write_as`](Self::write_as). At most the first version that
+    /// the cluster ever ran, or the node is refused
+    /// ([`BuildMismatch::Versions`](crate::BuildMismatch::Versions)). Default: [`VERSION`](Self::VERSION) alone.
+    const VERSION_MIN: u32 = Self::VERSION;
     /// How many of its newest changes (commands and timeouts) an agent of this type keeps for those who watch it; see
     /// [`AgentHandle::watch`](crate::AgentHandle::watch). They are kept beside the state, in bytes. Default 0: it cannot be
     /// watched, and pays nothing.
@@ -65,6 +72,30 @@ pub trait Agent: Default + Serialize + DeserializeOwned + Send + 'static {
     fn migrate(from: u32, bytes: &[u8]) -> Result<Self, String> {
         let _ = bytes;
         Err(format!("it is of version {from}, which this node cannot migrate"))
+    }
+
+    /// The state in the form of an earlier version, `version`, byte for byte as a build of that version writes it; pure.
+    /// [`migrate`](Self::migrate) of these bytes gives this state again.
+    ///
+    /// It is called while the cluster is upgraded: what is stored or sent to another node is written in the version that all
+    /// nodes know. Each version from [`VERSION_MIN`](Self::VERSION_MIN) to before [`VERSION`](Self::VERSION) is tried with
+    /// the default state when the type is registered.
+    ///
+    /// # Errors
+    ///
+    /// When the state has no such form. A member that is told so in the middle of an upgrade ends itself, because members of
+    /// the earlier build may do what it cannot.
+    fn write_as(&self, version: u32) -> Result<Vec<u8>, String> {
+        Err(format!("version {} cannot be written as version {version}", Self::VERSION))
+    }
+
+    /// The earliest version whose handlers understand a command. One that is new in this version must not reach a node
+    /// that does not know it, and is refused with [`Upgrading`](crate::AgentNotApplied::Upgrading) until there is no such
+    /// node. Default: every command of this build needs this build; say which ones are older, so that they are sent during
+    /// an upgrade too.
+    fn version_needed(command: &Self::Command) -> u32 {
+        let _ = command;
+        Self::VERSION
     }
 
     /// Reads the agent; pure.

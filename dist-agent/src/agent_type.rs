@@ -1,12 +1,17 @@
 //! Agent types and live agents whose Rust types are forgotten.
 
 use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use raft_kv::rafted_value::stop_member;
+use twox_hash::XxHash3_128;
 
 use crate::agent::Agent;
 use crate::context::{AgentContext, QueryContext};
 use crate::hooks::{HookContext, TypeHooks};
+use crate::quota::Span;
 use crate::state_watch::{RoundTrip, StateWatch, check_encodes, is_decoded, round_trip, try_encode};
 use crate::wire::{AgentAnswer, AgentReply, join_value, split};
 
@@ -18,8 +23,20 @@ pub(crate) trait AgentType: Send + Sync {
     /// The agent that [`LiveAgent::encode`] wrote when the type's states were of this version.
     fn restore(&self, version: u32, bytes: &[u8]) -> Result<Box<dyn LiveAgent>, String>;
 
-    /// The version of the states that this node writes.
+    /// The newest version that this build knows.
     fn version(&self) -> u32;
+
+    /// The earliest version that this build can run.
+    fn version_min(&self) -> u32;
+
+    /// The versions that this build can run, with the form of each.
+    fn span(&self) -> Span;
+
+    /// Takes note of the version that the cluster has agreed on.
+    fn agree(&self, version: u32);
+
+    /// Whether, as far as this node has heard, every node knows the newest version of this build.
+    fn is_agreed(&self) -> bool;
 
     /// How many of its changes an agent keeps.
     fn changes_retained(&self) -> u32;
@@ -30,6 +47,18 @@ pub(crate) trait AgentType: Send + Sync {
     fn has_hooks(&self) -> bool;
 
     fn as_any(&self) -> &dyn Any;
+}
+
+impl dyn AgentType + '_ {
+    /// Ends this member if its build cannot run a version of this type, named `name`, that other members may be able to run.
+    pub(crate) fn must_run(&self, name: &str, version: u32) {
+        let (first, last) = (self.version_min(), self.version());
+        if !(first..=last).contains(&version) {
+            stop_member(format!(
+                "an agent of type {name:?} runs as version {version}, and this build runs versions {first} to {last}"
+            ));
+        }
+    }
 }
 
 /// A live agent whose Rust type is forgotten.
@@ -53,8 +82,8 @@ pub(crate) trait LiveAgent: Send {
     /// Tells the hooks of a query that was answered.
     fn answered(&self, context: &QueryContext<'_>, query: &[u8], answer: &[u8], of: &dyn AgentType);
 
-    /// The state in bytes, without its version head.
-    fn encode(&self) -> Bytes;
+    /// The state in the form of a version, without its version head.
+    fn encode(&self, version: u32) -> Bytes;
 }
 
 /// How a handler runs.
@@ -80,11 +109,13 @@ pub(crate) enum CommandFailure {
 pub(crate) struct TypeOf<A: Agent> {
     watch: StateWatch,
     hooks: Option<TypeHooks<A>>,
+    /// The version that the cluster has agreed on, as this node was told last; one more, so that zero is none.
+    agreed: AtomicU64,
 }
 
 impl<A: Agent> TypeOf<A> {
     pub(crate) fn new(hooks: Option<TypeHooks<A>>) -> Self {
-        Self { watch: StateWatch::new(A::TYPE), hooks }
+        Self { watch: StateWatch::new(A::TYPE), hooks, agreed: AtomicU64::new(0) }
     }
 
     fn of(of: &dyn AgentType) -> &Self {
@@ -106,14 +137,29 @@ impl<A: Agent> AgentType for TypeOf<A> {
             let agent: A = postcard::from_bytes(bytes).map_err(|error| error.to_string())?;
             return Ok(Box::new(Live(agent)));
         }
-        if version > A::VERSION {
-            return Err(format!("it is of version {version}, and this node knows version {}", A::VERSION));
-        }
         Ok(Box::new(Live(A::migrate(version, bytes)?)))
     }
 
     fn version(&self) -> u32 {
         A::VERSION
+    }
+
+    fn version_min(&self) -> u32 {
+        A::VERSION_MIN
+    }
+
+    fn span(&self) -> Span {
+        let default = A::default();
+        let form = |version| form_of(&write(&default, version).expect("it was tried when it was registered"));
+        Span { first: A::VERSION_MIN, forms: (A::VERSION_MIN..=A::VERSION).map(form).collect() }
+    }
+
+    fn agree(&self, version: u32) {
+        self.agreed.store(u64::from(version) + 1, Ordering::Relaxed);
+    }
+
+    fn is_agreed(&self) -> bool {
+        self.agreed.load(Ordering::Relaxed) > u64::from(A::VERSION)
     }
 
     fn changes_retained(&self) -> u32 {
@@ -140,6 +186,10 @@ impl<A: Agent> Live<A> {
         if context.is_deactivated() {
             return Ok(());
         }
+        if context.version() != A::VERSION {
+            self.check_earlier_form(context, watch);
+            return Ok(());
+        }
         if !is_decoded(context.revision()) {
             return check_encodes(&self.0).map_err(|error| format!("it does not encode: {error}"));
         }
@@ -154,10 +204,44 @@ impl<A: Agent> Live<A> {
         }
     }
 
+    /// Members of an earlier build need no other form of the state: a failure here would be of this build alone, which
+    /// must not undo what they do.
+    fn check_earlier_form(&self, context: &AgentContext<'_>, watch: &StateWatch) {
+        let version = context.version();
+        let is_decoded = is_decoded(context.revision());
+        let check = || {
+            let bytes = write(&self.0, version)?;
+            let again = if is_decoded { Some(A::migrate(version, &bytes)?) } else { None };
+            Ok(again.is_none_or(|again| try_encode(&again) == try_encode(&self.0)))
+        };
+        let checked = catch_unwind(AssertUnwindSafe(check));
+        match checked.unwrap_or_else(|_| Err("that panicked".to_owned())) {
+            Ok(true) => {}
+            Ok(false) => watch.report("an earlier version of it becomes another state"),
+            Err(reason) => stop_member(format!(
+                "a state of agent type {:?} must be written as version {version}: {reason}",
+                A::TYPE
+            )),
+        }
+    }
+
     /// The agent as the hooks see it afterwards.
     fn after(&self, context: &AgentContext<'_>) -> Option<&A> {
         (!context.is_deactivated()).then_some(&self.0)
     }
+}
+
+/// A state in the form of a version.
+pub(crate) fn write<A: Agent>(agent: &A, version: u32) -> Result<Vec<u8>, String> {
+    if version == A::VERSION {
+        return postcard::to_stdvec(agent).map_err(|error| error.to_string());
+    }
+    agent.write_as(version)
+}
+
+/// What tells one form of a state from another: a hash of the default state's bytes, the same on every node.
+fn form_of(bytes: &[u8]) -> u64 {
+    XxHash3_128::oneshot(bytes) as u64
 }
 
 /// The longest reply: a little less than the largest message, with room for what the layers below add.
@@ -236,7 +320,8 @@ impl<A: Agent> LiveAgent for Live<A> {
         }
     }
 
-    fn encode(&self) -> Bytes {
-        try_encode(&self.0).expect("that the state encodes was made sure of when a command left it so")
+    fn encode(&self, version: u32) -> Bytes {
+        let bytes = write(&self.0, version);
+        bytes.expect("that the state encodes was made sure of when a command left it so").into()
     }
 }

@@ -7,14 +7,16 @@ use std::sync::Arc;
 
 use crate::agent::Agent;
 use crate::agent_id::{AgentIdError, AgentTypeName};
-use crate::agent_type::{AgentType, TypeOf};
+use crate::agent_type::{AgentType, TypeOf, write};
 use crate::hooks::{AgentHooks, TypeHooks};
-use crate::state_watch::{RoundTrip, round_trip};
+use crate::quota::{NodeTypes, TYPES_MAX, VERSIONS_MAX};
+use crate::state_watch::{RoundTrip, round_trip, try_encode};
 
 /// The agent types that a node can host.
 ///
-/// Every node of a cluster must know the same types. A node that lacks one keeps the bytes of its agents, answers
-/// their commands with [`UnknownAgentType`](crate::AgentNotApplied::UnknownAgentType), and changes nothing.
+/// Every node of a cluster must know the same types. One that is new is answered for with
+/// [`UnknownAgentType`](crate::AgentNotApplied::UnknownAgentType) until every node knows it; a node that lacks one which the
+/// cluster runs is refused ([`BuildMismatch`](crate::BuildMismatch)).
 #[derive(Clone, Default)]
 pub struct AgentTypes {
     types: BTreeMap<AgentTypeName, Arc<dyn AgentType>>,
@@ -50,10 +52,13 @@ impl AgentTypes {
     }
 
     fn add<A: Agent>(&mut self, hooks: Option<TypeHooks<A>>) -> Result<(), AgentTypesError> {
+        let count = self.types.len();
         match self.types.entry(AgentTypeName::new(A::TYPE)?) {
             btree_map::Entry::Occupied(_) => Err(AgentTypesError::Twice(A::TYPE)),
+            btree_map::Entry::Vacant(_) if count >= TYPES_MAX => Err(AgentTypesError::TooMany(TYPES_MAX)),
             btree_map::Entry::Vacant(place) => {
                 check_default::<A>()?;
+                check_versions::<A>()?;
                 place.insert(Arc::new(TypeOf::<A>::new(hooks)));
                 Ok(())
             }
@@ -73,6 +78,20 @@ impl AgentTypes {
     /// Whether a type of this name is known.
     pub fn contains(&self, agent_type: &AgentTypeName) -> bool {
         self.types.contains_key(agent_type)
+    }
+
+    /// What this build can run.
+    pub(crate) fn spans(&self) -> NodeTypes {
+        self.types.iter().map(|(name, agent_type)| (name.clone(), agent_type.span())).collect()
+    }
+
+    /// Takes note of what the cluster has agreed on.
+    pub(crate) fn agree(&self, agreed: &BTreeMap<AgentTypeName, u32>) {
+        for (name, version) in agreed {
+            if let Some(agent_type) = self.types.get(name) {
+                agent_type.agree(*version);
+            }
+        }
     }
 
     pub(crate) fn have_hooks(&self) -> bool {
@@ -109,6 +128,40 @@ pub enum AgentTypesError {
         /// What is wrong.
         reason: String,
     },
+    /// The versions that a type says it can run do not work: there are too many or none of them, or its default state does not
+    /// come back from the form of one of them.
+    #[error("agent type {agent_type:?} cannot be run as version {version}: {reason}")]
+    Version {
+        /// The type.
+        agent_type: &'static str,
+        /// The version.
+        version: u32,
+        /// What is wrong.
+        reason: String,
+    },
+    /// There are more types than a node can have.
+    #[error("there are more than {0} agent types")]
+    TooMany(usize),
+}
+
+/// Tries every earlier version that a type says it can run with its default state.
+fn check_versions<A: Agent>() -> Result<(), AgentTypesError> {
+    let (first, last) = (A::VERSION_MIN, A::VERSION);
+    let wrong = |version, reason: String| AgentTypesError::Version { agent_type: A::TYPE, version, reason };
+    if first > last || last - first >= VERSIONS_MAX as u32 {
+        let reason =
+            format!("VERSION_MIN is {first}, VERSION is {last}, and at most {VERSIONS_MAX} can be run");
+        return Err(wrong(first, reason));
+    }
+    let default = A::default();
+    for version in first..last {
+        let bytes = write(&default, version).map_err(|reason| wrong(version, reason))?;
+        let again = A::migrate(version, &bytes).map_err(|reason| wrong(version, reason))?;
+        if try_encode(&again) != try_encode(&default) {
+            return Err(wrong(version, "its default state becomes another one".to_owned()));
+        }
+    }
+    Ok(())
 }
 
 fn check_default<A: Agent>() -> Result<(), AgentTypesError> {

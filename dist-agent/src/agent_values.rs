@@ -5,12 +5,12 @@ mod hosted;
 mod timeouts;
 
 use bytes::Bytes;
-use raft_kv::rafted_value::{CommandContext, Refused};
+use raft_kv::rafted_value::{CommandContext, Refused, stop_member};
 use raft_kv::{Answer, Done, ValuePerKey, Woken};
 
 use self::hosted::{Away, State};
 use crate::agent_id::AgentIdRef;
-use crate::agent_type::{CommandFailure, Run};
+use crate::agent_type::{AgentType, CommandFailure, Run};
 use crate::agent_types::AgentTypes;
 use crate::context::{AgentContext, Fate, QueryContext};
 use crate::on_tick::Timer;
@@ -36,6 +36,7 @@ struct Call<'a> {
     context: &'a CommandContext,
     id: AgentIdRef<'a>,
     tick_ms: u32,
+    version: u32,
     command: &'a [u8],
     leads: bool,
 }
@@ -52,6 +53,14 @@ impl AgentValues {
         Self { types }
     }
 
+    /// The type of an agent; ends this member if its build does not know it. Callers name a type only once every node of the
+    /// cluster knows it, so that other members may well run what this one cannot.
+    fn type_of(&self, id: AgentIdRef<'_>) -> &dyn AgentType {
+        self.types.get(id.agent_type).unwrap_or_else(|| {
+            stop_member(format!("this build does not know agent type {:?}", id.agent_type))
+        })
+    }
+
     fn execute(
         &self,
         context: &CommandContext,
@@ -61,8 +70,8 @@ impl AgentValues {
         leads: bool,
     ) -> Result<Done, Refused> {
         let id = parse(key)?;
-        let (AgentCommand::Run { tick_ms, pass }, command) = split(command).map_err(Refused)?;
-        let call = Call { context, id, tick_ms, command, leads };
+        let (AgentCommand::Run { tick_ms, pass, version }, command) = split(command).map_err(Refused)?;
+        let call = Call { context, id, tick_ms, version, command, leads };
         let reply = if value.is_some() {
             self.run_on(call, value)?
         } else {
@@ -77,15 +86,15 @@ impl AgentValues {
     /// at once more: a pass that has run out may have been given to somebody else.
     fn activate(&self, call: Call<'_>, pass: Option<Pass>) -> Result<(Option<Hosted>, Bytes), Refused> {
         let refuse = |reply: AgentReply| Ok((None, join(&reply, &[])));
-        let Some(agent_type) = self.types.get(call.id.agent_type) else {
-            return refuse(AgentReply::UnknownAgentType);
-        };
+        let agent_type = self.type_of(call.id);
+        agent_type.must_run(call.id.agent_type, call.version);
         let Some(Pass { generation, until_ms }) = pass else { return refuse(AgentReply::NotActive) };
         if call.context.now_ms > until_ms {
             return refuse(AgentReply::PassExpired);
         }
         let state = State::Live(agent_type.activate());
         let mut hosted = Hosted::new(generation, call.context.seed, state);
+        hosted.set_version(agent_type, call.version);
         // What cannot be kept is dropped here, and nothing has changed.
         let head = AgentReply::Activated { at_ms: call.context.now_ms };
         let ran = self.run(call, &mut hosted, &head).map_err(|failure| match failure {
@@ -101,9 +110,13 @@ impl AgentValues {
     /// A later command.
     fn run_on(&self, call: Call<'_>, value: &mut Option<Hosted>) -> Result<Bytes, Refused> {
         let hosted = value.as_mut().expect("the caller has looked");
-        hosted.state.revive(self.types.get(call.id.agent_type));
+        let of = self.type_of(call.id);
+        let version = hosted.version(of).max(call.version);
+        of.must_run(call.id.agent_type, version);
+        hosted.raise(of, version);
         if let Some(why) = hosted.state.kept() {
-            return Ok(why.reply());
+            must_not_read(of, call.id, version, why);
+            return Ok(join(&AgentReply::UnreadableState, why.as_bytes()));
         }
         match self.run(call, hosted, &AgentReply::User) {
             Ok(ran) => {
@@ -121,9 +134,10 @@ impl AgentValues {
 
     /// Runs a command on an agent that is live.
     fn run(&self, call: Call<'_>, hosted: &mut Hosted, head: &AgentReply) -> Result<Ran, CommandFailure> {
+        let of = self.type_of(call.id);
+        let version = hosted.version(of);
         let State::Live(agent) = &mut hosted.state else { unreachable!("only a live agent runs") };
-        let of = self.types.get(call.id.agent_type).expect("a live agent has a type");
-        let mut context = AgentContext::new(call.id, call.context, hosted.revision);
+        let mut context = AgentContext::new(call.id, call.context, hosted.revision, version);
         let run = Run { of, leads: call.leads, activates: *head != AgentReply::User };
         let reply = agent.command(&mut context, call.command, head, run)?;
         let asked = context.asked();
@@ -134,7 +148,7 @@ impl AgentValues {
             hosted.set_timer(next);
         }
         if asked.fate == Fate::Passivate {
-            hosted.state.passivate(of);
+            hosted.passivate(of);
         }
         Ok(Ran { reply, fate: asked.fate })
     }
@@ -199,16 +213,16 @@ impl ValuePerKey for AgentValues {
                 return Ok(Answer { answer: join(&AgentAnswer::Active, &[]), load: QUERY_LOAD });
             }
         };
-        let context = QueryContext::new(id, hosted.revision);
+        let of = self.type_of(id);
+        let context = QueryContext::new(id, hosted.revision, hosted.version(of));
         let answer = match &hosted.state {
             State::Live(agent) => agent.query(&context, query, &AgentAnswer::User),
             State::InBytes(away) => match &**away {
                 Away::Passive(state) => {
-                    let of = self.types.get(id.agent_type).ok_or_else(|| refused(id, "its type is gone"))?;
                     let agent = of.restore(state.version, &state.bytes);
                     agent.and_then(|agent| agent.query(&context, query, &AgentAnswer::User))
                 }
-                Away::Kept(kept) => Ok(kept.why.answer()),
+                Away::Kept(kept) => Ok(join(&AgentAnswer::UnreadableState, kept.why.as_bytes())),
             },
         };
         let answer = answer.map_err(|reason| refused(id, &reason))?;
@@ -222,7 +236,7 @@ impl ValuePerKey for AgentValues {
         else {
             return;
         };
-        let context = QueryContext::new(id, hosted.revision);
+        let context = QueryContext::new(id, hosted.revision, hosted.version(of));
         match &hosted.state {
             State::Live(agent) => agent.answered(&context, query, answer, of),
             State::InBytes(away) => {
@@ -236,13 +250,22 @@ impl ValuePerKey for AgentValues {
     }
 
     fn encode(&self, key: &[u8], hosted: &Hosted, out: &mut Vec<u8>) {
-        let of = AgentIdRef::parse(key).ok().and_then(|id| self.types.get(id.agent_type));
-        hosted.encode(of, out);
+        let id = AgentIdRef::parse(key).expect("only keys that are identities have agents");
+        hosted.encode(self.type_of(id), out);
     }
 
     fn decode(&self, key: &[u8], bytes: &[u8]) -> Result<Hosted, String> {
         let id = AgentIdRef::parse(key).map_err(|error| error.to_string())?;
-        Hosted::decode(self.types.get(id.agent_type), bytes)
+        Hosted::decode(self.type_of(id), id.agent_type, bytes)
+    }
+}
+
+/// A state that this member cannot read gets a command of this version. Where every node is of this build, none can read it,
+/// and all refuse the command alike. Where some know no later version than an earlier one, they may read and run what this
+/// member cannot, and it ends itself.
+fn must_not_read(of: &dyn AgentType, id: AgentIdRef<'_>, version: u32, why: &str) {
+    if version < of.version() && !of.is_agreed() {
+        stop_member(format!("a state of agent type {:?} cannot be read: {why}", id.agent_type));
     }
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct Call<'a> {
     pub(crate) id: &'a AgentId,
     pub(crate) key: &'a Key,
     pub(crate) options: &'a Options,
+    /// The version as which a command lets the agent run.
+    pub(crate) version: u32,
 }
 
 /// A user's command in bytes, which may go out several times.
@@ -125,7 +127,8 @@ impl Call<'_> {
             let what = "the call's time was over before the command could be sent".to_owned();
             return Err(KvNotApplied::Group(raft_kv::rafted_value::NotApplied::Unreachable(what)).into());
         }
-        let command = AgentCommand::Run { tick_ms: self.cluster.config().tick_ms(), pass };
+        let command =
+            AgentCommand::Run { tick_ms: self.cluster.config().tick_ms(), pass, version: self.version };
         let command = join(&command, &payload.0);
         // A command with an idempotency key is a line of commands: whoever sends it again goes the same way.
         let number = self.options.session.map(|session| CommandNumber { session, sequence });

@@ -26,6 +26,9 @@ pub struct DistAgentConfig {
     /// How often a node counts the agents of the shards it leads, where that has changed: how soon the places of agents
     /// that ended, and of activations of which nothing was heard, are free again. Default 1 s.
     pub quota_interval: Duration,
+    /// How often a node or client asks which versions of agent types the cluster has agreed on; a call that needs a later one
+    /// than is known asks at once. Default 2 s.
+    pub versions_interval: Duration,
     /// How many answers a node or client keeps for handles that take older ones
     /// ([`stale_ok`](crate::AgentHandle::stale_ok)). Default 10,000.
     pub answers_max: usize,
@@ -49,6 +52,7 @@ impl Default for DistAgentConfig {
             tick_interval: Duration::from_secs(60),
             quota_place: Duration::from_secs(60),
             quota_interval: Duration::from_secs(1),
+            versions_interval: Duration::from_secs(2),
             answers_max: 10_000,
             watch_interval: Duration::from_millis(100),
             rate_limits_max: 100_000,
@@ -75,6 +79,9 @@ impl DistAgentConfig {
         }
         if self.quota_interval.is_zero() {
             return Err("quota_interval is 0".into());
+        }
+        if self.versions_interval.is_zero() {
+            return Err("versions_interval is 0".into());
         }
         if self.watch_interval.is_zero() {
             return Err("watch_interval is 0".into());

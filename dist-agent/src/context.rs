@@ -12,6 +12,7 @@ pub struct AgentContext<'a> {
     id: AgentIdRef<'a>,
     command: CommandContext,
     revision: u64,
+    version: u32,
     rng: Option<ChaCha8Rng>,
     asked: Asked,
 }
@@ -33,8 +34,8 @@ pub(crate) enum Fate {
 }
 
 impl<'a> AgentContext<'a> {
-    pub(crate) fn new(id: AgentIdRef<'a>, command: &CommandContext, revision: u64) -> Self {
-        Self { id, command: *command, revision, rng: None, asked: Asked::default() }
+    pub(crate) fn new(id: AgentIdRef<'a>, command: &CommandContext, revision: u64, version: u32) -> Self {
+        Self { id, command: *command, revision, version, rng: None, asked: Asked::default() }
     }
 
     /// The quota that the agent belongs to.
@@ -56,6 +57,13 @@ impl<'a> AgentContext<'a> {
     /// it.
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// The version of its type as which the agent runs, the same on every member. It is less than
+    /// [`Agent::VERSION`](crate::Agent::VERSION) while the cluster has nodes of an earlier build, and until the first command
+    /// after that: meanwhile a handler must make of a command exactly what that build makes of it.
+    pub fn version(&self) -> u32 {
+        self.version
     }
 
     /// Milliseconds since 1970, as the shard's leader stamped them into the command; it never goes back within a shard.
@@ -88,7 +96,7 @@ impl<'a> AgentContext<'a> {
 
     /// The context as it was before the command ran.
     pub(crate) fn again(&self) -> Self {
-        Self::new(self.id, &self.command, self.revision)
+        Self::new(self.id, &self.command, self.revision, self.version)
     }
 
     pub(crate) fn id(&self) -> AgentIdRef<'a> {
@@ -109,6 +117,7 @@ impl<'a> AgentContext<'a> {
 pub struct QueryContext<'a> {
     id: AgentIdRef<'a>,
     revision: u64,
+    version: u32,
 }
 
 impl<'a> QueryContext<'a> {
@@ -116,8 +125,8 @@ impl<'a> QueryContext<'a> {
         self.id
     }
 
-    pub(crate) fn new(id: AgentIdRef<'a>, revision: u64) -> Self {
-        Self { id, revision }
+    pub(crate) fn new(id: AgentIdRef<'a>, revision: u64, version: u32) -> Self {
+        Self { id, revision, version }
     }
 
     /// The quota that the agent belongs to.
@@ -138,5 +147,10 @@ impl<'a> QueryContext<'a> {
     /// How many commands and timeouts the agent has handled since its activation.
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// The version of its type as which the agent runs.
+    pub fn version(&self) -> u32 {
+        self.version
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use raft_kv::raft_fleet::FleetError;
 use raft_kv::rafted_value::{CommandError, NotApplied, QueryError};
 use raft_kv::{KvCommandError, KvError, KvNotApplied, KvQueryError, KvUnknown};
+use serde::{Deserialize, Serialize};
 
 use crate::agent_id::{AgentId, AgentIdError, QuotaName};
 use crate::agent_types::AgentTypesError;
@@ -63,9 +64,30 @@ pub enum AgentNotApplied {
         /// What is wrong.
         reason: String,
     },
-    /// The nodes that host the agent do not know its type.
-    #[error("the nodes that host {0} do not know its type")]
+    /// Not every node of the cluster knows the agent's type.
+    #[error("not every node of the cluster knows the type of {0}")]
     UnknownAgentType(AgentId),
+    /// The command needs a later version of the agent's type than all nodes can run: the cluster is being upgraded. See
+    /// [`Agent::version_needed`](crate::Agent::version_needed).
+    #[error(
+        "the command for {agent} needs version {needed} of its type, and the cluster is still at {agreed}: it is being upgraded"
+    )]
+    Upgrading {
+        /// The agent.
+        agent: AgentId,
+        /// The version that the command needs.
+        needed: u32,
+        /// The version that the cluster has agreed on.
+        agreed: u32,
+    },
+    /// The ledger did not say as which version of its type the agent runs.
+    #[error("the ledger did not say as which version {agent} runs: {reason}")]
+    NoVersion {
+        /// The agent.
+        agent: AgentId,
+        /// What happened.
+        reason: String,
+    },
     /// The command could not be encoded, and was not sent.
     #[error("the command for {agent} does not encode: {reason}")]
     Unencodable {
@@ -216,6 +238,58 @@ pub enum ListError {
     Store(#[from] KvError),
 }
 
+/// Why the agent types of a build do not fit the cluster.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum BuildMismatch {
+    /// The cluster has agents of a type that this build does not have.
+    #[error("this build does not know agent type {agent_type:?}, which the cluster runs as version {agreed}")]
+    UnknownType {
+        /// The type.
+        agent_type: String,
+        /// The version that the cluster has agreed on.
+        agreed: u32,
+    },
+    /// This build cannot run what the cluster has agreed on, or not the oldest version that it may have stored: see
+    /// [`Agent::VERSION_MIN`](crate::Agent::VERSION_MIN).
+    #[error(
+        "this build runs agent type {agent_type:?} as versions {first} to {last}, and the cluster has agents of versions {oldest} to {agreed}"
+    )]
+    Versions {
+        /// The type.
+        agent_type: String,
+        /// The oldest version that this build can go on with.
+        first: u32,
+        /// Its own version.
+        last: u32,
+        /// The oldest version that the cluster may have stored.
+        oldest: u32,
+        /// The version that the cluster has agreed on.
+        agreed: u32,
+    },
+    /// Other nodes write the same version in another form: [`Agent::VERSION`](crate::Agent::VERSION) was not raised when the
+    /// state changed, or [`Agent::write_as`](crate::Agent::write_as) does not write what the earlier build wrote.
+    #[error("version {version} of agent type {agent_type:?} has another form on other nodes of the cluster")]
+    Form {
+        /// The type.
+        agent_type: String,
+        /// The version.
+        version: u32,
+    },
+    /// A node has more than the cluster can take.
+    #[error(
+        "the cluster takes {nodes} nodes of {types} agent types with {versions} versions each, and no more"
+    )]
+    TooMany {
+        /// The most nodes.
+        nodes: usize,
+        /// The most types of a node.
+        types: usize,
+        /// The most versions of a type.
+        versions: usize,
+    },
+}
+
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -243,6 +317,9 @@ pub enum StartError {
     /// What the whole cluster shares could not be read or said.
     #[error("the settings that the cluster shares: {0}")]
     Agreed(#[from] QuotaError),
+    /// The agent types of this build do not fit those of the cluster's other nodes. Nothing was changed.
+    #[error("this build cannot be part of the cluster: {0}")]
+    Build(#[from] BuildMismatch),
     /// The cluster has no agents yet and did not get any in time.
     #[error("the cluster was not ready for agents in {limit_ms} ms: {last}")]
     NotReady {

@@ -150,9 +150,9 @@ impl<A: Agent> AgentHandle<A> {
         }
         let payload = Payload::of(&command)
             .map_err(|reason| AgentNotApplied::Unencodable { agent: self.id.clone(), reason })?;
+        let version = self.version_for(A::version_needed(&command)).await;
         drop(command);
-        let call = Call { cluster: &self.cluster, id: &self.id, key: &self.key, options: &self.options };
-        let reply = call.command(&payload).await?;
+        let reply = self.call(version?).command(&payload).await?;
         match split::<AgentReply>(&reply).map_err(|reason| self.reply_error(reason))? {
             (AgentReply::User | AgentReply::Activated { .. }, reply) => {
                 postcard::from_bytes(reply).map_err(|error| self.reply_error(error.to_string()).into())
@@ -187,8 +187,7 @@ impl<A: Agent> AgentHandle<A> {
         let payload = join_value(&AgentQuery::User, &query)
             .map_err(|reason| AgentQueryError::Unencodable { agent: self.id.clone(), reason })?;
         drop(query);
-        let call = Call { cluster: &self.cluster, id: &self.id, key: &self.key, options: &self.options };
-        let answer = call.query(&payload).await?;
+        let answer = self.call(0).query(&payload).await?;
         match split::<AgentAnswer>(&answer).map_err(|reason| self.answer_error(reason))? {
             (AgentAnswer::User, answer) => {
                 postcard::from_bytes(answer).map_err(|error| self.answer_error(error.to_string()))
@@ -210,12 +209,28 @@ impl<A: Agent> AgentHandle<A> {
     }
 
     pub(crate) async fn ask(&self, query: &AgentQuery) -> Result<Bytes, AgentQueryError> {
-        let call = Call { cluster: &self.cluster, id: &self.id, key: &self.key, options: &self.options };
-        call.query(&join(query, &[])).await
+        self.call(0).query(&join(query, &[])).await
     }
 
     pub(crate) fn cluster(&self) -> &DistAgent {
         &self.cluster
+    }
+
+    fn call(&self, version: u32) -> Call<'_> {
+        let Self { cluster, id, key, options, .. } = self;
+        Call { cluster, id, key, options, version }
+    }
+
+    /// The version as which all nodes can run the agent, if a command that needs this one may be sent.
+    async fn version_for(&self, needed: u32) -> Result<u32, AgentNotApplied> {
+        let (fleet, versions) = (self.cluster.fleet(), self.cluster.versions());
+        let agent = || self.id.clone();
+        match versions.of(fleet, &self.options.call, A::TYPE, needed).await {
+            Ok(Some(agreed)) if agreed >= needed => Ok(agreed),
+            Ok(Some(agreed)) => Err(AgentNotApplied::Upgrading { agent: agent(), needed, agreed }),
+            Ok(None) => Err(AgentNotApplied::UnknownAgentType(agent())),
+            Err(error) => Err(AgentNotApplied::NoVersion { agent: agent(), reason: error.to_string() }),
+        }
     }
 
     fn take_tokens(&self, tokens: u32) -> Result<(), TakeError> {

@@ -25,6 +25,7 @@ mod single_node;
 mod state_watch;
 #[cfg(feature = "sim")]
 pub mod testing;
+mod versions;
 mod watch;
 mod wire;
 
@@ -33,8 +34,11 @@ mod wire;
 ///
 /// A tag is the method's name on the wire and in the log: it never changes, and one that was used is not used again. The
 /// name of a method may change, and their order. Arguments and results own what they hold and are encoded by serde. A
-/// method may take the context as its first argument. `version = ..` gives the state's version, and a function `migrate` of
-/// the `impl` is the agent's. Everything that is not marked stays as it is.
+/// method may take the context as its first argument. Everything that is not marked stays as it is.
+///
+/// `version = ..` and `version_min = ..` give the state's versions, functions `migrate` and `write_as` of the `impl` are the
+/// agent's, and `#[command(tag = .., since = ..)]` says in which version a command is new: it is not sent before every node
+/// knows that version.
 ///
 /// ```
 /// use dist_agent::{AgentContext, AgentTypes, DistAgent, QuotaLimit, agent};
@@ -93,7 +97,8 @@ pub use self::agent_types::{AgentTypes, AgentTypesError};
 pub use self::config::{AgentsPolicy, DistAgentConfig};
 pub use self::context::{AgentContext, QueryContext};
 pub use self::error::{
-    AgentError, AgentNotApplied, AgentQueryError, AgentUnknown, ListError, QuotaError, StartError,
+    AgentError, AgentNotApplied, AgentQueryError, AgentUnknown, BuildMismatch, ListError, QuotaError,
+    StartError,
 };
 pub use self::handle::AgentHandle;
 pub use self::hooks::{AgentHooks, HookContext};

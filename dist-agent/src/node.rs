@@ -21,6 +21,7 @@ use crate::handle::AgentHandle;
 use crate::quota::{Desk, Ledger, Reporter};
 use crate::quotas;
 use crate::rate_limits::RateLimits;
+use crate::versions::Versions;
 
 /// A node of the cluster, or a client of it. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -36,8 +37,9 @@ struct Shared {
     desk: Desk,
     rate_limits: RateLimits,
     answers: Answers,
-    /// Ends with [`DistAgent::shutdown`]; a client has none.
-    reporter: Option<TaskHandle>,
+    versions: Arc<Versions>,
+    /// They end with [`DistAgent::shutdown`].
+    tasks: Vec<TaskHandle>,
 }
 
 /// The one keyspace in which all agents live.
@@ -66,23 +68,34 @@ impl DistAgent {
         let policy = config.agents.keyspace_policy();
         let values = KvTypes::new().with(VALUE_TYPE, AgentValues::new(types.clone())).with_data::<Ledger>();
         let kv = Kv::start(env, config.fleet.clone(), config.kv.clone(), values).await?;
-        if let Err(error) = prepare(&kv, &mut config, &policy).await {
-            kv.shutdown().await;
-            return Err(error);
-        }
-        Ok(Self::run(kv, config, Some(types)))
+        let versions = match prepare(&kv, &mut config, &policy, &types).await {
+            Ok(versions) => versions,
+            Err(error) => {
+                kv.shutdown().await;
+                return Err(error);
+            }
+        };
+        Ok(Self::run(kv, config, Some(types), versions))
     }
 
-    fn run(kv: Kv, config: DistAgentConfig, types: Option<AgentTypes>) -> Self {
+    fn run(kv: Kv, config: DistAgentConfig, types: Option<AgentTypes>, versions: Versions) -> Self {
         let env = kv.fleet().env();
         let desk = Desk::new(kv.fleet().clone(), config.call, config.quota_place);
         let rate_limits = RateLimits::new(env, config.rate_limits_max);
         let answers = Answers::new(config.answers_max);
-        let reporter = types.is_some().then(|| {
+        let versions = Arc::new(versions);
+        let keep = Arc::clone(&versions).keep(
+            kv.fleet().clone(),
+            config.call.as_essential(),
+            config.versions_interval,
+        );
+        let mut tasks = vec![env.spawn("agent-versions", Box::pin(keep))];
+        if types.is_some() {
             let reporter = Reporter::new(kv.clone(), config.call.as_essential(), config.quota_interval);
-            env.spawn("quota-reporter", Box::pin(reporter.run()))
-        });
-        Self { kv, shared: Arc::new(Shared { types, config, desk, rate_limits, answers, reporter }) }
+            tasks.push(env.spawn("quota-reporter", Box::pin(reporter.run())));
+        }
+        let shared = Shared { types, config, desk, rate_limits, answers, versions, tasks };
+        Self { kv, shared: Arc::new(shared) }
     }
 
     /// Connects to a cluster without hosting anything; returns once agents can be activated there.
@@ -93,16 +106,19 @@ impl DistAgent {
     pub async fn connect(env: Arc<dyn Env>, mut config: DistAgentConfig) -> Result<Self, StartError> {
         config.validate().map_err(StartError::InvalidConfig)?;
         let kv = Kv::connect(Arc::clone(&env), config.fleet.clone(), config.kv.clone()).await?;
-        let ready: Result<(), StartError> = async {
+        let ready: Result<Versions, StartError> = async {
             wait_until_ready(&kv, &config, env.as_ref()).await?;
-            Ok(agreed::ask(kv.fleet(), &mut config).await?)
+            agreed::ask(kv.fleet(), &mut config).await?;
+            Ok(Versions::ask(kv.fleet(), &config).await?)
         }
         .await;
-        if let Err(error) = ready {
-            kv.shutdown().await;
-            return Err(error);
+        match ready {
+            Ok(versions) => Ok(Self::run(kv, config, None, versions)),
+            Err(error) => {
+                kv.shutdown().await;
+                Err(error)
+            }
         }
-        Ok(Self::run(kv, config, None))
     }
 
     /// A handle to the agent of type `A` with this key in this quota. Sends nothing, and activates nothing.
@@ -156,6 +172,10 @@ impl DistAgent {
         &self.shared.answers
     }
 
+    pub(crate) fn versions(&self) -> &Versions {
+        &self.shared.versions
+    }
+
     pub(crate) fn rate_limits(&self) -> &RateLimits {
         &self.shared.rate_limits
     }
@@ -172,7 +192,7 @@ impl DistAgent {
 
     /// Ends this node or client. The agents live on where the cluster has other members of their shards.
     pub async fn shutdown(&self) {
-        self.shared.reporter.iter().for_each(TaskHandle::abort);
+        self.shared.tasks.iter().for_each(TaskHandle::abort);
         self.kv.shutdown().await;
     }
 }
@@ -199,10 +219,17 @@ async fn wait_until_ready(kv: &Kv, config: &DistAgentConfig, env: &dyn Env) -> R
 
 /// Makes sure that there is everything that agents need. The keyspace comes last: who sees that it is ready may rely on
 /// the rest.
-async fn prepare(kv: &Kv, config: &mut DistAgentConfig, policy: &KeyspacePolicy) -> Result<(), StartError> {
+async fn prepare(
+    kv: &Kv,
+    config: &mut DistAgentConfig,
+    policy: &KeyspacePolicy,
+    types: &AgentTypes,
+) -> Result<Versions, StartError> {
     make_ledger(kv, config).await?;
     agreed::say(kv.fleet(), config).await?;
-    Ok(register(kv, policy).await?)
+    let versions = Versions::join(kv.fleet(), config, types.clone()).await?;
+    register(kv, policy).await?;
+    Ok(versions)
 }
 
 /// Makes sure that the group of the ledger of quotas is there. It is kept as the agents are: a ledger that was lost while

@@ -218,6 +218,31 @@ impl Cluster {
         self.places[node] = Place { env, node: Some(wait(&self.sim, started)) };
     }
 
+    /// Starts a node that was killed again, with an empty memory and as another build of the program, which hosts these
+    /// types; lets time pass until it is part of the cluster. [`restart`](Self::restart) starts it as the first build
+    /// again.
+    ///
+    /// # Errors
+    ///
+    /// When it does not become part of the cluster, for one because its build does not fit; it is dead then.
+    ///
+    /// # Panics
+    ///
+    /// Panics when the node lives.
+    pub fn restart_as(&mut self, node: usize, types: &AgentTypes) -> Result<(), String> {
+        assert!(self.places[node].node.is_none(), "node {node} lives");
+        let (env, started) = begin(&self.sim, node, &self.config, types);
+        let done = self.sim.run_until(RUN_MAX, started).flatten();
+        match done.unwrap_or_else(|| Err(format!("nothing happened in {RUN_MAX:?}"))) {
+            Ok(started) => self.places[node] = Place { env, node: Some(started) },
+            Err(error) => {
+                self.sim.kill(&env);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
     /// Cuts all ways between some nodes and the others; the client is on the side of the others.
     pub fn partition(&self, nodes: &[usize]) {
         let (mut away, mut others) = (Vec::new(), vec![self.client_env.clone()]);

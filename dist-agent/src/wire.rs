@@ -16,6 +16,9 @@ pub(crate) enum AgentCommand {
         tick_ms: u32,
         /// What lets the command activate an agent; without it only one that is active runs it.
         pass: Option<Pass>,
+        /// The version of the agent's type that the caller knows all nodes can run: the agent runs as this one or, if it runs
+        /// as a later one already, as that.
+        version: u32,
     },
 }
 
@@ -40,7 +43,7 @@ pub(crate) enum AgentSweep {
 pub(crate) enum AgentReply {
     /// A reply of the agent's type follows.
     User,
-    /// The type is not known to the members; nothing changed.
+    /// The type is not known to the members; nothing changed. Not said any more: a member that does not know it ends.
     UnknownAgentType,
     /// The members hold a state that does not decode; nothing changed. What is wrong follows, as text.
     UnreadableState,
@@ -68,7 +71,7 @@ pub(crate) enum AgentQuery {
 pub(crate) enum AgentAnswer {
     /// An answer of the agent's type follows.
     User,
-    /// The type is not known to the member.
+    /// The type is not known to the member. Not said any more.
     UnknownAgentType,
     /// The member holds a state that does not decode. What is wrong follows, as text.
     UnreadableState,
@@ -112,10 +115,11 @@ mod tests {
     /// Nodes of two versions talk to each other, and old logs are read again.
     #[test]
     fn the_bytes_of_the_heads_never_change() {
-        let run = AgentCommand::Run { tick_ms: 300, pass: None };
-        assert_eq!(join(&run, b"x"), &b"\x00\xac\x02\x00x"[..]);
-        let run = AgentCommand::Run { tick_ms: 1, pass: Some(Pass { generation: 2, until_ms: 300 }) };
-        assert_eq!(join(&run, b"x"), &b"\x00\x01\x01\x02\xac\x02x"[..]);
+        let run = AgentCommand::Run { tick_ms: 300, pass: None, version: 5 };
+        assert_eq!(join(&run, b"x"), &b"\x00\xac\x02\x00\x05x"[..]);
+        let pass = Some(Pass { generation: 2, until_ms: 300 });
+        let run = AgentCommand::Run { tick_ms: 1, pass, version: 300 };
+        assert_eq!(join(&run, b"x"), &b"\x00\x01\x01\x02\xac\x02\xac\x02x"[..]);
         assert_eq!(join(&AgentSweep::EndQuota { generation: 2 }, b""), &b"\x00\x02"[..]);
         assert_eq!(join(&AgentReply::User, b"x"), &b"\x00x"[..]);
         assert_eq!(join(&AgentReply::UnknownAgentType, b""), &b"\x01"[..]);

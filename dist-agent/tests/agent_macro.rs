@@ -10,7 +10,7 @@ struct Room {
     closed_at_ms: Option<u64>,
 }
 
-#[agent(name = "room", version = 3)]
+#[agent(name = "room", version = 3, version_min = 2)]
 impl Room {
     /// Somebody comes in; how many are there now.
     #[command(tag = 7)]
@@ -22,7 +22,7 @@ impl Room {
         Ok(self.guests.len())
     }
 
-    #[command(tag = 2)]
+    #[command(tag = 2, since = 3)]
     fn close(&mut self, context: &mut AgentContext<'_>) {
         context.on_tick(OnTick::Timeout { ticks: 1 });
         self.closed_at_ms = Some(context.now_ms());
@@ -44,7 +44,14 @@ impl Room {
     }
 
     fn migrate(from: u32, bytes: &[u8]) -> Result<Self, String> {
-        Ok(Self { guests: vec![format!("{from} {bytes:?}")], closed_at_ms: None })
+        match bytes {
+            [] => Ok(Self::default()),
+            bytes => Ok(Self { guests: vec![format!("{from} {bytes:?}")], closed_at_ms: None }),
+        }
+    }
+
+    fn write_as(&self, version: u32) -> Result<Vec<u8>, String> {
+        if version == 2 && self.guests.is_empty() { Ok(vec![]) } else { Err(format!("not as {version}")) }
     }
 
     fn is_full(&self, seats: u32) -> bool {
@@ -83,7 +90,10 @@ fn a_message_is_its_tag_and_its_fields() {
 
 #[test]
 fn the_options_and_the_migration_are_the_agents() {
-    assert_eq!((Room::TYPE, Room::VERSION), ("room", 3));
+    assert_eq!((Room::TYPE, Room::VERSION_MIN, Room::VERSION), ("room", 2, 3));
+    assert_eq!(Room::default().write_as(1), Err("not as 1".to_owned()));
+    let enter = RoomCommand::Enter { name: "ann".into(), seats: 1 };
+    assert_eq!([enter, RoomCommand::Close {}].map(|command| Room::version_needed(&command)), [0, 3]);
     let old = <Room as Agent>::migrate(2, &[5]).unwrap();
     assert_eq!(old.guests, ["2 [5]"]);
 }

@@ -38,7 +38,7 @@
 //! | 21. a command that keeps a deactivation did not start its count anew | `a_command_that_keeps_a_deactivation_starts_its_countdown_anew`, `an_agent_ends_after_its_ticks_without_a_command` |
 //! | 22. a value equal to an internal command was executed as one | `no_value_of_a_user_is_taken_for_one_of_ours` |
 //! | 23. 300 concurrent activations under a limit of 10 were all accepted | `a_quota_of_1000_under_64_concurrent_activators_on_three_nodes_ends_at_exactly_1000`, `a_limit_holds_while_nodes_die_and_are_cut_off` |
-//! | 24. a command of a type that a node does not know ended the shard | `a_command_for_a_type_that_no_node_knows_is_refused_and_the_shard_lives_on`, `a_command_for_an_unknown_type_is_answered_and_changes_nothing` |
+//! | 24. a command of a type that a node does not know ended the shard | `a_command_for_a_type_that_no_node_knows_is_refused_and_the_shard_lives_on` |
 //! | replies of ours and of users shared a namespace | `no_value_of_a_user_is_taken_for_one_of_ours`, `the_bytes_of_the_heads_never_change` |
 //! | a client could spin for ever | `a_call_that_reaches_nobody_ends_in_its_time_or_after_its_attempts` |
 //! | a failed or abandoned activation kept its place | `an_activation_that_fails_or_ends_at_once_gives_its_place_back`, `what_a_dead_node_had_taken_and_not_used_is_free_again` |
@@ -53,8 +53,11 @@
 //! | errors of the user's own travel in the reply, those of the call say whether anything changed | `an_error_of_the_agents_own_is_in_its_reply_and_its_effects_stay`, `a_node_that_is_killed_takes_no_acknowledged_command_with_it` |
 //! | `#[agent]` | `each_method_is_one_of_the_handles`, `a_message_is_its_tag_and_its_fields`, `the_options_and_the_migration_are_the_agents`, `what_cannot_be_an_agent_is_pointed_at_in_the_users_source` |
 //! | handlers know who they are, the time, chance and their revision | `what_a_handler_knows_of_the_world_is_the_same_on_every_member`, `agents_that_are_woken_by_one_command_draw_different_numbers` |
-//! | versions of states, `migrate` | `a_state_of_an_earlier_version_becomes_one_of_this`, `a_passive_state_is_migrated_when_it_comes_back` |
-//! | a node that does not know a type or a version keeps the bytes and says so | `a_node_without_the_type_keeps_the_bytes_and_answers_so`, `a_node_of_an_earlier_build_keeps_the_bytes_of_a_later_one_and_says_so`, `an_unreadable_state_is_kept_and_answered_for_by_itself` |
+//! | versions of states, `migrate` | `a_state_of_an_earlier_version_becomes_one_of_this_at_the_first_command_of_it`, `versions_that_do_not_come_back_are_refused_at_the_start` |
+//! | a cluster runs each type as the newest version that all of its nodes know | `a_version_is_agreed_once_every_node_can_run_it`, `every_node_can_run_what_is_agreed`, `a_dead_node_holds_the_upgrade_up_only_until_it_is_given_up` |
+//! | members of two builds are alike, and nothing is lost whichever leads | `members_of_two_builds_are_alike_before_and_after_the_raise`, `nothing_is_lost_in_an_upgrade_in_which_nodes_of_both_builds_die_and_lead` |
+//! | a node that does not know a type or a version is refused, and its members end before they skip anything | `a_build_that_cannot_go_on_as_the_others_do_is_refused_and_nothing_is_lost`, `a_member_of_an_earlier_build_ends_at_what_only_a_later_one_can_run`, `one_version_in_two_forms_is_refused` |
+//! | bytes that do not decode are kept, and said to be so | `an_unreadable_state_is_kept_and_answered_for_by_itself`, `a_state_that_only_an_earlier_build_can_read_ends_a_member_and_later_none` |
 //! | `list_agents`, page after page, resumable | `agents_are_listed_by_quota_type_and_prefix_and_go_on_after_a_failover`, `agents_their_timers_and_their_quota_survive_the_splits_of_their_shard` |
 //! | `watch`, in order, without a gap, or `Compacted` | `a_watch_gives_every_change_once_in_order_though_nodes_die`, `a_watch_that_falls_behind_is_told_so_and_one_that_resumes_in_time_misses_nothing`, `a_watch_does_not_take_another_life_of_the_agent_for_its_own` |
 //! | `passivate` | `an_agent_that_left_the_memory_is_active_counts_and_comes_back_on_another_node` |

@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::marker::PhantomData;
+use std::panic::resume_unwind;
 
 use bytes::Bytes;
 use rand_chacha::ChaCha8Rng;
@@ -103,6 +104,28 @@ impl CommandContext {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Refused(pub String);
+
+/// Ends this node's member of the group: for a command handler that cannot apply what other members may be able to, since
+/// they are of another build of the program.
+///
+/// A handler that refuses or panics must do so on every member; one that is alone in it would leave its member with
+/// another state than the others, and an acknowledged command would be lost from view when that member leads. A member
+/// that is ended in this way is fenced, as its [`GroupStatus`](crate::GroupStatus) says: it answers nobody,
+/// acknowledges nothing, and its group goes on without it. Whoever waits for a command of it asks another member, where
+/// the command has run once.
+///
+/// It unwinds, as a panic does, but calls no panic hook; only command handlers may call it.
+pub fn stop_member(reason: impl Into<String>) -> ! {
+    resume_unwind(Box::new(Stopped(reason.into())))
+}
+
+/// Why [`stop_member`] unwinds, if it is what unwinds: a handler that catches panics of its own parts must let it through.
+pub fn stopped_because(panic: &(dyn Any + Send)) -> Option<&str> {
+    panic.downcast_ref().map(|Stopped(reason)| reason.as_str())
+}
+
+/// What [`stop_member`] unwinds with.
+pub(crate) struct Stopped(pub(crate) String);
 
 /// Why a snapshot could not be read.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

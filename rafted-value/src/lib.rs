@@ -59,7 +59,9 @@ mod writer;
 pub use self::caller::GroupCaller;
 pub use self::client_session::ClientSession;
 pub use self::config::{Durability, GroupConfig, HostConfig};
-pub use self::data::{CommandContext, Data, Frozen, RawData, Refused, RestoreError, Typed, encode};
+pub use self::data::{
+    CommandContext, Data, Frozen, RawData, Refused, RestoreError, Typed, encode, stop_member, stopped_because,
+};
 pub use self::engine::Found;
 pub use self::error::{CommandError, GroupError, NotApplied, QueryError, Unknown};
 pub use self::group::change::Removal;

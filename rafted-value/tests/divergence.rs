@@ -3,11 +3,11 @@
 mod support;
 
 use bytes::Bytes;
-use rafted_value::{CommandContext, Data, RawData, Refused, Registry, RestoreError, encode};
+use rafted_value::{CommandContext, Data, RawData, Refused, Registry, RestoreError, encode, stop_member};
 use support::{Change, Counters, GROUP, MS, SECOND, World, stale};
 
 /// [`Counters`] on a node whose memory, or compiler, or clock is not like that of the others: it adds `error` more to
-/// what is called `odd`.
+/// what is called `odd`. With an error of [`CANNOT`] it knows that it cannot add to that.
 #[derive(Default)]
 struct Odd {
     value: Counters,
@@ -18,6 +18,9 @@ impl RawData for Odd {
     fn command(&mut self, context: &CommandContext, payload: &Bytes) -> Result<Bytes, Refused> {
         let change = postcard::from_bytes(payload).map_err(|error| Refused(error.to_string()))?;
         let change = match change {
+            Change::Add(name, _) if name == "odd" && self.error == CANNOT => {
+                stop_member(format!("this build cannot add to {name:?}"))
+            }
             Change::Add(name, amount) if name == "odd" => Change::Add(name, amount + self.error),
             other => other,
         };
@@ -43,6 +46,9 @@ impl RawData for Odd {
         Counters::command_kind(&change).to_owned()
     }
 }
+
+/// The error of a member that knows of it.
+const CANNOT: i64 = i64::MIN;
 
 /// A group whose members are off by these errors.
 fn world(seed: u64, errors: &[i64], every: u64) -> World {
@@ -86,6 +92,24 @@ fn a_member_that_is_not_as_the_others_is_fenced_and_its_command_named() {
             let host = world.nodes[node].host.clone();
             let counts = world.run(SECOND, async move { stale(&host).await }).counts;
             assert_eq!((counts["even"], counts["odd"]), (2, 2), "seed {seed}");
+        }
+    }
+}
+
+/// A build that cannot apply a command must not skip it: it would be lost from view when that member leads.
+#[test]
+fn a_member_that_cannot_apply_a_command_ends_and_the_others_have_it_once() {
+    for (seed, errors) in [(300, [CANNOT, 0, 0]), (301, [0, CANNOT, 0]), (302, [0, 0, CANNOT])] {
+        let cannot = errors.iter().position(|error| *error == CANNOT).unwrap();
+        let mut world = world(seed, &errors, 0);
+        add(&mut world, &["even", "odd", "even"]);
+        let reason = fenced(&world, cannot).expect("it cannot go on");
+        assert!(reason.contains("this build cannot add to \"odd\""), "{reason}");
+        for node in (0..3).filter(|node| *node != cannot) {
+            assert_eq!(fenced(&world, node), None);
+            let host = world.nodes[node].host.clone();
+            let counts = world.run(SECOND, async move { stale(&host).await }).counts;
+            assert_eq!((counts["even"], counts["odd"]), (2, 1), "seed {seed}");
         }
     }
 }

@@ -75,6 +75,20 @@ fn agent(model: &Model) -> TokenStream {
             }
         }
     });
+    let version_min = model.version_min.as_ref().map(|version| quote!(const VERSION_MIN: u32 = #version;));
+    let write_as = model.writes_as.then(|| {
+        quote! {
+            fn write_as(
+                &self, version: u32,
+            ) -> ::core::result::Result<::std::vec::Vec<u8>, ::std::string::String> {
+                #agent::write_as(self, version)
+            }
+        }
+    });
+    let needed = model.commands.iter().map(|method| {
+        let (variant, since) = (variant(method), method.since);
+        quote!(#command::#variant { .. } => #since)
+    });
     let timeout = model.timeout.as_ref().map(|method| {
         let (name, context) = (&method.name, method.takes_context.then(|| quote!(context)));
         quote! {
@@ -102,6 +116,7 @@ fn agent(model: &Model) -> TokenStream {
         impl ::dist_agent::Agent for #agent {
             const TYPE: &'static str = #name;
             #version
+            #version_min
             type Command = #command;
             type Reply = #reply;
             type Query = #query;
@@ -117,8 +132,13 @@ fn agent(model: &Model) -> TokenStream {
                 match query { #queries }
             }
 
+            fn version_needed(command: &#command) -> u32 {
+                match command { #(#needed),* }
+            }
+
             #timeout
             #migrate
+            #write_as
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use proc_macro2::TokenStream;
 use syn::parse::Parser;
+use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
 use syn::{
     Attribute, Error, Expr, ExprLit, FnArg, GenericArgument, Ident, ImplItem, ImplItemFn, ItemImpl, Lit,
@@ -34,8 +35,11 @@ pub(crate) struct Model {
     /// The name under which the cluster knows it.
     pub(crate) name: LitStr,
     pub(crate) version: Option<LitInt>,
+    pub(crate) version_min: Option<LitInt>,
     /// Whether the state has a function `migrate`.
     pub(crate) migrates: bool,
+    /// Whether it has a function `write_as`.
+    pub(crate) writes_as: bool,
     pub(crate) commands: Vec<Method>,
     pub(crate) queries: Vec<Method>,
     pub(crate) timeout: Option<Method>,
@@ -49,6 +53,8 @@ pub(crate) struct Method {
     pub(crate) name: Ident,
     /// The number of its variant on the wire; a timeout has none.
     pub(crate) tag: u32,
+    /// The earliest version of the agent that has it.
+    pub(crate) since: u32,
     pub(crate) takes_context: bool,
     pub(crate) arguments: Vec<(Ident, Type)>,
     /// What it gives.
@@ -103,12 +109,14 @@ impl Model {
         };
         let agent =
             agent.ok_or_else(|| Error::new(item.self_ty.span(), "an agent type is named by one word"))?;
-        let (name, version) = parse_options(options)?;
+        let Options { name, version, version_min } = Options::parse(options)?;
         let mut model = Self {
             agent,
             name,
             version,
+            version_min,
             migrates: false,
+            writes_as: false,
             commands: Vec::new(),
             queries: Vec::new(),
             timeout: None,
@@ -132,6 +140,7 @@ impl Model {
     /// Takes a method in, if it is marked, and its mark off.
     fn take(&mut self, function: &mut ImplItemFn) -> Result<()> {
         self.migrates |= function.sig.ident == "migrate";
+        self.writes_as |= function.sig.ident == "write_as";
         let marks: Vec<_> =
             function.attrs.iter().filter_map(|mark| Some((Kind::of(mark)?, mark.clone()))).collect();
         let [(kind, mark)] = &marks[..] else {
@@ -172,27 +181,41 @@ impl Model {
     }
 }
 
-fn parse_options(options: TokenStream) -> Result<(LitStr, Option<LitInt>)> {
-    let (mut name, mut version) = (None, None);
-    let parser = syn::meta::parser(|option| {
-        if option.path.is_ident("name") {
-            name = Some(option.value()?.parse::<LitStr>()?);
-            Ok(())
-        } else if option.path.is_ident("version") {
+/// What the attribute says.
+struct Options {
+    name: LitStr,
+    version: Option<LitInt>,
+    version_min: Option<LitInt>,
+}
+
+impl Options {
+    fn parse(options: TokenStream) -> Result<Self> {
+        let (mut name, mut version, mut version_min) = (None, None, None);
+        let number = |option: &syn::meta::ParseNestedMeta<'_>| {
             let value: LitInt = option.value()?.parse()?;
             value.base10_parse::<u32>()?;
-            version = Some(value);
+            Ok::<_, Error>(Some(value))
+        };
+        let parser = syn::meta::parser(|option| {
+            if option.path.is_ident("name") {
+                name = Some(option.value()?.parse::<LitStr>()?);
+            } else if option.path.is_ident("version") {
+                version = number(&option)?;
+            } else if option.path.is_ident("version_min") {
+                version_min = number(&option)?;
+            } else {
+                let known = "the options of #[agent] are name = \"..\", version = .. and version_min = ..";
+                return Err(option.error(known));
+            }
             Ok(())
-        } else {
-            Err(option.error("the options of #[agent] are name = \"..\" and version = .."))
-        }
-    });
-    parser.parse2(options)?;
-    let name = name.ok_or_else(|| {
-        let message = "an agent type needs a name that never changes: #[agent(name = \"..\")]";
-        Error::new(proc_macro2::Span::call_site(), message)
-    })?;
-    Ok((name, version))
+        });
+        parser.parse2(options)?;
+        let name = name.ok_or_else(|| {
+            let message = "an agent type needs a name that never changes: #[agent(name = \"..\")]";
+            Error::new(proc_macro2::Span::call_site(), message)
+        })?;
+        Ok(Self { name, version, version_min })
+    }
 }
 
 impl Method {
@@ -239,10 +262,12 @@ impl Method {
             let message = format!("a handler takes at most {ARGUMENTS_MAX} arguments");
             return Err(Error::new(signature.inputs.span(), message));
         }
+        let (tag, since) = if kind == Kind::Timeout { (0, 0) } else { tag(kind, mark)? };
         Ok(Self {
             docs: docs.cloned().collect(),
             name: signature.ident.clone(),
-            tag: if kind == Kind::Timeout { 0 } else { tag(kind, mark)? },
+            tag,
+            since,
             takes_context,
             arguments,
             output,
@@ -250,18 +275,30 @@ impl Method {
     }
 }
 
-/// The explicit tag of a mark.
-fn tag(kind: Kind, mark: &Attribute) -> Result<u32> {
+/// The explicit tag of a mark, and the version since which there is such a command.
+fn tag(kind: Kind, mark: &Attribute) -> Result<(u32, u32)> {
     let wrong = |place| {
         let name = kind.name();
         Error::new(place, format!("a {name} needs a tag that never changes: #[{name}(tag = 1)]"))
     };
     let Meta::List(_) = &mark.meta else { return Err(wrong(mark.span())) };
-    let option: syn::MetaNameValue = mark.parse_args().map_err(|_| wrong(mark.span()))?;
-    match (&option.value, option.path.is_ident("tag")) {
-        (Expr::Lit(ExprLit { lit: Lit::Int(tag), .. }), true) => tag.base10_parse(),
-        _ => Err(wrong(option.span())),
+    let options = Punctuated::<syn::MetaNameValue, syn::Token![,]>::parse_terminated;
+    let options = mark.parse_args_with(options).map_err(|_| wrong(mark.span()))?;
+    let (mut tag, mut since) = (None, 0);
+    for option in options {
+        match &option.value {
+            Expr::Lit(ExprLit { lit: Lit::Int(value), .. }) if option.path.is_ident("tag") => {
+                tag = Some(value.base10_parse()?);
+            }
+            Expr::Lit(ExprLit { lit: Lit::Int(value), .. })
+                if option.path.is_ident("since") && kind == Kind::Command =>
+            {
+                since = value.base10_parse()?;
+            }
+            _ => return Err(wrong(option.span())),
+        }
     }
+    Ok((tag.ok_or_else(|| wrong(mark.span()))?, since))
 }
 
 /// Whether an argument is the context of a handler: a reference to a type of that name.

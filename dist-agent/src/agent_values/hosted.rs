@@ -1,12 +1,11 @@
 //! One agent in its shard: what the members agree on, and its bytes in a snapshot.
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::changes::{Changes, KeptChange};
 use crate::agent_type::{AgentType, LiveAgent};
 use crate::on_tick::Timer;
-use crate::wire::{AgentAnswer, AgentReply, join, split};
+use crate::wire::split;
 
 /// One agent in its shard. There may be millions of them, so what not every agent has is boxed.
 pub(crate) struct Hosted {
@@ -26,6 +25,14 @@ struct More {
     timer: Option<Timer>,
     /// The newest changes, where the type keeps any.
     changes: Changes,
+    /// The version as which a live agent runs, where that is not the newest of this build.
+    behind: Option<u32>,
+}
+
+impl More {
+    fn is_nothing(&self) -> bool {
+        self.timer.is_none() && self.changes.is_empty() && self.behind.is_none()
+    }
 }
 
 static NO_CHANGES: Changes = Changes::new();
@@ -48,7 +55,8 @@ pub(super) enum Away {
 pub(super) struct KeptState {
     state: InBytes,
     passive: bool,
-    pub(super) why: Kept,
+    /// What is wrong with the bytes.
+    pub(super) why: Box<str>,
 }
 
 /// Bytes of a state.
@@ -56,30 +64,6 @@ pub(super) struct InBytes {
     /// The version of the type that wrote it.
     pub(super) version: u32,
     pub(super) bytes: Box<[u8]>,
-}
-
-/// Why an agent is kept in bytes.
-pub(super) enum Kept {
-    /// This node does not know the type.
-    UnknownAgentType,
-    /// The bytes do not decode as a state of the type.
-    Unreadable(Box<str>),
-}
-
-impl Kept {
-    pub(super) fn reply(&self) -> Bytes {
-        match self {
-            Kept::UnknownAgentType => join(&AgentReply::UnknownAgentType, &[]),
-            Kept::Unreadable(reason) => join(&AgentReply::UnreadableState, reason.as_bytes()),
-        }
-    }
-
-    pub(super) fn answer(&self) -> Bytes {
-        match self {
-            Kept::UnknownAgentType => join(&AgentAnswer::UnknownAgentType, &[]),
-            Kept::Unreadable(reason) => join(&AgentAnswer::UnreadableState, reason.as_bytes()),
-        }
-    }
 }
 
 /// Opens an agent in a snapshot; its state's bytes follow. Append-only.
@@ -102,7 +86,7 @@ impl State {
     }
 
     /// Why the state is in bytes, where this node cannot make an agent of it.
-    pub(super) fn kept(&self) -> Option<&Kept> {
+    pub(super) fn kept(&self) -> Option<&str> {
         match self {
             Self::InBytes(away) => match &**away {
                 Away::Kept(kept) => Some(&kept.why),
@@ -112,41 +96,18 @@ impl State {
         }
     }
 
-    /// A state in bytes, live if the type is known and reads it.
-    pub(super) fn restore(
-        agent_type: Option<&dyn AgentType>,
-        version: u32,
-        bytes: &[u8],
-        passive: bool,
-    ) -> Self {
+    /// A state in bytes of a version that this build runs, live if it reads them.
+    pub(super) fn restore(agent_type: &dyn AgentType, version: u32, bytes: &[u8], passive: bool) -> Self {
         let state = || InBytes { version, bytes: bytes.into() };
         let keep = |why| Self::away(Away::Kept(KeptState { state: state(), passive, why }));
-        let Some(agent_type) = agent_type else { return keep(Kept::UnknownAgentType) };
         // One agent that cannot be read must not take the others of its shard with it.
         match agent_type.restore(version, bytes) {
             Ok(_) if passive => Self::away(Away::Passive(state())),
             Ok(agent) => Self::Live(agent),
             Err(reason) => {
                 agent_type.watch().report(&format!("the state of an agent does not decode: {reason}"));
-                keep(Kept::Unreadable(reason.into()))
+                keep(reason.into())
             }
-        }
-    }
-
-    /// Brings a state that is only in bytes back into the memory.
-    pub(super) fn revive(&mut self, agent_type: Option<&dyn AgentType>) {
-        if let Self::InBytes(away) = self
-            && let Away::Passive(state) = &**away
-        {
-            *self = Self::restore(agent_type, state.version, &state.bytes, false);
-        }
-    }
-
-    /// Lets a live state leave the memory.
-    pub(super) fn passivate(&mut self, agent_type: &dyn AgentType) {
-        if let Self::Live(agent) = self {
-            let (version, bytes) = (agent_type.version(), agent.encode());
-            *self = Self::away(Away::Passive(InBytes { version, bytes: bytes[..].into() }));
         }
     }
 }
@@ -157,6 +118,61 @@ impl Hosted {
         Self { revision: 0, generation, life, more: None, state }
     }
 
+    /// The version as which it runs, or ran when it went into bytes.
+    pub(super) fn version(&self, agent_type: &dyn AgentType) -> u32 {
+        match &self.state {
+            State::Live(_) => {
+                let behind = self.more.as_ref().and_then(|more| more.behind);
+                behind.unwrap_or_else(|| agent_type.version())
+            }
+            State::InBytes(away) => match &**away {
+                Away::Passive(state) => state.version,
+                Away::Kept(kept) => kept.state.version,
+            },
+        }
+    }
+
+    /// A live agent runs as this version from now on.
+    pub(super) fn set_version(&mut self, agent_type: &dyn AgentType, version: u32) {
+        let behind = (version != agent_type.version()).then_some(version);
+        if behind.is_some() || self.more.is_some() {
+            self.more.get_or_insert_default().behind = behind;
+            self.more.take_if(|more| more.is_nothing());
+        }
+    }
+
+    /// Brings an agent whose state is only in bytes back into the memory, unless it cannot be read, and lets it run as this
+    /// version, if it runs as an earlier one.
+    ///
+    /// One that is raised goes through the bytes of its earlier version. So all members go on from the same state, those that
+    /// have had it live in a later form and those that were given the bytes.
+    pub(super) fn raise(&mut self, agent_type: &dyn AgentType, version: u32) {
+        let own = self.version(agent_type);
+        let restored = match &self.state {
+            State::Live(_) if own >= version => return,
+            State::Live(agent) => State::restore(agent_type, own, &agent.encode(own), false),
+            State::InBytes(away) => match &**away {
+                Away::Passive(state) => State::restore(agent_type, own, &state.bytes, false),
+                Away::Kept(_) => return,
+            },
+        };
+        let is_live = matches!(restored, State::Live(_));
+        self.state = restored;
+        if is_live {
+            self.set_version(agent_type, own.max(version));
+        }
+    }
+
+    /// Lets a live state leave the memory.
+    pub(super) fn passivate(&mut self, agent_type: &dyn AgentType) {
+        let version = self.version(agent_type);
+        if let State::Live(agent) = &self.state {
+            let bytes = agent.encode(version)[..].into();
+            self.set_version(agent_type, agent_type.version());
+            self.state = State::away(Away::Passive(InBytes { version, bytes }));
+        }
+    }
+
     /// What it waits for.
     pub(super) fn timer(&self) -> Option<Timer> {
         self.more.as_ref()?.timer
@@ -165,7 +181,7 @@ impl Hosted {
     pub(super) fn set_timer(&mut self, timer: Option<Timer>) {
         if timer.is_some() || self.more.is_some() {
             self.more.get_or_insert_default().timer = timer;
-            self.more.take_if(|more| more.timer.is_none() && more.changes.is_empty());
+            self.more.take_if(|more| more.is_nothing());
         }
     }
 
@@ -186,16 +202,17 @@ impl Hosted {
     }
 
     /// Appends the agent to a snapshot.
-    pub(super) fn encode(&self, agent_type: Option<&dyn AgentType>, out: &mut Vec<u8>) {
+    pub(super) fn encode(&self, agent_type: &dyn AgentType, out: &mut Vec<u8>) {
         let live;
-        let (version, passive, bytes) = match &self.state {
+        let version = self.version(agent_type);
+        let (passive, bytes) = match &self.state {
             State::Live(agent) => {
-                live = agent.encode();
-                (agent_type.map_or(0, AgentType::version), false, &live[..])
+                live = agent.encode(version);
+                (false, &live[..])
             }
             State::InBytes(away) => match &**away {
-                Away::Passive(state) => (state.version, true, &state.bytes[..]),
-                Away::Kept(kept) => (kept.state.version, kept.passive, &kept.state.bytes[..]),
+                Away::Passive(state) => (true, &state.bytes[..]),
+                Away::Kept(kept) => (kept.passive, &kept.state.bytes[..]),
             },
         };
         let Self { revision, generation, life, .. } = *self;
@@ -205,13 +222,15 @@ impl Hosted {
         out.extend_from_slice(bytes);
     }
 
-    /// The agent that [`encode`](Self::encode) wrote.
-    pub(super) fn decode(agent_type: Option<&dyn AgentType>, bytes: &[u8]) -> Result<Self, String> {
+    /// The agent of type `name` that [`encode`](Self::encode) wrote; ends this member if its build cannot run its version.
+    pub(super) fn decode(agent_type: &dyn AgentType, name: &str, bytes: &[u8]) -> Result<Self, String> {
         let (Head::V1 { revision, generation, timer, version, passive, life, changes }, bytes) =
             split(bytes)?;
-        let any = timer.is_some() || !changes.is_empty();
-        let more = any.then(|| Box::new(More { timer, changes }));
+        agent_type.must_run(name, version);
         let state = State::restore(agent_type, version, bytes, passive);
+        let is_behind = matches!(state, State::Live(_)) && version != agent_type.version();
+        let more = More { timer, changes, behind: is_behind.then_some(version) };
+        let more = (!more.is_nothing()).then(|| Box::new(more));
         Ok(Self { revision, generation, life, more, state })
     }
 }

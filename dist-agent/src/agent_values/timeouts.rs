@@ -1,11 +1,11 @@
 //! Ticks: timeouts, and agents that end because nobody called them.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use raft_kv::rafted_value::CommandContext;
+use raft_kv::rafted_value::{CommandContext, stopped_because};
 
 use super::hosted::{Hosted, State};
-use super::{AgentValues, parse};
+use super::{AgentValues, must_not_read, parse};
 use crate::agent_id::AgentIdRef;
 use crate::agent_type::{AgentType, Run};
 use crate::context::{AgentContext, Fate};
@@ -24,14 +24,16 @@ impl AgentValues {
         let Ok(id) = parse(key) else { return };
         // Agents that are woken by one command have each a random source of their own.
         let context = CommandContext { seed: context.seed ^ key_seed(key), ..*context };
-        hosted.state.revive(self.types.get(id.agent_type));
-        let fate = match (self.types.get(id.agent_type), &hosted.state) {
-            (Some(of), State::Live(_)) => time_out(&context, id, of, hosted, timer, leads),
-            _ => {
-                // It cannot be run here. It waits as long again, for a member that can.
-                hosted.set_timer(timer.again(context.now_ms));
-                Fate::Stay
-            }
+        let of = self.type_of(id);
+        let version = hosted.version(of);
+        hosted.raise(of, version);
+        let fate = if let Some(why) = hosted.state.kept() {
+            // No member can run it. It waits as long again.
+            must_not_read(of, id, version, why);
+            hosted.set_timer(timer.again(context.now_ms));
+            Fate::Stay
+        } else {
+            time_out(&context, id, of, hosted, timer, leads)
         };
         if fate == Fate::Deactivate {
             *value = None;
@@ -51,9 +53,10 @@ fn time_out(
     timer: Timer,
     leads: bool,
 ) -> Fate {
+    let version = hosted.version(of);
     let State::Live(agent) = &mut hosted.state else { unreachable!("the caller has looked") };
-    let before = agent.encode();
-    let mut agent_context = AgentContext::new(id, context, hosted.revision);
+    let before = agent.encode(version);
+    let mut agent_context = AgentContext::new(id, context, hosted.revision, version);
     let run = Run { of, leads, activates: false };
     let ran = catch_unwind(AssertUnwindSafe(|| agent.timeout(&mut agent_context, run)));
     let failure = match ran {
@@ -63,12 +66,17 @@ fn time_out(
             let on_tick = asked.on_tick.unwrap_or_default();
             hosted.set_timer(Timer::set(on_tick, context.now_ms, timer.interval_ms()));
             if asked.fate == Fate::Passivate {
-                hosted.state.passivate(of);
+                hosted.passivate(of);
             }
             return asked.fate;
         }
         Ok(Err(reason)) => format!("the state that it leaves cannot be kept: {reason}"),
-        Err(_) => "it panicked".to_owned(),
+        Err(panic) => {
+            if stopped_because(&*panic).is_some() {
+                resume_unwind(panic);
+            }
+            "it panicked".to_owned()
+        }
     };
     tracing::error!(
         quota = id.quota,
@@ -77,7 +85,7 @@ fn time_out(
         failure,
         "a timeout handler failed; its agent is as it was before"
     );
-    hosted.state = State::restore(Some(of), of.version(), &before, false);
+    hosted.state = State::restore(of, version, &before, false);
     Fate::Stay
 }
 

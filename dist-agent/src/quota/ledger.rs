@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::counts::{Counts, Part, QuotaLife};
 use super::limit::{QuotaLimit, QuotaUsage};
 use super::places::{Open, Places};
+use super::versions::Versions;
 use super::wire::{
     Ask, Given, LedgerAnswer, LedgerCommand, LedgerQuery, LedgerReply, PlaceFate, Report, Told,
 };
@@ -39,6 +40,7 @@ pub(crate) struct Ledger {
     place: u64,
     /// The length of a tick, as the first node said.
     tick_ms: Option<u32>,
+    versions: Versions,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -59,6 +61,7 @@ enum Stored {
         generation: u64,
         place: u64,
         tick_ms: Option<u32>,
+        versions: Versions,
     },
 }
 
@@ -82,6 +85,10 @@ impl Data for Ledger {
             LedgerCommand::Agree { tick_ms } => {
                 LedgerReply::Agreed { tick_ms: *self.tick_ms.get_or_insert(tick_ms) }
             }
+            LedgerCommand::Join(join) => match self.versions.join(join) {
+                Ok(agreed) => LedgerReply::Joined(agreed),
+                Err(mismatch) => LedgerReply::Mismatch(mismatch),
+            },
         }
     }
 
@@ -95,6 +102,9 @@ impl Data for Ledger {
             LedgerQuery::Usage { quota } => LedgerAnswer::Usage(self.usage(quota)),
             LedgerQuery::Waiting => LedgerAnswer::Waiting(self.waiting()),
             LedgerQuery::Agreed => LedgerAnswer::Agreed { tick_ms: self.tick_ms },
+            LedgerQuery::Versions => {
+                LedgerAnswer::Versions { agreed: self.versions.agreed(), nodes: self.versions.nodes() }
+            }
         }
     }
 
@@ -105,6 +115,7 @@ impl Data for Ledger {
             LedgerCommand::Places { .. } => "places",
             LedgerCommand::Report(_) => "report",
             LedgerCommand::Agree { .. } => "agree",
+            LedgerCommand::Join(_) => "join",
         }
     }
 }
@@ -200,16 +211,17 @@ pub(crate) fn part_of(hash: u64) -> u8 {
 
 impl From<Stored> for Ledger {
     fn from(stored: Stored) -> Self {
-        let Stored::V1 { quotas, parts, open, ended, generation, place, tick_ms } = stored;
+        let Stored::V1 { quotas, parts, open, ended, generation, place, tick_ms, versions } = stored;
         let (counts, places) = (Counts::of(parts), Places::of(open));
-        Self { quotas, counts, places, ended, generation, place, tick_ms }
+        Self { quotas, counts, places, ended, generation, place, tick_ms, versions }
     }
 }
 
 impl From<Ledger> for Stored {
     fn from(ledger: Ledger) -> Self {
-        let Ledger { quotas, counts, places, ended, generation, place, tick_ms } = ledger;
-        Self::V1 { quotas, parts: counts.parts(), open: places.open(), ended, generation, place, tick_ms }
+        let Ledger { quotas, counts, places, ended, generation, place, tick_ms, versions } = ledger;
+        let (parts, open) = (counts.parts(), places.open());
+        Self::V1 { quotas, parts, open, ended, generation, place, tick_ms, versions }
     }
 }
 

@@ -15,10 +15,12 @@ mod ledger;
 mod limit;
 mod places;
 mod reporter;
+mod versions;
 mod wire;
 
 pub(crate) use self::desk::{Desk, NoPlace, Place};
 pub(crate) use self::ledger::{GROUP, Ledger};
 pub use self::limit::{QuotaLimit, QuotaUsage};
 pub(crate) use self::reporter::Reporter;
+pub(crate) use self::versions::{Join, NodeTypes, Span, TYPES_MAX, VERSIONS_MAX};
 pub(crate) use self::wire::{LedgerAnswer, LedgerCommand, LedgerQuery, LedgerReply};

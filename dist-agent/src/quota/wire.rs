@@ -1,9 +1,13 @@
 //! What is said to the ledger of quotas and what it says; append-only.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::limit::{QuotaLimit, QuotaUsage};
-use crate::agent_id::QuotaName;
+use super::versions::Join;
+use crate::agent_id::{AgentTypeName, QuotaName};
+use crate::error::BuildMismatch;
 
 /// What changes the ledger.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -18,6 +22,8 @@ pub(crate) enum LedgerCommand {
     Report(Report),
     /// What the whole cluster shall share is said; whoever says it first decides.
     Agree { tick_ms: u32 },
+    /// A node says which versions of which agent types it can run.
+    Join(Join),
 }
 
 /// A place for one agent is asked for.
@@ -70,6 +76,10 @@ pub(crate) enum LedgerReply {
     Ended(Vec<(QuotaName, u64)>),
     /// What the whole cluster shares.
     Agreed { tick_ms: u32 },
+    /// The node is taken in; what is agreed of each agent type.
+    Joined(BTreeMap<AgentTypeName, u32>),
+    /// The node cannot run what is agreed, and is not taken in.
+    Mismatch(BuildMismatch),
 }
 
 /// What was given to one ask.
@@ -97,6 +107,8 @@ pub(crate) enum LedgerQuery {
     Waiting,
     /// What the whole cluster shares.
     Agreed,
+    /// Which versions of agent types are agreed, and which nodes have said what they can run.
+    Versions,
 }
 
 /// What the ledger answers to a query.
@@ -111,4 +123,6 @@ pub(crate) enum LedgerAnswer {
     Waiting(Vec<u8>),
     /// `None` if nobody has said yet.
     Agreed { tick_ms: Option<u32> },
+    /// By type, and the nodes.
+    Versions { agreed: BTreeMap<AgentTypeName, u32>, nodes: Vec<u64> },
 }

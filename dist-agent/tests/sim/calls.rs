@@ -133,7 +133,7 @@ fn a_node_with_another_number_of_shards_takes_what_it_finds() {
     let env = cluster.sim.start_node("node-4", "sim:4");
     let mut config = crate::cluster::config();
     config.agents.shards = 9;
-    let start = DistAgent::start(env.clone(), config, AgentTypes::new().with::<Counter>());
+    let start = DistAgent::start(env.clone(), config, crate::cluster::types());
     let agents = cluster.wait(cluster.sim.spawn_on(&env, start)).expect("not killed").expect("it starts");
     let answer = cluster.sim.spawn_on(&env, async move {
         let counter = agents.agent::<Counter>("tenant-a", "room-42").expect("a valid identity");

@@ -53,8 +53,12 @@ pub(crate) fn config() -> DistAgentConfig {
 
 /// Starts one node's part on its door.
 pub(crate) async fn start(env: Arc<dyn Env>) -> Result<DistAgent, StartError> {
-    let types = AgentTypes::new().with::<Counter>().with::<Fragile>().with::<Sleeper>().with::<Talker>();
-    DistAgent::start(env, config(), types).await
+    DistAgent::start(env, config(), types()).await
+}
+
+/// What every node hosts.
+pub(crate) fn types() -> AgentTypes {
+    AgentTypes::new().with::<Counter>().with::<Fragile>().with::<Sleeper>().with::<Talker>()
 }
 
 impl Cluster {

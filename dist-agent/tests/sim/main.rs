@@ -12,5 +12,6 @@ mod options;
 mod quotas;
 mod splits;
 mod ticks;
+mod upgrade;
 mod watch;
 mod witness;

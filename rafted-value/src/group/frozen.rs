@@ -44,8 +44,15 @@ pub(super) fn join(
     let start = LENGTH_BYTES_MAX - length.len();
     buffer[start..start + head.len()].copy_from_slice(head);
     buffer[start + head.len()..room].copy_from_slice(&length);
+    // It is kept for as long as the group is quiet, and the log that was counted in may have been mostly overwritten values.
+    if buffer.capacity() - buffer.len() > buffer.len() / SLACK_DIVISOR {
+        buffer.shrink_to_fit();
+    }
     Ok(Bytes::from(buffer).slice(start..))
 }
+
+/// A snapshot may keep a quarter of its length unused.
+const SLACK_DIVISOR: usize = 4;
 
 #[cfg(test)]
 mod tests {

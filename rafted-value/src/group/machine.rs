@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::frozen::{FrozenMachine, join};
 use crate::config::GroupConfig;
-use crate::data::{CommandContext, RawData};
+use crate::data::{CommandContext, RawData, Stopped};
 use crate::entry::{Commands, EntryBody, EntryKind, command_seed};
 use crate::error::{CommandError, GroupError, NotApplied, QueryError};
 use crate::hooks::{Hooked, RawLeaderHook};
@@ -46,6 +46,8 @@ pub(crate) enum MachineError {
     Unreadable(#[from] StoreError),
     #[error("the value cannot be taken down: {0}")]
     Unsnapshotable(String),
+    #[error("it cannot apply what other members may be able to: {0}")]
+    Stopped(String),
     #[error(
         "its state at index {index} is not that of a majority, with which it was alike at {since}; commands between: {kinds}"
     )]
@@ -106,10 +108,27 @@ struct MachineStateV1<'a> {
 /// The panic of a user's handler.
 pub(super) struct Panicked(pub(super) String);
 
+/// Why a command has no outcome.
+enum NoOutcome {
+    /// It is undone, on every member alike.
+    Panicked(String),
+    /// This member cannot go on; see [`stop_member`](crate::stop_member).
+    Stopped(String),
+}
+
 /// Where a value is asked for its state.
 impl From<Panicked> for MachineError {
     fn from(Panicked(message): Panicked) -> Self {
         MachineError::Unsnapshotable(message)
+    }
+}
+
+impl NoOutcome {
+    fn of(panic: Box<dyn Any + Send>) -> Self {
+        match panic.downcast::<Stopped>() {
+            Ok(stopped) => Self::Stopped(stopped.0),
+            Err(panic) => Self::Panicked(panic_message(panic.as_ref())),
+        }
     }
 }
 
@@ -319,7 +338,8 @@ impl Machine {
         for (position, command) in commands.commands.iter().enumerate() {
             match self.run(entry.index, position, command) {
                 Ok(result) => results.push(result),
-                Err(Panicked(message)) => {
+                Err(NoOutcome::Stopped(reason)) => return Err(MachineError::Stopped(reason)),
+                Err(NoOutcome::Panicked(message)) => {
                     tracing::error!(group = %self.group, index = entry.index, position, message, "a command handler panicked; it is undone");
                     self.poisoned.insert((entry.index, position));
                     self.rebuild(log, entry.index, position)?;
@@ -376,7 +396,7 @@ impl Machine {
         self.sessions.expire(self.stamp_ms);
     }
 
-    fn run(&mut self, index: u64, position: usize, command: &Command) -> Result<CommandResult, Panicked> {
+    fn run(&mut self, index: u64, position: usize, command: &Command) -> Result<CommandResult, NoOutcome> {
         match self.sessions.admit(self.group, &self.config, self.stamp_ms, command) {
             Admission::Answer(answer) => return Ok(answer),
             Admission::Run => {}
@@ -394,14 +414,16 @@ impl Machine {
     }
 
     /// Calls the value's handler, and says whether its reply is kept.
-    fn call(&mut self, index: u64, position: usize, command: &Command) -> Result<(Outcome, bool), Panicked> {
+    fn call(&mut self, index: u64, position: usize, command: &Command) -> Result<(Outcome, bool), NoOutcome> {
         let seed = command_seed(self.group.0, index, position as u64);
         let context = CommandContext { now_ms: self.stamp_ms, index, seed };
         let data = &mut self.data;
         let before = self.hooked.tell(self.group, |hook| hook.before(data.as_ref(), &command.payload));
         let mut records = Records::new(&mut self.sessions, &mut self.stamp_ms);
-        let outcome = catch(|| data.command_with_records(&context, &command.payload, &mut records))?
-            .map_err(|refused| NotApplied::Refused(refused.0));
+        let ran = catch_unwind(AssertUnwindSafe(|| {
+            data.command_with_records(&context, &command.payload, &mut records)
+        }));
+        let outcome = ran.map_err(NoOutcome::of)?.map_err(|refused| NotApplied::Refused(refused.0));
         let kept = records.keeps_reply();
         if let (Some(before), Ok(reply)) = (before, &outcome) {
             self.hooked.tell(self.group, |hook| {
@@ -448,9 +470,10 @@ impl Machine {
         let commands = commands.commands.iter().enumerate();
         for (position, command) in commands.filter(|(position, _)| positions.contains(position)) {
             // The result was answered when the command first ran.
-            let _ = self
-                .run(entry.index, position, command)
-                .map_err(|_| MachineError::Replay { index: entry.index })?;
+            let _ = self.run(entry.index, position, command).map_err(|none| match none {
+                NoOutcome::Stopped(reason) => MachineError::Stopped(reason),
+                NoOutcome::Panicked(_) => MachineError::Replay { index: entry.index },
+            })?;
         }
         Ok(())
     }
@@ -474,6 +497,9 @@ pub(super) fn catch<T>(run: impl FnOnce() -> T) -> Result<T, Panicked> {
 
 /// What a panic said, as far as it is text.
 pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
+    if let Some(Stopped(reason)) = payload.downcast_ref() {
+        return reason.clone();
+    }
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }

@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 
+use super::super::versions::{Join, Span};
 use super::*;
+use crate::agent_id::AgentTypeName;
+use crate::error::BuildMismatch;
 
 fn at(now_ms: u64) -> CommandContext {
     CommandContext { now_ms, index: 1, seed: 1 }
@@ -190,8 +193,21 @@ fn the_bytes_of_the_ledger_and_its_commands_never_change() {
     assert_eq!(postcard::to_stdvec(&LedgerQuery::Agreed).unwrap(), [3]);
     assert_eq!(postcard::to_stdvec(&LedgerAnswer::Agreed { tick_ms: Some(300) }).unwrap(), [3, 1, 0xac, 2]);
 
+    let counter = AgentTypeName::new("c").unwrap();
+    let types = [(counter.clone(), Span { first: 2, forms: vec![300] })].into();
+    let join = LedgerCommand::Join(Join { node: 6, revision: 7, listed: vec![6, 8], types });
+    assert_eq!(bytes(&join), [5, 6, 7, 2, 6, 8, 1, 1, b'c', 2, 1, 0xac, 2]);
+    let reply = |reply: LedgerReply| postcard::to_stdvec(&reply).unwrap();
+    assert_eq!(reply(LedgerReply::Joined([(counter.clone(), 2)].into())), [6, 1, 1, b'c', 2]);
+    let mismatch = BuildMismatch::Form { agent_type: "c".into(), version: 2 };
+    assert_eq!(reply(LedgerReply::Mismatch(mismatch)), [7, 2, 1, b'c', 2]);
+    assert_eq!(postcard::to_stdvec(&LedgerQuery::Versions).unwrap(), [4]);
+    let versions = LedgerAnswer::Versions { agreed: [(counter, 2)].into(), nodes: vec![6] };
+    assert_eq!(postcard::to_stdvec(&versions).unwrap(), [4, 1, 1, b'c', 2, 1, 6]);
+
     let mut ledger = Ledger::default();
     put(&mut ledger, "q", 3);
+    ledger.command(&at(1), join);
     ask(&mut ledger, 10, "q", 7);
     report_part(&mut ledger, 8, 9, 10, 1);
     ledger.command(&at(1), LedgerCommand::Agree { tick_ms: 300 });
@@ -203,6 +219,8 @@ fn the_bytes_of_the_ledger_and_its_commands_never_change() {
         &[1, 7, 1, 1, b'q', 1, 110, 0, 0],
         &[0, 1, 1],
         &[1, 0xac, 2],
+        // One type, first and now agreed at version 2; one node, listed at revision 7.
+        &[1, 1, b'c', 2, 2, 1, 6, 7, 1, 1, b'c', 2, 1, 0xac, 2],
     ];
     let bytes = postcard::to_stdvec(&ledger).unwrap();
     assert_eq!(bytes, stored.concat());
