@@ -53,6 +53,11 @@ impl Drop for Owned {
     }
 }
 
+/// Whether the bench was told to end.
+pub(crate) fn is_interrupted() -> bool {
+    CHILDREN.lock().interrupted
+}
+
 fn end(child: &mut Child) {
     // It may have ended already.
     let _ = child.kill();

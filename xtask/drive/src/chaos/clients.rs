@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use rafted_value::env::{Env, sleep};
 
 use super::Arguments;
-use crate::bench::BoxError;
+use crate::bench::{BoxError, children};
 use crate::sim::history::{self, Outcome, Record, Request};
 use crate::sim::stack::ledger::{Ledger, Look, Write};
 use crate::sim::stack::load::{QUOTA, key, seen, told, whole};
@@ -105,7 +105,7 @@ impl Clients {
     pub(super) async fn stop(&self) -> Result<(), BoxError> {
         self.0.stop.store(true, Ordering::Relaxed);
         let end = Instant::now() + END_MAX;
-        while self.0.running.load(Ordering::Relaxed) > 0 {
+        while !children::is_interrupted() && self.0.running.load(Ordering::Relaxed) > 0 {
             if Instant::now() > end {
                 return Err("a client does not come to an end".into());
             }

@@ -18,7 +18,8 @@ use super::clients::wait;
 use super::network::Network;
 use super::node::Standing;
 use super::{Arguments, WHOLE_MAX};
-use crate::bench::{BoxError, children::Owned};
+use crate::bench::BoxError;
+use crate::bench::children::{self, Owned};
 use crate::sim::stack::load::QUOTA;
 
 /// The clients' name in certificates.
@@ -36,7 +37,9 @@ pub(super) struct Cluster {
     pub(super) network: Network,
     pub(super) on_disks: bool,
     small_disk: bool,
-    /// Certificates, logs, and a directory a node.
+    /// Where the nodes' logs are.
+    logs: PathBuf,
+    /// Certificates, and a directory a node.
     folder: tempfile::TempDir,
 }
 
@@ -71,7 +74,9 @@ impl Cluster {
         let node = |address| Node { address, process: None };
         let nodes = addresses.into_iter().map(node).collect();
         let on_disks = !arguments.memory;
-        let mut cluster = Self { nodes, network, on_disks, small_disk: false, folder };
+        let logs = arguments.logs.clone().unwrap_or_else(|| folder.path().to_owned());
+        std::fs::create_dir_all(&logs)?;
+        let mut cluster = Self { nodes, network, on_disks, small_disk: false, logs, folder };
         if on_disks && cluster.network.can_cut() {
             let directory = cluster.directory(SMALL)?;
             cluster.network.mount_small(&directory, SMALL_DISK_MIB)?;
@@ -110,6 +115,10 @@ impl Cluster {
         Ok(directory)
     }
 
+    fn log(&self, node: usize) -> PathBuf {
+        self.logs.join(format!("{}.log", name(node)))
+    }
+
     /// Whether the first node's disk can be filled.
     pub(super) fn has_small_disk(&self) -> bool {
         self.small_disk
@@ -117,8 +126,7 @@ impl Cluster {
 
     /// Starts a node that does not run, on the directory that it had.
     pub(super) fn start_node(&mut self, node: usize) -> Result<(), BoxError> {
-        let log =
-            File::options().create(true).append(true).open(self.folder.path().join(format!("{node}.log")))?;
+        let log = File::options().create(true).append(true).open(self.log(node))?;
         let mut command: Command = self.network.command()?;
         command
             .arg("chaos-node")
@@ -216,6 +224,9 @@ impl Cluster {
         // What was said before the fault does not count.
         let begun = Instant::now();
         loop {
+            if children::is_interrupted() {
+                return Err("interrupted".into());
+            }
             let fresh = self.nodes.iter().all(|node| {
                 let heard =
                     node.process.as_ref().and_then(|process| process.heard.lock().as_ref().map(|at| at.0));
@@ -233,8 +244,7 @@ impl Cluster {
     /// The last lines of the nodes' logs, for whoever must understand a failure.
     pub(super) fn print_logs(&self, lines: usize) {
         for node in 0..self.nodes.len() {
-            let text =
-                std::fs::read_to_string(self.folder.path().join(format!("{node}.log"))).unwrap_or_default();
+            let text = std::fs::read_to_string(self.log(node)).unwrap_or_default();
             let all: Vec<&str> = text.lines().collect();
             for line in &all[all.len().saturating_sub(lines)..] {
                 println!("node {node}: {line}");

@@ -14,6 +14,9 @@ mod overload;
 mod report;
 mod slow_disk;
 
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use dist_agent::DistAgent;
@@ -53,6 +56,9 @@ pub(crate) struct Arguments {
     /// Break nothing, and send ten times what the cluster can do.
     #[arg(long)]
     overload: bool,
+    /// Write the logs of the nodes and of the clients there, and leave them; RUST_LOG says what is in them.
+    #[arg(long, value_name = "DIRECTORY")]
+    logs: Option<PathBuf>,
     /// Already in a namespace of its own.
     #[arg(long, hide = true)]
     inside: bool,
@@ -69,6 +75,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BoxError> {
         return Err(network::go_inside());
     }
     children::end_on_a_signal()?;
+    log_clients(arguments)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let seed = arguments.seed.unwrap_or_else(rafted_value::env::random_u64_from_os) % 1_000_000_000;
     println!("seed {seed}; a run with it breaks the same things at the same times");
@@ -77,6 +84,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BoxError> {
     let result = runtime.block_on(play(arguments, cluster, seed));
     runtime.shutdown_timeout(Duration::from_secs(2));
     result
+}
+
+/// The clients say what they do beside the nodes' logs, where somebody wants those.
+fn log_clients(arguments: &Arguments) -> Result<(), BoxError> {
+    let Some(logs) = &arguments.logs else { return Ok(()) };
+    std::fs::create_dir_all(logs)?;
+    let file = Mutex::new(File::create(logs.join("clients.log"))?);
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(file).init();
+    Ok(())
 }
 
 async fn play(arguments: &Arguments, mut cluster: Cluster, seed: u64) -> Result<(), BoxError> {
@@ -93,7 +110,7 @@ async fn play(arguments: &Arguments, mut cluster: Cluster, seed: u64) -> Result<
     while let Some(left) = report.time_left() {
         let calm = CALM_MS.0 + rng.next_u64() % (CALM_MS.1 - CALM_MS.0);
         clients::wait(Duration::from_millis(calm).min(left)).await;
-        if report.time_left().is_none() {
+        if children::is_interrupted() || report.time_left().is_none() {
             break;
         }
         let told = clients.told();
@@ -118,6 +135,9 @@ async fn finish(
 ) -> Result<(), BoxError> {
     clients.stop().await?;
     let verdict = match so_far {
+        _ if children::is_interrupted() => {
+            Err("interrupted: the nodes are gone, and nothing is compared".into())
+        }
         Ok(()) => clients.compare(&client).await,
         Err(why) => Err(why),
     };

@@ -19,6 +19,7 @@ use tokio::io::AsyncReadExt as _;
 
 use super::slow_disk::SlowDisk;
 use crate::bench::BoxError;
+use crate::sim::panics;
 use crate::sim::stack::ledger::Ledger;
 
 /// How often it says how it stands.
@@ -65,6 +66,7 @@ pub(super) struct Standing {
 
 /// Runs the node until its input ends.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), BoxError> {
+    panics::be_silent_on_purpose();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

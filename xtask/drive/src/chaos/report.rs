@@ -11,7 +11,7 @@ use super::Arguments;
 use super::clients::{Clients, Waits};
 use super::cluster::Cluster;
 use super::faults::Broken;
-use crate::bench::BoxError;
+use crate::bench::{BoxError, children};
 
 /// Lines of each node's log that are printed after a failure.
 const LOG_LINES: usize = 15;
@@ -144,6 +144,7 @@ impl Report {
             Ok(()) => {
                 println!("the history of all clients is linearizable, and nothing acknowledged is lost");
             }
+            Err(_) if children::is_interrupted() => {}
             Err(_) => {
                 cluster.print_logs(LOG_LINES);
                 println!(

@@ -8,7 +8,7 @@ mod journal;
 mod limits;
 mod minimise;
 mod notes;
-mod panics;
+pub(crate) mod panics;
 mod report;
 mod scenario;
 pub(crate) mod stack;

@@ -13,6 +13,17 @@ thread_local! {
     static SEEN: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
+/// From now on panics on purpose are not printed: with a backtrace (`RUST_BACKTRACE=1`) the first of a process takes a
+/// second and more to print, in which the loop of the engine that it happened in stands still.
+pub(crate) fn be_silent_on_purpose() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !info.to_string().contains(ON_PURPOSE) {
+            before(info);
+        }
+    }));
+}
+
 /// From now on panics within [`catch`] are remembered, others are printed as always.
 pub(crate) fn install() {
     let before = std::panic::take_hook();
