@@ -61,6 +61,8 @@ counters! {
     refused_other_node,
     /// Handshakes of peers that claim this node's id.
     refused_own_node,
+    /// Handshakes of peers whose id a living process at another address has.
+    refused_id_taken,
     /// Handshakes of peers whose name is not theirs.
     refused_name,
     /// Handshakes refused because there are too many connections.
@@ -139,6 +141,7 @@ impl LiveCounters {
             Refusal::OtherWireVersion => self.refused_other_wire_version.increment(),
             Refusal::OtherNode => self.refused_other_node.increment(),
             Refusal::OwnNode => self.refused_own_node.increment(),
+            Refusal::IdTaken => self.refused_id_taken.increment(),
             Refusal::Name => self.refused_name.increment(),
             Refusal::TooManyConnections => self.refused_too_many_connections.increment(),
             Refusal::Malformed => self.refused_malformed.increment(),

@@ -288,7 +288,11 @@ fn check_hello(
         );
     }
     if hello.node == shared.config.node {
-        return refuse(Refusal::OwnNode, format!("both are node {}", hello.node));
+        let is_twin = hello.name == shared.config.name && hello.instance != shared.instance;
+        return match is_twin {
+            true => refuse(Refusal::IdTaken, taken(hello, &shared.advertised)),
+            false => refuse(Refusal::OwnNode, format!("both are node {}", hello.node)),
+        };
     }
     if let Some(target) = target.filter(|target| *target != hello.node) {
         return refuse(
@@ -296,12 +300,30 @@ fn check_hello(
             format!("node {} instead of {target}: that one is gone", hello.node),
         );
     }
-    let current = shared.peer(hello.node).and_then(|peer| peer.link());
-    if let Some(current) = current.filter(|link| link.hello.name != hello.name) {
+    let Some(peer) = shared.peer(hello.node) else { return Ok(()) };
+    let Some(current) = peer.link() else { return Ok(()) };
+    if current.hello.name != hello.name {
         let detail = format!("node {} is called {:?}, not {:?}", hello.node, current.hello.name, hello.name);
         return refuse(Refusal::Name, detail);
     }
+    if is_second(&current.hello, hello) && peer.is_heard() {
+        return refuse(Refusal::IdTaken, taken(hello, &current.hello.advertised));
+    }
     Ok(())
+}
+
+/// Whether a hello is another process's than that of a connection that stands. At the same address it is the next life
+/// of the first, since only one process can hold an address, whatever the connection looks like from here.
+fn is_second(current: &Hello, hello: &Hello) -> bool {
+    let both_say_where = !current.advertised.is_empty() && !hello.advertised.is_empty();
+    current.instance != hello.instance && both_say_where && current.advertised != hello.advertised
+}
+
+fn taken(hello: &Hello, lives_at: &str) -> String {
+    let Hello { node, name, advertised, .. } = hello;
+    format!(
+        "node {node} named {name:?} lives at {lives_at}, and another process at {advertised} says that it is it"
+    )
 }
 
 /// The names in the certificate the peer has proven.

@@ -259,6 +259,12 @@ impl Peer {
         shared.counters.calls_lost.add(self.calls.fail_sent(taken));
     }
 
+    /// Whether there is a connection to this node on which it was heard lately.
+    pub(crate) fn is_heard(&self) -> bool {
+        let state = self.state.lock();
+        state.link.is_some() && state.told == Told::Up
+    }
+
     /// A dial has reached this node: whether its connection is needed. Waits for another dial's verdict.
     pub(crate) async fn confirm(&self, instance: u64) -> Confirmation<'_> {
         loop {

@@ -22,7 +22,7 @@ pub enum Refusal {
     OtherWireVersion,
     /// Another node than the one dialled for lives at the address: the old one is gone.
     OtherNode,
-    /// The peer claims the id of this very node.
+    /// The peer claims the id of this very node, or is it.
     OwnNode,
     /// The peer's name is not in its certificate, or its id is in use by a node of another name.
     Name,
@@ -34,6 +34,8 @@ pub enum Refusal {
     Malformed,
     /// The peer is shutting down.
     ShuttingDown,
+    /// A process of this id and name lives at another address: two of them cannot both be that node.
+    IdTaken,
 }
 
 impl Refusal {
@@ -51,6 +53,7 @@ impl Refusal {
             Refusal::TooManyConnections => 9,
             Refusal::OtherAuthority => 10,
             Refusal::Certificate => 11,
+            Refusal::IdTaken => 12,
         })
     }
 
@@ -67,6 +70,7 @@ impl Refusal {
             9 => Refusal::TooManyConnections,
             10 => Refusal::OtherAuthority,
             11 => Refusal::Certificate,
+            12 => Refusal::IdTaken,
             _ => Refusal::Malformed,
         }
     }
@@ -112,6 +116,7 @@ impl fmt::Display for Refusal {
             Refusal::TooManyConnections => "too many connections",
             Refusal::Malformed => "malformed data",
             Refusal::ShuttingDown => "shutting down",
+            Refusal::IdTaken => "another living process has the node id",
         })
     }
 }
@@ -134,6 +139,7 @@ mod tests {
             Refusal::TooManyConnections,
             Refusal::Malformed,
             Refusal::ShuttingDown,
+            Refusal::IdTaken,
         ] {
             assert_eq!(Refusal::from_code(refusal.code()), refusal);
         }

@@ -264,6 +264,56 @@ async fn a_node_that_claims_the_own_id_is_refused() {
     pair.check().await;
 }
 
+/// The second process of a node, from a copy of what makes it that node, once pushed the first aside at every peer.
+#[tokio::test]
+async fn a_second_process_with_the_id_of_a_living_one_is_refused_by_all_that_hear_the_first() {
+    let pair = Pair::new().await;
+    let twin = node(2).await;
+    let first = pair.friend.endpoint.advertised();
+    for at in [&pair.victim, &pair.friend] {
+        let error = twin.endpoint.discover(at.endpoint.advertised(), LONG).await.unwrap_err();
+        assert!(matches!(error, CallError::Refused { refusal: Refusal::IdTaken, .. }), "{error}");
+        assert!(error.to_string().contains(first), "it says where the first is: {error}");
+    }
+    twin.knows(&pair.victim);
+    let call = twin.endpoint.call(NodeId(1), Lane::Normal, ECHO, Bytes::new(), LONG).await;
+    assert!(matches!(call, Err(CallError::Refused { refusal: Refusal::IdTaken, .. })), "{call:?}");
+    // The other way round: whoever is told that the node lives there now finds out that another does.
+    let found = pair.victim.endpoint.discover(twin.endpoint.advertised(), LONG).await.unwrap_err();
+    assert!(matches!(found, CallError::Refused { refusal: Refusal::IdTaken, .. }), "{found}");
+    assert!(pair.counters().refused_id_taken >= 3);
+    pair.check().await;
+
+    // Once the first has ended it is the node's next life, wherever it is.
+    pair.friend.endpoint.close().await;
+    eventually("it is let in", || twin.endpoint.is_connected(NodeId(1))).await;
+}
+
+/// One that is silent may be dead, and its next life must not wait for QUIC to give up.
+#[tokio::test]
+async fn a_node_that_moved_is_let_in_as_soon_as_its_former_life_is_silent() {
+    let mut silent = config(2);
+    // Nothing but missed beats shows its death.
+    silent.lifeline = false;
+    silent.keep_alive_interval = LONG;
+    silent.idle_timeout = 10 * LONG;
+    let mut quiet = config(1);
+    quiet.idle_timeout = 10 * LONG;
+    quiet.keep_alive_interval = Duration::from_millis(300);
+    let watcher = node_with(quiet).await;
+    let first = support::mortal(silent);
+    first.node.knows(&watcher);
+    let call = first.node.endpoint.call(NodeId(1), Lane::Normal, ECHO, Bytes::new(), LONG).await;
+    assert!(call.is_ok(), "{call:?}");
+    first.kill();
+    let moved = node(2).await;
+    let early = moved.endpoint.discover(watcher.endpoint.advertised(), LONG).await.unwrap_err();
+    assert!(matches!(early, CallError::Refused { refusal: Refusal::IdTaken, .. }), "{early}");
+    eventually("it is suspected", || watcher.endpoint.counters().peers_suspected > 0).await;
+    assert!(watcher.endpoint.is_connected(NodeId(2)), "by its old connection");
+    assert!(moved.endpoint.discover(watcher.endpoint.advertised(), LONG).await.is_ok());
+}
+
 #[tokio::test]
 async fn too_many_connections_are_refused_and_counted() {
     let mut config = config(1);
