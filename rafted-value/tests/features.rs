@@ -1,69 +1,6 @@
-//! What this crate offers, line by line, each with the tests that hold it; and those tests that belong to no other file.
-//!
-//! | | holds by |
-//! |---|---|
-//! | 1. a group of one is started from its settings | `a_group_of_one_answers_at_once`, `a_group_cannot_be_founded_twice_or_of_an_unknown_type` |
-//! | a node joins through any member, redirected to the leader | `a_node_joins_through_a_follower_and_holds_everything`, `a_node_joins_while_the_leader_changes` |
-//! | no leader, or a join that times out half way: an error, and nothing left over | `without_a_leader_nothing_is_joined_and_nothing_is_left_over`, `a_join_that_times_out_half_way_leaves_no_learner`, `a_group_that_is_not_there_and_a_node_that_is_not_there_are_told_apart` |
-//! | 2. commands, queries, stale queries on any member, with a time limit | `three_members_hold_the_same_value`, `a_call_that_is_not_answered_in_time_says_so`, `a_follower_points_to_the_leader_and_a_stranger_says_so` |
-//! | errors say whether anything was applied | `every_refusal_of_a_command_says_that_nothing_was_applied`, `a_call_that_is_not_answered_in_time_says_so`, `the_stale_tail_of_a_deposed_leader_is_never_applied` |
-//! | 3. a command that is sent again runs once, also after a change of leaders, a snapshot and a restart | `a_command_sent_again_after_hundreds_of_others_runs_once`, `a_command_sent_again_to_a_leader_that_came_by_snapshot_runs_once`, `a_command_that_is_sent_again_after_a_restart_runs_once` |
-//! | records are bounded and expire alike on every member | `a_full_table_refuses_new_commands_and_forgets_nothing`, `a_command_past_its_window_is_refused_even_when_its_record_is_gone`, `limits_below_what_is_kept_refuse_what_is_new_and_forget_nothing` |
-//! | 4. queries take no entry of the log | `queries_take_no_entry_of_the_log` |
-//! | under a lease, past it by a round; a large margin switches it off | `without_a_lease_queries_are_confirmed_by_a_round`, `a_leader_that_is_cut_off_answers_no_query_once_its_lease_has_ended`, `a_margin_as_long_as_the_promise_switches_the_lease_off` |
-//! | 5. no removal of the leader | `a_leader_is_not_removed_before_another_leads` |
-//! | ... nor of who is no member | `a_follower_is_removed_once_and_was_gone_the_second_time` |
-//! | ... nor while another change or a transfer is under way | `nothing_is_removed_while_another_change_or_a_transfer_is_under_way` |
-//! | ... nor where it would break the healthy majority | `a_removal_that_would_break_the_healthy_majority_is_refused_with_its_numbers` |
-//! | a change of the voters that was answered survives the leader | `a_leader_that_dies_right_after_a_promotion_leaves_members_who_can_elect_another`, `a_leader_that_dies_right_after_a_removal_leaves_members_who_can_elect_another`, `a_promotion_survives_a_loss_of_power_and_the_leader_that_does_not_come_back`, `a_promotion_of_an_async_member_survives_the_end_of_all_processes_and_the_leader_that_stays_away`, `a_promotion_of_an_async_member_survives_the_leader_whose_machine_loses_its_power` |
-//! | a learner that lost its state, or whose node is gone | `a_learner_that_lost_its_state_is_never_promoted_and_makes_room_for_one_of_a_new_id`, `a_learner_whose_node_is_gone_costs_its_group_nothing_and_is_removed`, `a_former_member_is_ended_and_a_later_one_may_come` |
-//! | 6. leadership moves where it is wanted | `leadership_moves_to_the_chosen_one_of_three_at_once`, `leadership_moves_to_the_chosen_one_of_five_at_once` |
-//! | a later call overrides, `None` cancels | `a_later_call_overrides_an_earlier_one`, `a_command_that_comes_during_a_transfer_waits_and_is_applied_after_the_cancel` |
-//! | an unresponsive target is refused, no command is lost | `leadership_is_given_to_nobody_who_could_not_take_it`, `commands_that_run_into_a_transfer_are_answered_once_and_in_order` |
-//! | 7. a group that lost its majority is brought back by force | `the_last_of_three_members_serves_again_with_all_acknowledged_data`, `the_last_two_of_five_members_serve_again_with_all_acknowledged_data` |
-//! | ... and its leader goes on without stepping down | `a_leader_that_removes_by_force_goes_on_without_an_election` |
-//! | 8. new settings are in force on every member | `new_settings_are_in_force_on_every_member_and_change_no_leader`, `who_joins_later_and_who_was_away_has_the_new_settings`, `a_shorter_promise_cuts_none_that_an_old_leader_relies_on` |
-//! | durability stays what it is, and the refusal says why | `settings_that_cannot_work_and_changes_in_each_others_way_are_refused` |
-//! | 9. status | `a_leader_says_how_long_its_lease_lasts_and_who_is_silent`, `a_status_travels`, `an_overloaded_node_says_of_its_members_what_it_has_to_say` |
-//! | 10. hooks, on the leader only, at least once, never at replay | `the_leader_tells_each_event_once_with_the_value_before_and_after`, `a_retry_a_refusal_and_a_stale_query_tell_nothing`, `every_command_is_told_at_least_once_whatever_leaders_do`, `a_new_leader_tells_that_its_value_was_restored_and_that_it_leads` |
-//! | 11. a whole cluster that loses power keeps what it acknowledged | `a_whole_cluster_that_loses_power_comes_back_with_every_acknowledged_command`, `commands_under_way_when_power_fails_are_whole_or_not_there` |
-//! | a restarted member goes on with its own log | `a_member_that_restarts_goes_on_with_its_own_log` |
-//! | `Memory` and `Async` lose what they say, and no more | `an_async_member_survives_the_end_of_its_process_but_not_of_the_machine`, `a_member_in_memory_never_comes_back_on_a_node_that_does` |
-//! | compaction by the ratio of sizes, the two newest snapshots are kept | `the_log_is_compacted_and_a_late_member_still_gets_everything`, `the_newest_two_and_the_one_in_use_are_kept`, `where_the_newest_snapshot_is_damaged_the_one_before_it_takes_its_place` |
-//! | members on disks and in memory give each other snapshots | `members_on_disks_and_in_memory_give_each_other_snapshots` |
-//! | `read_last_log_index`, `restore` | `a_group_is_founded_anew_from_the_directory_with_the_newest_log`, `what_cannot_be_restored_is_refused_and_says_why` |
-//! | 12. a disruptive former member unseats nobody | `a_removed_member_that_does_not_know_it_unseats_nobody`, `a_busy_follower_does_not_depose_a_healthy_leader` |
-//! | a leader that reaches no quorum steps down | `a_leader_that_is_cut_off_answers_no_query_once_its_lease_has_ended` |
-//! | 13. three to seven members survive the loss of every minority, on disks or not | `a_group_survives_the_loss_of_every_minority`, `a_group_on_disks_survives_the_loss_of_every_minority` |
-//! | ... and every split that leaves a majority together | `a_group_survives_every_split_that_leaves_a_majority_together`, `a_group_on_disks_survives_every_split_that_leaves_a_majority_together` |
-//! | a handler that panics changes nothing on any member | `a_handler_that_panics_changes_nothing_on_any_member`, `a_burst_of_panics_costs_in_proportion_to_its_length` |
-//! | a durable member's snapshot is in its file only, and pieces are read from there | `a_durable_member_holds_no_snapshot_in_memory`, `a_stream_goes_on_while_newer_snapshots_replace_its_file`, `a_snapshot_in_its_file_costs_no_memory` |
-//! | a flipped bit in a snapshot that is sent costs a new one and is never sent | `a_flipped_bit_that_is_found_while_a_snapshot_is_sent_costs_a_new_snapshot_and_nothing_else`, `a_piece_of_a_damaged_snapshot_is_what_was_written_or_an_error`, `snapshots_that_are_damaged_again_and_again_are_taken_no_more_often_than_they_are_sent_again` |
-//! | snapshots come in pieces, go on after a cut, and hold up nothing | `a_large_snapshot_comes_whole`, `a_transfer_goes_on_where_it_was_when_the_network_was_cut`, `commands_and_the_lease_go_on_beside_a_slow_transfer` |
-//! | ... so many at a time, at a rate | `so_many_snapshots_come_to_a_node_at_a_time_and_the_others_wait_for_their_turn`, `what_is_sent_on_bulk_lanes_leaves_at_its_rate_and_a_pause_is_not_saved_up` |
-//! | replication is pipelined | `thousands_of_entries_in_flight_make_no_storm` |
-//! | one sync for all groups of a turn | `a_hundred_groups_that_write_together_cost_few_syncs` |
-//! | members that differ are found and fenced | `a_member_that_is_not_as_the_others_is_fenced_and_its_command_named`, `a_leader_that_is_not_as_the_others_is_fenced_and_another_goes_on` |
-//! | idle groups fall quiet and stay so | `an_idle_group_sends_nothing_but_its_loops_beats`, `a_group_that_is_quiet_for_long_stays_so`, `a_status_says_whether_its_group_is_quiet` |
-//! | ... and answer as quickly as ever, without a lease that they have not | `a_command_wakes_a_group_and_is_answered_as_quickly_as_ever`, `a_query_of_a_quiet_leader_waits_for_a_round` |
-//! | ... and wake when their leader's node dies, and on any doubt | `the_death_of_a_quiet_leader_that_nobody_reports_is_noticed_within_an_election_timeout`, `the_death_of_a_quiet_leader_that_is_reported_wakes_its_followers_at_once`, `a_leader_that_ends_while_its_loop_goes_on_wakes_its_group`, `a_cut_in_one_direction_wakes_a_quiet_group_and_unseats_nobody`, `a_follower_that_stood_still_unseats_nobody` |
-//! | back-pressure instead of queues without end | `every_refusal_of_a_command_says_that_nothing_was_applied`, `an_overloaded_node_says_of_its_members_what_it_has_to_say` |
-//! | a shutdown hands leadership over first | `a_leader_that_shuts_down_has_a_successor_before_it_stops`, `the_groups_of_a_node_are_spread_over_their_other_members` |
-//! | the outage after a kill that is told | `a_killed_leader_is_replaced_in_time_though_its_followers_do_not_hold_the_same`, `a_killed_leader_of_five_is_replaced_in_time` |
-//! | a full disk | `a_full_disk_fences_its_members_with_the_file_and_all_come_back_once_there_is_room`, `a_node_does_not_start_on_a_disk_that_is_full_from_the_start` |
-//! | a directory that may not be written | `a_directory_that_may_not_be_written_is_a_typed_error_with_the_file` |
-//! | a torn tail | `what_was_synced_is_there_and_nothing_is_half_there`, `a_flipped_bit_before_the_last_batch_is_no_torn_tail` |
-//! | a flipped bit in the log or in a snapshot | `every_flipped_bit_gives_an_error_or_what_was_written`, `every_flipped_bit_is_corrupt_and_names_the_file`, `a_flipped_bit_in_the_log_is_named_and_nothing_is_overwritten` |
-//! | two processes on one directory | `a_second_process_on_one_directory_is_refused_and_the_first_goes_on`, `a_directory_in_use_or_of_another_node_is_refused_and_left_as_it_is` |
-//! | a directory of another node or cluster | `a_directory_of_another_node_or_cluster_is_refused_and_left_as_it_is` |
-//! | a newer format | `a_snapshot_of_a_newer_format_fences_its_member_alone_and_names_the_file`, `a_newer_format_is_named_with_its_version` |
-//!
-//! The faults that the ancestor of this crate was seen to have are listed in `tests/faults.rs`.
+//! What this crate offers that belongs to no other file of tests; the whole table is `tests/features.md`.
 
 mod support;
-
-use std::collections::BTreeSet;
-use std::path::Path;
 
 use futures_util::future::join_all;
 use rafted_value::env::Env;
@@ -72,47 +9,6 @@ use rafted_value::{
     Role, SessionId, Unknown, encode,
 };
 use support::{Change, GROUP, MS, SECOND, World, stale};
-
-/// A table that names a test which is no more proves nothing.
-#[test]
-fn every_test_that_the_table_names_is_there() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut there = BTreeSet::new();
-    for folder in ["src", "tests"] {
-        collect(&root.join(folder), &mut there);
-    }
-    let this = std::fs::read_to_string(root.join("tests/features.rs")).unwrap();
-    let rows = this.lines().filter(|line| line.starts_with("//! |"));
-    let named: Vec<&str> = rows.filter_map(|row| row.split('|').nth(2)).flat_map(quoted).collect();
-    assert!(named.len() > 80, "only {} tests are named", named.len());
-    let missing: Vec<&&str> = named.iter().filter(|name| !there.contains(**name)).collect();
-    assert!(missing.is_empty(), "no such tests: {missing:?}");
-}
-
-fn quoted(cell: &str) -> impl Iterator<Item = &str> {
-    cell.split('`').skip(1).step_by(2)
-}
-
-/// The names of the functions that follow a test attribute in all files of a folder.
-fn collect(folder: &Path, names: &mut BTreeSet<String>) {
-    for entry in std::fs::read_dir(folder).expect("a folder").filter_map(Result::ok) {
-        let path = entry.path();
-        if path.is_dir() {
-            collect(&path, names);
-        } else if path.extension().is_some_and(|ending| ending == "rs") {
-            let text = std::fs::read_to_string(&path).expect("a file of ours");
-            let mut is_test = false;
-            for line in text.lines().map(str::trim) {
-                is_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
-                let name = line.trim_start_matches("async ").strip_prefix("fn ");
-                if let Some(name) = name.and_then(|rest| rest.split('(').next()).filter(|_| is_test) {
-                    names.insert(name.to_owned());
-                    is_test = false;
-                }
-            }
-        }
-    }
-}
 
 fn command(env: &dyn Env, change: &Change) -> Command {
     let mut session = ClientSession::new(SessionId::new(env.random_u64(), env.random_u64()), 1);

@@ -90,7 +90,7 @@ async fn a_directory_in_use_or_of_another_node_is_refused_and_left_as_it_is() {
     let host = open(&MemoryNetwork::new(), 1, directory.path()).await.expect("a new store");
     found(&host).await;
     add(&host, 7).await;
-    let second = open(&MemoryNetwork::new(), 1, directory.path()).await.err().expect("it is in use");
+    let second = open(&MemoryNetwork::new(), 1, directory.path()).await.expect_err("it is in use");
     assert!(second.to_string().contains("in use"), "{second}");
     host.shutdown().await;
     drop(host);

@@ -3,6 +3,7 @@
 mod code;
 mod layers;
 mod layout;
+mod tables;
 mod text;
 
 use std::fs;
@@ -53,6 +54,7 @@ fn check(top_level: &[String], sources: &[Source]) -> Vec<String> {
     let mut found: Vec<String> = sources.iter().flat_map(text::check).collect();
     found.extend(layout::check(top_level, sources));
     found.extend(layers::check(sources));
+    found.extend(tables::check(sources));
     found
 }
 
