@@ -115,59 +115,109 @@ impl GroupConfig {
     }
 }
 
+/// Beats of a loop after which it counts as silent at least; a group falls quiet only if its shortest election timeout is
+/// at least so many of them.
+pub(crate) const LOOP_BEATS_MIN: u32 = 4;
+/// A snapshot of no more than this travels in one message; a larger one in pieces of this size.
+pub(crate) const PIECE_BYTES: usize = 256 << 10;
+
 /// The settings of one node's host.
+///
+/// Each has limits, which its text names. A host takes the nearest value within them, as
+/// [`within_limits`](HostConfig::within_limits) does, and logs a warning; only a [`store`](HostConfig::store) that cannot work
+/// is an error.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HostConfig {
-    /// How many loops share the node's groups. Default: the number of cores, at most 8.
+    /// How many loops share the node's groups; 1 to 256. Default: the number of cores, at most 8.
     pub loops: usize,
-    /// What may wait in front of one loop before new requests are refused as overloaded. Default 65,536.
+    /// What may wait in front of one loop before new requests are refused as overloaded; 8 to 1,048,576. Default 65,536.
     pub inbox_max: usize,
-    /// How many inputs one turn of a loop takes at most. Default 4,096.
+    /// How many inputs one turn of a loop takes at most; 1 to 65,536. Default 4,096.
     pub turn_inputs_max: usize,
-    /// Commands that go into one log entry at most. Default 1,024.
+    /// Commands that go into one log entry at most; 1 to 16,384. Default 1,024.
     pub entry_commands_max: usize,
-    /// Bytes of commands that go into one log entry, unless one alone is larger. Default 256 KiB.
+    /// Bytes of commands that go into one log entry, unless one alone is larger; 1 byte to 1 MiB. Default 256 KiB.
     pub entry_bytes_max: usize,
-    /// Commands and queries of one group that wait in a loop at most; more are refused. Default 65,536.
+    /// Commands and queries of one group that wait in a loop at most; more are refused. 1 to 1,048,576. Default 65,536.
     pub group_waiting_max: usize,
-    /// A member that was made by a message but never got its state is dropped after this long. Default 60 s.
+    /// A member that was made by a message but never got its state is dropped after this long; 1 s to a day. Default
+    /// 60 s.
     pub uninitialised_max: Duration,
     /// A snapshot that is not acknowledged is sent again after this long; one that its receiver pulls in pieces, when no
-    /// piece was asked for in this time. Default 10 s.
+    /// piece was asked for in this time. 100 ms to an hour. Default 10 s.
     pub snapshot_retry: Duration,
-    /// A state of so many bytes or more that comes from a leader is decoded beside the loop. (A member's own is encoded
-    /// beside it, however large, where its value offers that: [`Data::freeze`](crate::Data::freeze).) Default 1 MiB.
+    /// A state of so many bytes or more that comes from a leader is decoded beside the loop; any number. (A member's own
+    /// is encoded beside it, however large, where its value offers that: [`Data::freeze`](crate::Data::freeze).) Default
+    /// 1 MiB.
     pub snapshot_beside_bytes: u64,
-    /// The largest snapshot that is taken in, in bytes; all of it is held in memory. Default 4 GiB.
+    /// The largest snapshot that is taken in, in bytes; all of it is held in memory. 256 KiB to 1 TiB. Default 4 GiB.
     pub snapshot_bytes_max: u64,
     /// Snapshots that come in pieces (those above 256 KiB) to this node's members at a time, over all groups; the others
-    /// wait for their turn. Default 8.
+    /// wait for their turn. 1 to 1,024. Default 8.
     pub snapshots_incoming_max: usize,
-    /// The storage of a host that keeps its groups on a disk.
+    /// The storage of a host that keeps its groups on a disk. [`Host::open`](crate::Host::open) refuses one that cannot
+    /// work, as [`StoreConfig::validate`] says.
     pub store: StoreConfig,
     /// The cluster that the node belongs to, where it is known: its directory remembers it, and is refused to a node of
     /// another one. Default `None`.
     pub cluster: Option<ClusterId>,
     /// For how long a host that shuts down hands the leadership of its groups over before it stops; zero for not at
-    /// all. Default 1 s.
+    /// all, an hour at most. Default 1 s.
     pub handover_max: Duration,
     /// After how many commands the states of a group's members are compared, by the leader's setting; a member that is
     /// not as the majority is fenced. Each comparison costs every member one encoding of the whole value, in its loop,
-    /// and needs a value that has one encoding (no hash maps). Zero for never, the default.
+    /// and needs a value that has one encoding (no hash maps). Any number; zero for never, the default.
     pub divergence_check_commands: u64,
     /// A group that this node leads and of which nothing was asked for so long falls quiet: it neither beats nor ticks,
     /// and its members lean on the loops of each other's nodes. It wakes when something is asked of it, and on any doubt;
-    /// the first query then takes a round of heartbeats, as a quiet leader has no lease. Zero for never. Default 5 s.
+    /// the first query then takes a round of heartbeats, as a quiet leader has no lease. Any time; zero for never.
+    /// Default 5 s.
     pub quiet_after: Duration,
     /// How often a loop tells those that lean on it that it turns; alike on all nodes. Groups whose shortest election
-    /// timeout is below four such beats never fall quiet. Default 100 ms.
+    /// timeout is below four such beats never fall quiet. 1 ms to a minute. Default 100 ms.
     pub loop_beat: Duration,
     /// A loop that was not heard for so long wakes all quiet groups that lean on it; at least four times
-    /// [`loop_beat`](HostConfig::loop_beat). Where it is no longer than a group's shortest election timeout, a leader whose
-    /// node is gone is missed as early in a quiet group as in any other. Default 400 ms.
+    /// [`loop_beat`](HostConfig::loop_beat), an hour at most. Where it is no longer than a group's shortest election
+    /// timeout, a leader whose node is gone is missed as early in a quiet group as in any other. Default 400 ms.
     pub loop_silence_max: Duration,
-    /// A quiet group's leader asks its members anew after this long at most, whatever happens. Default 60 s.
+    /// A quiet group's leader asks its members anew after this long at most, whatever happens; 100 ms to an hour.
+    /// Default 60 s.
     pub quiet_max: Duration,
+}
+
+const MS: Duration = Duration::from_millis(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+impl HostConfig {
+    /// The same with every setting brought within its limits, but for the [`store`](HostConfig::store), which is checked
+    /// where it is opened.
+    ///
+    /// The limits keep what is bounded bounded, and sums of times from running over. They are applied rather than
+    /// refused as these settings are one node's own affair, none of them can spoil what the group agrees on, and a node
+    /// that starts with a warning is of more use than one that does not start.
+    #[must_use]
+    pub fn within_limits(self) -> Self {
+        let loop_beat = self.loop_beat.clamp(MS, 60_000 * MS);
+        Self {
+            loops: self.loops.clamp(1, 256),
+            inbox_max: self.inbox_max.clamp(8, 1 << 20),
+            turn_inputs_max: self.turn_inputs_max.clamp(1, 65_536),
+            // What comes of both must fit a transport's message: a command has some fifty bytes beside its payload.
+            entry_commands_max: self.entry_commands_max.clamp(1, 16_384),
+            entry_bytes_max: self.entry_bytes_max.clamp(1, 1 << 20),
+            group_waiting_max: self.group_waiting_max.clamp(1, 1 << 20),
+            uninitialised_max: self.uninitialised_max.clamp(1000 * MS, 24 * HOUR),
+            snapshot_retry: self.snapshot_retry.clamp(100 * MS, HOUR),
+            // What travels in one message is taken in anyway.
+            snapshot_bytes_max: self.snapshot_bytes_max.clamp(PIECE_BYTES as u64, 1 << 40),
+            snapshots_incoming_max: self.snapshots_incoming_max.clamp(1, 1024),
+            handover_max: self.handover_max.min(HOUR),
+            loop_beat,
+            loop_silence_max: self.loop_silence_max.clamp(loop_beat * LOOP_BEATS_MIN, HOUR),
+            quiet_max: self.quiet_max.clamp(100 * MS, HOUR),
+            ..self
+        }
+    }
 }
 
 impl Default for HostConfig {
@@ -193,5 +243,35 @@ impl Default for HostConfig {
             loop_silence_max: Duration::from_millis(400),
             quiet_max: Duration::from_secs(60),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_within_the_limits() {
+        assert_eq!(HostConfig::default().within_limits(), HostConfig::default());
+    }
+
+    #[test]
+    fn what_is_within_the_limits_stays_as_it_is() {
+        let config = HostConfig {
+            loops: usize::MAX,
+            inbox_max: 0,
+            loop_beat: Duration::MAX,
+            loop_silence_max: Duration::ZERO,
+            quiet_max: Duration::MAX,
+            ..HostConfig::default()
+        };
+        let limited = config.clone().within_limits();
+        assert_ne!(limited, config);
+        assert_eq!(
+            limited.loop_silence_max,
+            4 * limited.loop_beat,
+            "a silence is never shorter than four beats"
+        );
+        assert_eq!(limited.clone().within_limits(), limited);
     }
 }

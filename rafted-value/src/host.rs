@@ -140,7 +140,8 @@ impl Host {
     /// Starts the loops and registers the services through which other nodes reach them. Everything is in memory, even
     /// if the node has a disk.
     ///
-    /// A data type that [`Registry::validate`] complains of is left out, and whoever founds a group of it is told why.
+    /// A data type that [`Registry::validate`] complains of is left out, and whoever founds a group of it is told why. Settings
+    /// out of their limits are taken as [`HostConfig::within_limits`] has them.
     pub fn start(env: Arc<dyn Env>, config: HostConfig, registry: Registry) -> Host {
         if let Err(mistake) = registry.validate() {
             tracing::error!(mistake, "a data type cannot be hosted");
@@ -155,7 +156,8 @@ impl Host {
     /// # Errors
     ///
     /// When the disk cannot be read, is damaged, in use, or another node's or cluster's. Nothing is overwritten then. A
-    /// damaged file of one member only fences that member. [`StoreError::InvalidConfig`] when a data type cannot work.
+    /// damaged file of one member only fences that member. [`StoreError::InvalidConfig`] when a data type, or a setting of
+    /// the store, cannot work.
     pub async fn open(env: Arc<dyn Env>, config: HostConfig, registry: Registry) -> Result<Host, StoreError> {
         let Some(disk) = env.disk().cloned() else {
             return Ok(Self::start(env, config, registry));
@@ -168,7 +170,12 @@ impl Host {
 
     fn run(env: Arc<dyn Env>, config: HostConfig, registry: Registry, store: Option<OpenStore>) -> Host {
         let node = env.transport().local().node;
-        let count = config.loops.max(1);
+        let asked = config;
+        let config = asked.clone().within_limits();
+        if config != asked {
+            tracing::warn!(%node, ?asked, ?config, "settings are out of their limits; the nearest are taken");
+        }
+        let count = config.loops;
         let (mut senders, mut loops, mut ids) = (Vec::new(), Vec::new(), Vec::new());
         let (parts, writer) = match store {
             Some(store) => {
@@ -180,7 +187,7 @@ impl Host {
         let arrivals = Arrivals::new(config.snapshots_incoming_max);
         let parts = parts.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
         for part in parts.take(count) {
-            let (sender, inbox) = mpsc::channel(config.inbox_max.max(1));
+            let (sender, inbox) = mpsc::channel(config.inbox_max);
             let id = LoopId(env.random_u64());
             ids.push(id);
             let (arrivals, seed) = (arrivals.clone(), env.random_u64());
@@ -191,7 +198,7 @@ impl Host {
                 engine.recover(members, damaged, ended, clocks(env.as_ref()), &mut out);
                 line
             });
-            let inputs_max = config.turn_inputs_max.max(1);
+            let inputs_max = config.turn_inputs_max;
             let errands = Errands::new();
             let driver = Driver { env: env.clone(), engine, inbox, disk, errands, inputs_max };
             loops.push(env.spawn("rafted-value loop", Box::pin(driver.run(out))));

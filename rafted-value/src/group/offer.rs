@@ -13,8 +13,8 @@ use bytes::Bytes;
 use raft::SnapshotStatus;
 use raft::eraftpb::Message;
 
-use super::stream::PIECE_BYTES;
 use super::{Group, Turn};
+use crate::config::PIECE_BYTES;
 use crate::id::{MemberId, NodeId};
 use crate::message::{Body, GroupMessage};
 use crate::outputs::{Piece, ReadJob};

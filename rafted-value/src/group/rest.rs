@@ -15,6 +15,7 @@ use std::time::Duration;
 use raft::{INVALID_INDEX, ProgressState, StateRole};
 
 use super::{Group, Turn};
+use crate::config::LOOP_BEATS_MIN;
 use crate::env::MonoTime;
 use crate::id::{MemberId, NodeId};
 use crate::message::{Body, GroupMessage};
@@ -23,9 +24,6 @@ use crate::raft::forget_leader_lease;
 
 /// Beats in a row in which a leader asks for consent, before it waits anew: somebody is away.
 const ASKS_MAX: u8 = 3;
-
-/// A group falls quiet only if its shortest election timeout is at least so many beats of a loop.
-const LOOP_BEATS_MIN: u32 = 4;
 
 /// Whether a member rests.
 #[derive(Debug)]

@@ -103,8 +103,8 @@ impl Group {
     }
 
     fn log_limit(&self) -> u64 {
-        (self.raw.store().state_bytes() * u64::from(self.config.log_expansion_factor))
-            .max(self.config.log_bytes_min)
+        let factor = u64::from(self.config.log_expansion_factor);
+        self.raw.store().state_bytes().saturating_mul(factor).max(self.config.log_bytes_min)
     }
 
     fn idle_log_limit(&self) -> u64 {

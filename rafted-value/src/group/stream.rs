@@ -12,13 +12,12 @@ use bytes::Bytes;
 
 use super::{Group, Turn};
 use crate::arrivals::{Arrival, Arrivals};
+use crate::config::PIECE_BYTES;
 use crate::env::MonoTime;
 use crate::errand::{Errand, Work};
 use crate::id::{MemberId, NodeId};
 use crate::message::{Body, GroupMessage, WireSnapshot};
 
-/// A snapshot of no more than this travels in one message; a larger one in pieces of this size.
-pub(super) const PIECE_BYTES: usize = 256 << 10;
 /// How many pieces a receiver has asked for and not got, at most.
 const PIECES_WANTED_MAX: u64 = 4;
 /// A receiver asks again for a piece that has not come in a tenth of the time after which the leader gives up.

@@ -150,10 +150,15 @@ fn a_large_group_of_records_is_cut_into_batches() {
     drop(store);
     let (_, recovered) = open(&disk).unwrap();
     assert_eq!(indexes(&recovered), (1..=20).collect::<Vec<_>>());
-    let config = StoreConfig { record_bytes_max: 100, ..config };
+    let record_bytes_max = 4 << 20;
+    let config = StoreConfig { record_bytes_max, ..config };
     let (mut store, _) = done(Store::open(disk.disk(), config, opener())).unwrap();
-    let appended = done(store.log.append(&[append(GROUP, 1, 21, 30)])).unwrap();
-    assert!(appended.refused[&GROUP].contains("over the limit of 100"));
+    let mut large = append(GROUP, 1, 21, 21);
+    if let Record::Append { entries, .. } = &mut large {
+        entries[0].body = WireEntryBody::Normal(vec![0; record_bytes_max].into());
+    }
+    let appended = done(store.log.append(&[large])).unwrap();
+    assert!(appended.refused[&GROUP].contains("over the limit of 4194304"));
 }
 
 #[test]
