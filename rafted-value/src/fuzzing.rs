@@ -10,9 +10,11 @@ use crate::error::{CommandError, GroupError, QueryError};
 use crate::group::Machine;
 use crate::id::{GroupId, MemberId};
 use crate::message::{BatchWriter, GroupMessage, MemberChange, read_batch};
+use crate::neighbours::LoopMessage;
 use crate::raft::convert;
 use crate::registry::Registry;
 use crate::service::GroupRequest;
+use crate::session::{Records, Sessions};
 use crate::store::fuzzing as store;
 
 /// A batch of members' messages: what is understood is what would be said, and raft can be told of it.
@@ -44,6 +46,35 @@ pub fn reply(bytes: &[u8]) {
     let _ = postcard::from_bytes::<Result<bytes::Bytes, CommandError>>(bytes);
     let _ = postcard::from_bytes::<Result<bytes::Bytes, QueryError>>(bytes);
     let _ = postcard::from_bytes::<Result<MemberId, GroupError>>(bytes);
+}
+
+/// What a loop says to a loop of another node.
+pub fn beat(bytes: &[u8]) {
+    if let Ok(message) = postcard::from_bytes::<LoopMessage>(bytes) {
+        let again = postcard::from_bytes(&crate::data::encode(&message));
+        assert_eq!(again, Ok(message));
+    }
+}
+
+/// A page of records, which moves with keys from group to group: taken in twice it is what it was, what is given out again
+/// is what came in, and a refused one changes nothing.
+pub fn page(bytes: &[u8]) {
+    let (mut sessions, mut stamp_ms) = (Sessions::default(), 0);
+    if Records::new(&mut sessions, &mut stamp_ms).import(bytes).is_err() {
+        assert_eq!((sessions, stamp_ms), (Sessions::default(), 0));
+        return;
+    }
+    let mut records = Records::new(&mut sessions, &mut stamp_ms);
+    let export = |records: &Records<'_>| records.export(0..=u64::MAX, None, usize::MAX);
+    let first = export(&records);
+    records.import(bytes).expect("it was taken in before");
+    assert_eq!(export(&records), first);
+    let (mut others, mut other_ms) = (Sessions::default(), 0);
+    let mut other = Records::new(&mut others, &mut other_ms);
+    other.import(&first.bytes).expect("it was just given out");
+    assert_eq!(export(&other), first);
+    sessions.expire(stamp_ms.saturating_add(1));
+    sessions.expire(u64::MAX);
 }
 
 /// What an entry of a log holds.
@@ -119,8 +150,10 @@ mod tests {
 
     type Target = fn(&[u8]);
 
-    const TARGETS: [(&str, Target); 10] = [
+    const TARGETS: [(&str, Target); 12] = [
         ("batch", batch),
+        ("beat", beat),
+        ("page", page),
         ("request", request),
         ("reply", reply),
         ("entry", entry),
@@ -150,11 +183,33 @@ mod tests {
         }
     }
 
+    /// A fuzzer runs programs, and each must be told of in the manifest.
+    #[test]
+    fn every_target_is_a_program() {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+        let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+        let files = std::fs::read_dir(folder.join("fuzz_targets")).unwrap();
+        assert_eq!(files.count(), TARGETS.len());
+        for (name, _) in TARGETS {
+            let path = format!("fuzz_targets/{name}.rs");
+            let program = std::fs::read_to_string(folder.join(&path)).unwrap();
+            assert!(program.contains(&format!("rafted_value::fuzzing::{name}(bytes)")), "{path}");
+            assert!(manifest.contains(&format!("name = \"{name}\"\npath = \"{path}\"")), "{path}");
+        }
+    }
+
     /// Seeds that mean nothing would lead a fuzzer nowhere.
     #[test]
     fn the_seeds_decode() {
         assert!(seeds("batch").iter().all(|seed| read_batch(seed).is_ok_and(|batch| !batch.is_empty())));
         assert!(seeds("request").iter().all(|seed| postcard::from_bytes::<GroupRequest>(seed).is_ok()));
+        assert!(seeds("beat").iter().all(|seed| postcard::from_bytes::<LoopMessage>(seed).is_ok()));
+        let kept = |seed: &Vec<u8>| {
+            let (mut sessions, mut stamp_ms) = (Sessions::default(), 0);
+            let imported = Records::new(&mut sessions, &mut stamp_ms).import(seed);
+            imported.map(|()| sessions.replies())
+        };
+        assert_eq!(seeds("page").iter().map(kept).collect::<Vec<_>>(), [Ok(0), Ok(3)]);
         let records = |seed: &Vec<u8>| postcard::from_bytes::<Vec<crate::store::Record>>(seed);
         assert!(seeds("records").iter().all(|seed| records(seed).is_ok_and(|records| !records.is_empty())));
         let registry = Registry::new().with::<Words>();

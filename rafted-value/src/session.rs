@@ -110,7 +110,7 @@ impl Sessions {
     /// Keeps the outcome of a command that was admitted and ran.
     pub(crate) fn record(&mut self, stamp_ms: u64, command: &Command, outcome: Outcome) {
         let session = self.sessions.entry(command.session).or_insert_with(|| {
-            let due_ms = command.retry_until_ms.max(stamp_ms + SWEEP_MIN_MS);
+            let due_ms = command.retry_until_ms.max(stamp_ms.saturating_add(SWEEP_MIN_MS));
             self.due.insert((due_ms, command.session));
             Session { due_ms, ..Session::default() }
         });
@@ -140,7 +140,8 @@ impl Sessions {
                 self.sessions.remove(&id);
             } else {
                 let next = session.kept.values().map(|kept| kept.retry_until_ms).min();
-                session.due_ms = next.unwrap_or(session.last_until_ms).max(stamp_ms + SWEEP_MIN_MS);
+                session.due_ms =
+                    next.unwrap_or(session.last_until_ms).max(stamp_ms.saturating_add(SWEEP_MIN_MS));
                 self.due.insert((session.due_ms, id));
             }
         }

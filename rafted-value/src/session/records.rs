@@ -164,7 +164,7 @@ impl Sessions {
             return;
         }
         let session = self.sessions.entry(page.id).or_insert_with(|| {
-            let due_ms = stamp_ms + SWEEP_MIN_MS;
+            let due_ms = stamp_ms.saturating_add(SWEEP_MIN_MS);
             self.due.insert((due_ms, page.id));
             Session { due_ms, ..Session::default() }
         });
