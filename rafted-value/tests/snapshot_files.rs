@@ -3,6 +3,7 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rafted_value::env::{Env, sleep};
 use rafted_value::sim::{NetConfig, SimTask};
@@ -252,4 +253,105 @@ fn a_member_that_cannot_undo_a_panic_because_its_file_is_damaged_is_fenced_alone
         world.sim.run_for(SECOND);
         assert_eq!(value(&world, node).counts["a"], 1);
     }
+}
+
+/// The next version of the file's format, with a head that is whole.
+fn make_newer(world: &World, node: usize, file: &str) {
+    let mut bytes = files(world, node).remove(file).expect("it is there");
+    bytes[4] = 2;
+    let body = u32::from_le_bytes(bytes[8..12].try_into().expect("four bytes")) as usize;
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..12]), &bytes[16..16 + body]);
+    bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+    world.nodes[node].disk().put(file, Some(bytes));
+}
+
+#[test]
+fn a_snapshot_of_a_newer_format_is_replaced_instead_of_sent() {
+    let mut world = world(60, 1, Durability::Fsync);
+    world.start_durable_nodes(1);
+    // A member that is added gets a snapshot that names it: the one that is made for it is changed before it is read.
+    set_bandwidth(&world, SLOW);
+    let before = world.status(0).snapshot_index;
+    let task = add(&world, 1);
+    while world.status(0).snapshot_index == before {
+        world.sim.run_for(MS);
+    }
+    let file = newest(&world, 0);
+    make_newer(&world, 0, &file);
+    let newer = files(&world, 0)[&file].clone();
+    set_bandwidth(&world, NetConfig::default().bandwidth_bytes_per_second);
+    world.run(60 * SECOND, task).expect("it ends");
+    assert_eq!(world.status(0).fenced, None);
+    assert_ne!(files(&world, 0).get(&file), Some(&newer), "it was replaced, or a newer one is there");
+    check_alike(&world);
+}
+
+/// The power of a receiver fails so long after a member on it was ordered, and it comes back.
+fn lose_receiver(seed: u64, durability: Durability, after: Duration) {
+    let mut world = world(seed, 1, durability);
+    world.start_durable_nodes(1);
+    set_bandwidth(&world, SLOW);
+    let task = add(&world, 1);
+    world.sim.run_for(after);
+    world.lose_power(1);
+    world.sim.run_for(SECOND);
+    world.restart(1);
+    set_bandwidth(&world, NetConfig::default().bandwidth_bytes_per_second);
+    world.run(60 * SECOND, task).expect("it ends");
+    check_alike(&world);
+    let files = world.nodes[1].disk().files();
+    assert!(files.keys().all(|name| !name.ends_with(".tmp")), "{durability:?}, after {after:?}");
+}
+
+#[test]
+fn a_receiver_that_is_killed_in_the_middle_gets_its_snapshot_once_it_is_back() {
+    for durability in [Durability::Async, Durability::Fsync, Durability::Memory] {
+        for (seed, after_ms) in (70..).zip([1, 50, 500, 2_500, 4_500]) {
+            lose_receiver(seed, durability, after_ms * MS);
+        }
+    }
+}
+
+/// While it is decoded, written to a file, and while the record that the member begins with is written.
+#[test]
+fn a_receiver_that_is_killed_when_its_snapshot_has_just_come_gets_it_again_or_has_it() {
+    const SEED: u64 = 79;
+    let mut world = world(SEED, 1, Durability::Fsync);
+    world.start_durable_nodes(1);
+    set_bandwidth(&world, SLOW);
+    let begun = world.sim.elapsed();
+    let _task = add(&world, 1);
+    world.sim.run_for(SECOND);
+    while world.status(1).data.is_empty() {
+        world.sim.run_for(MS / 4);
+    }
+    let came = world.sim.elapsed() - begun;
+    for quarter in 0..16 {
+        lose_receiver(SEED, Durability::Fsync, came + quarter * MS / 4 - MS);
+    }
+}
+
+#[test]
+fn a_disk_that_fills_up_while_a_snapshot_comes_fences_its_member_and_all_is_well_once_there_is_room() {
+    let mut world = world(80, 1, Durability::Fsync);
+    world.start_durable_nodes(1);
+    set_bandwidth(&world, SLOW);
+    let task = add(&world, 1);
+    world.sim.run_for(2 * SECOND);
+    assert!(world.status(1).snapshot_held_bytes > 0, "it is on its way");
+    let disk = world.nodes[1].disk().clone();
+    let used: usize = disk.files().values().map(Vec::len).sum();
+    disk.set_bytes_max(Some(used as u64 + 2_000));
+    world.sim.run_for(6 * SECOND);
+    let fenced = world.status(1).fenced.expect("its disk is full");
+    assert!(fenced.contains(".snap.tmp") && fenced.ends_with("the disk is full"), "{fenced}");
+    assert!(files(&world, 1).is_empty(), "half a snapshot is none");
+    change(&world, &Change::Add("a".into(), 1));
+    world.lose_power(1);
+    disk.set_bytes_max(None);
+    world.restart(1);
+    assert!(disk.files().keys().all(|name| !name.ends_with(".tmp")), "what was begun is gone");
+    set_bandwidth(&world, NetConfig::default().bandwidth_bytes_per_second);
+    world.run(60 * SECOND, task).expect("it ends");
+    check_alike(&world);
 }

@@ -5,6 +5,8 @@
 //! [`Group::finish_turn`] once.
 
 mod apply;
+#[cfg(all(test, feature = "sim"))]
+mod attacks;
 pub(crate) mod change;
 mod divergence;
 mod election;

@@ -13,6 +13,9 @@ use crate::message::{Body, ChangeKind, GroupMessage, MemberChange, WireEntry, Wi
 /// How raft marks a vote that is asked for at the wish of a leader (`CAMPAIGN_TRANSFER`, which it keeps to itself).
 const CAMPAIGN_TRANSFER: &[u8] = b"CampaignTransfer";
 
+/// No log comes this far: what is counted from an index on never runs over.
+const INDEX_MAX: u64 = u64::MAX >> 1;
+
 /// What our lease adds to raft's heartbeats.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LeaseFields {
@@ -181,6 +184,9 @@ pub(crate) fn check(message: &GroupMessage) -> Result<(), String> {
         Body::Snapshot { snapshot } | Body::Offer { snapshot, .. } => {
             if snapshot.index == 0 || snapshot.voters.is_empty() {
                 return Err("a snapshot at index 0 or without voters".into());
+            }
+            if snapshot.index > INDEX_MAX {
+                return Err(format!("a snapshot at index {}", snapshot.index));
             }
             if snapshot.term > message.term {
                 return Err(format!("a snapshot of term {} in term {}", snapshot.term, message.term));

@@ -105,6 +105,33 @@ fn a_piece_of_a_damaged_snapshot_is_what_was_written_or_an_error() {
 }
 
 #[test]
+fn a_piece_of_a_snapshot_that_is_cut_anywhere_is_what_was_written_or_an_error() {
+    let disk = new_disk(1);
+    let state = state();
+    let meta = write(&folder(&disk), MEMBER, 9, &state);
+    let bytes = disk.files()[&path(9)].clone();
+    for (length, open) in (0..bytes.len()).flat_map(|length| [(length, false), (length, true)]) {
+        let disk = new_disk(1);
+        disk.put(&path(9), Some(bytes.clone()));
+        let folder = folder(&disk);
+        let pinned = KeptFile::new(&folder, name(9), meta.clone()).pin();
+        if open {
+            pinned.read_piece(0, 1).unwrap();
+        }
+        disk.put(&path(9), Some(bytes[..length].to_vec()));
+        let mut damaged = 0;
+        for start in (0..state.len()).step_by(50) {
+            match pinned.read_piece(start as u64, 50) {
+                Ok(piece) => assert_eq!(piece[..], state[start..start + 50], "{length} bytes, open: {open}"),
+                Err(StoreError::Corrupt { file, .. }) if file == path(9) => damaged += 1,
+                Err(error) => panic!("{length} bytes, open: {open}: {error}"),
+            }
+        }
+        assert!(damaged > 0, "{length} bytes, open: {open}: nobody noticed");
+    }
+}
+
+#[test]
 fn another_snapshot_in_place_of_a_pinned_one_is_not_given_out() {
     let disk = new_disk(1);
     let folder = folder(&disk);
