@@ -81,7 +81,8 @@ impl Endpoint {
     ///
     /// # Errors
     /// When a setting is out of range, the identity is unusable, the node's name is not in its certificate, or
-    /// the address cannot be listened on; each names the thing.
+    /// the address cannot be listened on; each names the thing. [`BindError::NoRuntime`] where the current runtime was built
+    /// without IO or time, or there is none.
     pub async fn bind(config: EndpointConfig) -> Result<Endpoint, BindError> {
         config.check()?;
         check_name(&config, &config.identity)?;

@@ -49,7 +49,7 @@ pub enum BindError {
         problem: String,
     },
     /// There is no tokio runtime with IO and time here.
-    #[error("no tokio runtime is running here")]
+    #[error("no tokio runtime with IO and time is running here")]
     NoRuntime,
 }
 

@@ -2,7 +2,9 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 
@@ -22,7 +24,7 @@ pub(crate) fn open_socket(
     counters: &Arc<LiveCounters>,
 ) -> Result<(quinn::Endpoint, Option<TcpListener>), BindError> {
     let runtime: Arc<dyn quinn::Runtime> = Arc::new(quinn::TokioRuntime);
-    if tokio::runtime::Handle::try_current().is_err() {
+    if !has_runtime(config) {
         return Err(BindError::NoRuntime);
     }
     let server = server_config(config, &config.identity)
@@ -43,6 +45,23 @@ pub(crate) fn open_socket(
     let endpoint = quinn::Endpoint::new_with_abstract_socket(quic, Some(server), socket, runtime)
         .map_err(listen_error)?;
     Ok((endpoint, listener))
+}
+
+/// Whether a tokio runtime with IO and time is here. tokio tells of the latter two in no other way than by a panic where
+/// they are used first, which is better met here than in a task later on.
+fn has_runtime(config: &EndpointConfig) -> bool {
+    if tokio::runtime::Handle::try_current().is_err() {
+        return false;
+    }
+    let has_time = catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).is_ok();
+    let has_io = || {
+        // A socket that cannot be had is the affair of whoever binds the one that is wanted.
+        let Ok(socket) = UdpSocket::bind((config.listen.ip(), 0)) else { return };
+        if socket.set_nonblocking(true).is_ok() {
+            drop(tokio::net::UdpSocket::from_std(socket));
+        }
+    };
+    has_time && catch_unwind(AssertUnwindSafe(has_io)).is_ok()
 }
 
 fn bind(config: &EndpointConfig) -> io::Result<(UdpSocket, Option<TcpListener>)> {

@@ -7,6 +7,7 @@
 
 mod support;
 
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use batched_comm::{
@@ -24,6 +25,30 @@ async fn a_port_in_use_is_named() {
     let error = Endpoint::bind(config).await.unwrap_err();
     assert!(matches!(error, BindError::Listen { .. }), "{error:?}");
     assert!(error.to_string().contains(a.endpoint.advertised()), "{error}");
+}
+
+/// A runtime without IO or time ended the caller by a panic out of tokio.
+#[test]
+fn a_runtime_without_io_or_time_is_an_error() {
+    type Build = fn(&mut tokio::runtime::Builder) -> &mut tokio::runtime::Builder;
+    let builds: [(&str, Build); 3] = [
+        ("neither", |builder| builder),
+        ("no IO", |builder| builder.enable_time()),
+        ("no time", |builder| builder.enable_io()),
+    ];
+    for (what, build) in builds {
+        for lifeline in [false, true] {
+            let mut config = config(1);
+            config.lifeline = lifeline;
+            let runtime = build(&mut tokio::runtime::Builder::new_current_thread()).build().unwrap();
+            let error = runtime.block_on(Endpoint::bind(config)).unwrap_err();
+            assert!(matches!(error, BindError::NoRuntime), "{what}: {error:?}");
+            assert_eq!(error.to_string(), "no tokio runtime with IO and time is running here");
+        }
+    }
+    let bind = std::pin::pin!(Endpoint::bind(config(1)));
+    let nowhere = bind.poll(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(nowhere, Poll::Ready(Err(BindError::NoRuntime))), "{nowhere:?}");
 }
 
 #[tokio::test]

@@ -154,6 +154,46 @@ async fn settings_are_changed_for_all_or_one_and_can_be_read_back() {
     );
 }
 
+/// Messages on each of two lanes: more than a connection takes at once.
+const CONTENDING: u8 = 200;
+
+/// How many messages of `slow` come before the last one of `fast`, when both lanes have everything to send at once and
+/// `slow` was first to have it.
+async fn overtaken(a: &Node, b: &mut Node, fast: Lane, slow: Lane) -> u8 {
+    for lane in [slow, fast] {
+        for i in 0..CONTENDING {
+            let mut payload = vec![0; 1 << 10];
+            payload[..2].copy_from_slice(&[u8::from(lane == fast), i]);
+            a.endpoint.cast(NodeId(2), lane, ECHO, payload.into()).unwrap();
+        }
+    }
+    let (mut before, mut next) = (0, [0, 0]);
+    while next != [CONTENDING; 2] {
+        let (_, payload) = b.next_cast().await;
+        let is_fast = payload[0] == 1;
+        assert_eq!(payload[1], next[usize::from(is_fast)], "each lane keeps its order");
+        next[usize::from(is_fast)] += 1;
+        before += u8::from(!is_fast && next[1] < CONTENDING);
+    }
+    before
+}
+
+/// On one thread nothing leaves before both lanes are full: what goes first then is a matter of priority alone.
+#[tokio::test]
+async fn a_priority_that_is_changed_while_a_connection_stands_says_which_lane_goes_first() {
+    let (a, mut b) = connected_pair().await;
+    let lanes = [Lane::Control, Lane::Normal];
+    for (round, fast) in [0, 1, 0, 1, 1].into_iter().enumerate() {
+        let slow = 1 - fast;
+        for (lane, priority) in [(lanes[fast], 5), (lanes[slow], -5)] {
+            let settings = LaneSettings { priority, ..LaneSettings::of(lane) };
+            a.endpoint.set_lane_settings_of(NodeId(2), lane, settings).unwrap();
+        }
+        let before = overtaken(&a, &mut b, lanes[fast], lanes[slow]).await;
+        assert!(before < CONTENDING / 4, "round {round}: {before} messages of the slow lane went before");
+    }
+}
+
 #[tokio::test]
 async fn a_broadcast_goes_once_to_each_node_and_to_each_of_its_services() {
     let (a, mut b) = connected_pair().await;
