@@ -55,7 +55,7 @@ async fn main() -> ExitCode {
 
 async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
-    let (endpoint, env) = options.membership.open(any_port, Some(String::new()), None).await?;
+    let (endpoint, env) = options.membership.open(any_port, Some(String::new()), None, None).await?;
     let mut config = DistAgentConfig::default();
     config.fleet.seeds = options.membership.seeds;
     let cluster = DistAgent::connect(env, config).await?;

@@ -78,7 +78,7 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     }
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
     // It has no address: nobody needs to dial a client, or to look for one that has gone.
-    let (endpoint, env) = options.membership.open(any_port, Some(String::new()), None).await?;
+    let (endpoint, env) = options.membership.open(any_port, Some(String::new()), None, None).await?;
     let mut config = DistAgentConfig::default();
     config.fleet.seeds = options.membership.seeds;
     config.call.timeout = CALL_TIMEOUT;

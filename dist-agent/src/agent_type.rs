@@ -1,7 +1,6 @@
 //! Agent types and live agents whose Rust types are forgotten.
 
 use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -9,6 +8,7 @@ use raft_kv::rafted_value::stop_member;
 use twox_hash::XxHash3_128;
 
 use crate::agent::Agent;
+use crate::caught::caught;
 use crate::context::{AgentContext, QueryContext};
 use crate::hooks::{HookContext, TypeHooks};
 use crate::quota::Span;
@@ -133,11 +133,14 @@ impl<A: Agent> AgentType for TypeOf<A> {
     }
 
     fn restore(&self, version: u32, bytes: &[u8]) -> Result<Box<dyn LiveAgent>, String> {
-        if version == A::VERSION {
-            let agent: A = postcard::from_bytes(bytes).map_err(|error| error.to_string())?;
-            return Ok(Box::new(Live(agent)));
-        }
-        Ok(Box::new(Live(A::migrate(version, bytes)?)))
+        let restore = || {
+            if version == A::VERSION {
+                return postcard::from_bytes(bytes).map_err(|error| error.to_string());
+            }
+            A::migrate(version, bytes)
+        };
+        // A shard that is restored has no command to undo, and a tick has other agents' timeouts beside this one's.
+        caught(restore).flatten().map(|agent: A| Box::new(Live(agent)) as _)
     }
 
     fn version(&self) -> u32 {
@@ -214,8 +217,7 @@ impl<A: Agent> Live<A> {
             let again = if is_decoded { Some(A::migrate(version, &bytes)?) } else { None };
             Ok(again.is_none_or(|again| try_encode(&again) == try_encode(&self.0)))
         };
-        let checked = catch_unwind(AssertUnwindSafe(check));
-        match checked.unwrap_or_else(|_| Err("that panicked".to_owned())) {
+        match caught(check).flatten() {
             Ok(true) => {}
             Ok(false) => watch.report("an earlier version of it becomes another state"),
             Err(reason) => stop_member(format!(
@@ -285,7 +287,9 @@ impl<A: Agent> LiveAgent for Live<A> {
         if let (Some(twin), Ok(command), Ok((_, reply))) = (twin, decode(), split::<AgentReply>(&bytes)) {
             watch.compare(&self.0, reply, context, twin, command);
         }
-        if let (Some(hooks), Ok(command)) = (hooks, decode()) {
+        // A state of which no copy could be made is told to nobody.
+        let before = before.map_or(Some(None), |copied| copied.map(Some));
+        if let (Some(hooks), Some(before), Ok(command)) = (hooks, before, decode()) {
             let (about, after) = (hook_context(context), self.after(context));
             hooks.tell(|hooks| hooks.after_command(&about, before.as_ref(), &command, &reply, after));
         }
@@ -295,7 +299,7 @@ impl<A: Agent> LiveAgent for Live<A> {
     fn timeout(&mut self, context: &mut AgentContext<'_>, run: Run<'_>) -> Result<(), String> {
         let TypeOf { watch, .. } = TypeOf::<A>::of(run.of);
         let hooks = TypeOf::<A>::of(run.of).hooks(run.leads);
-        let before = hooks.map(|hooks| hooks.copy(&self.0));
+        let before = hooks.and_then(|hooks| hooks.copy(&self.0));
         self.0.handle_timeout(context);
         self.check_state(context, watch)?;
         if let (Some(hooks), Some(before)) = (hooks, before) {

@@ -1,10 +1,10 @@
 //! What the leader does beside an agent: side effects after its handlers.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::agent::Agent;
 use crate::agent_id::AgentIdRef;
+use crate::caught::caught;
 
 /// What happens beside the agents of a type when their handlers have run: send a message, count, tell somebody. Given to
 /// [`AgentTypes::with_hooks`](crate::AgentTypes::with_hooks); a type without hooks pays nothing for them.
@@ -12,7 +12,7 @@ use crate::agent_id::AgentIdRef;
 /// Hooks run where the agent's shard is led, before the caller is answered, and hold up the shard for as long as they
 /// take: hand what takes time to a task of your own. Each command or timeout that takes effect is told **at least once**;
 /// twice, where the leader changed in between. What is refused, panics or is undone is not told. A hook that panics is
-/// logged, and its agent unharmed.
+/// logged, and its agent unharmed; so is a state's `clone` that panics, and the hooks are not told of that command.
 ///
 /// ```
 /// use std::sync::mpsc::Sender;
@@ -123,13 +123,21 @@ impl<A: Agent> TypeHooks<A> {
         Self { hooks: Arc::new(hooks), copy: A::clone }
     }
 
-    pub(crate) fn copy(&self, agent: &A) -> A {
-        (self.copy)(agent)
+    /// A copy of a state, unless making one panics: that must not undo the command, which only this member would do.
+    pub(crate) fn copy(&self, agent: &A) -> Option<A> {
+        let copied = caught(|| (self.copy)(agent));
+        if copied.is_err() {
+            tracing::error!(
+                agent_type = A::TYPE,
+                "the clone of a state panicked; the hooks are not told of a command"
+            );
+        }
+        copied.ok()
     }
 
     /// Tells the hooks something. A panic of theirs must not undo the command, which only this member would do.
     pub(crate) fn tell(&self, tell: impl FnOnce(&dyn AgentHooks<A>)) {
-        if catch_unwind(AssertUnwindSafe(|| tell(self.hooks.as_ref()))).is_err() {
+        if caught(|| tell(self.hooks.as_ref())).is_err() {
             tracing::error!(agent_type = A::TYPE, "a hook panicked");
         }
     }

@@ -10,6 +10,7 @@ mod agent_values;
 mod agreed;
 mod answers;
 mod call;
+mod caught;
 mod config;
 mod context;
 mod error;

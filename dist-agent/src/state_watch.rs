@@ -9,7 +9,6 @@
 //!   not encoded at all (`serde(skip)`) leaves no trace in the bytes, so the command also runs on a decoded copy. What
 //!   is found is logged; nothing that members agree on may depend on it.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use bytes::Bytes;
@@ -17,6 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::agent::Agent;
+use crate::caught::caught;
 use crate::context::AgentContext;
 
 /// Commands of one type that a member tries on a copy as well; in builds with debug assertions it is all of them.
@@ -68,7 +68,12 @@ impl StateWatch {
             return None;
         }
         self.trials.fetch_add(1, Ordering::Relaxed);
-        postcard::from_bytes(&try_encode(agent).ok()?).ok()
+        // Not every member tries: a panic must not undo the command on those that do.
+        let twin = caught(|| postcard::from_bytes(&try_encode(agent).ok()?).ok());
+        twin.unwrap_or_else(|_| {
+            self.report("it panics when it is decoded");
+            None
+        })
     }
 
     /// Runs a command that `agent` has just handled on the copy that was made before, and reports any difference.
@@ -86,7 +91,7 @@ impl StateWatch {
             let reply = try_encode(&twin.handle_command(&mut again, command));
             (reply, try_encode(&twin))
         };
-        let difference = match catch_unwind(AssertUnwindSafe(run)) {
+        let difference = match caught(run) {
             Ok((twin_reply, _)) if twin_reply.as_deref() != Ok(reply) => {
                 "a restored copy gives another reply"
             }

@@ -31,7 +31,9 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use raft_kv::rafted_value::sim::{NetConfig, Sim, SimEnv, SimRng, SimTask};
+use raft_kv::rafted_value::env::sleep;
+use raft_kv::rafted_value::sim::{NetConfig, Sim, SimDisk, SimEnv, SimRng, SimTask};
+use raft_kv::rafted_value::{NodeId, node_on};
 
 use crate::agent::Agent;
 use crate::agent_id::AgentId;
@@ -46,6 +48,9 @@ const NODES: usize = 3;
 /// The longest virtual time that [`Cluster::run`] waits.
 const RUN_MAX: Duration = Duration::from_secs(600);
 
+/// How long a sync of a disk takes.
+const SYNC_TIME: Duration = Duration::from_micros(250);
+
 /// What a simulated cluster is made of.
 #[derive(Clone, Debug)]
 pub struct ClusterOptions {
@@ -55,6 +60,9 @@ pub struct ClusterOptions {
     pub nodes: usize,
     /// How the network behaves. Default: as a good one does.
     pub network: NetConfig,
+    /// Whether each node has a disk, and keeps on it what `config.agents.group.durability` and the like say: by default every
+    /// command that was acknowledged. A sync takes 250 us. Default false.
+    pub disks: bool,
     /// The settings of each node and of the client; where they find each other is filled in. Default: a tick of 1 s, 4
     /// shards, 30 s for a call, and a dead node is replaced after 10 s.
     pub config: DistAgentConfig,
@@ -68,7 +76,7 @@ impl ClusterOptions {
         config.agents.shards = 4;
         config.call.timeout = Duration::from_secs(30);
         config.fleet.failure_window = Duration::from_secs(10);
-        Self { seed, nodes: NODES, network: NetConfig::default(), config }
+        Self { seed, nodes: NODES, network: NetConfig::default(), disks: false, config }
     }
 }
 
@@ -83,8 +91,9 @@ pub struct Cluster {
     client_env: Arc<SimEnv>,
 }
 
-/// One place for a node, and who lives there.
+/// One place for a node, its disk if it has one, and who lives there.
 struct Place {
+    disk: Option<SimDisk>,
     env: Arc<SimEnv>,
     node: Option<DistAgent>,
 }
@@ -109,14 +118,19 @@ impl Cluster {
     ///
     /// Panics when the agent types or the settings cannot work, or there are no nodes.
     pub fn with(options: ClusterOptions, types: AgentTypes) -> Self {
-        let ClusterOptions { seed, nodes, network, mut config } = options;
+        let ClusterOptions { seed, nodes, network, disks, mut config } = options;
         assert!(nodes > 0, "a cluster needs a node");
         config.fleet.seeds = (0..nodes).map(address).collect();
         config.fleet.bootstrap_expect = nodes;
         // The default follows the machine, which must not decide how a seed goes.
         config.fleet.host.loops = 2;
         let sim = Sim::new(seed, network);
-        let begun: Vec<_> = (0..nodes).map(|place| begin(&sim, place, &config, &types)).collect();
+        let begin = |place| {
+            let disk = disks.then(|| SimDisk::new(sim.rng()));
+            let (env, started) = begin(&sim, place, disk.as_ref(), &config, &types);
+            (disk, env, started)
+        };
+        let begun: Vec<_> = (0..nodes).map(begin).collect();
         let client_env = sim.start_node("client", "sim:client");
         let connect = DistAgent::connect(client_env.clone(), config.clone());
         let connected = sim.spawn_on(&client_env, async move {
@@ -124,7 +138,7 @@ impl Cluster {
             let put = client.put_quota("tenant-a", QuotaLimit::Unlimited).await;
             put.map(|()| client).map_err(|error| error.to_string())
         });
-        let finish = |(env, node)| Place { env, node: Some(wait(&sim, node)) };
+        let finish = |(disk, env, node)| Place { disk, env, node: Some(wait(&sim, node)) };
         let places = begun.into_iter().map(finish).collect();
         let client = wait(&sim, connected);
         Self { sim, types, config, places, client, client_env }
@@ -168,7 +182,7 @@ impl Cluster {
         node: usize,
         run: impl FnOnce(DistAgent) -> F,
     ) -> T {
-        let Place { env, node: Some(node) } = &self.places[node] else { panic!("node {node} is dead") };
+        let Place { env, node: Some(node), .. } = &self.places[node] else { panic!("node {node} is dead") };
         self.finish(self.sim.spawn_on(env, run(node.clone())))
     }
 
@@ -199,28 +213,61 @@ impl Cluster {
         self.sim.run_for(self.config.tick_interval + 2 * self.config.kv.wake_interval);
     }
 
-    /// Kills a node: nobody is told, and all that was in its memory is gone. Does nothing to one that is dead.
+    /// Kills a node: nobody is told, and all that was in its memory is gone. What it has written to its disk stays there.
+    /// Does nothing to one that is dead.
     pub fn kill(&mut self, node: usize) {
         let place = &mut self.places[node];
         if place.node.take().is_some() {
             self.sim.kill(&place.env);
+            place.disk.iter().for_each(SimDisk::kill);
         }
     }
 
-    /// Starts a node that was killed again, with an empty memory, and lets time pass until it is part of the cluster.
+    /// All nodes lose their power at once, and start again with what their disks had synced: of whatever else they had
+    /// written some is kept, some lost and some torn. Lets time pass until they are a cluster again.
+    ///
+    /// # Panics
+    ///
+    /// Panics when the nodes have no disks, and when they are no cluster again after 10 minutes of virtual time.
+    pub fn lose_power(&mut self) {
+        for node in 0..self.places.len() {
+            self.kill(node);
+            self.places[node].disk.as_ref().expect("a node without a disk comes back empty").crash();
+        }
+        let all: Vec<usize> = (0..self.places.len()).collect();
+        self.restart_all(&all);
+    }
+
+    /// Starts a node that was killed again, with what is on its disk if it has one and else with an empty memory, and lets
+    /// time pass until it is part of the cluster.
     ///
     /// # Panics
     ///
     /// Panics when the node lives, and when it is not taken in within 10 minutes of virtual time.
     pub fn restart(&mut self, node: usize) {
-        assert!(self.places[node].node.is_none(), "node {node} lives");
-        let (env, started) = begin(&self.sim, node, &self.config, &self.types);
-        self.places[node] = Place { env, node: Some(wait(&self.sim, started)) };
+        self.restart_all(&[node]);
     }
 
-    /// Starts a node that was killed again, with an empty memory and as another build of the program, which hosts these
-    /// types; lets time pass until it is part of the cluster. [`restart`](Self::restart) starts it as the first build
-    /// again.
+    /// The same with several at the same time, of which none may be able to start without the others.
+    ///
+    /// # Panics
+    ///
+    /// As [`restart`](Self::restart).
+    pub fn restart_all(&mut self, nodes: &[usize]) {
+        let Self { sim, types, config, places, .. } = self;
+        let begin = |node: &usize| {
+            assert!(places[*node].node.is_none(), "node {node} lives");
+            begin(sim, *node, places[*node].disk.as_ref(), config, types)
+        };
+        let begun: Vec<_> = nodes.iter().map(begin).collect();
+        for (node, (env, started)) in nodes.iter().zip(begun) {
+            let place = &mut places[*node];
+            (place.env, place.node) = (env, Some(wait(sim, started)));
+        }
+    }
+
+    /// The same as another build of the program, which hosts these types. [`restart`](Self::restart) starts it as the first
+    /// build again.
     ///
     /// # Errors
     ///
@@ -231,12 +278,15 @@ impl Cluster {
     /// Panics when the node lives.
     pub fn restart_as(&mut self, node: usize, types: &AgentTypes) -> Result<(), String> {
         assert!(self.places[node].node.is_none(), "node {node} lives");
-        let (env, started) = begin(&self.sim, node, &self.config, types);
-        let done = self.sim.run_until(RUN_MAX, started).flatten();
+        let Self { sim, config, places, .. } = self;
+        let place = &mut places[node];
+        let (env, started) = begin(sim, node, place.disk.as_ref(), config, types);
+        let done = sim.run_until(RUN_MAX, started).flatten();
         match done.unwrap_or_else(|| Err(format!("nothing happened in {RUN_MAX:?}"))) {
-            Ok(started) => self.places[node] = Place { env, node: Some(started) },
+            Ok(started) => (place.env, place.node) = (env, Some(started)),
             Err(error) => {
-                self.sim.kill(&env);
+                sim.kill(&env);
+                place.disk.iter().for_each(SimDisk::kill);
                 return Err(error);
             }
         }
@@ -286,11 +336,31 @@ impl Cluster {
 
 type Started = SimTask<Result<DistAgent, String>>;
 
-fn begin(sim: &Sim, place: usize, config: &DistAgentConfig, types: &AgentTypes) -> (Arc<SimEnv>, Started) {
-    let env = sim.start_node(&format!("node-{place}"), &address(place));
+fn begin(
+    sim: &Sim,
+    place: usize,
+    disk: Option<&SimDisk>,
+    config: &DistAgentConfig,
+    types: &AgentTypes,
+) -> (Arc<SimEnv>, Started) {
+    let name = format!("node-{place}");
+    let env = match disk {
+        Some(disk) => open(sim, disk, &name, &address(place)),
+        None => sim.start_node(&name, &address(place)),
+    };
     let start = DistAgent::start(env.clone(), config.clone(), types.clone());
     let started = sim.spawn_on(&env, async move { start.await.map_err(|error| error.to_string()) });
     (env, started)
+}
+
+/// The door of a node with a disk, under the id that it had in its life before.
+fn open(sim: &Sim, disk: &SimDisk, name: &str, address: &str) -> Arc<SimEnv> {
+    let kept = node_on(disk.disk().as_ref()).expect("no simulated disk holds another's files");
+    let node = kept.unwrap_or_else(|| NodeId(sim.rng().next_u64().max(1)));
+    let env = sim.start_node_on(node, disk.disk(), name, address);
+    let clock = env.clone();
+    disk.set_sync_latency(Some(Arc::new(move || sleep(clock.as_ref(), SYNC_TIME))));
+    env
 }
 
 fn wait(sim: &Sim, started: Started) -> DistAgent {

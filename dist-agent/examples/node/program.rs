@@ -30,8 +30,8 @@ pub(crate) async fn main(types: AgentTypes) -> ExitCode {
 async fn run(settings: Settings, types: AgentTypes) -> Result<(), Box<dyn Error>> {
     let settings = settings.complete()?;
     let mut told = pin!(demo::told_to_end(settings.exit_on_stdin_close));
-    let (endpoint, env) =
-        settings.membership.open(settings.listen, settings.advertise, Some(&settings.name)).await?;
+    let (name, dir) = (Some(settings.name.as_str()), settings.dir.as_deref());
+    let (endpoint, env) = settings.membership.open(settings.listen, settings.advertise, name, dir).await?;
     let local = env.transport().local();
     demo::print(&json!({ "event": "listening", "node": local.node.to_string(), "address": local.address }));
 

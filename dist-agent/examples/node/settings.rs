@@ -43,6 +43,9 @@ pub(crate) struct Settings {
     /// The length of a tick in milliseconds, as the first node says it; a minute if not given
     #[arg(long, env = "DIST_AGENT_TICK_MS", value_name = "MS")]
     tick_ms: Option<u64>,
+    /// Keeps agents and quotas in this directory, so that they are there after all nodes were stopped; in memory if not given
+    #[arg(long, env = "DIST_AGENT_DIR", value_name = "DIR")]
+    dir: Option<PathBuf>,
     /// The certificate of the cluster's authority
     #[arg(long, env = "DIST_AGENT_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -72,6 +75,7 @@ pub(crate) struct Complete {
     pub(crate) zone: String,
     pub(crate) shards: u32,
     pub(crate) tick: Duration,
+    pub(crate) dir: Option<PathBuf>,
     pub(crate) membership: Membership,
     pub(crate) drain: bool,
     pub(crate) exit_on_stdin_close: bool,
@@ -108,6 +112,7 @@ impl Settings {
             zone: self.zone.or(file.zone).unwrap_or_else(|| "zone-1".to_owned()),
             shards: self.shards.or(file.shards).unwrap_or(16),
             tick: Duration::from_millis(self.tick_ms.or(file.tick_ms).unwrap_or(60_000)),
+            dir: self.dir.or(file.dir),
             membership: Membership {
                 seeds,
                 ca: wanted("ca", self.ca, file.ca)?,
@@ -160,10 +165,15 @@ mod tests {
         let settings = parse(&[], FILE).unwrap();
         assert_eq!((settings.name.as_str(), settings.expect, settings.shards), ("node-1", 2, 16));
         assert_eq!((settings.membership.seeds.len(), settings.tick), (2, Duration::from_millis(500)));
-        let flags = ["--name", "node-2", "--seed", "a:1", "--seed", "b:1", "--seed", "c:1", "--shards", "4"];
+        assert_eq!(settings.dir, None);
+        let flags = [
+            "--name", "node-2", "--seed", "a:1", "--seed", "b:1", "--seed", "c:1", "--shards", "4", "--dir",
+            "data",
+        ];
         let settings = parse(&flags, FILE).unwrap();
         assert_eq!((settings.name.as_str(), settings.shards), ("node-2", 4));
         assert_eq!(settings.membership.seeds, ["a:1", "b:1", "c:1"]);
+        assert_eq!(settings.dir.as_deref(), Some(Path::new("data")));
     }
 
     #[test]

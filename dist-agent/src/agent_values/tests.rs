@@ -2,6 +2,7 @@
 
 mod encoding;
 mod hooks;
+mod panics;
 mod timeouts;
 mod versions;
 

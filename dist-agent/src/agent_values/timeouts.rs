@@ -1,13 +1,12 @@
 //! Ticks: timeouts, and agents that end because nobody called them.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-
-use raft_kv::rafted_value::{CommandContext, stopped_because};
+use raft_kv::rafted_value::CommandContext;
 
 use super::hosted::{Hosted, State};
 use super::{AgentValues, must_not_read, parse};
 use crate::agent_id::AgentIdRef;
 use crate::agent_type::{AgentType, Run};
+use crate::caught::caught;
 use crate::context::{AgentContext, Fate};
 use crate::on_tick::{OnTick, Timer};
 
@@ -58,7 +57,7 @@ fn time_out(
     let before = agent.encode(version);
     let mut agent_context = AgentContext::new(id, context, hosted.revision, version);
     let run = Run { of, leads, activates: false };
-    let ran = catch_unwind(AssertUnwindSafe(|| agent.timeout(&mut agent_context, run)));
+    let ran = caught(|| agent.timeout(&mut agent_context, run));
     let failure = match ran {
         Ok(Ok(())) => {
             let asked = agent_context.asked();
@@ -71,12 +70,7 @@ fn time_out(
             return asked.fate;
         }
         Ok(Err(reason)) => format!("the state that it leaves cannot be kept: {reason}"),
-        Err(panic) => {
-            if stopped_because(&*panic).is_some() {
-                resume_unwind(panic);
-            }
-            "it panicked".to_owned()
-        }
+        Err(panicked) => panicked,
     };
     tracing::error!(
         quota = id.quota,

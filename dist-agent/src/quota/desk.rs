@@ -51,7 +51,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    asked: Vec<(Ask, oneshot::Sender<Result<Given, String>>)>,
+    asked: Vec<(Ask, oneshot::Sender<Result<Offer, String>>)>,
     told: Vec<Told>,
     /// Whether a task sends what is here.
     is_served: bool,
@@ -68,6 +68,14 @@ pub(crate) enum NoPlace {
     },
     /// The ledger did not answer.
     Unheard(String),
+}
+
+/// What a caller gets. One that is gone, or goes without having looked, drops it with the place that may be in it.
+enum Offer {
+    Place(Place),
+    NoSuchQuota,
+    Full { limit: u64 },
+    MayBeFull { limit: u64 },
 }
 
 /// A place in a quota. What becomes of it must be told; one that is dropped before it was shown to anybody is returned.
@@ -124,24 +132,23 @@ impl Desk {
     ) -> Result<Place, NoPlace> {
         loop {
             match self.ask(quota, hash).await.map_err(NoPlace::Unheard)? {
-                Given::Place { place, generation, until_ms } => {
-                    let pass = Pass { generation, until_ms };
-                    if place == 0 {
-                        self.reuse(quota, pass);
+                Offer::Place(place) => {
+                    if place.place == 0 {
+                        self.reuse(quota, place.pass);
                     }
-                    return Ok(Place { desk: self.clone(), place, pass, is_shown: false });
+                    return Ok(place);
                 }
-                Given::NoSuchQuota => return Err(NoPlace::NoSuchQuota),
-                Given::MayBeFull { .. } if self.shared.fleet.env().now() < unsure_until => {
+                Offer::NoSuchQuota => return Err(NoPlace::NoSuchQuota),
+                Offer::MayBeFull { .. } if self.shared.fleet.env().now() < unsure_until => {
                     sleep(self.shared.fleet.env().as_ref(), UNSURE_PAUSE).await;
                 }
-                Given::Full { limit } | Given::MayBeFull { limit } => return Err(NoPlace::Full { limit }),
+                Offer::Full { limit } | Offer::MayBeFull { limit } => return Err(NoPlace::Full { limit }),
             }
         }
     }
 
-    async fn ask(&self, quota: &QuotaName, hash: u64) -> Result<Given, String> {
-        let (sender, given) = oneshot::channel();
+    async fn ask(&self, quota: &QuotaName, hash: u64) -> Result<Offer, String> {
+        let (sender, offered) = oneshot::channel();
         {
             let mut queue = self.shared.queue.lock();
             if queue.asked.len() >= WAITING_MAX {
@@ -150,7 +157,19 @@ impl Desk {
             queue.asked.push((Ask { quota: quota.clone(), hash }, sender));
             self.serve(&mut queue);
         }
-        given.await.unwrap_or_else(|_| Err("this node is shutting down".to_owned()))
+        offered.await.unwrap_or_else(|_| Err("this node is shutting down".to_owned()))
+    }
+
+    fn offer(&self, given: Given) -> Offer {
+        match given {
+            Given::Place { place, generation, until_ms } => {
+                let pass = Pass { generation, until_ms };
+                Offer::Place(Place { desk: self.clone(), place, pass, is_shown: false })
+            }
+            Given::NoSuchQuota => Offer::NoSuchQuota,
+            Given::Full { limit } => Offer::Full { limit },
+            Given::MayBeFull { limit } => Offer::MayBeFull { limit },
+        }
     }
 
     fn tell(&self, place: u64, fate: PlaceFate) {
@@ -207,10 +226,8 @@ impl Desk {
                 Ok(given) => {
                     tries = 0;
                     for (caller, given) in waiting.into_iter().zip(given) {
-                        // A caller that is gone: its place is returned.
-                        if let Err(Ok(Given::Place { place, .. })) = caller.send(Ok(given)) {
-                            self.shared.queue.lock().told.extend(returned(place));
-                        }
+                        // It does not matter who is gone.
+                        let _ = caller.send(Ok(self.offer(given)));
                     }
                 }
                 Err(reason) => {
@@ -250,10 +267,6 @@ const NEWNESS_MAX: u8 = 7;
 const REUSABLE_MAX: usize = 10_000;
 /// How long to wait while shards are being counted.
 const UNSURE_PAUSE: Duration = Duration::from_millis(50);
-
-fn returned(place: u64) -> Option<Told> {
-    (place != 0).then_some(Told { place, fate: PlaceFate::Returned })
-}
 
 impl Place {
     /// It is about to be shown to the agent's shard: from now on nobody but the shard knows what becomes of it.

@@ -1,13 +1,16 @@
 //! Whatever a caller sends: an error value, an agent as it was before, and nobody else harmed.
 
+use std::collections::BTreeSet;
+
+use dist_agent::raft_kv::rafted_value::env::timeout;
 use dist_agent::{
-    Agent, AgentContext, AgentError, AgentHandle, AgentNotApplied, AgentQueryError, AgentTypes,
-    AgentTypesError, DistAgent, QueryContext, QuotaError, StartError,
+    Agent, AgentContext, AgentError, AgentHandle, AgentNotApplied, AgentPosition, AgentQueryError,
+    AgentTypes, AgentTypesError, DistAgent, QueryContext, QuotaError, StartError, WatchError, WatchPosition,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::agents::{Count, Counter};
-use crate::cluster::Cluster;
+use crate::agents::{Count, Counter, Sleep};
+use crate::cluster::{Cluster, SECOND};
 
 /// The counter as a program of another version might have it: other commands, queries, replies and answers.
 #[derive(Default, Serialize, Deserialize)]
@@ -31,7 +34,7 @@ impl Agent for OtherCounter {
     }
 }
 
-/// Gives as many bytes as it is asked for, and counts.
+/// Gives as many bytes as it is asked for, and counts; 13 of them it cannot bear to give.
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Talker {
     commands: u64,
@@ -50,6 +53,7 @@ impl Agent for Talker {
     }
 
     fn handle_query(&self, _: &QueryContext<'_>, bytes: usize) -> (u64, Vec<u8>) {
+        assert!(bytes != 13, "it cannot bear 13");
         (self.commands, vec![7; bytes])
     }
 }
@@ -141,4 +145,83 @@ fn two_types_with_one_name_are_refused_when_the_node_starts() {
     let start = DistAgent::start(env.clone(), crate::cluster::config(), types);
     let error = cluster.wait(cluster.sim.spawn_on(&env, start)).expect("not killed").unwrap_err();
     assert!(matches!(error, StartError::AgentTypes(AgentTypesError::Twice("counter"))), "{error}");
+}
+
+#[test]
+fn a_query_that_panics_is_an_error_value_and_harms_nobody() {
+    let cluster = Cluster::new(106);
+    let talker: AgentHandle<Talker> = cluster.client.agent("tenant-a", "loud").unwrap();
+    cluster.run(async move {
+        talker.command(1).await.unwrap();
+        for _ in 0..3 {
+            let error = talker.query(13).await.unwrap_err();
+            assert!(error.to_string().contains("it cannot bear 13"), "{error}");
+            assert_eq!(talker.query(2).await, Ok((1, vec![7, 7])));
+        }
+        assert_eq!(talker.command(3).await.unwrap().len(), 3);
+    });
+}
+
+/// A position is a place among all agents, which anybody may make up.
+#[test]
+fn a_position_of_ones_own_making_gives_the_agents_behind_it_and_no_others() {
+    const AGENTS: usize = 40;
+    let cluster = Cluster::new(107);
+    let client = cluster.client.clone();
+    cluster.run(async move {
+        for n in 0..AGENTS {
+            client
+                .agent::<Counter>("tenant-a", &n.to_string())
+                .unwrap()
+                .command(Count::Add(1))
+                .await
+                .unwrap();
+        }
+        let mut sizes = Vec::new();
+        for place in [0, 1, u64::MAX / 2, u64::MAX - 1, u64::MAX] {
+            let forged = postcard::to_stdvec(&place).unwrap();
+            let mut position = Some(postcard::from_bytes::<AgentPosition>(&forged).unwrap());
+            let mut found = BTreeSet::new();
+            while let Some(from) = position {
+                let page = client.list_agents::<Counter>("tenant-a", "", &from, 7).await.unwrap();
+                assert!(page.next.as_ref() != Some(&from), "a page goes on");
+                found.extend(page.agents);
+                position = page.next;
+            }
+            sizes.push(found.len());
+        }
+        assert_eq!((sizes[0], sizes[1], sizes[3], sizes[4]), (AGENTS, AGENTS, 0, 0));
+        assert!(sizes[2] > 0 && sizes[2] < AGENTS, "{sizes:?}");
+        assert!(postcard::from_bytes::<AgentPosition>(&[0xff; 20]).is_err());
+        let start = AgentPosition::default();
+        for agents_max in [0, u32::MAX] {
+            let page = client.list_agents::<Counter>("tenant-a", "", &start, agents_max).await.unwrap();
+            assert!(!page.agents.is_empty());
+        }
+        let huge = client.list_agents::<Counter>("tenant-a", &"p".repeat(HUGE), &start, 1).await;
+        assert!(huge.unwrap_err().to_string().contains("over the limit of"));
+    });
+}
+
+#[test]
+fn a_watch_from_a_revision_to_come_waits_for_what_is_behind_it() {
+    let cluster = Cluster::new(108);
+    let sleeper = cluster.sleeper("watched");
+    let env = cluster.client_env.clone();
+    cluster.run(async move {
+        sleeper.command(Sleep::Keep).await.unwrap();
+        for revision in [3, u64::MAX - 1, u64::MAX] {
+            let mut watch = sleeper.watch(WatchPosition::after_revision(revision));
+            assert!(timeout(env.as_ref(), 2 * SECOND, watch.next()).await.is_none(), "behind {revision}");
+        }
+        let mut watch = sleeper.watch(WatchPosition::after_revision(3));
+        for _ in 0..4 {
+            sleeper.command(Sleep::Keep).await.unwrap();
+        }
+        for revision in [4, 5] {
+            assert_eq!(watch.next().await.unwrap().revision, revision);
+        }
+        let forged: WatchPosition = postcard::from_bytes(&[42, 0]).unwrap();
+        assert!(matches!(sleeper.watch(forged).next().await, Err(WatchError::Ended(_))));
+    });
 }

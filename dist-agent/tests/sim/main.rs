@@ -4,6 +4,7 @@ mod agents;
 mod bad_input;
 mod calls;
 mod cluster;
+mod disks;
 mod encoding;
 mod examples;
 mod failover;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use dist_agent::raft_kv::rafted_value::env::{sleep, timeout};
 use dist_agent::{
     AgentError, AgentHandle, AgentNotApplied, AgentPosition, AgentQueryError, DistAgent, QuotaError,
     QuotaLimit, QuotaUsage,
@@ -11,7 +12,7 @@ use dist_agent::{
 use futures_util::future::join_all;
 
 use crate::agents::{Count, Counter};
-use crate::cluster::{Cluster, NODES, SECOND};
+use crate::cluster::{Cluster, NODES, Node, SECOND};
 
 fn counter(agents: &DistAgent, quota: &str, key: &str) -> AgentHandle<Counter> {
     agents.agent(quota, key).expect("a valid identity")
@@ -299,4 +300,81 @@ fn a_limit_holds_while_nodes_die_and_are_cut_off() {
             assert_eq!(client.quota_usage("crowd").await.unwrap().agents, 60, "seed {seed}");
         });
     }
+}
+
+/// Whoever goes while the ledger's answer lies ready for it once took its place along, for a minute.
+#[test]
+fn a_place_whose_taker_goes_at_any_moment_is_free_again_at_once_unless_it_was_sent() {
+    for polls in 1..8 {
+        let cluster = Cluster::new(300 + polls);
+        let client = cluster.client.clone();
+        let asked = client.clone();
+        cluster.run(async move {
+            client.put_quota("one", 1).await.unwrap();
+            let counter = counter(&client, "one", "gone");
+            let mut call = Box::pin(counter.command(Count::Add(1)));
+            for _ in 0..polls {
+                // Whatever it waits for has come by the next time.
+                if futures_util::poll!(&mut call).is_ready() {
+                    break;
+                }
+                sleep(client.fleet().env().as_ref(), Duration::from_millis(100)).await;
+            }
+        });
+        cluster.sim.run_for(5 * SECOND);
+        cluster.run(async move {
+            let usage = asked.quota_usage("one").await.unwrap().agents;
+            let is_active = active(&asked, "one").await == 1;
+            assert!(usage == 0 || is_active, "after {polls} polls {usage} places are taken by nobody");
+            if !is_active {
+                assert_eq!(counter(&asked, "one", "next").command(Count::Add(1)).await, Ok(1));
+            }
+        });
+    }
+}
+
+/// Callers come at once and go at random: nothing is overshot, and once nothing is heard any more of those who went, the
+/// quota is exactly full.
+#[test]
+fn a_limit_of_10_holds_under_10000_activations_of_which_half_are_abandoned() {
+    const CALLS: usize = 10_000;
+    let cluster = Cluster::new(310);
+    let client = cluster.client.clone();
+    cluster.run(async move { client.put_quota("crowd", 10).await.unwrap() });
+    let accepted = Arc::new(AtomicU64::new(0));
+    let mut rng = cluster.sim.rng();
+    let tasks: Vec<_> = (0..CALLS)
+        .map(|n| {
+            let Node { env, agents } = &cluster.nodes[n % NODES];
+            let (agents, clock, accepted) = (agents.clone(), env.clone(), accepted.clone());
+            let patience = rng.duration(Duration::ZERO, Duration::from_millis(100));
+            let patience = if n % 2 == 0 { patience } else { 60 * SECOND };
+            cluster.sim.spawn_on(env, async move {
+                let counter = counter(&agents, "crowd", &format!("{n}"));
+                match timeout(clock.as_ref(), patience, counter.command(Count::Add(1))).await {
+                    Some(Ok(total)) => {
+                        assert_eq!(total, 1);
+                        accepted.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Some(result) => assert!(full(&result, 10), "{result:?}"),
+                    None => assert!(n % 2 == 0, "no answer in a minute"),
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        cluster.wait(task).expect("the node lives");
+    }
+    let accepted = accepted.load(Ordering::Relaxed);
+    cluster.sim.run_for(70 * SECOND);
+    let client = cluster.client.clone();
+    cluster.run(async move {
+        let now = active(&client, "crowd").await;
+        assert!(accepted <= now && now <= 10, "{accepted} were accepted, and {now} are active");
+        for n in 0..12 {
+            let result = counter(&client, "crowd", &format!("late-{n}")).command(Count::Add(1)).await;
+            assert!(if n < 10 - now { result == Ok(1) } else { full(&result, 10) }, "{n}: {result:?}");
+        }
+        assert_eq!(active(&client, "crowd").await, 10);
+    });
 }
