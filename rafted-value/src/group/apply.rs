@@ -82,6 +82,7 @@ impl Group {
         self.machine = Some(machine);
         self.voters_since = index;
         self.raw.mut_store().restore(snapshot);
+        self.forgo_append_windows();
         #[cfg(feature = "sim")]
         self.tell_log(false);
         tracing::debug!(group = %self.id, member = %self.member, index, "restored from a snapshot");

@@ -263,6 +263,7 @@ impl Group {
             _ => {}
         }
         self.raw.apply_conf_change(&change_to_raft(change)).expect("a single simple change always applies");
+        self.forgo_append_windows();
         if of_voters {
             self.voters_since = entry.index;
         }

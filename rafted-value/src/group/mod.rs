@@ -275,6 +275,7 @@ impl Group {
             trim_ticks: TRIM_TICKS,
             touched: false,
         };
+        group.forgo_append_windows();
         group.plan_tick(turn.now);
         group.draw_election_deadline(turn);
         group

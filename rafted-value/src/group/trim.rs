@@ -29,9 +29,16 @@ impl Group {
         }
     }
 
+    /// Gives back what raft has set aside for appends to members that it has just got to know, on followers too: a leader
+    /// makes room when it sends some. Groups that are founded together would else hold all of it at once, and what a
+    /// process has once held it seldom gives back to the system.
+    pub(super) fn forgo_append_windows(&mut self) {
+        self.raw.raft.maybe_free_inflight_buffers();
+    }
+
     pub(super) fn trim(&mut self) {
         self.trim_ticks = 0;
-        self.raw.raft.maybe_free_inflight_buffers();
+        self.forgo_append_windows();
         let unstable = &mut self.raw.raft.raft_log.unstable.entries;
         if unstable.is_empty() {
             *unstable = Vec::new();
