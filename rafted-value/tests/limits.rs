@@ -1,4 +1,5 @@
 //! Settings of a host at their least and at their most: none of them panics, hangs, or takes memory without end.
+#![allow(clippy::print_stdout, reason = "which setting it was, where something below panics")]
 
 mod support;
 
