@@ -15,11 +15,12 @@ use serde::de::DeserializeOwned;
 
 use crate::call::{Gate, Lines, Target, as_ms};
 use crate::cluster_state::{
-    CLUSTER_GROUP, ClusterAnswer, ClusterCommand, ClusterQuery, ClusterReply, ClusterState,
+    CLUSTER_GROUP, ClusterAnswer, ClusterCommand, ClusterQuery, ClusterReply, ClusterState, NodeEntry,
 };
 use crate::config::{CallOptions, FleetConfig};
 use crate::error::FleetError;
 use crate::formation::{Formation, FoundingRecord, Sightings};
+use crate::life::Lives;
 use crate::membership::Membership;
 use crate::node_info::NodeInfo;
 use crate::view::Views;
@@ -60,6 +61,8 @@ pub(crate) struct Member {
     pub(crate) formed: tokio::sync::Notify,
     /// What its data directory remembered when it started.
     pub(crate) kept: Option<Membership>,
+    /// The lives that it has had in its directory, if it has one.
+    lives: Mutex<Option<Lives>>,
 }
 
 impl Member {
@@ -69,6 +72,7 @@ impl Member {
         registry: Registry,
         formation: Formation,
         kept: Option<Membership>,
+        lives: Option<Lives>,
     ) -> Self {
         Self {
             info: Mutex::new(info),
@@ -78,6 +82,7 @@ impl Member {
             sightings: Mutex::default(),
             formed: tokio::sync::Notify::new(),
             kept,
+            lives: Mutex::new(lives),
         }
     }
 
@@ -100,10 +105,39 @@ impl Member {
         self.wants_members.store(wants, Ordering::Release);
     }
 
-    /// Whether a state lists the node just as it presents itself.
-    pub(crate) fn is_listed(&self, state: &ClusterState) -> bool {
-        let (node, entry) = self.info().into();
-        state.nodes().get(&node) == Some(&entry)
+    /// The lives that the node has had in its directory, if it has one.
+    pub(crate) fn lives(&self) -> Option<Lives> {
+        self.lives.lock().clone()
+    }
+
+    /// What makes a state list the node just as it presents itself; `None` where it does.
+    ///
+    /// # Errors
+    ///
+    /// [`FleetError::Copied`] where the state shows that the node's directory is a copy.
+    pub(crate) fn missing_in(
+        &self,
+        state: &ClusterState,
+        cluster: ClusterId,
+        env: &Arc<dyn Env>,
+    ) -> Result<Option<ClusterCommand>, FleetError> {
+        let node = self.info();
+        let is_listed = state.nodes().get(&node.node) == Some(&<(NodeId, NodeEntry)>::from(node.clone()).1);
+        let Some(lives) = self.lives() else {
+            return Ok((!is_listed).then_some(ClusterCommand::Join { node, cluster }));
+        };
+        let from = state.lives().get(&node.node).copied();
+        let life = lives.present_in(state, env)?;
+        let is_missing = !is_listed || from != Some(life);
+        Ok(is_missing.then_some(ClusterCommand::JoinInLife { node, cluster, from, life }))
+    }
+
+    /// The cluster lists the node as it presents itself: its directory remembers in which life.
+    pub(crate) async fn keep_life(&self, state: &ClusterState, env: &Arc<dyn Env>) -> Result<(), FleetError> {
+        let Some(lives) = self.lives() else { return Ok(()) };
+        let lives = lives.clone().taken_in(lives.present_in(state, env)?);
+        *self.lives.lock() = Some(lives.clone());
+        lives.save(env).await
     }
 }
 
@@ -153,7 +187,11 @@ impl Core {
             debug_assert!(false, "only the start of a fleet opens its host");
             host.shutdown().await;
         }
-        Ok(())
+        // Before the cluster can hear of the life that begins, and only in a directory that proved to be the node's.
+        match member.lives() {
+            Some(lives) => lives.save(&self.env).await,
+            None => Ok(()),
+        }
     }
 
     /// A node has asked something here, so it lives.

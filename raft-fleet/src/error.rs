@@ -28,6 +28,23 @@ pub enum FleetError {
         /// The one that the node was to be part of, as its settings or its seeds say.
         expected: ClusterId,
     },
+    /// The node's directory is a copy of another one, or an old backup of it, that has been started since. The node itself
+    /// goes on with that one; here the directory can only be emptied, which makes another node of it.
+    #[error(
+        "the data directory {directory} is a copy or an old backup of that of node {node}: it had the node up to life \
+         {last}, and the cluster has life {known} from another copy; start that one, or empty this directory to have a \
+         new node"
+    )]
+    Copied {
+        /// The directory.
+        directory: String,
+        /// The node whose it is.
+        node: NodeId,
+        /// The number of the newest life of the node that had this directory; 0 for none.
+        last: u64,
+        /// The number of the newest life that the cluster knows.
+        known: u64,
+    },
     /// A node that may be part of one cluster only has found another one.
     #[error("this node may be part of cluster {expected} only, and found {found}")]
     WrongCluster {

@@ -16,6 +16,7 @@ mod golden;
 mod group_name;
 mod inspect;
 mod keepsakes;
+mod life;
 mod membership;
 mod node_info;
 mod note;
@@ -50,5 +51,6 @@ pub use self::group_name::{GroupName, NAME_BYTES_MAX, NameError};
 pub use self::inspect::{
     GroupRemoval, LeaderlessGroup, MemberReport, Move, MoveKind, Removal, RemovalPlan, ReportedMember,
 };
+pub use self::life::Life;
 pub use self::node_info::NodeInfo;
 pub use self::placement::{Place, WEIGHT_MAX, place};

@@ -371,6 +371,32 @@ fn a_group_that_is_founded_away_from_its_preferred_node_is_used_at_once() {
     }
 }
 
+/// Its members once waited for the next look at what is removed to end, and the new ones for the next look at what is
+/// founded: a second and a half each, in which nothing happened.
+#[test]
+fn a_name_that_was_removed_is_free_at_once_and_what_is_added_is_used_at_once() {
+    for seed in 6100..6104 {
+        let world = World::formed_on_disks(seed, 3);
+        let (mut last, mut total) = (world.sim.elapsed(), Duration::ZERO);
+        let mut took = || {
+            let before = std::mem::replace(&mut last, world.sim.elapsed());
+            world.sim.elapsed() - before
+        };
+        for round in 0..4 {
+            took();
+            add(&world, round % 3, 0).expect("the name is free");
+            let added = took();
+            let fleet = world.fleet(round % 3);
+            world.run(async move { fleet.remove_group(&name(0)).await.expect("there is such a group") });
+            let free = |world: &World| world.fleet(round % 3).cluster().removed().is_empty();
+            world.until(60 * SECOND, "the name is free", free);
+            let freed = took();
+            total += added + freed;
+        }
+        assert!(total < 5 * SECOND, "seed {seed}: {total:?} for four rounds");
+    }
+}
+
 /// The one that was away has less than the others, and must not be the one that the group begins with.
 #[test]
 fn a_member_that_was_away_ends_too_and_the_newest_is_restored() {

@@ -32,6 +32,30 @@ fn run(arguments: &[&str]) -> Output {
     Command::new(program()).args(arguments).stdin(Stdio::null()).output().expect("it runs")
 }
 
+/// The command line of a node at one of these ports, with the others as its seeds.
+fn node(place: usize, directory: &Path, ports: &[u16]) -> Command {
+    let seeds: Vec<String> = ports.iter().map(|port| format!("localhost:{port}")).collect();
+    let mut command = Command::new(program());
+    command.args(["node", "--name", &format!("node-{place}"), "--dir"]).arg(directory);
+    command.args(["--listen", &format!("127.0.0.1:{}", ports[place]), "--seeds", &seeds.join(",")]);
+    command.args(["--expect", &NODES.to_string(), "--failure-window", "3"]);
+    command
+}
+
+/// As `cp -r` does.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("it can be made");
+    for entry in std::fs::read_dir(from).expect("it can be read") {
+        let path = entry.expect("it can be read").path();
+        let target = to.join(path.file_name().expect("an entry has a name"));
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).expect("it can be copied");
+        }
+    }
+}
+
 /// A process of the example, which ends with this value.
 struct Node {
     child: Child,
@@ -41,11 +65,7 @@ struct Node {
 
 impl Node {
     fn start(place: usize, directory: &Path, ports: &[u16]) -> Self {
-        let seeds: Vec<String> = ports.iter().map(|port| format!("localhost:{port}")).collect();
-        let mut command = Command::new(program());
-        command.args(["node", "--name", &format!("node-{place}"), "--dir"]).arg(directory);
-        command.args(["--listen", &format!("127.0.0.1:{}", ports[place]), "--seeds", &seeds.join(",")]);
-        command.args(["--expect", &NODES.to_string(), "--failure-window", "3"]);
+        let mut command = node(place, directory, ports);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
         let (input, output) = (child.stdin.take(), child.stdout.take().expect("it is piped"));
         let (send, lines) = channel();
@@ -168,6 +188,43 @@ fn groups_over_four_processes_outlive_one_that_is_killed_and_one_that_is_drained
     nodes[2].until("held", &format!("{} members", GROUPS + 1));
     count(&mut nodes[2], 5);
     assert_eq!(nodes[1].say("read group-0"), "5");
+    nodes.into_iter().for_each(Node::end);
+}
+
+/// A machine image, or a backup that somebody restores: what it holds is a few starts old.
+#[test]
+fn a_copy_of_a_directory_is_refused_and_the_original_goes_on() {
+    let (directory, elsewhere) =
+        (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let path = directory.path().to_str().expect("a plain path");
+    assert!(run(&["ca", path, "node-0", "node-1", "node-2", "node-3"]).status.success());
+    let (mut nodes, ports) = cluster(directory.path());
+    for group in 0..GROUPS {
+        assert_eq!(nodes[group % NODES].say(&format!("add group-{group} 3")), "added");
+    }
+    nodes.remove(3).end();
+    copy(directory.path(), elsewhere.path());
+    let mut original = Node::start(3, directory.path(), &ports);
+    assert!(original.line().is_some_and(|line| line.starts_with("listening on")));
+    assert!(original.line().is_some_and(|line| line.starts_with("part of a cluster")));
+    count(&mut original, 1);
+    original.kill();
+
+    let mut moved = ports.clone();
+    moved[3] = free_ports()[0];
+    let refused = node(3, elsewhere.path(), &moved).stdin(Stdio::null()).output().expect("it runs");
+    assert!(!refused.status.success());
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    for part in ["is a copy or an old backup", "up to life 1", "has life 2", "empty this directory"] {
+        assert!(said.contains(part), "{said}");
+    }
+    count(&mut nodes[0], 2);
+
+    let mut original = Node::start(3, directory.path(), &ports);
+    assert!(original.line().is_some_and(|line| line.starts_with("listening on")));
+    assert!(original.line().is_some_and(|line| line.starts_with("part of a cluster")));
+    count(&mut original, 3);
+    original.end();
     nodes.into_iter().for_each(Node::end);
 }
 

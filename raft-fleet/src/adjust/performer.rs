@@ -9,7 +9,7 @@ use rafted_value::env::{MonoTime, sleep, timeout};
 use rafted_value::{GroupError, GroupId, GroupStatus, Host, NodeId, Role};
 
 use super::lost::{find_lost, silent};
-use super::plan::{Step, is_complete, is_loading, is_waiting, leads_away, plan};
+use super::plan::{Step, is_complete, is_loading, is_waiting, leads_away, plan, serves};
 use crate::cluster_state::{ClusterCommand, ClusterReply, GroupState};
 use crate::core::Core;
 use crate::view::View;
@@ -18,6 +18,10 @@ use crate::view::View;
 const CATCH_UP_POLL_MIN: Duration = Duration::from_millis(5);
 /// ... up to this.
 const CATCH_UP_POLL_MAX: Duration = Duration::from_millis(200);
+
+/// The first wait for a group that this node is to found to serve; each further one is twice as long, up to
+/// `balancing_interval`.
+const FOUNDED_POLL_MIN: Duration = Duration::from_millis(5);
 
 /// After a transfer of a leadership did not come to its end, the next one of that group waits: during a transfer
 /// commands wait too.
@@ -66,17 +70,26 @@ impl Performer {
 
     /// Compares all groups led here with where they should be: now and then, and when the cluster state changes.
     pub(crate) async fn run(self) {
+        let mut impatience = FOUNDED_POLL_MIN;
         loop {
             let view = self.core.views.current();
-            self.survey(&view).await;
-            let wait = self.core.jittered(self.core.config.balancing_interval).since(self.core.env.now());
+            let is_expecting = self.survey(&view).await;
+            let mut wait = self.core.jittered(self.core.config.balancing_interval).since(self.core.env.now());
+            if is_expecting {
+                wait = wait.min(impatience);
+                impatience = impatience.saturating_mul(2);
+            } else {
+                impatience = FOUNDED_POLL_MIN;
+            }
             let newer = self.core.views.newer_than(view.state.revision());
             let _ = timeout(self.core.env.as_ref(), wait, newer).await;
         }
     }
 
-    async fn survey(&self, view: &View) {
-        let Some(host) = self.core.host.get() else { return };
+    /// Queues what is due. Says whether a group that this node is to found does not serve yet: once it does, it wants its
+    /// other members at once.
+    async fn survey(&self, view: &View) -> bool {
+        let Some(host) = self.core.host.get() else { return false };
         let statuses = host.statuses().await;
         let now = self.core.env.now();
         let mut work = self.work.lock();
@@ -123,6 +136,10 @@ impl Performer {
             let worker = Worker { core: Arc::clone(&self.core), work: Arc::clone(&self.work), group: None };
             self.core.env.spawn("fleet adjustment", Box::pin(worker.run()));
         }
+        let begun: BTreeSet<GroupId> =
+            statuses.iter().filter(|status| serves(status)).map(|status| status.group).collect();
+        let mine = GroupState::Founding { founder: self.core.node };
+        view.state.groups().values().any(|entry| entry.state == mine && !begun.contains(&entry.id))
     }
 }
 

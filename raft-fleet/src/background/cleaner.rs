@@ -1,7 +1,9 @@
 //! Ends local members of groups that were removed, or that removed them, and tells the cluster when none is left.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use rafted_value::env::timeout;
 use rafted_value::{GroupId, Host};
 
 use super::orphans::Orphans;
@@ -20,7 +22,15 @@ pub(crate) async fn run(core: Arc<Core>) {
     let (mut compared, mut quiet) = (0, 0);
     let mut orphans = Orphans::default();
     loop {
-        core.env.sleep_until(core.jittered(core.config.balancing_interval)).await;
+        let due = core.jittered(core.config.balancing_interval);
+        let mut seen = BTreeSet::new();
+        // Whoever is to use the name of a removed group again waits for this.
+        while let Some(groups) =
+            timeout(core.env.as_ref(), due.since(core.env.now()), newly_removed(&core, &seen)).await
+        {
+            seen.extend(&groups);
+            clean_up(&core, host, groups).await;
+        }
         let revision = core.views.current().state.revision();
         quiet += 1;
         let due = revision != compared || quiet >= QUIET_INTERVALS;
@@ -29,7 +39,26 @@ pub(crate) async fn run(core: Arc<Core>) {
             sweep(&core).await;
             orphans.end(&core, host).await;
         }
-        clean_up(&core, host).await;
+        clean_up(&core, host, removed(&core, &BTreeSet::new())).await;
+    }
+}
+
+/// Groups that were removed, and of which this node has not said yet that it holds no member; without those that are seen to.
+fn removed(core: &Core, seen: &BTreeSet<GroupId>) -> Vec<GroupId> {
+    let view = core.views.current();
+    let removed = view.state.removed().iter().filter(|(_, removed)| removed.pending.contains(&core.node));
+    removed.map(|(group, _)| *group).filter(|group| !seen.contains(group)).take(GROUPS_MAX).collect()
+}
+
+/// Completes once there are any.
+async fn newly_removed(core: &Core, seen: &BTreeSet<GroupId>) -> Vec<GroupId> {
+    loop {
+        let revision = core.views.current().state.revision();
+        let groups = removed(core, seen);
+        if !groups.is_empty() {
+            return groups;
+        }
+        core.views.newer_than(revision).await;
     }
 }
 
@@ -63,10 +92,7 @@ async fn drop_strays(core: &Core, host: &Host) -> bool {
 }
 
 /// Makes sure that no member of a removed group can come to be here, then says so.
-async fn clean_up(core: &Core, host: &Host) {
-    let view = core.views.current();
-    let removed = view.state.removed().iter().filter(|(_, removed)| removed.pending.contains(&core.node));
-    let groups: Vec<GroupId> = removed.map(|(group, _)| *group).take(GROUPS_MAX).collect();
+async fn clean_up(core: &Core, host: &Host, groups: Vec<GroupId>) {
     if groups.is_empty() {
         return;
     }

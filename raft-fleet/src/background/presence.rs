@@ -19,6 +19,13 @@ pub(crate) async fn run(core: Arc<Core>) {
     let mut weighed = false;
     loop {
         let view = core.views.current();
+        if let Some(Err(error)) = member.lives().map(|lives| lives.present_in(&view.state, &core.env)) {
+            tracing::error!(node = %core.node, %error, "this node ends: another process has become its next life");
+            let overtaken = Arc::clone(&core);
+            // It ends this task too.
+            drop(core.env.spawn("fleet end", Box::pin(async move { overtaken.shutdown().await })));
+            return;
+        }
         weighed = attend(&core, member, &view, weighed).await;
         let wait = core.jittered(core.config.balancing_interval).since(core.env.now());
         vouch(&core, &view).await;

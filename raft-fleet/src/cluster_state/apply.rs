@@ -8,8 +8,12 @@ use rafted_value::{GroupConfig, GroupId, NodeId};
 use super::command::{ClusterCommand, ClusterRefusal, ClusterReply};
 use super::{ClusterState, GROUPS_MAX, GroupEntry, GroupState, NODES_MAX, PINS_MAX, RemovedGroup, Suspicion};
 use crate::group_name::{GroupName, check_name, check_word};
+use crate::life::Life;
 use crate::node_info::NodeInfo;
 use crate::placement::WEIGHT_MAX;
+
+/// Lives that are remembered: those of as many nodes as can be listed, and of as many that are gone.
+const LIVES_MAX: usize = 2 * NODES_MAX;
 
 impl ClusterState {
     /// Applies one command in stamped time; the revision grows if it changes anything.
@@ -40,6 +44,9 @@ impl ClusterState {
             }
             ClusterCommand::Keep { node, group, index } => self.keep(node, group, index),
             ClusterCommand::DeleteGroup { name } => self.delete_group(name),
+            ClusterCommand::JoinInLife { node, cluster, from, life } => {
+                self.join_in_life(node, cluster, from, life)
+            }
         };
         match done {
             Ok(Change::None(reply)) => reply,
@@ -114,6 +121,31 @@ impl ClusterState {
         self.nodes.insert(node, entry);
         self.found_orphans_again();
         Ok(Change::Some(ClusterReply::Joined { superseded }))
+    }
+
+    fn join_in_life(
+        &mut self,
+        info: NodeInfo,
+        cluster: ClusterId,
+        from: Option<Life>,
+        life: Life,
+    ) -> Applied {
+        let node = info.node;
+        let known = self.lives.get(&node).copied();
+        if !life.follows(known, from) {
+            let known = known.map_or(0, |known| known.number);
+            return Err(ClusterRefusal::OtherLife { node, asked: life.number, known });
+        }
+        let joined = self.join(info, cluster)?;
+        if self.lives.insert(node, life) == Some(life) {
+            return Ok(joined);
+        }
+        if self.lives.len() > LIVES_MAX {
+            let gone = self.lives.keys().find(|node| !self.nodes.contains_key(node)).copied();
+            self.lives.remove(&gone.expect("fewer nodes than this are listed"));
+        }
+        let (Change::None(reply) | Change::Some(reply)) = joined;
+        Ok(Change::Some(reply))
     }
 
     fn leave(&mut self, node: NodeId) -> Applied {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ClusterState, GROUPS_MAX, GroupEntry, NODES_MAX, PINS_MAX};
 use crate::group_name::{GroupName, NameError};
+use crate::life::Life;
 use crate::node_info::NodeInfo;
 use crate::placement::WEIGHT_MAX;
 
@@ -144,6 +145,17 @@ pub enum ClusterCommand {
     DeleteGroup {
         /// The name.
         name: GroupName,
+    },
+    /// The same as `Join` for a node with a directory, in a life that must follow the newest one that is known of it.
+    JoinInLife {
+        /// The node.
+        node: NodeInfo,
+        /// The cluster it means to join.
+        cluster: ClusterId,
+        /// The newest life of it that is known, as far as it knows itself.
+        from: Option<Life>,
+        /// Its present life.
+        life: Life,
     },
 }
 
@@ -290,6 +302,18 @@ pub enum ClusterRefusal {
         holders: u32,
         /// How many of those are active.
         active: u32,
+    },
+    /// Another process has become the node's newest life.
+    #[error(
+        "life {asked} of node {node} does not follow the newest one that is known, which is life {known}"
+    )]
+    OtherLife {
+        /// The node.
+        node: NodeId,
+        /// The number of the life that was to be taken in.
+        asked: u64,
+        /// The number of the newest life that is known; 0 for none.
+        known: u64,
     },
 }
 

@@ -18,6 +18,7 @@ pub use self::command::{ClusterAnswer, ClusterCommand, ClusterQuery, ClusterRefu
 pub use self::kept::KeptGroup;
 use self::stored::Stored;
 use crate::group_name::GroupName;
+use crate::life::Life;
 use crate::node_info::NodeInfo;
 use crate::placement::{Place, place};
 
@@ -58,6 +59,8 @@ pub struct ClusterState {
     pins: BTreeMap<GroupName, BTreeSet<String>>,
     /// What removed groups have left on disks, by the names that they had.
     kept: BTreeMap<GroupName, KeptGroup>,
+    /// The newest life of each node that keeps a directory, also of some that are not listed any more.
+    lives: BTreeMap<NodeId, Life>,
 }
 
 /// That a node does not answer.
@@ -133,6 +136,7 @@ impl Default for ClusterState {
             weights: BTreeMap::new(),
             pins: BTreeMap::new(),
             kept: BTreeMap::new(),
+            lives: BTreeMap::new(),
         }
     }
 }
@@ -175,6 +179,12 @@ impl ClusterState {
     /// The nodes that do not answer, and since when; each is purged when that has gone on for the failure window.
     pub fn suspects(&self) -> &BTreeMap<NodeId, Suspicion> {
         &self.suspects
+    }
+
+    /// The newest life of each node that keeps a directory: no process in an older one is taken in again, and so none that
+    /// has a copy of the directory. Those of nodes that are gone are kept too, up to as many as can be listed.
+    pub fn lives(&self) -> &BTreeMap<NodeId, Life> {
+        &self.lives
     }
 
     /// The share of a node, as a multiple of what a node of weight 1 gets.

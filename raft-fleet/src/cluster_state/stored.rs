@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ClusterState, GroupEntry, KeptGroup, NodeEntry, RemovedGroup, Suspicion};
 use crate::group_name::GroupName;
+use crate::life::Life;
 
 /// The shapes that the state has had. A state that needs no more than an older shape is written in that one, so that
 /// nodes of that version can read it.
@@ -18,6 +19,8 @@ pub(super) enum Stored {
     V2(First, Second),
     /// With what removed groups have left.
     V3(First, Second, BTreeMap<GroupName, KeptGroup>),
+    /// With the lives of nodes that keep directories.
+    V4(First, Second, BTreeMap<GroupName, KeptGroup>, BTreeMap<NodeId, Life>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -40,10 +43,11 @@ pub(super) struct Second {
 
 impl From<Stored> for ClusterState {
     fn from(stored: Stored) -> Self {
-        let (first, second, kept) = match stored {
-            Stored::V1(first) => (first, Second::default(), BTreeMap::new()),
-            Stored::V2(first, second) => (first, second, BTreeMap::new()),
-            Stored::V3(first, second, kept) => (first, second, kept),
+        let (first, second, kept, lives) = match stored {
+            Stored::V1(first) => (first, Second::default(), BTreeMap::new(), BTreeMap::new()),
+            Stored::V2(first, second) => (first, second, BTreeMap::new(), BTreeMap::new()),
+            Stored::V3(first, second, kept) => (first, second, kept, BTreeMap::new()),
+            Stored::V4(first, second, kept, lives) => (first, second, kept, lives),
         };
         let First { cluster, revision, cluster_members_max, nodes, groups, removed, next_group } = first;
         let Second { suspects, weights, pins } = second;
@@ -59,6 +63,7 @@ impl From<Stored> for ClusterState {
             weights,
             pins,
             kept,
+            lives,
         }
     }
 }
@@ -77,13 +82,15 @@ impl From<ClusterState> for Stored {
             weights,
             pins,
             kept,
+            lives,
         } = state;
         let first = First { cluster, revision, cluster_members_max, nodes, groups, removed, next_group };
         let second = Second { suspects, weights, pins };
-        match (second == Second::default(), kept.is_empty()) {
-            (true, true) => Self::V1(first),
-            (false, true) => Self::V2(first, second),
-            (_, false) => Self::V3(first, second, kept),
+        match (second == Second::default(), kept.is_empty(), lives.is_empty()) {
+            (_, _, false) => Self::V4(first, second, kept, lives),
+            (_, false, true) => Self::V3(first, second, kept),
+            (false, true, true) => Self::V2(first, second),
+            (true, true, true) => Self::V1(first),
         }
     }
 }

@@ -403,6 +403,13 @@ fn the_stored_bytes_never_change() {
     removed(&mut third, &[(1, 300)]);
     let third = encode(&third);
     assert_eq!(postcard::from_bytes::<ClusterState>(&third).unwrap().kept().len(), 1);
+    let mut fourth = formed(1);
+    let life = Life { number: 1, mark: 300 };
+    let join_in_life = ClusterCommand::JoinInLife { node: info(1), cluster: CLUSTER, from: None, life };
+    assert_eq!(fourth.apply(0, join_in_life.clone()), ClusterReply::Joined { superseded: None });
+    let fourth = encode(&fourth);
+    assert_eq!(postcard::from_bytes::<ClusterState>(&fourth).unwrap().lives()[&NodeId(1)], life);
+    let other_life = ClusterRefusal::OtherLife { node, asked: 2, known: 300 };
     let kept_other = ClusterRefusal::KeptOther { name: name("g"), data: "d".into() };
     let kept_elsewhere = ClusterRefusal::KeptElsewhere { name: name("g"), holders: 3, active: 1 };
     crate::golden::check(
@@ -442,8 +449,55 @@ fn the_stored_bytes_never_change() {
             ("delete", &encode(&ClusterCommand::DeleteGroup { name: name("g") })),
             ("kept_other", &encode(&ClusterReply::Refused(kept_other))),
             ("kept_elsewhere", &encode(&ClusterReply::Refused(kept_elsewhere))),
+            ("fourth_state", &fourth),
+            ("join_in_life", &encode(&join_in_life)),
+            ("other_life", &encode(&ClusterReply::Refused(other_life))),
         ],
     );
+}
+
+/// Two copies of one directory have the same life behind them, and only one can be the next.
+#[test]
+fn a_life_is_taken_in_only_if_it_follows_the_newest_one() {
+    let mut state = formed(3);
+    let mut join = |from: Option<Life>, life: Life| {
+        let before = state.revision();
+        let join = ClusterCommand::JoinInLife { node: info(2), cluster: CLUSTER, from, life };
+        let reply = state.apply(0, join);
+        (reply, state.revision() > before)
+    };
+    let life = |number, mark| Life { number, mark };
+    let joined = ClusterReply::Joined { superseded: None };
+    let refused =
+        |asked, known| ClusterReply::Refused(ClusterRefusal::OtherLife { node: NodeId(2), asked, known });
+    let (first, second) = (life(1, 7), life(2, 8));
+    assert_eq!(join(Some(first), second), (refused(2, 0), false));
+    assert_eq!(join(None, first), (joined.clone(), true));
+    assert_eq!(join(None, first), (joined.clone(), false), "it may say so twice");
+    assert_eq!(join(None, life(1, 9)), (refused(1, 1), false));
+    assert_eq!(join(Some(first), second), (joined, true));
+    assert_eq!(join(Some(first), life(2, 9)), (refused(2, 2), false));
+    assert_eq!(join(Some(second), life(2, 9)), (refused(2, 2), false), "numbers grow");
+}
+
+/// A backup of a node that was purged long ago is no less old, but not all that ever were can be remembered.
+#[test]
+fn the_lives_of_nodes_that_are_gone_are_remembered_up_to_a_limit() {
+    let mut state = formed(1);
+    let join = |state: &mut ClusterState, node: u64| {
+        let life = Life { number: 1, mark: node };
+        let join = ClusterCommand::JoinInLife { node: info(node), cluster: CLUSTER, from: None, life };
+        assert_eq!(state.apply(0, join), ClusterReply::Joined { superseded: None }, "{node}");
+    };
+    join(&mut state, 1);
+    for node in 2..=3_000 {
+        join(&mut state, node);
+        assert!(state.lives().contains_key(&NodeId(node)));
+        assert_eq!(purge(&mut state, NodeId(node), NodeId(1)), ClusterReply::Done);
+        assert!(state.lives().contains_key(&NodeId(node)), "it outlives the purge");
+    }
+    assert_eq!(state.lives().len(), 2 * NODES_MAX);
+    assert!(state.lives().contains_key(&NodeId(1)), "a node that is listed is not forgotten");
 }
 
 fn any_command() -> impl Strategy<Value = ClusterCommand> {
@@ -487,7 +541,12 @@ fn any_command() -> impl Strategy<Value = ClusterCommand> {
             index,
         }),
         deleted.prop_map(|name| ClusterCommand::DeleteGroup { name }),
-        node.prop_map(|node| ClusterCommand::Activate { node: info(node), cluster: CLUSTER }),
+        node.clone().prop_map(|node| ClusterCommand::Activate { node: info(node), cluster: CLUSTER }),
+        (node, 0..4_u64, 0..3_u64).prop_map(|(node, number, mark)| {
+            let from = number.checked_sub(1).filter(|from| *from > 0).map(|number| Life { number, mark });
+            let life = Life { number, mark: mark + 1 };
+            ClusterCommand::JoinInLife { node: info(node), cluster: CLUSTER, from, life }
+        }),
     ]
 }
 
@@ -516,6 +575,10 @@ proptest! {
                     let waits = state.restorer(name, &entry.data).is_err();
                     prop_assert!(active || waits || state.desired(name, 1).is_empty());
                 }
+            }
+            for (node, life) in before.lives() {
+                let now = state.lives()[node];
+                prop_assert!(now == *life || now.number > life.number, "{now:?} after {life:?}");
             }
             prop_assert!(state.suspects().keys().all(|node| state.nodes().contains_key(node)));
             prop_assert!(state.pins.keys().all(|name| state.groups().contains_key(name)));

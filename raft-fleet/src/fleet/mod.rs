@@ -25,6 +25,7 @@ use crate::error::FleetError;
 use crate::formation::shell::form_or_join;
 use crate::formation::{Formation, Sightings};
 use crate::group_name::GroupName;
+use crate::life::Lives;
 use crate::membership::Membership;
 use crate::node_info::NodeInfo;
 use crate::service::FleetService;
@@ -55,8 +56,8 @@ impl Fleet {
     ///
     /// # Errors
     ///
-    /// When a setting or a data type cannot work; when the data directory cannot be used, or is that of a node of another
-    /// cluster ([`FleetError::OtherCluster`]); when the cluster refuses the node because its name or its address belongs to
+    /// When a setting or a data type cannot work; when the data directory cannot be used, is that of a node of another
+    /// cluster ([`FleetError::OtherCluster`]), or is a copy of one that has been started since ([`FleetError::Copied`]); when the cluster refuses the node because its name or its address belongs to
     /// another; or when `formation_wait` passes first, and then the error says what was seen.
     pub async fn start(
         env: Arc<dyn Env>,
@@ -75,6 +76,7 @@ impl Fleet {
         info.validate()?;
         let registry = registry.with::<ClusterState>();
         let kept = Membership::load(&env).await?;
+        let lives = Lives::begin(&env).await?;
         let known = kept.as_ref().map(|kept| kept.cluster);
         if let (Some(found), Some(expected)) = (known, config.host.cluster)
             && found != expected
@@ -95,7 +97,7 @@ impl Fleet {
             Some(kept) => Formation::formed(info.clone(), config.formation(), kept.cluster, kept.record),
             None => Formation::new(info.clone(), config.formation()),
         };
-        let member = Member::new(info, registry, formation, kept);
+        let member = Member::new(info, registry, formation, kept, lives);
         let core = Core::new(env, config, host, Some(member));
         core.env.transport().register(FLEET_SERVICE, FleetService::new(&core));
         let fleet = Fleet { core };

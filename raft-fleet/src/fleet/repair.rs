@@ -26,8 +26,12 @@ impl Fleet {
     ///
     /// # Errors
     ///
-    /// [`FleetError::NoSuchGroup`] if this node does not know the name.
+    /// [`FleetError::NoSuchGroup`] if the cluster, as far as this node can learn, does not know the name.
     pub async fn whereis_leader(&self, name: &GroupName) -> Result<Option<NodeId>, FleetError> {
+        if !self.cluster().groups().contains_key(name) {
+            // It may have been added a moment ago; where the cluster group does not answer, the view has the last word.
+            drop(self.core.refresh_latest(self.core.config.call.timeout).await);
+        }
         let cluster = self.cluster();
         let entry =
             cluster.groups().get(name).ok_or_else(|| FleetError::NoSuchGroup { name: name.clone() })?;

@@ -11,7 +11,7 @@ use rafted_value::{Data, Found, GroupError, NodeId};
 use super::patience::Patience;
 use super::{FormationAction, FormationOutcome, FoundingRecord, Sight, Standing};
 use crate::background;
-use crate::cluster_state::{CLUSTER_GROUP, ClusterCommand, ClusterReply, ClusterState};
+use crate::cluster_state::{CLUSTER_GROUP, ClusterCommand, ClusterRefusal, ClusterReply, ClusterState};
 use crate::core::{Core, Member, other_cluster};
 use crate::error::FleetError;
 use crate::membership::Membership;
@@ -22,6 +22,9 @@ const ACTIVATION_PUSHES_MAX: u32 = 50;
 
 /// Steps of the formation that one round takes without waiting, when each is answered at once.
 const STEPS_MAX: u32 = 8;
+
+/// Nodes that one which comes back asks at the same time, at most, before it opens its directory.
+const LISTENED_MAX: usize = 16;
 
 /// Makes this node part of a cluster: a founder of a new one, or a member of one that is there.
 pub(crate) async fn form_or_join(core: &Arc<Core>, member: &Member) -> Result<(), FleetError> {
@@ -70,13 +73,17 @@ async fn come_back(
     tracing::info!(node = %core.node, cluster = %kept.cluster, "coming back to the cluster of the data directory");
     look_before_opening(core, member, kept.cluster).await?;
     core.env.transport().set_cluster(kept.cluster);
-    core.settle(member, kept.cluster, kept.record.clone()).await?;
     let contacts = crate::contacts::load(&core.env).await;
     for (node, address) in &contacts {
         core.env.transport().set_address(*node, address);
     }
     core.views.remember_contacts(contacts.into_iter().map(|(node, _)| node).collect());
-    look_around(core).await;
+    background::find_contacts(core).await;
+    listen_to_others(core).await;
+    // What a copy holds must not be taken for the node's, so it is not even opened where any other node can tell.
+    member.missing_in(&core.views.current().state, kept.cluster, &core.env)?;
+    core.settle(member, kept.cluster, kept.record.clone()).await?;
+    core.refresh(1).await;
     match &kept.record {
         // It may have died before the others had all that makes a founder.
         Some(record) => found(core, member, record, patience).await,
@@ -102,6 +109,14 @@ async fn look_before_opening(core: &Core, member: &Member, own: ClusterId) -> Re
         }
     }
     other.map_or(Ok(()), |expected| Err(other_cluster(&core.env, own, expected)))
+}
+
+/// A node whose directory is not open yet learns what the first of the others that answers knows of the cluster.
+async fn listen_to_others(core: &Core) {
+    let others = core.views.sources(core.node).into_iter().take(LISTENED_MAX);
+    let mut answers: FuturesUnordered<_> =
+        others.map(|node| core.refresh_from(node, core.config.hello_timeout)).collect();
+    while answers.next().await == Some(false) {}
 }
 
 /// A node that came back from its disk learns where the others are now: from its own member, and from the seeds.
@@ -320,26 +335,25 @@ fn not_taken_in(member: &Member, node: NodeId, reason: String) {
     member.sightings.lock().note(&format!("node {node}"), Sight::NotTakenIn { reason });
 }
 
-/// Waits until the view lists this node as it presents itself: at its address, in its zone, and to hold members.
+/// Waits until the view lists this node as it presents itself: at its address, in its zone, to hold members, and in its
+/// present life.
 async fn be_listed(
     core: &Core,
     member: &Member,
     cluster: ClusterId,
     patience: &mut Patience,
 ) -> Result<(), FleetError> {
-    loop {
-        if member.is_listed(&core.views.current().state) {
-            return Ok(());
-        }
+    let missing = || member.missing_in(&core.views.current().state, cluster, &core.env);
+    while missing()?.is_some() {
         match core.refresh_latest(core.config.call.timeout).await {
-            Ok(()) if member.is_listed(&core.views.current().state) => return Ok(()),
             Ok(()) => {
-                // It was purged between then and now, was drained, or has another address than in its former life.
-                let join = ClusterCommand::Join { node: member.info(), cluster };
-                if let Ok(ClusterReply::Refused(refusal)) =
-                    core.change_cluster(&join, &core.config.call).await
-                {
-                    return Err(refusal.into());
+                // It begins a life, was purged between then and now, was drained, or has another address than before.
+                let Some(join) = missing()? else { break };
+                match core.change_cluster(&join, &core.config.call).await {
+                    // The next look tells whether this is a copy.
+                    Ok(ClusterReply::Refused(ClusterRefusal::OtherLife { .. })) | Err(_) => (),
+                    Ok(ClusterReply::Refused(refusal)) => return Err(refusal.into()),
+                    Ok(_) => continue,
                 }
             }
             Err(error) => {
@@ -351,4 +365,5 @@ async fn be_listed(
         }
         sleep(core.env.as_ref(), core.config.call.retry_interval).await;
     }
+    member.keep_life(&core.views.current().state, &core.env).await
 }
