@@ -1,5 +1,19 @@
 #![doc = include_str!("../README.md")]
 
+/// Whether a test has planted this fault: never outside of a simulation.
+macro_rules! planted {
+    ($mutation:ident) => {{
+        #[cfg(feature = "sim")]
+        {
+            raft_kv::rafted_value::sim::is_planted(crate::sim::$mutation)
+        }
+        #[cfg(not(feature = "sim"))]
+        {
+            false
+        }
+    }};
+}
+
 #[doc(hidden)]
 pub mod __private;
 mod agent;
@@ -22,6 +36,8 @@ mod on_tick;
 mod quota;
 mod quotas;
 mod rate_limits;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod single_node;
 mod state_watch;
 #[cfg(feature = "sim")]

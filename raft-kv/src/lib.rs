@@ -1,5 +1,19 @@
 #![doc = include_str!("../README.md")]
 
+/// Whether a test has planted this fault: never outside of a simulation.
+macro_rules! planted {
+    ($mutation:ident) => {{
+        #[cfg(feature = "sim")]
+        {
+            raft_fleet::rafted_value::sim::is_planted(crate::sim::$mutation)
+        }
+        #[cfg(not(feature = "sim"))]
+        {
+            false
+        }
+    }};
+}
+
 mod all_keys;
 mod bytes_store;
 mod call;
@@ -19,6 +33,8 @@ mod list;
 mod mover;
 mod routes;
 mod shard;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod value_type;
 mod waker;
 

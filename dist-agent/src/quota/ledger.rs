@@ -73,23 +73,10 @@ impl Data for Ledger {
     type Answer = LedgerAnswer;
 
     fn command(&mut self, context: &CommandContext, command: LedgerCommand) -> LedgerReply {
-        match command {
-            LedgerCommand::Put { quota, limit } => self.put(quota, limit),
-            LedgerCommand::Delete { quota } => self.delete(quota, context.now_ms),
-            LedgerCommand::Places { asked, told, pass_ms } => {
-                told.into_iter().for_each(|told| self.tell(told));
-                let until_ms = context.now_ms.saturating_add(pass_ms.min(PASS_MAX_MS));
-                LedgerReply::Places(asked.into_iter().map(|ask| self.give(ask, until_ms)).collect())
-            }
-            LedgerCommand::Report(report) => self.learn(&report),
-            LedgerCommand::Agree { tick_ms } => {
-                LedgerReply::Agreed { tick_ms: *self.tick_ms.get_or_insert(tick_ms) }
-            }
-            LedgerCommand::Join(join) => match self.versions.join(join) {
-                Ok(agreed) => LedgerReply::Joined(agreed),
-                Err(mismatch) => LedgerReply::Mismatch(mismatch),
-            },
-        }
+        let reply = self.execute(context, command);
+        #[cfg(feature = "sim")]
+        raft_kv::rafted_value::sim::show(|| self.shown());
+        reply
     }
 
     fn query(&self, query: LedgerQuery) -> LedgerAnswer {
@@ -121,6 +108,34 @@ impl Data for Ledger {
 }
 
 impl Ledger {
+    fn execute(&mut self, context: &CommandContext, command: LedgerCommand) -> LedgerReply {
+        match command {
+            LedgerCommand::Put { quota, limit } => self.put(quota, limit),
+            LedgerCommand::Delete { quota } => self.delete(quota, context.now_ms),
+            LedgerCommand::Places { asked, told, pass_ms } => {
+                told.into_iter().for_each(|told| self.tell(told));
+                let until_ms = context.now_ms.saturating_add(pass_ms.min(PASS_MAX_MS));
+                LedgerReply::Places(asked.into_iter().map(|ask| self.give(ask, until_ms)).collect())
+            }
+            LedgerCommand::Report(report) => self.learn(&report),
+            LedgerCommand::Agree { tick_ms } => {
+                LedgerReply::Agreed { tick_ms: *self.tick_ms.get_or_insert(tick_ms) }
+            }
+            LedgerCommand::Join(join) => match self.versions.join(join) {
+                Ok(agreed) => LedgerReply::Joined(agreed),
+                Err(mismatch) => LedgerReply::Mismatch(mismatch),
+            },
+        }
+    }
+
+    /// What it shows to the harness of a simulation.
+    #[cfg(feature = "sim")]
+    fn shown(&self) -> crate::sim::QuotasShown {
+        let limited = self.quotas.iter().filter(|(_, quota)| quota.limit != QuotaLimit::Unlimited);
+        let usages = limited.filter_map(|(name, _)| Some((name.clone(), self.usage(name.clone())?)));
+        crate::sim::QuotasShown(usages.collect())
+    }
+
     fn put(&mut self, name: QuotaName, limit: QuotaLimit) -> LedgerReply {
         if let Some(quota) = self.quotas.get_mut(&name) {
             quota.limit = limit;
@@ -162,7 +177,9 @@ impl Ledger {
         let (agents, sum) = (self.counts.total(&life), self.places.sum(&life));
         if agents.saturating_add(sum.places) < limit {
             self.place += 1;
-            self.places.take(self.place, life, ask.hash, until_ms);
+            if !planted!(RESERVE_NO_QUOTA) {
+                self.places.take(self.place, life, ask.hash, until_ms);
+            }
             return Given::Place { place: self.place, generation, until_ms };
         }
         if agents.saturating_add(sum.places - sum.unsure) < limit {

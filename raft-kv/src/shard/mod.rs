@@ -56,6 +56,8 @@ mod limit;
 mod load;
 mod moves;
 mod reads;
+#[cfg(feature = "sim")]
+mod shown;
 mod slots;
 mod snapshot;
 mod steps;
@@ -333,6 +335,45 @@ impl<V: ValuePerKey> ShardData<V> {
         ShardReply::AllDone { covered: page, keys: ran, refused }.encode(&[])
     }
 
+    /// Runs a command of any kind.
+    fn execute(
+        &mut self,
+        context: &CommandContext,
+        payload: &Bytes,
+        records: &mut Records<'_>,
+    ) -> Result<Bytes, Refused> {
+        let leads = self.leads.swap(false, Ordering::Relaxed);
+        let (command, rest) = ShardCommand::split(payload)?;
+        match command {
+            ShardCommand::Initialise { range, value_size_max } => {
+                Ok(self.initialise(range, value_size_max).encode(&[]))
+            }
+            ShardCommand::Command { key } => {
+                self.command_key(context, key, &payload.slice_ref(rest), records, leads)
+            }
+            ShardCommand::CommandAll(all) => {
+                Ok(self.command_all(context, &all, &payload.slice_ref(rest), records, leads))
+            }
+            ShardCommand::Send { step, range, to } => Ok(self.send(step, range, to).encode(&[])),
+            ShardCommand::Receive { step, range, value_size_max } => {
+                Ok(self.receive(step, range, value_size_max).encode(&[]))
+            }
+            ShardCommand::Records { step, ask } => Ok(self.records(step, ask, records)),
+            ShardCommand::GiveUp { step, ask } => Ok(self.give_up(step, ask, records)),
+            ShardCommand::Install { step, cover, last } => {
+                Ok(self.install(step, cover, last, rest, records)?.encode(&[]))
+            }
+            ShardCommand::Finish { step } => Ok(self.finish(step).encode(&[])),
+            ShardCommand::Abort { step } => Ok(self.abort(step).encode(&[])),
+            ShardCommand::Forget { slots_max } => Ok(self.forget(slots_max).encode(&[])),
+            ShardCommand::Wake { keys_max } => Ok(self.wake(context, keys_max, leads).encode(&[])),
+            ShardCommand::Tally => Ok(self.tally_at(context.now_ms)),
+            ShardCommand::Sweep { prefix, after, keys_max } => {
+                Ok(self.sweep(context, prefix, after, keys_max, &payload.slice_ref(rest)))
+            }
+        }
+    }
+
     /// What is served here.
     fn serves(&self) -> Option<KeyRange> {
         match &self.moves.outgoing {
@@ -427,36 +468,10 @@ impl<V: ValuePerKey> RawData for ShardData<V> {
         payload: &Bytes,
         records: &mut Records<'_>,
     ) -> Result<Bytes, Refused> {
-        let leads = self.leads.swap(false, Ordering::Relaxed);
-        let (command, rest) = ShardCommand::split(payload)?;
-        match command {
-            ShardCommand::Initialise { range, value_size_max } => {
-                Ok(self.initialise(range, value_size_max).encode(&[]))
-            }
-            ShardCommand::Command { key } => {
-                self.command_key(context, key, &payload.slice_ref(rest), records, leads)
-            }
-            ShardCommand::CommandAll(all) => {
-                Ok(self.command_all(context, &all, &payload.slice_ref(rest), records, leads))
-            }
-            ShardCommand::Send { step, range, to } => Ok(self.send(step, range, to).encode(&[])),
-            ShardCommand::Receive { step, range, value_size_max } => {
-                Ok(self.receive(step, range, value_size_max).encode(&[]))
-            }
-            ShardCommand::Records { step, ask } => Ok(self.records(step, ask, records)),
-            ShardCommand::GiveUp { step, ask } => Ok(self.give_up(step, ask, records)),
-            ShardCommand::Install { step, cover, last } => {
-                Ok(self.install(step, cover, last, rest, records)?.encode(&[]))
-            }
-            ShardCommand::Finish { step } => Ok(self.finish(step).encode(&[])),
-            ShardCommand::Abort { step } => Ok(self.abort(step).encode(&[])),
-            ShardCommand::Forget { slots_max } => Ok(self.forget(slots_max).encode(&[])),
-            ShardCommand::Wake { keys_max } => Ok(self.wake(context, keys_max, leads).encode(&[])),
-            ShardCommand::Tally => Ok(self.tally_at(context.now_ms)),
-            ShardCommand::Sweep { prefix, after, keys_max } => {
-                Ok(self.sweep(context, prefix, after, keys_max, &payload.slice_ref(rest)))
-            }
-        }
+        let reply = self.execute(context, payload, records);
+        #[cfg(feature = "sim")]
+        self.show();
+        reply
     }
 
     fn query(&self, payload: &Bytes) -> Result<Bytes, Refused> {

@@ -153,7 +153,8 @@ impl<V: ValuePerKey> ShardData<V> {
         if !fits {
             return Ok(ShardReply::OutOfStep);
         }
-        if !head.records.is_empty() {
+        let drops_records = self.range.is_none() && planted!(DROP_SESSIONS_AT_SPLIT);
+        if !head.records.is_empty() && !drops_records {
             records.import(&head.records)?;
         }
         let arrived = progress.copied;
@@ -171,7 +172,11 @@ impl<V: ValuePerKey> ShardData<V> {
                 progress.records_ms = progress.records_ms.max(until_ms.unwrap_or(0));
             }
         }
+        let backwards = self.range.is_some() && planted!(REPLAY_MERGE_BACKWARDS);
         for (hash, slot) in slots {
+            if backwards && self.entries.slot(hash).is_some() {
+                continue;
+            }
             self.arrive(arrived, hash, slot);
         }
         self.all.join(head.all);

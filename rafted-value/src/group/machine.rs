@@ -420,6 +420,8 @@ impl Machine {
         let data = &mut self.data;
         let before = self.hooked.tell(self.group, |hook| hook.before(data.as_ref(), &command.payload));
         let mut records = Records::new(&mut self.sessions, &mut self.stamp_ms);
+        #[cfg(feature = "sim")]
+        crate::sim::show::applies(self.group, index, position);
         let ran = catch_unwind(AssertUnwindSafe(|| {
             data.command_with_records(&context, &command.payload, &mut records)
         }));

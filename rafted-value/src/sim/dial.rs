@@ -143,7 +143,11 @@ impl NetState {
         {
             return Answer::None;
         }
+        let (ours, theirs) = (here.wire_version, there.wire_version);
         match (here.cluster, there.cluster) {
+            _ if ours != theirs => Answer::Refused(format!(
+                "another wire version: node {node} speaks version {theirs}, this node {ours}"
+            )),
             (Some(ours), Some(theirs)) if ours != theirs => {
                 Answer::Refused(format!("node {node} is of cluster {theirs}, this one of {ours}"))
             }

@@ -38,6 +38,13 @@ impl Cuts {
 }
 
 impl NetState {
+    /// Lets a node speak this version of the wire format.
+    pub(super) fn speak(&mut self, node: NodeId, wire_version: u16) {
+        if let Some(station) = self.stations.get_mut(&node) {
+            station.wire_version = wire_version;
+        }
+    }
+
     /// Stops a node or lets it go on.
     pub(super) fn set_paused(&mut self, node: NodeId, paused: bool) {
         if let Some(station) = self.stations.get_mut(&node) {

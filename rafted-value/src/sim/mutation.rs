@@ -1,9 +1,9 @@
-//! Faults planted in the engine itself, so that a harness can show that its checks find them. Nothing but a test of a
+//! Faults planted in the engine itself and in the layers above, so that a harness can show that its checks find them. Nothing but a test of a
 //! harness plants one.
 
 use std::cell::Cell;
 
-/// A rule of the engine that is broken while it is planted.
+/// A rule that is broken while it is planted.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Mutation {
     /// A leader answers queries without looking whether it still leads.
@@ -30,6 +30,8 @@ pub enum Mutation {
     MixUpReplies,
     /// A leader keeps its lease while it hands its leadership over.
     KeepLeaseInTransfer,
+    /// A rule of a layer above, by the name that it gives it.
+    Above(&'static str),
 }
 
 thread_local! {
@@ -53,6 +55,7 @@ impl Drop for Planted {
     }
 }
 
-pub(crate) fn is_planted(mutation: Mutation) -> bool {
+/// Whether this fault is planted on this thread: what has it asks this, and nobody else.
+pub fn is_planted(mutation: Mutation) -> bool {
     PLANTED.get() == Some(mutation)
 }

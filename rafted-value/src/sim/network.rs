@@ -64,6 +64,8 @@ pub(super) struct NetState {
 pub(super) struct Station {
     pub(super) info: PeerInfo,
     pub(super) cluster: Option<ClusterId>,
+    /// The version of the wire format that it speaks.
+    pub(super) wire_version: u16,
     pub(super) paused: bool,
     /// Where to dial other nodes.
     pub(super) addresses: BTreeMap<NodeId, String>,
@@ -78,6 +80,9 @@ pub(super) struct Station {
     /// What becomes of this node's peers.
     pub(super) events: broadcast::Sender<PeerEvent>,
 }
+
+/// What nodes speak unless they are told otherwise.
+const WIRE_VERSION: u16 = 1;
 
 /// A call that waits for its reply.
 pub(super) struct PendingCall {
@@ -213,6 +218,7 @@ impl NetState {
         let station = Station {
             info,
             cluster: None,
+            wire_version: WIRE_VERSION,
             paused: false,
             addresses: BTreeMap::new(),
             dials: BTreeMap::new(),

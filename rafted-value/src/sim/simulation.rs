@@ -136,6 +136,12 @@ impl Sim {
         drop(station);
     }
 
+    /// Lets a node that has just started speak another version of the wire format than the one, 1, that others speak: it
+    /// makes no connection to them, nor they to it, and either side is told why.
+    pub fn speak(&self, env: &SimEnv, wire_version: u16) {
+        self.0.network.state().speak(env.info.node, wire_version);
+    }
+
     /// Stops a node as SIGSTOP does: its tasks do not run and messages to it wait, but its clock goes on.
     pub fn pause(&self, env: &SimEnv) {
         self.0.network.state().set_paused(env.info.node, true);

@@ -15,7 +15,7 @@ pub(crate) struct Limits {
     pub(crate) without: BTreeSet<String>,
     /// Faults end after this time.
     pub(crate) faults_max: Option<Duration>,
-    /// A fault in the engine or in the harness itself, which the checks must find.
+    /// A fault in a crate or in the harness itself, which the checks must find.
     pub(crate) plant: Option<Sabotage>,
 }
 
@@ -25,12 +25,17 @@ impl Limits {
         !self.without.contains(kind)
     }
 
-    /// Plants the fault that the engine itself is to have, for as long as what this gives is there.
+    /// Plants the fault that a crate itself is to have, for as long as what this gives is there.
     pub(crate) fn planted(&self) -> Option<Planted> {
         match self.plant {
-            Some(Sabotage::InTheEngine(mutation)) => Some(plant(mutation)),
+            Some(Sabotage::InTheEngine(mutation) | Sabotage::Above(mutation)) => Some(plant(mutation)),
             _ => None,
         }
+    }
+
+    /// Whether this rule is broken.
+    pub(crate) fn breaks(&self, sabotage: Sabotage) -> bool {
+        self.plant == Some(sabotage)
     }
 
     /// For how long faults happen that would go on for `planned`.

@@ -84,6 +84,9 @@ impl Arguments {
         if let Some(unknown) = self.without.iter().find(|name| !known(name)) {
             return Err(format!("no kind of fault is called {unknown:?}").into());
         }
+        if let (Some(plant), None) = (self.plant, self.scenarios().next()) {
+            return Err(format!("{plant} breaks nothing in this kind of world").into());
+        }
         Ok(Limits {
             without: self.without.iter().cloned().collect(),
             faults_max: self.faults_ms.map(Duration::from_millis),
@@ -91,8 +94,11 @@ impl Arguments {
         })
     }
 
+    /// Those that were asked for, and in which what is planted breaks anything.
     fn scenarios(&self) -> impl Iterator<Item = Scenario> {
-        scenario::ALL.into_iter().filter(|scenario| self.only.is_none_or(|only| only == *scenario))
+        let asked = |scenario: &Scenario| self.only.is_none_or(|only| only == *scenario);
+        let broken = |scenario: &Scenario| self.plant.is_none_or(|plant| plant.acts_in(*scenario));
+        scenario::ALL.into_iter().filter(asked).filter(broken)
     }
 
     /// How long one scenario's seeds may take.
@@ -138,7 +144,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BoxError> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
 
     #[test]
     fn a_range_of_seeds_is_read() {
@@ -154,6 +168,18 @@ mod tests {
             assert_eq!(parse_sabotage(&sabotage.to_string()), Ok(sabotage));
         }
         assert!(parse_sabotage("nothing").unwrap_err().contains("skip-lease-check"));
+    }
+
+    #[test]
+    fn what_is_planted_is_played_where_it_breaks_something_and_refused_elsewhere() {
+        let limits = |line: &str| Line::parse_from(line.split(' ')).arguments.limits();
+        let played = |line: &str| Line::parse_from(line.split(' ')).arguments.scenarios().collect::<Vec<_>>();
+        assert_eq!(played("sim --plant reserve-no-quota"), [Scenario::Stack]);
+        assert_eq!(played("sim --plant quiet-groups-sleep-on"), [Scenario::Engine]);
+        assert_eq!(played("sim --plant skip-lease-check"), scenario::ALL);
+        let refused = limits("sim --only fleet --plant one-member-slips").unwrap_err().to_string();
+        assert_eq!(refused, "one-member-slips breaks nothing in this kind of world");
+        limits("sim --only stack --plant one-member-slips").unwrap();
     }
 
     /// Not one line of a run may depend on anything but its seed.

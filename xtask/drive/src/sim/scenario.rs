@@ -32,8 +32,7 @@ impl Scenario {
     pub(crate) fn kinds(self) -> &'static [&'static str] {
         match self {
             Scenario::Engine => &engine::KIND_NAMES,
-            // Its runs are short; it is not made smaller.
-            Scenario::Fleet => &[],
+            Scenario::Fleet => &fleet::KIND_NAMES,
             Scenario::Stack => &stack::KIND_NAMES,
         }
     }
@@ -49,7 +48,7 @@ impl Scenario {
         let result = panics::catch(|| {
             metrics::with_local_recorder(&counters, || match self {
                 Scenario::Engine => engine::play(seed, limits, &mut notes),
-                Scenario::Fleet => fleet::play(seed, &mut notes),
+                Scenario::Fleet => fleet::play(seed, limits, &mut notes),
                 Scenario::Stack => stack::play(seed, limits, &mut notes),
             })
         });

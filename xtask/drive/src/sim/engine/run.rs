@@ -282,7 +282,7 @@ impl<'a> Run<'a> {
         let cut = self.agenda.values().any(|event| matches!(event, Event::Mend(..)));
         let changing = self.operators.iter().any(Operator::is_at_work);
         let dead = self.cluster.places.iter().any(|place| place.life.is_none());
-        self.cluster.steps.set_scene(Scene { cut, changing, dead, draining: false });
+        self.cluster.steps.set_scene(Scene { cut, changing, dead, ..Scene::default() });
     }
 
     fn operate(&mut self) -> Result<(), String> {

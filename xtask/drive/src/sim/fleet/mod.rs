@@ -5,16 +5,19 @@ mod load;
 mod world;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dist_agent::raft_kv::raft_fleet::{Data, Fleet, FleetError, GroupConfig, GroupName, Presence};
 use parking_lot::Mutex;
-use rafted_value::sim::{ClockConfig, NetConfig, Sim, SimEnv, SimRng};
+use rafted_value::sim::{ClockConfig, NetConfig, Planted, Sim, SimEnv, SimRng};
 
 use self::load::{CALL_TIMEOUT, Counted, Counter};
 use self::world::{REPLICAS, World, address};
+use super::engine::Sabotage;
+use super::limits::Limits;
 use super::notes::Notes;
+use super::steps::Scene;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// A cluster forms, and heals, within this time.
@@ -24,14 +27,22 @@ const NODES_MAX: usize = 8;
 /// Groups at most, those that were removed included.
 const GROUPS_MAX: usize = 12;
 
+/// How the command line calls the kinds of faults, and what operators do.
+pub(super) const KIND_NAMES: [&str; 9] =
+    [KILL, PAUSE, CUT, WEATHER, "add-group", "remove-group", "add-node", "activate", "drain"];
+const KILL: &str = "kill";
+const PAUSE: &str = "pause";
+const CUT: &str = "cut";
+const WEATHER: &str = "weather";
+
 /// Plays one seed.
 ///
 /// # Errors
 ///
 /// What did not hold.
-pub(super) fn play(seed: u64, notes: &mut Notes) -> Result<(), String> {
+pub(super) fn play(seed: u64, limits: &Limits, notes: &mut Notes) -> Result<(), String> {
     let sim = Sim::new(seed, NetConfig::default());
-    let mut run = Run::start(sim.clone(), seed, notes);
+    let mut run = Run::start(sim.clone(), seed, limits, notes);
     let result = run.play();
     run.world.steps.read_out(&mut run.notes.tally);
     drop(run);
@@ -48,18 +59,50 @@ struct Run<'a> {
     groups: Vec<Arc<Counted>>,
     /// Operators' wishes that ended in an error other than those that a fault explains.
     surprises: Arc<Mutex<Vec<String>>>,
+    /// Drains under way.
+    drains: Arc<AtomicU64>,
+    limits: Limits,
+    _planted: Option<Planted>,
     notes: &'a mut Notes,
 }
 
+/// A drain that is under way, unless its node dies.
+struct Draining(Arc<AtomicU64>);
+
+impl Draining {
+    fn begin(drains: Arc<AtomicU64>) -> Self {
+        drains.fetch_add(1, Ordering::Relaxed);
+        Self(drains)
+    }
+}
+
+impl Drop for Draining {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl<'a> Run<'a> {
-    fn start(sim: Sim, seed: u64, notes: &'a mut Notes) -> Self {
+    fn start(sim: Sim, seed: u64, limits: &Limits, notes: &'a mut Notes) -> Self {
         let mut rng = sim.rng();
         sim.set_clock_config(ClockConfig { drift_ppm_max: 500, ..ClockConfig::default() });
+        let planted = limits.planted();
         let nodes = 3 + rng.below(3) as usize;
         let durable = seed.is_multiple_of(2);
         notes.journal.note(Duration::ZERO, &format!("{nodes} nodes, on disks: {durable}"));
         let world = World::start(sim, nodes, durable);
-        Self { world, rng, durable, client: None, groups: Vec::new(), surprises: Arc::default(), notes }
+        Self {
+            world,
+            rng,
+            durable,
+            client: None,
+            groups: Vec::new(),
+            surprises: Arc::default(),
+            drains: Arc::default(),
+            limits: limits.clone(),
+            _planted: planted,
+            notes,
+        }
     }
 
     fn play(&mut self) -> Result<(), String> {
@@ -70,22 +113,42 @@ impl<'a> Run<'a> {
         self.world.sim.run_for(2 * SECOND);
         self.until_whole().map_err(|why| format!("groups are not founded: {why}"))?;
         let steps = 5 + self.rng.below(8);
+        let begun = self.world.sim.elapsed();
         for _ in 0..steps {
             let calm = self.rng.duration(Duration::ZERO, SECOND);
-            self.world.sim.run_for(calm);
+            self.pass(calm);
+            self.world.steps.check()?;
+            let passed = self.world.sim.elapsed() - begun;
+            if self.limits.time(passed) < passed {
+                break;
+            }
             if self.rng.chance(0.5) {
                 self.change_something();
                 // Into the middle of it.
                 let begun = self.rng.duration(Duration::ZERO, SECOND / 2);
-                self.world.sim.run_for(begun);
+                self.pass(begun);
             }
             self.break_something();
         }
+        self.notes.faults_time = self.world.sim.elapsed() - begun;
         self.mend();
         let mended = self.world.sim.elapsed();
         self.until_whole().map_err(|why| format!("it does not heal: {why}"))?;
         self.notes.slowest_heal = self.world.sim.elapsed() - mended;
-        self.compare()
+        self.compare()?;
+        self.world.steps.check()
+    }
+
+    /// Lets time pass in which nothing is cut.
+    fn pass(&self, time: Duration) {
+        self.pass_cut(time, false);
+    }
+
+    fn pass_cut(&self, time: Duration, cut: bool) {
+        let dead = self.world.places.iter().any(|place| !place.alive);
+        let draining = self.drains.load(Ordering::Relaxed) > 0;
+        self.world.steps.set_scene(Scene { cut, dead, draining, ..Scene::default() });
+        self.world.sim.run_for(time);
     }
 
     fn note(&mut self, what: &str) {
@@ -182,15 +245,26 @@ impl<'a> Run<'a> {
 
     /// What an operator does; it goes on while something breaks.
     fn change_something(&mut self) {
-        match self.rng.below(5) {
-            0 => self.add_group(),
-            1 => self.remove_group(),
-            2 if self.world.places.len() < NODES_MAX => {
+        let draw = self.rng.below(5);
+        let name = match draw {
+            0 => "add-group",
+            1 => "remove-group",
+            2 if self.world.places.len() < NODES_MAX => "add-node",
+            3 => "activate",
+            _ => "drain",
+        };
+        if !self.limits.allow(name) {
+            return;
+        }
+        match name {
+            "add-group" => self.add_group(),
+            "remove-group" => self.remove_group(),
+            "add-node" => {
                 self.note(&format!("node {} joins", self.world.places.len()));
                 self.notes.tally.one("nodes added");
                 self.world.add_place();
             }
-            3 => self.activate_all(),
+            "activate" => self.activate_all(),
             _ => self.drain(),
         }
     }
@@ -204,10 +278,12 @@ impl<'a> Run<'a> {
         self.note(&format!("node {place} is drained"));
         self.notes.tally.one("drains");
         let door = self.world.places[place].env.clone();
+        let draining = Draining::begin(self.drains.clone());
         drop(self.world.sim.spawn_on(&door, async move {
             if fleet.deactivate().await.is_ok() {
                 drop(fleet.drained(60 * SECOND).await);
             }
+            drop(draining);
         }));
     }
 
@@ -227,25 +303,35 @@ impl<'a> Run<'a> {
     fn break_something(&mut self) {
         let place = self.rng.below(self.world.places.len() as u64) as usize;
         let time = self.rng.duration(SECOND / 100, 4 * SECOND);
-        match self.rng.below(6) {
+        let draw = self.rng.below(6);
+        let name = match draw {
+            0..=2 => KILL,
+            3 => PAUSE,
+            4 => CUT,
+            _ => WEATHER,
+        };
+        if !self.limits.allow(name) {
+            return;
+        }
+        match draw {
             // Memory is all there is: another node may die only when the last one has been replaced.
-            0..=2 if self.durable && self.world.can_spare(place) || self.world.is_whole().is_ok() => {
+            0..=2 if self.may_kill(place) => {
                 self.note(&format!("node {place} is killed, and started again after {time:?}"));
                 self.notes.tally.one("nodes killed");
                 self.world.kill(place);
-                self.world.sim.run_for(time);
+                self.pass(time);
                 self.world.restart(place);
             }
             0..=2 => {
                 self.notes.tally.one("deaths put off");
-                self.world.sim.run_for(time);
+                self.pass(time);
             }
             3 => {
                 self.note(&format!("node {place} stands still for {time:?}"));
                 self.notes.tally.one("nodes paused");
                 let env = self.world.places[place].env.clone();
                 self.world.sim.pause(&env);
-                self.world.sim.run_for(time);
+                self.pass(time);
                 self.world.sim.resume(&env);
             }
             4 => {
@@ -259,7 +345,7 @@ impl<'a> Run<'a> {
                 } else {
                     self.world.sim.partition(&[address(place)], &others);
                 }
-                self.world.sim.run_for(time);
+                self.pass_cut(time, true);
                 self.world.sim.heal();
             }
             _ => {
@@ -268,10 +354,15 @@ impl<'a> Run<'a> {
                 self.note(&format!("loss {loss}, delay {delay_max:?} for {time:?}"));
                 self.notes.tally.one("bad weather");
                 self.world.sim.set_net_config(NetConfig { loss, delay_max, ..NetConfig::default() });
-                self.world.sim.run_for(time);
+                self.pass(time);
                 self.world.sim.set_net_config(NetConfig::default());
             }
         }
+    }
+
+    fn may_kill(&self, place: usize) -> bool {
+        let spared = self.durable && self.world.can_spare(place);
+        spared || self.limits.breaks(Sabotage::KillsWithoutCare) || self.world.is_whole().is_ok()
     }
 
     fn mend(&mut self) {

@@ -1,22 +1,25 @@
 //! Breaks things, one draw at a time. What a fault breaks for a while mends itself while others go on.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dist_agent::raft_kv::raft_fleet::FleetError;
-use rafted_value::env::sleep;
+use rafted_value::env::{Env, sleep};
 use rafted_value::sim::{NetConfig, SimDisk};
+use rafted_value::transport::CallError;
 
-use super::plan::{Kind, draw_weather};
-use super::world::{End, address};
+use super::plan::{Kind, WALL_OFFSET_MAX, draw_weather};
+use super::world::{End, Place, address};
 use super::{Run, SECOND};
+use crate::sim::engine::Sabotage;
 use crate::sim::steps::Scene;
 
 /// How often a node whose drain was given up asks to be one like the others again.
 const REJOINS_MAX: u32 = 100;
 /// How long a node that is drained may take.
 const DRAIN_MAX: Duration = Duration::from_secs(40);
-/// How far a wall clock jumps at most.
-const WALL_STEP_MAX: Duration = Duration::from_secs(8);
+/// What no other node speaks.
+const OTHER_WIRE_VERSION: u16 = 2;
 
 /// What is due later.
 pub(super) enum Mend {
@@ -27,6 +30,8 @@ pub(super) enum Mend {
     /// These links work again.
     Join(Vec<String>, Vec<String>),
     Calm,
+    /// A node that speaks another wire version is replaced by one that does not.
+    Replace(usize),
     /// A disk has room again; whoever lives on it begins anew.
     Room(usize),
 }
@@ -53,6 +58,8 @@ impl Run<'_> {
             Kind::Wall => self.move_wall_clock(place),
             Kind::FullDisk => self.fill_disk(place, time),
             Kind::Drain => self.drain(place),
+            Kind::Wire => self.speak_otherwise(place, time),
+            Kind::Storm => self.storm(),
         }
     }
 
@@ -61,7 +68,8 @@ impl Run<'_> {
         if !self.world.places[place].alive {
             return false;
         }
-        let bearable = !loses_state || self.world.is_whole().is_ok();
+        let careless = self.limits.breaks(Sabotage::KillsWithoutCare);
+        let bearable = !loses_state || careless || self.world.is_whole().is_ok();
         if !bearable {
             self.count("deaths put off: too few copies would be left");
         }
@@ -179,15 +187,17 @@ impl Run<'_> {
     }
 
     fn move_wall_clock(&mut self, place: usize) {
-        let by = self.rng.duration(Duration::ZERO, WALL_STEP_MAX);
-        let env = self.world.places[place].env.clone();
-        let forward = self.rng.chance(0.5);
-        if forward {
-            self.world.sim.advance_wall(&env, by);
+        let max = WALL_OFFSET_MAX.as_millis() as u64;
+        let offset_ms = self.rng.below(2 * max + 1) as i64 - max as i64;
+        let Place { env, wall_offset_ms, .. } = &mut self.world.places[place];
+        let step_ms = offset_ms - std::mem::replace(wall_offset_ms, offset_ms);
+        let (env, step) = (env.clone(), Duration::from_millis(step_ms.unsigned_abs()));
+        if step_ms > 0 {
+            self.world.sim.advance_wall(&env, step);
         } else {
-            self.world.sim.set_back_wall(&env, by);
+            self.world.sim.set_back_wall(&env, step);
         }
-        self.note(&format!("the wall clock of node {place} jumps by {by:?}, forward: {forward}"));
+        self.note(&format!("the wall clock of node {place} jumps by {step_ms} ms"));
         self.count("wall clock jumps");
     }
 
@@ -199,6 +209,46 @@ impl Run<'_> {
         self.note(&format!("the disk of node {place} has room for {room} bytes, for {time:?}"));
         self.count("full disks");
         self.after(time, Mend::Room(place));
+    }
+
+    /// A node comes back as a build that no other understands. It is told so, and is no part of the cluster.
+    fn speak_otherwise(&mut self, place: usize, time: Duration) {
+        let in_memory = self.world.places[place].disk.is_none();
+        if !self.may_end(place, in_memory) {
+            return;
+        }
+        self.note(&format!("node {place} comes back with another wire version, for {time:?}"));
+        self.count("nodes of another wire version");
+        self.world.kill(place, End::Process);
+        self.world.restart_speaking(place, OTHER_WIRE_VERSION);
+        self.after(time, Mend::Replace(place));
+        let other = (place + 1) % self.world.places.len();
+        let env = self.world.places[place].env.clone();
+        let asked = async move { env.transport().discover(&address(other), SECOND).await };
+        match self.world.sim.run_until(SECOND, asked) {
+            Some(Err(CallError::NoPeer { reason, .. })) if reason.contains("another wire version") => {
+                self.count("nodes of another wire version that were told so");
+            }
+            Some(Ok(_)) => {
+                let complaint =
+                    format!("node {other} lets in node {place}, which speaks another wire version");
+                self.around.complaint.lock().get_or_insert(complaint);
+            }
+            _ => {}
+        }
+    }
+
+    /// Everybody wants a place in the quota that is too small, at once; many do not wait for the end.
+    fn storm(&mut self) {
+        let visits = 10 + self.rng.below(50);
+        self.note(&format!("{visits} agents are activated or ended at once"));
+        self.count("quota storms");
+        for _ in 0..visits {
+            let Some((env, client)) = self.rng.pick(&self.clients).cloned() else { return };
+            let (around, rng) = (self.around.clone(), self.world.sim.rng());
+            let visit = self.storm.clone().surge(env.clone(), client, around, rng);
+            drop(self.world.sim.spawn_on(&env, visit));
+        }
     }
 
     /// Empties a node. It leaves when it is empty and another comes; else it stays.
@@ -258,7 +308,7 @@ impl Run<'_> {
     fn set_scene(&self) {
         let cut = self.agenda.values().any(|mend| matches!(mend, Mend::Join(..)));
         let dead = self.world.places.iter().any(|place| !place.alive);
-        self.world.steps.set_scene(Scene { cut, changing: false, dead, draining: self.draining });
+        self.world.set_scene(Scene { cut, dead, draining: self.draining, ..Scene::default() });
     }
 
     fn run_to(&self, time: Duration) {
@@ -276,6 +326,12 @@ impl Run<'_> {
         match mend {
             Mend::Restart(place) => self.world.restart(place),
             Mend::Resume(place) => self.world.set_paused(place, false),
+            // Another may live there by now.
+            Mend::Replace(place) if !self.world.places[place].stranger => {}
+            Mend::Replace(place) => {
+                self.world.kill(place, End::Process);
+                self.world.restart(place);
+            }
             Mend::Join(left, right) => self.world.sim.heal_between(&left, &right),
             Mend::Calm => self.world.sim.set_net_config(NetConfig::default()),
             Mend::Room(place) => {
@@ -292,6 +348,7 @@ impl Run<'_> {
     /// Ends all faults.
     pub(super) fn mend_all(&mut self) {
         self.note("everything is mended");
+        self.around.calm.store(true, Ordering::Relaxed);
         for (_, mend) in std::mem::take(&mut self.agenda) {
             self.mend(mend);
         }

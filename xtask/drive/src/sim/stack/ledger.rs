@@ -18,6 +18,15 @@ pub(crate) enum Write {
     Append(u32),
     /// Must leave no trace.
     AppendAndPanic(u32),
+    /// The agent ends.
+    End,
+    /// The same as the first, and known only to the next build.
+    AppendNext(u32),
+}
+
+/// The version of the agent that knows a command.
+pub(super) fn version_needed(write: &Write) -> u32 {
+    u32::from(matches!(write, Write::AppendNext(_)))
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -39,8 +48,15 @@ impl Agent for Ledger {
     type Query = Look;
     type Answer = Seen;
 
-    fn handle_command(&mut self, _: &mut AgentContext<'_>, write: Write) -> Version {
-        let (Write::Append(number) | Write::AppendAndPanic(number)) = write;
+    fn handle_command(&mut self, context: &mut AgentContext<'_>, write: Write) -> Version {
+        let number = match write {
+            Write::Append(number) | Write::AppendAndPanic(number) => number,
+            Write::End => {
+                context.deactivate();
+                return self.version;
+            }
+            Write::AppendNext(_) => panic!("this build has no such command"),
+        };
         self.numbers.push(number);
         self.version.length += 1;
         self.version.hash = append_hash(self.version.hash, number);
@@ -55,5 +71,46 @@ impl Agent for Ledger {
             Look::Version => Seen::Version(self.version),
             Look::Whole => Seen::Whole(self.numbers.clone()),
         }
+    }
+
+    fn version_needed(write: &Write) -> u32 {
+        version_needed(write)
+    }
+}
+
+impl Ledger {
+    /// What a state in bytes holds.
+    pub(super) fn read(bytes: &[u8]) -> Result<(Vec<u32>, Version), String> {
+        let Self { numbers, version } = postcard::from_bytes(bytes).map_err(|error| error.to_string())?;
+        Ok((numbers, version))
+    }
+
+    /// The state that holds this, in bytes.
+    pub(super) fn write(numbers: Vec<u32>, version: Version) -> Result<Vec<u8>, String> {
+        postcard::to_stdvec(&Self { numbers, version }).map_err(|error| error.to_string())
+    }
+}
+
+/// The same agent on a member that is broken on purpose: now and then it changes more than it was told.
+#[derive(Default, Serialize, Deserialize)]
+pub(super) struct Slipping(Ledger);
+
+impl Agent for Slipping {
+    const TYPE: &'static str = Ledger::TYPE;
+    type Command = Write;
+    type Reply = Version;
+    type Query = Look;
+    type Answer = Seen;
+
+    fn handle_command(&mut self, context: &mut AgentContext<'_>, write: Write) -> Version {
+        let version = self.0.handle_command(context, write);
+        if version.length.is_multiple_of(16) {
+            self.0.numbers.extend(self.0.numbers.last().copied());
+        }
+        version
+    }
+
+    fn handle_query(&self, context: &QueryContext<'_>, look: Look) -> Seen {
+        self.0.handle_query(context, look)
     }
 }

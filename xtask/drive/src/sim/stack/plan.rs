@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dist_agent::SplitMergePolicy;
 use rafted_value::sim::{NetConfig, SimRng};
 
 /// The settings of one seed.
@@ -19,6 +20,30 @@ pub(super) struct Plan {
     pub(super) faults: u64,
     /// How much faster or slower than true time clocks run at most.
     pub(super) drift_ppm_max: u32,
+    /// Which shards are split and merged, if any.
+    pub(super) moves: Option<MovesPlan>,
+    /// After how many commands members are compared with each other.
+    pub(super) compared_every: u64,
+    /// Where nodes are of two builds of the program: of a hundred lives but the first ones, so many are of the next.
+    pub(super) next_builds: Option<u64>,
+    /// Whether the first ones are.
+    pub(super) begins_with_next: bool,
+    /// How long an activation may take with its place in a quota, by clocks that are apart.
+    pub(super) place_max: Duration,
+}
+
+/// Splits and merges.
+#[derive(Clone, Debug)]
+pub(super) struct MovesPlan {
+    /// When the cluster does it by itself.
+    pub(super) policy: SplitMergePolicy,
+    /// How often an operator asks for one, at most.
+    pub(super) asked_every: Duration,
+    /// How much is copied at a time, with a rest after it.
+    pub(super) chunk_bytes: u64,
+    pub(super) chunk_pause: Duration,
+    /// How much may be left for the moment in which nobody serves the range.
+    pub(super) tail_bytes: u64,
 }
 
 /// A kind of fault.
@@ -50,9 +75,19 @@ pub(super) enum Kind {
     FullDisk,
     /// A node is drained and leaves, and another comes to its place.
     Drain,
+    /// A node comes back as a build that speaks another version of the wire format, until its operator notices.
+    Wire,
+    /// Far more agents than a quota has places are activated and ended at once.
+    Storm,
 }
 
-const KINDS: [(Kind, &str, u64); 13] = [
+/// How far a wall clock is off at most. A place in a quota is good for longer than two of them are apart.
+pub(super) const WALL_OFFSET_MAX: Duration = Duration::from_secs(8);
+
+/// Shards are split into no more than these.
+const SHARDS_MAX: u32 = 8;
+
+const KINDS: [(Kind, &str, u64); 15] = [
     (Kind::Kill, "kill", 4),
     (Kind::PowerLoss, "power-loss", 3),
     (Kind::Blackout, "blackout", 1),
@@ -66,11 +101,19 @@ const KINDS: [(Kind, &str, u64); 13] = [
     (Kind::Wall, "wall", 1),
     (Kind::FullDisk, "full-disk", 1),
     (Kind::Drain, "drain", 1),
+    (Kind::Wire, "wire", 1),
+    (Kind::Storm, "storm", 3),
 ];
 
+/// What may be left out beside: splits and merges,
+pub(super) const MOVES: &str = "moves";
+/// ... and nodes of another build.
+pub(super) const BUILDS: &str = "builds";
+
 /// How the command line calls the kinds of faults.
-pub(crate) const KIND_NAMES: [&str; KINDS.len()] = {
-    let mut names = [""; KINDS.len()];
+pub(crate) const KIND_NAMES: [&str; KINDS.len() + 2] = {
+    let mut names = [MOVES; KINDS.len() + 2];
+    names[KINDS.len()] = BUILDS;
     let mut place = 0;
     while place < KINDS.len() {
         names[place] = KINDS[place].1;
@@ -91,6 +134,31 @@ impl Plan {
             disks: rng.chance(0.5).then_some(sync_max),
             faults: 3 + rng.below(8),
             drift_ppm_max: *rng.pick(&[0, 500, 20_000]).unwrap_or(&0),
+            moves: rng.chance(0.8).then(|| MovesPlan::draw(rng)),
+            compared_every: *rng.pick(&[5, 50]).unwrap_or(&5),
+            next_builds: rng.chance(0.4).then(|| *rng.pick(&[50, 90, 95]).unwrap_or(&50)),
+            begins_with_next: rng.chance(0.3),
+            place_max: 3 * WALL_OFFSET_MAX + Duration::from_secs(*rng.pick(&[0, 40]).unwrap_or(&0)),
+        }
+    }
+}
+
+impl MovesPlan {
+    fn draw(rng: &mut SimRng) -> Self {
+        let one_of = |rng: &mut SimRng, items: &[u64]| *rng.pick(items).unwrap_or(&0);
+        let policy = SplitMergePolicy {
+            max_shards: SHARDS_MAX,
+            max_keys: rng.chance(0.5).then(|| 2 + rng.below(8)),
+            merge_percent: one_of(rng, &[0, 50, 100]) as u32,
+            cooling_ms: one_of(rng, &[200, 3_000]),
+            ..SplitMergePolicy::default()
+        };
+        Self {
+            policy,
+            asked_every: Duration::from_millis(one_of(rng, &[400, 2_000, 8_000])),
+            chunk_bytes: one_of(rng, &[2_000, 20_000, 256 << 10]),
+            chunk_pause: Duration::from_millis(one_of(rng, &[0, 0, 20])),
+            tail_bytes: one_of(rng, &[0, 2_000, 128 << 10]),
         }
     }
 }

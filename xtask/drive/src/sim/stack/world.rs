@@ -1,19 +1,25 @@
 //! Simulated nodes that run the whole stack, and how whole they are.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dist_agent::{AgentTypes, DistAgent, DistAgentConfig, QuotaLimit};
+use dist_agent::{AgentTypes, DistAgent, DistAgentConfig, QuotaLimit, StartError};
 use parking_lot::Mutex;
 use rafted_value::env::Env;
-use rafted_value::sim::{Sim, SimDisk, SimEnv, SimRng, Watching};
+use rafted_value::sim::{Sim, SimDisk, SimEnv, SimRng, Watching, WatchingShown};
 use rafted_value::{GroupStatus, NodeId, node_on};
 
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Slipping};
 use super::load::QUOTA;
+use super::next_build::NextLedger;
 use super::plan::Plan;
+use super::shown::Shown;
 use super::storm;
-use crate::sim::steps::Steps;
+use crate::sim::engine::Sabotage;
+use crate::sim::limits::Limits;
+use crate::sim::steps::{Scene, Steps};
+use crate::sim::tally::Tally;
 
 /// Members of each group, on as many nodes.
 const REPLICAS: usize = 3;
@@ -29,12 +35,27 @@ pub(super) enum End {
     Power,
 }
 
+/// Of which build of the program a node is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Build {
+    Old,
+    /// One that is broken on purpose.
+    Broken,
+    Next,
+}
+
 /// One place in the cluster: an address, and whoever lives there now.
 pub(super) struct Place {
     pub(super) env: Arc<SimEnv>,
     pub(super) agents: Arc<Mutex<Option<DistAgent>>>,
+    /// Whether it was told that its build does not fit.
+    refused: Arc<AtomicBool>,
+    /// Whether it speaks another wire version than the others.
+    pub(super) stranger: bool,
     pub(super) alive: bool,
     pub(super) paused: bool,
+    /// How far its wall clock is off.
+    pub(super) wall_offset_ms: i64,
     /// What outlives its nodes.
     pub(super) disk: Option<SimDisk>,
 }
@@ -45,12 +66,18 @@ pub(super) struct World {
     pub(super) places: Vec<Place>,
     /// What all members do, checked at every step.
     pub(super) steps: Steps,
-    _watching: Watching,
+    /// What all shards come to.
+    pub(super) shown: Shown,
+    _watching: (Watching, WatchingShown),
     config: DistAgentConfig,
     /// How long a sync takes at most, where there are disks.
     sync_max: Option<Duration>,
     /// How many agents there may be in the quota that is too small.
     quota: u32,
+    /// Whether the node at the first place is broken on purpose.
+    slips: bool,
+    /// Of a hundred lives, so many are of the next build.
+    next_builds: u64,
     rng: SimRng,
 }
 
@@ -60,31 +87,76 @@ pub(super) fn address(place: usize) -> String {
 
 impl World {
     /// The nodes of a plan, which start to look for each other.
-    pub(super) fn start(sim: Sim, plan: &Plan, call_timeout: Duration) -> Self {
+    pub(super) fn start(sim: Sim, plan: &Plan, limits: &Limits, call_timeout: Duration) -> Self {
         let mut config = DistAgentConfig::default();
         config.fleet.seeds = (0..plan.nodes).map(address).collect();
         config.fleet.bootstrap_expect = plan.nodes;
         // The default follows the machine, which must not decide how a seed goes.
         config.fleet.host.loops = 2;
         config.agents.shards = plan.shards;
+        config.fleet.host.divergence_check_commands = plan.compared_every;
         config.call.timeout = call_timeout;
-        let (rng, steps) = (sim.rng(), Steps::default());
+        config.quota_place = plan.place_max;
+        if limits.breaks(Sabotage::ClocksBeyondTheMargin) {
+            // Nothing but the promise guards the lease, and nothing covers the drift.
+            let group = &mut config.agents.group;
+            group.clock_drift_margin_ms = 0;
+            group.election_timeout_min_ms = group.promise_ms.max(2 * group.heartbeat_ms);
+        }
+        if let Some(moves) = &plan.moves {
+            config.agents.split_merge = moves.policy.clone();
+            config.kv.stats_interval = Duration::from_secs(1);
+            config.kv.move_chunk_bytes = moves.chunk_bytes;
+            config.kv.move_chunk_pause = moves.chunk_pause;
+            config.kv.move_tail_bytes = moves.tail_bytes;
+        }
+        let (rng, steps, shown) = (sim.rng(), Steps::default(), Shown::default());
         let mut world = Self {
             sim,
             places: Vec::new(),
-            _watching: steps.watch(),
+            _watching: (steps.watch(), shown.watch(&steps)),
             steps,
+            shown,
             config,
             sync_max: plan.disks,
             quota: plan.quota,
+            slips: limits.breaks(Sabotage::OneMemberSlips),
+            next_builds: plan.next_builds.unwrap_or(0),
             rng,
         };
         for place in 0..plan.nodes {
             let disk = world.new_disk();
-            let life = world.begin_life(place, disk);
+            // A cluster begins with one build: nodes of an old one would be refused beside nodes of the next.
+            let next = plan.next_builds.is_some() && plan.begins_with_next;
+            let build = if next { Build::Next } else { world.broken_or_old(place) };
+            let life = world.begin_life(place, disk, build);
             world.places.push(life);
         }
         world
+    }
+
+    /// What goes on from now on.
+    pub(super) fn set_scene(&self, scene: Scene) {
+        self.steps.set_scene(scene);
+        self.shown.set_scene(scene);
+    }
+
+    /// # Errors
+    ///
+    /// The first thing that did not hold.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let strange = |place: &Place| place.stranger && place.agents.lock().is_some();
+        if self.places.iter().any(strange) {
+            return Err("a node of another wire version is part of the cluster".into());
+        }
+        self.steps.check()?;
+        self.shown.check()
+    }
+
+    /// Adds what was seen.
+    pub(super) fn read_out(&self, tally: &mut Tally) {
+        self.steps.read_out(tally);
+        self.shown.read_out(tally);
     }
 
     /// The zone of all nodes.
@@ -104,7 +176,15 @@ impl World {
         Some(disk)
     }
 
-    fn begin_life(&mut self, place: usize, disk: Option<SimDisk>) -> Place {
+    fn draw_build(&mut self, place: usize) -> Build {
+        if self.rng.below(100) < self.next_builds { Build::Next } else { self.broken_or_old(place) }
+    }
+
+    fn broken_or_old(&self, place: usize) -> Build {
+        if self.slips && place == 0 { Build::Broken } else { Build::Old }
+    }
+
+    fn begin_life(&mut self, place: usize, disk: Option<SimDisk>, build: Build) -> Place {
         let (name, address) = (format!("node-{place}"), address(place));
         let env = match &disk {
             Some(disk) => {
@@ -116,14 +196,24 @@ impl World {
             None => self.sim.start_node(&name, &address),
         };
         self.steps.node_begins(&env);
-        let agents = Arc::new(Mutex::new(None));
-        let (slot, config, door) = (agents.clone(), self.config.clone(), env.clone());
+        let (agents, refused) = (Arc::new(Mutex::new(None)), Arc::new(AtomicBool::new(false)));
+        let (slot, is_refused, config, door) =
+            (agents.clone(), refused.clone(), self.config.clone(), env.clone());
         drop(self.sim.spawn_on(&env, async move {
-            let types = AgentTypes::new().with::<Ledger>();
-            // A node that is not let in says why in its trace; that it never hosts anything is noticed.
-            *slot.lock() = DistAgent::start(door, config, types).await.ok();
+            let types = AgentTypes::new();
+            let types = match build {
+                Build::Old => types.with::<Ledger>(),
+                Build::Broken => types.with::<Slipping>(),
+                Build::Next => types.with::<NextLedger>(),
+            };
+            match DistAgent::start(door, config, types).await {
+                Ok(agents) => *slot.lock() = Some(agents),
+                Err(StartError::Build(_)) => is_refused.store(true, Ordering::Relaxed),
+                // A node that is not let in says why in its trace; that it never hosts anything is noticed.
+                Err(_) => {}
+            }
         }));
-        Place { env, agents, alive: true, paused: false, disk }
+        Place { env, agents, refused, stranger: false, alive: true, paused: false, wall_offset_ms: 0, disk }
     }
 
     /// Ends the node at a place at once, with everything it held, except what its disk keeps.
@@ -150,10 +240,30 @@ impl World {
 
     /// A node starts at a place that is free: the one whose disk is there, else a new and empty one.
     pub(super) fn restart(&mut self, place: usize) {
+        let build = self.draw_build(place);
+        self.restart_as(place, build);
+    }
+
+    /// The same as a node of this build.
+    pub(super) fn restart_as(&mut self, place: usize, build: Build) {
         if !self.places[place].alive {
             let disk = self.places[place].disk.take();
-            self.places[place] = self.begin_life(place, disk);
+            self.places[place] = self.begin_life(place, disk, build);
         }
+    }
+
+    /// A node that speaks another version of the wire format starts at a place that is free.
+    pub(super) fn restart_speaking(&mut self, place: usize, wire_version: u16) {
+        self.restart(place);
+        self.sim.speak(&self.places[place].env, wire_version);
+        self.places[place].stranger = true;
+    }
+
+    /// The places of nodes that were told that their build does not fit.
+    pub(super) fn refused(&self) -> Vec<usize> {
+        let refused = |place: &Place| place.alive && !place.paused && place.refused.load(Ordering::Relaxed);
+        let places = self.places.iter().enumerate();
+        places.filter(|(_, place)| refused(place)).map(|(index, _)| index).collect()
     }
 
     /// Stops or continues the node at a place.

@@ -26,7 +26,7 @@ use rafted_value::sim::{Deed, SimEnv, Watching, watch};
 use rafted_value::{GroupId, MemberId, NodeId};
 
 use self::chronicle::Chronicle;
-pub(crate) use self::rare::Scene;
+pub(crate) use self::rare::{Moving, Scene};
 use super::tally::Tally;
 
 /// Watches all members of a seed. Clones are handles of the same one.
@@ -38,6 +38,7 @@ struct Seen {
     groups: BTreeMap<GroupId, Chronicle>,
     clocks: Clocks,
     scene: Scene,
+    moving: BTreeMap<GroupId, Moving>,
     complaint: Option<String>,
     deeds: u64,
 }
@@ -77,6 +78,15 @@ impl Steps {
         self.0.borrow_mut().scene = scene;
     }
 
+    /// What moves from or to a group from now on.
+    pub(crate) fn set_moving(&self, group: GroupId, moving: Option<Moving>) {
+        let all = &mut self.0.borrow_mut().moving;
+        match moving {
+            Some(moving) => all.insert(group, moving),
+            None => all.remove(&group),
+        };
+    }
+
     /// # Errors
     ///
     /// The first thing that did not hold.
@@ -103,7 +113,8 @@ impl Seen {
             return;
         }
         let chronicle = self.groups.entry(group).or_default();
-        if let Err(why) = chronicle.take_in(member, deed, self.scene, &self.clocks) {
+        let scene = Scene { moving: self.moving.get(&group).copied(), ..self.scene };
+        if let Err(why) = chronicle.take_in(member, deed, scene, &self.clocks) {
             self.complaint = Some(format!("group {group}, {member}: {why}"));
         }
     }

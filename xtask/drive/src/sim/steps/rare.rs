@@ -18,6 +18,17 @@ pub(crate) struct Scene {
     pub(crate) dead: bool,
     /// A node is being drained.
     pub(crate) draining: bool,
+    /// What moves from or to the group itself.
+    pub(crate) moving: Option<Moving>,
+}
+
+/// A range of keys on its way from one group to another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Moving {
+    /// To a new group.
+    Split,
+    /// To a neighbour, and the group ends.
+    Merge,
 }
 
 /// Counts of one group.
@@ -29,9 +40,13 @@ pub(super) struct Rare {
     leaders_while_cut: u64,
     leaders_while_changing: u64,
     leaders_while_draining: u64,
+    leaders_while_splitting: u64,
+    leaders_while_merging: u64,
     snapshots_while_cut: u64,
     snapshots_while_dead: u64,
     snapshots_while_draining: u64,
+    snapshots_while_splitting: u64,
+    snapshots_while_merging: u64,
     returns_while_cut: u64,
     voters: BTreeSet<MemberId>,
 }
@@ -47,6 +62,8 @@ impl Rare {
         self.snapshots_while_cut += u64::from(scene.cut);
         self.snapshots_while_dead += u64::from(scene.dead);
         self.snapshots_while_draining += u64::from(scene.draining);
+        self.snapshots_while_splitting += u64::from(scene.moving == Some(Moving::Split));
+        self.snapshots_while_merging += u64::from(scene.moving == Some(Moving::Merge));
     }
 
     /// A member came back from its disk.
@@ -62,6 +79,8 @@ impl Rare {
             self.leaders_while_cut += u64::from(scene.cut);
             self.leaders_while_changing += u64::from(scene.changing);
             self.leaders_while_draining += u64::from(scene.draining);
+            self.leaders_while_splitting += u64::from(scene.moving == Some(Moving::Split));
+            self.leaders_while_merging += u64::from(scene.moving == Some(Moving::Merge));
         }
         self.leaders += 1;
         self.voters = voters;
@@ -75,6 +94,10 @@ impl Rare {
             ("rare: a change of leader while links were cut", self.leaders_while_cut),
             ("rare: a change of leader during a change of members", self.leaders_while_changing),
             ("rare: a change of leader during a drain", self.leaders_while_draining),
+            ("rare: a change of leader during a split of its group", self.leaders_while_splitting),
+            ("rare: a change of leader during a merge of its group", self.leaders_while_merging),
+            ("rare: a snapshot taken in during a split of its group", self.snapshots_while_splitting),
+            ("rare: a snapshot taken in during a merge of its group", self.snapshots_while_merging),
             ("rare: a snapshot taken in while links were cut", self.snapshots_while_cut),
             ("rare: a snapshot taken in while a node was dead", self.snapshots_while_dead),
             ("rare: a snapshot taken in during a drain", self.snapshots_while_draining),
