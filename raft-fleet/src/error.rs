@@ -53,6 +53,15 @@ pub enum FleetError {
         /// The one that its settings name.
         expected: ClusterId,
     },
+    /// The seeds are nodes of more than one cluster, and nothing says which one is meant.
+    #[error(
+        "the seeds are of more than one cluster: {} is of {}, and {} of {}; name those of one only, or set `host.cluster`",
+        seen[0].0, seen[0].1, seen[1].0, seen[1].1
+    )]
+    SeveralClusters {
+        /// Two of the nodes, by their addresses, and their clusters.
+        seen: [(String, ClusterId); 2],
+    },
     /// A name, a zone or an address cannot be.
     #[error(transparent)]
     Name(#[from] NameError),

@@ -48,6 +48,8 @@ struct Peer {
     at: MonoTime,
     sees_me: bool,
     formed: Option<ClusterId>,
+    /// Whether it answered at an address that this node was given, and did not only hear of.
+    at_seed: bool,
 }
 
 #[derive(Debug)]
@@ -165,10 +167,22 @@ impl Formation {
             let waited = now.since(grant.formed_since?);
             (waited < self.config.seen_max.saturating_mul(5)).then_some(grant.record.cluster)
         });
-        let formed = self.fresh(now).find_map(|peer| Some((peer.formed?, peer.info.node)));
-        formed
-            .filter(|(cluster, _)| founding != Some(*cluster))
-            .map(|(cluster, node)| FormationOutcome::Join { cluster, node })
+        let formed = self.fresh(now).filter_map(|peer| Some((peer.formed?, peer)));
+        let formed: Vec<(ClusterId, &Peer)> =
+            formed.filter(|(cluster, _)| founding != Some(*cluster)).collect();
+        let own = self.config.cluster;
+        if let Some((cluster, peer)) = formed.iter().find(|(cluster, _)| own == Some(*cluster)) {
+            return Some(FormationOutcome::Join { cluster: *cluster, node: peer.info.node });
+        }
+        // Whoever was given addresses of two clusters has told their nodes of each other: hearsay counts only where no
+        // address that was given answers.
+        let (given, heard): (Vec<_>, Vec<_>) = formed.into_iter().partition(|(_, peer)| peer.at_seed);
+        let (cluster, peer) = *given.first().or(heard.first())?;
+        if let Some((other, there)) = given.iter().find(|(other, _)| *other != cluster) {
+            let seen = [(peer.info.address.clone(), cluster), (there.info.address.clone(), *other)];
+            return Some(FormationOutcome::SeveralClusters(seen));
+        }
+        Some(FormationOutcome::Join { cluster, node: peer.info.node })
     }
 
     /// This node is about to ask a cluster to take it in. Says whether it may: not when it has founded one by now.
@@ -277,7 +291,9 @@ impl Formation {
             grant.formed_since.get_or_insert(now);
         }
         let sees_me = reply.sees.contains(&self.me.node);
-        self.peers.insert(node, Peer { info: reply.info, at: now, sees_me, formed });
+        let is_seed = self.config.seeds.iter().any(|seed| seed == address);
+        let at_seed = is_seed || self.peers.get(&node).is_some_and(|former| former.at_seed);
+        self.peers.insert(node, Peer { info: reply.info, at: now, sees_me, formed, at_seed });
     }
 
     /// Another node proposes a record.

@@ -55,6 +55,8 @@ pub struct FormationConfig {
     pub addresses_max: usize,
     /// Records that are refused for ever and remembered, at most.
     pub refused_max: usize,
+    /// The only cluster that the node may join, where that is known.
+    pub cluster: Option<ClusterId>,
 }
 
 /// What the shell is to send; each answer comes back through the method of the same name.
@@ -95,6 +97,9 @@ pub enum FormationOutcome {
         /// A node of it.
         node: NodeId,
     },
+    /// The nodes at the seeds are of more than one cluster, and nobody said which one is meant: two of them, by their
+    /// addresses.
+    SeveralClusters([(String, ClusterId); 2]),
 }
 
 #[cfg(test)]

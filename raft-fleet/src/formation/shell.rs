@@ -44,6 +44,9 @@ pub(crate) async fn form_or_join(core: &Arc<Core>, member: &Member) -> Result<()
             Some(FormationOutcome::Founded(record)) => {
                 return found(core, member, &record, &mut patience).await;
             }
+            Some(FormationOutcome::SeveralClusters(seen)) => {
+                return Err(FleetError::SeveralClusters { seen });
+            }
             Some(FormationOutcome::Join { cluster, node })
                 if join(core, member, cluster, node, &mut patience).await? =>
             {

@@ -21,6 +21,7 @@ fn config(expect: usize, places: usize) -> FormationConfig {
         renounce_after: Duration::from_secs(2),
         addresses_max: 64,
         refused_max: 64,
+        cluster: None,
     }
 }
 
@@ -382,6 +383,52 @@ fn nodes_that_expect_different_numbers_do_not_found_together() {
     world.lives[1] = Formation::new(info(1, id), config(2, 3));
     world.calm(50);
     assert!(world.live_majority().is_none());
+}
+
+/// What a node answers that joined this cluster.
+fn formed_reply(place: usize, cluster: u128) -> HelloReply {
+    HelloReply {
+        info: info(place, NodeId(100 + place as u64)),
+        addresses: vec![],
+        sees: vec![],
+        standing: Standing::Member(ClusterId(cluster)),
+        abandoned: false,
+    }
+}
+
+/// A node with the seeds 0 and 1 hears of those that answer at these places, each of its cluster.
+fn hears_of(own: Option<u128>, answers: &[(usize, u128)]) -> Option<FormationOutcome> {
+    let config = FormationConfig { cluster: own.map(ClusterId), ..config(3, 2) };
+    let mut node = Formation::new(info(9, NodeId(9)), config);
+    let hello = node.hello();
+    for (place, cluster) in answers {
+        node.on_hello_reply(MonoTime::ZERO, &address(*place), &hello, formed_reply(*place, *cluster));
+    }
+    node.outcome(MonoTime::ZERO)
+}
+
+/// It once joined the one whose node had the lowest id.
+#[test]
+fn a_node_whose_seeds_are_of_two_clusters_joins_neither_unless_it_is_told_which() {
+    let join = |cluster, place: u64| {
+        Some(FormationOutcome::Join { cluster: ClusterId(cluster), node: NodeId(100 + place) })
+    };
+    let both = [(address(0), ClusterId(5)), (address(1), ClusterId(6))];
+    assert_eq!(hears_of(None, &[(0, 5), (1, 6)]), Some(FormationOutcome::SeveralClusters(both)));
+    assert_eq!(hears_of(Some(6), &[(0, 5), (1, 6)]), join(6, 1));
+    assert_eq!(hears_of(None, &[(0, 5), (1, 5)]), join(5, 0));
+    assert_eq!(hears_of(Some(7), &[(0, 5)]), join(5, 0), "which is then refused by its name");
+}
+
+/// Nodes remember the addresses that were named to them, also by one that was given those of two clusters.
+#[test]
+fn a_cluster_that_is_only_heard_of_counts_where_no_seed_is_of_one() {
+    let join = |cluster, place: u64| {
+        Some(FormationOutcome::Join { cluster: ClusterId(cluster), node: NodeId(100 + place) })
+    };
+    assert_eq!(hears_of(None, &[(7, 6), (1, 5)]), join(5, 1));
+    assert_eq!(hears_of(None, &[(1, 5), (0, 5), (7, 6)]), join(5, 0));
+    assert_eq!(hears_of(None, &[(7, 6)]), join(6, 7));
 }
 
 #[test]
