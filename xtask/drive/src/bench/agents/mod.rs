@@ -14,6 +14,8 @@ use super::{Arguments, BoxError};
 const NODES: usize = 3;
 /// Agents that are called.
 const AGENTS: u64 = 10_000;
+/// How often each of two clusters is loaded, one after the other.
+const TURNS: u64 = 5;
 /// Activations at a time.
 const ACTIVATORS: u64 = 256;
 /// Agents whose timeout comes at each tick.
@@ -42,57 +44,97 @@ impl Host {
 }
 
 /// Commands, queries and activations, and the same of the bare store.
+///
+/// Both clusters are there all the while and are loaded in turns, one idle while the other works: the speed of a machine
+/// drifts by more than what is looked for.
 pub(super) fn calls(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
+    let mut keys = Cluster::start_hosting(Host::Keys.verb(), NODES, THREADS)?;
+    let mut agents = Cluster::start_hosting(Host::Agents.verb(), NODES, THREADS)?;
+    let mut take_turns = |what: String, order: &dyn Fn(u64, u64) -> Order| -> Result<Row, BoxError> {
+        let (mut of_keys, mut of_agents) = (Figure::default(), Figure::default());
+        for turn in 0..TURNS {
+            let orders: Vec<_> = (0..NODES).map(|node| (node, order(node as u64, turn))).collect();
+            of_keys.add(&mut keys, &orders)?;
+            of_agents.add(&mut agents, &orders)?;
+        }
+        Ok(of_agents.against(&format!("{what}, {AGENTS} agents"), &of_keys))
+    };
     let mut rows = Vec::new();
-    let bare = measure(Host::Keys, arguments)?;
-    let agents = measure(Host::Agents, arguments)?;
-    for (of_agents, of_keys) in agents.iter().zip(&bare) {
-        let row = Row::new(format!("{}, {AGENTS} agents", of_agents.what), of_agents.per_second, "1/s");
-        rows.push(row.against("raft-kv", of_keys.per_second).detail(of_agents.detail.clone()));
+    for (from, what) in [(0, "activations"), (node::TIGHT, "activations in a quota with little room")] {
+        let activate = |node: u64, turn: u64| {
+            let (first, end) = share(node, AGENTS);
+            let clients = (ACTIVATORS / NODES as u64) as usize;
+            Order::Activate { first: from + turn * AGENTS + first, agents: end - first, clients }
+        };
+        rows.push(take_turns(what.into(), &activate)?);
+    }
+    for (kind, what) in [(Kind::Command, "commands"), (Kind::Query, "queries")] {
+        for clients in [64, 256] {
+            let load = |seconds: f64| {
+                move |node: u64, _| {
+                    let (first, end) = share(node, clients);
+                    Order::Call { agents: AGENTS, clients: (end - first) as usize, seconds, kind }
+                }
+            };
+            take_turns("warming up".into(), &load(1.0 / TURNS as f64))?;
+            let seconds = arguments.seconds / TURNS as f64;
+            rows.push(take_turns(format!("{what}, {clients} clients"), &load(seconds))?);
+        }
     }
     Ok(rows)
 }
 
-/// A figure of a load.
+/// A node's part of so many things.
+fn share(node: u64, of: u64) -> (u64, u64) {
+    (of * node / NODES as u64, of * (node + 1) / NODES as u64)
+}
+
+/// What the turns of a load come to.
+#[derive(Default)]
 struct Figure {
-    what: String,
+    operations: u64,
+    /// The sum of what was done in a second, over all turns.
     per_second: f64,
-    detail: String,
+    cpu_seconds: f64,
+    /// Of the slowest node in any turn.
+    worst: Loaded,
 }
 
 impl Figure {
-    /// The sum over all nodes, and the latencies of the worst.
-    fn of(what: String, loaded: &[Loaded]) -> Self {
-        let worst = loaded.iter().max_by(|a, b| a.p99_us.total_cmp(&b.p99_us));
-        let detail = worst.map_or(String::new(), |worst| format!("worst node: {}", latencies(worst)));
-        Self { what, per_second: loaded.iter().map(per_second).sum(), detail }
+    /// One more turn.
+    fn add(&mut self, cluster: &mut Cluster, orders: &[(usize, Order)]) -> Result<(), BoxError> {
+        let cpu_before = cpu_seconds(cluster)?;
+        let loaded = cluster.load(orders)?;
+        self.cpu_seconds += cpu_seconds(cluster)? - cpu_before;
+        self.per_second += loaded.iter().map(per_second).sum::<f64>();
+        for loaded in loaded {
+            self.operations += loaded.operations;
+            if loaded.p99_us > self.worst.p99_us {
+                self.worst = loaded;
+            }
+        }
+        Ok(())
+    }
+
+    /// CPU time of all nodes for each operation.
+    fn cpu_us(&self) -> f64 {
+        self.cpu_seconds * 1e6 / self.operations.max(1) as f64
+    }
+
+    fn against(&self, what: &str, keys: &Figure) -> Row {
+        let detail = format!(
+            "CPU {:.1} us each, raft-kv {:.1} us; worst node: {}",
+            self.cpu_us(),
+            keys.cpu_us(),
+            latencies(&self.worst)
+        );
+        let row = Row::new(what, self.per_second / TURNS as f64, "1/s");
+        row.against("raft-kv", keys.per_second / TURNS as f64).detail(detail)
     }
 }
 
-fn measure(host: Host, arguments: &Arguments) -> Result<Vec<Figure>, BoxError> {
-    let mut cluster = Cluster::start_hosting(host.verb(), NODES, THREADS)?;
-    let share = |node: u64, of: u64| (of * node / NODES as u64, of * (node + 1) / NODES as u64);
-    let activate = |node: u64| {
-        let (first, end) = share(node, AGENTS);
-        let clients = (ACTIVATORS / NODES as u64) as usize;
-        (node as usize, Order::Activate { first, agents: end - first, clients })
-    };
-    let activated = cluster.load(&[activate(0), activate(1), activate(2)])?;
-    let mut figures = vec![Figure::of("activations".into(), &activated)];
-    for (kind, what) in [(Kind::Command, "commands"), (Kind::Query, "queries")] {
-        for clients in [64, 256] {
-            let load = |node: u64, seconds: f64| {
-                let (first, end) = share(node, clients);
-                let clients = (end - first) as usize;
-                (node as usize, Order::Call { agents: AGENTS, clients, seconds, kind })
-            };
-            cluster.load(&[load(0, 1.0), load(1, 1.0), load(2, 1.0)])?;
-            let seconds = arguments.seconds;
-            let loaded = cluster.load(&[load(0, seconds), load(1, seconds), load(2, seconds)])?;
-            figures.push(Figure::of(format!("{what}, {clients} clients"), &loaded));
-        }
-    }
-    Ok(figures)
+fn cpu_seconds(cluster: &mut Cluster) -> Result<f64, BoxError> {
+    Ok(cluster.usage()?.iter().map(|usage| usage.cpu_seconds).sum())
 }
 
 /// What many idle agents cost in memory, and what a tick costs when few of them are due.

@@ -28,6 +28,10 @@ pub(super) const STATE_BYTES: usize = std::mem::size_of::<Counter>();
 pub(super) const KEY_BYTES: usize = "bench\0counter\0agent-00000000".len();
 
 const QUOTA: &str = "bench";
+/// A quota that has not much room; agents from [`TIGHT`] on are of it.
+const TIGHT_QUOTA: &str = "tight";
+const TIGHT_LIMIT: u64 = 60_000;
+pub(super) const TIGHT: u64 = 1 << 40;
 /// A client of an agent whose node ends gives up after this long.
 const OUTLAST_MAX: Duration = Duration::from_secs(30);
 
@@ -147,6 +151,7 @@ async fn start(arguments: &Arguments, agents: bool) -> Result<Hosted, BoxError> 
     if agents {
         let node = DistAgent::start(env, config, AgentTypes::new().with::<Counter>()).await?;
         node.put_quota(QUOTA, QuotaLimit::Agents(u64::MAX)).await?;
+        node.put_quota(TIGHT_QUOTA, QuotaLimit::Agents(TIGHT_LIMIT)).await?;
         return Ok(Hosted::Agents(node));
     }
     let types = KvTypes::new().with("numbers", Numbers);
@@ -184,7 +189,10 @@ impl Hosted {
     fn called(&self, number: u64) -> Called {
         let key = format!("agent-{number:08}");
         match self {
-            Hosted::Agents(node) => Called::Agent(node.agent(QUOTA, &key).expect("a short name")),
+            Hosted::Agents(node) => {
+                let quota = if number < TIGHT { QUOTA } else { TIGHT_QUOTA };
+                Called::Agent(node.agent(quota, &key).expect("a short name"))
+            }
             Hosted::Keys(kv, keyspace, options) => {
                 Called::Key(kv.clone(), keyspace.clone(), *options, Key::new(key).expect("a short key"))
             }
