@@ -214,7 +214,9 @@ impl Run<'_> {
     /// A node comes back as a build that no other understands. It is told so, and is no part of the cluster.
     fn speak_otherwise(&mut self, place: usize, time: Duration) {
         let in_memory = self.world.places[place].disk.is_none();
-        if !self.may_end(place, in_memory) {
+        // Two of them would understand each other.
+        let one_is_there = self.world.places.iter().any(|place| place.stranger);
+        if one_is_there || !self.may_end(place, in_memory) {
             return;
         }
         self.note(&format!("node {place} comes back with another wire version, for {time:?}"));
