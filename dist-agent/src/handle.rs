@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use foretoken::{Rate, TakeError};
-use raft_kv::Key;
 use raft_kv::raft_fleet::CallOptions;
 use raft_kv::rafted_value::SessionId;
+use raft_kv::{Key, KvNotApplied};
 use serde::{Serialize, Serializer};
 use twox_hash::XxHash3_128;
 
@@ -140,6 +140,9 @@ impl<A: Agent> AgentHandle<A> {
     ///
     /// Whether the command surely changed nothing, or perhaps something. Errors of the agent's own are in its reply.
     pub async fn command(&self, command: A::Command) -> Result<A::Reply, AgentError> {
+        // Before anything is spent on it, tokens included: under overload most calls end here.
+        let room = self.cluster.fleet().check_room();
+        room.map_err(|refused| AgentNotApplied::Store(KvNotApplied::Group(refused)))?;
         if let Err(error) = self.take_tokens(COMMAND_TOKENS) {
             let agent = self.id.clone();
             return Err(match error {

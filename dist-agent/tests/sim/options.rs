@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use dist_agent::{AgentError, AgentId, AgentNotApplied, AgentQueryError, Rate};
+use dist_agent::raft_kv::KvNotApplied;
+use dist_agent::raft_kv::rafted_value::NotApplied;
+use dist_agent::{AgentError, AgentId, AgentNotApplied, AgentQueryError, DistAgent, Rate};
 
 use crate::agents::{Count, Counter, Fragile};
-use crate::cluster::{Cluster, SECOND};
+use crate::cluster::{Cluster, SECOND, config};
 
 /// A query takes one token, a command three. In the original, a command from a bucket of two tokens was an exception
 /// (fault 26).
@@ -34,6 +36,34 @@ fn a_rate_limit_refuses_what_is_over_it_and_says_how_long_to_wait() {
         let error = tiny.command(Count::Add(1)).await.unwrap_err();
         assert!(matches!(error, AgentError::NotApplied(AgentNotApplied::RateLimit { .. })), "{error}");
     });
+}
+
+/// Under overload most calls are refused, so a refusal is the first thing that happens to a call: it costs the cluster
+/// nothing, and the caller no tokens.
+#[test]
+fn a_command_too_many_is_refused_before_it_takes_tokens() {
+    let cluster = Cluster::new(97);
+    let env = cluster.sim.start_node("narrow", "sim:narrow");
+    let mut narrow = config();
+    narrow.fleet.calls_max = 1;
+    let client = cluster.sim.spawn_on(&env, DistAgent::connect(env.clone(), narrow));
+    let client = cluster.wait(client).expect("not killed").expect("the client connects");
+    let counter = client.agent::<Counter>("tenant-a", "room-42").unwrap();
+    let limited = counter.rate_limit(Rate::per_second(1).unwrap(), 9);
+    let [first, second, third, fourth] = [(); 4].map(|()| limited.clone());
+    // The first finds out what later ones know.
+    let warm = cluster.sim.spawn_on(&env, async move { first.command(Count::Add(1)).await });
+    assert_eq!(cluster.wait(warm).expect("not killed"), Ok(1));
+    let one = cluster.sim.spawn_on(&env, async move { second.command(Count::Add(1)).await });
+    let other = cluster.sim.spawn_on(&env, async move { third.command(Count::Add(1)).await });
+    let refused = cluster.wait(other).expect("not killed");
+    let Err(AgentError::NotApplied(AgentNotApplied::Store(KvNotApplied::Group(refusal)))) = refused else {
+        panic!("one is under way already: {refused:?}")
+    };
+    assert!(matches!(refusal, NotApplied::Overloaded { .. }), "{refusal}");
+    assert_eq!(cluster.wait(one).expect("not killed"), Ok(2));
+    let last = cluster.sim.spawn_on(&env, async move { fourth.command(Count::Add(1)).await });
+    assert_eq!(cluster.wait(last).expect("not killed"), Ok(3), "three commands have taken three times three");
 }
 
 #[test]

@@ -53,7 +53,7 @@ impl Gate {
 
     /// Whether there is room for a call that is not essential.
     pub(crate) fn check_room(&self) -> Result<(), Full> {
-        if self.under_way.load(Ordering::Relaxed) < self.calls_max { Ok(()) } else { Err(Full) }
+        if self.under_way.load(Ordering::Relaxed) < self.calls_max { Ok(()) } else { Err(refuse()) }
     }
 
     /// Lets one call in, if there is room. An essential one always finds room, and takes it.
@@ -63,9 +63,13 @@ impl Gate {
         if essential || before < self.calls_max {
             return Ok(pass);
         }
-        metrics::counter!("raft_fleet_calls_refused_total").increment(1);
-        Err(Full)
+        Err(refuse())
     }
+}
+
+fn refuse() -> Full {
+    metrics::counter!("raft_fleet_calls_refused_total").increment(1);
+    Full
 }
 
 impl Drop for Pass {

@@ -14,9 +14,12 @@ use crate::id::GroupId;
 /// The index of an entry, and the position of a command in it.
 type Position = (u64, usize);
 
+/// What looks at the values that are shown.
+type See = Box<dyn Fn(GroupId, &dyn Any)>;
+
 struct Watcher {
     newest: RefCell<BTreeMap<GroupId, Position>>,
-    see: Box<dyn Fn(GroupId, &dyn Any)>,
+    see: See,
 }
 
 thread_local! {

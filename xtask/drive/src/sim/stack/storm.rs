@@ -2,7 +2,6 @@
 //! overshot, who was let in stays, and in the end exactly what is alive is counted.
 
 use std::collections::BTreeSet;
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -164,15 +163,10 @@ impl Storm {
     }
 }
 
-fn call(
-    handle: AgentHandle<Ledger>,
-    visit: Visit,
-) -> impl Future<Output = Result<Version, AgentError>> + Send {
-    async move {
-        match visit {
-            Visit::Resident | Visit::Guest => handle.command(Write::Append(0)).await,
-            Visit::Leave => handle.if_active().command(Write::End).await,
-        }
+async fn call(handle: AgentHandle<Ledger>, visit: Visit) -> Result<Version, AgentError> {
+    match visit {
+        Visit::Resident | Visit::Guest => handle.command(Write::Append(0)).await,
+        Visit::Leave => handle.if_active().command(Write::End).await,
     }
 }
 

@@ -61,7 +61,7 @@ mod tests {
         let quota = QuotaName::new("storm").unwrap();
         let part = range(50, u64::MAX);
         let sender = giving(&serving(range(0, u64::MAX), &[5, 60, 70]), part);
-        assert_eq!(alive(&shards(&[sender.clone()]), &quota), 3);
+        assert_eq!(alive(&shards(std::slice::from_ref(&sender)), &quota), 3);
         assert_eq!(alive(&shards(&[sender.clone(), serving(part, &[60, 70])]), &quota), 3);
         // One has ended since, which its old shard does not know.
         assert_eq!(alive(&shards(&[sender, serving(part, &[70])]), &quota), 2);

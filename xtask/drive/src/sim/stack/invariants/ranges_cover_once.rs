@@ -42,7 +42,7 @@ fn first_gap(ranges: impl Iterator<Item = KeyRange>) -> Option<u64> {
     ranges.sort_by_key(|range| range.first());
     let mut next = Some(0_u64);
     for range in ranges {
-        let Some(wanted) = next else { return None };
+        let wanted = next?;
         if range.first() > wanted {
             return Some(wanted);
         }
@@ -77,7 +77,7 @@ mod tests {
     fn a_hash_that_nobody_is_responsible_for_is_found_once_all_were_served() {
         let (low, high) = (serving(range(0, 99), &[]), serving(range(101, u64::MAX), &[]));
         let mut invariant = RangesCoverOnce::default();
-        assert_eq!(invariant.holds(&shards(&[low.clone()])), Ok(()));
+        assert_eq!(invariant.holds(&shards(std::slice::from_ref(&low))), Ok(()));
         assert_eq!(invariant.holds(&shards(&[serving(KeyRange::ALL, &[])])), Ok(()));
         let gap = invariant.holds(&shards(&[low, high])).unwrap_err();
         assert_eq!(gap, "nobody is responsible for the hash 0000000000000064");
