@@ -430,7 +430,7 @@ mod tests {
             |config| config.host.loop_silence_max = Duration::from_millis(300),
             "loop_silence_max 300ms is below four times loop_beat 100ms",
         );
-        check(|config| config.host.store.batch_bytes = 0, "batch_bytes is 0");
+        check(|config| config.host.store.batch_bytes = 0, "batch_bytes 0 is below 1");
         check(
             |config| config.seeds = vec!["a:1".into(), "b 1".into()],
             "the seed holds the character ' ' at byte 1",
