@@ -145,21 +145,38 @@ impl Storm {
             return Err(format!("agents that had answered are gone: {gone:?}"));
         }
         counted(&env, &client, there.len() as u64).await?;
-        let free = u64::from(self.limit) - there.len() as u64;
-        for number in 0..=free {
+        self.fill(&env, &client).await
+    }
+
+    /// Activates agents until the quota is full. A call that was walked away from may have its place, or bring its agent, for
+    /// as long as its pass lasts: a refusal is held against the agents that there are once that is over.
+    async fn fill(&self, env: &SimEnv, client: &DistAgent) -> Result<(), String> {
+        let limit = u64::from(self.limit);
+        let (mut waited, mut number) = (Duration::ZERO, 0);
+        loop {
             let handle = client.agent::<Ledger>(QUOTA, &format!("last-{number}")).expect("a valid identity");
-            match call(handle, Visit::Guest).await {
-                Ok(_) if number < free => {}
-                Err(AgentError::NotApplied(AgentNotApplied::QuotaLimitReached { .. })) if number == free => {}
+            let told = call(handle, Visit::Guest).await;
+            let there = listed(client).await?.len() as u64;
+            match told {
+                Ok(_) if there <= limit => number += 1,
+                Err(AgentError::NotApplied(AgentNotApplied::QuotaLimitReached { .. })) if there == limit => {
+                    return Ok(());
+                }
+                Err(AgentError::NotApplied(AgentNotApplied::QuotaLimitReached { .. }))
+                    if there < limit && waited < COUNTED_MAX =>
+                {
+                    let pause = Duration::from_secs(1);
+                    sleep(env, pause).await;
+                    waited += pause;
+                }
                 told => {
-                    let (limit, there) = (self.limit, there.len());
                     return Err(format!(
-                        "of {limit} places {there} were taken, and agent {number} of the last was told {told:?}"
+                        "of {limit} places {there} are taken after {waited:?}, and agent {number} of the last was told \
+                         {told:?}"
                     ));
                 }
             }
         }
-        Ok(())
     }
 }
 
