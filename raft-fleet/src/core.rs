@@ -135,7 +135,8 @@ impl Member {
     /// The cluster lists the node as it presents itself: its directory remembers in which life.
     pub(crate) async fn keep_life(&self, state: &ClusterState, env: &Arc<dyn Env>) -> Result<(), FleetError> {
         let Some(lives) = self.lives() else { return Ok(()) };
-        let lives = lives.clone().taken_in(lives.present_in(state, env)?);
+        let life = lives.present_in(state, env)?;
+        let lives = lives.taken_in(life);
         *self.lives.lock() = Some(lives.clone());
         lives.save(env).await
     }

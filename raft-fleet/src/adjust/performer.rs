@@ -136,10 +136,13 @@ impl Performer {
             let worker = Worker { core: Arc::clone(&self.core), work: Arc::clone(&self.work), group: None };
             self.core.env.spawn("fleet adjustment", Box::pin(worker.run()));
         }
-        let begun: BTreeSet<GroupId> =
-            statuses.iter().filter(|status| serves(status)).map(|status| status.group).collect();
         let mine = GroupState::Founding { founder: self.core.node };
-        view.state.groups().values().any(|entry| entry.state == mine && !begun.contains(&entry.id))
+        let founding = view.state.groups().values().filter(|entry| entry.state == mine);
+        let mut expected: BTreeSet<GroupId> = founding.map(|entry| entry.id).collect();
+        for status in statuses.iter().filter(|status| serves(status)) {
+            expected.remove(&status.group);
+        }
+        !expected.is_empty()
     }
 }
 

@@ -57,8 +57,9 @@ impl Fleet {
     /// # Errors
     ///
     /// When a setting or a data type cannot work; when the data directory cannot be used, is that of a node of another
-    /// cluster ([`FleetError::OtherCluster`]), or is a copy of one that has been started since ([`FleetError::Copied`]); when the cluster refuses the node because its name or its address belongs to
-    /// another; or when `formation_wait` passes first, and then the error says what was seen.
+    /// cluster ([`FleetError::OtherCluster`]), or is a copy of one that has been started since ([`FleetError::Copied`]); when
+    /// the seeds are of more than one cluster ([`FleetError::SeveralClusters`]); when the cluster refuses the node because its
+    /// name or its address belongs to another; or when `formation_wait` passes first, and then the error says what was seen.
     pub async fn start(
         env: Arc<dyn Env>,
         config: FleetConfig,

@@ -1,5 +1,5 @@
-//! Faults planted in the engine itself and in the layers above, so that a harness can show that its checks find them. Nothing but a test of a
-//! harness plants one.
+//! Faults planted in the engine itself and in the layers above, so that a harness can show that its checks find them.
+//! Nothing but a test of a harness plants one.
 
 use std::cell::Cell;
 
