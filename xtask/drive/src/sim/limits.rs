@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rafted_value::sim::{Planted, plant};
 
-use super::engine::Sabotage;
+use super::sabotage::Sabotage;
 
 /// What is left out of a seed; by default nothing.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -8,8 +8,11 @@ mod journal;
 mod limits;
 mod minimise;
 mod notes;
+#[cfg(test)]
+mod noticed;
 pub(crate) mod panics;
 mod report;
+mod sabotage;
 mod scenario;
 pub(crate) mod stack;
 mod steps;
@@ -19,9 +22,9 @@ mod workers;
 use std::ops::Range;
 use std::time::Duration;
 
-use self::engine::Sabotage;
 use self::limits::Limits;
 use self::report::Report;
+use self::sabotage::Sabotage;
 use self::scenario::Scenario;
 use self::workers::Job;
 use crate::bench::BoxError;

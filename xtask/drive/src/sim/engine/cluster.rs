@@ -13,9 +13,9 @@ use super::directory::Directory;
 use super::invariants::Sighting;
 use super::lists::Lists;
 use super::plan::{GroupPlan, Plan, ms};
-use super::sabotage::Sabotage;
 use super::storage::{End, Storage};
 use super::witness::Witness;
+use crate::sim::sabotage::Sabotage;
 use crate::sim::steps::Steps;
 
 /// A node must have read its disk within this time.

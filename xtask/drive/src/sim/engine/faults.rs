@@ -6,8 +6,8 @@ use rafted_value::sim::NetConfig;
 
 use super::plan::{Kind, ms, one_of};
 use super::run::{Event, Run};
-use super::sabotage::Sabotage;
 use super::storage::End;
+use crate::sim::sabotage::Sabotage;
 
 /// How far a wall clock is moved at most.
 const WALL_STEP_MAX: Duration = Duration::from_secs(8);

@@ -11,7 +11,6 @@ mod orders;
 mod plan;
 mod quorum;
 mod run;
-mod sabotage;
 mod storage;
 #[cfg(test)]
 mod tests;
@@ -20,7 +19,6 @@ mod witness;
 
 pub(super) use self::plan::KIND_NAMES;
 use self::run::Run;
-pub(crate) use self::sabotage::Sabotage;
 use super::limits::Limits;
 use super::notes::Notes;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rafted_value::sim::{NetConfig, SimRng};
 use rafted_value::{Durability, GroupConfig, HostConfig, StoreConfig};
 
-use super::sabotage::Sabotage;
+use crate::sim::sabotage::Sabotage;
 
 /// Milliseconds as a duration.
 pub(super) const fn ms(count: u64) -> Duration {

@@ -5,10 +5,8 @@ use std::ops::Range;
 use rafted_value::sim::Mutation;
 
 use super::play;
-use super::sabotage::Sabotage;
-use crate::sim::limits::Limits;
-use crate::sim::notes::Notes;
-use crate::sim::panics;
+use crate::sim::noticed;
+use crate::sim::sabotage::Sabotage;
 
 /// Seeds that are tried until one notices.
 const SEEDS_MAX: u64 = 60;
@@ -19,19 +17,7 @@ fn check_is_noticed(sabotage: Sabotage, words: &[&str]) {
 }
 
 fn check_is_noticed_within(seeds: Range<u64>, sabotage: Sabotage, words: &[&str]) {
-    panics::install();
-    let limits = Limits { plant: Some(sabotage), ..Limits::default() };
-    let mut seen = Vec::new();
-    for seed in seeds.clone() {
-        let result = panics::catch(|| play(seed, &limits, &mut Notes::default()));
-        if let Err(why) = result {
-            if words.iter().any(|word| why.contains(word)) {
-                return;
-            }
-            seen.push(why);
-        }
-    }
-    panic!("{sabotage:?} was not noticed in seeds {seeds:?}; what was: {seen:?}");
+    noticed::check_is_noticed(play, sabotage, seeds, words);
 }
 
 #[test]

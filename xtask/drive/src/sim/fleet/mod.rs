@@ -14,9 +14,9 @@ use rafted_value::sim::{ClockConfig, NetConfig, Planted, Sim, SimEnv, SimRng};
 
 use self::load::{CALL_TIMEOUT, Counted, Counter};
 use self::world::{REPLICAS, World, address};
-use super::engine::Sabotage;
 use super::limits::Limits;
 use super::notes::Notes;
+use super::sabotage::Sabotage;
 use super::steps::Scene;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -30,6 +30,14 @@ pub(crate) struct Version {
     pub(crate) hash: u64,
 }
 
+impl Version {
+    /// The version once `number` is appended.
+    pub(crate) fn append(&mut self, number: u32) {
+        self.length += 1;
+        self.hash = append_hash(self.hash, number);
+    }
+}
+
 /// The hash of a list with hash `hash` after `number` is appended (an xor-multiply step in the manner of SplitMix64).
 pub(crate) fn append_hash(hash: u64, number: u32) -> u64 {
     let mixed = (hash ^ u64::from(number)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

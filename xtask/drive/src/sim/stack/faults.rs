@@ -11,7 +11,7 @@ use rafted_value::transport::CallError;
 use super::plan::{Kind, WALL_OFFSET_MAX, draw_weather};
 use super::world::{End, Place, address};
 use super::{Run, SECOND};
-use crate::sim::engine::Sabotage;
+use crate::sim::sabotage::Sabotage;
 use crate::sim::steps::Scene;
 
 /// How often a node whose drain was given up asks to be one like the others again.

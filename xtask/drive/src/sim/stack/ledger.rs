@@ -3,7 +3,7 @@
 use dist_agent::{Agent, AgentContext, QueryContext};
 use serde::{Deserialize, Serialize};
 
-use crate::sim::history::{Version, append_hash};
+use crate::sim::history::Version;
 use crate::sim::panics::ON_PURPOSE;
 
 /// A list of operations' numbers.
@@ -58,8 +58,7 @@ impl Agent for Ledger {
             Write::AppendNext(_) => panic!("this build has no such command"),
         };
         self.numbers.push(number);
-        self.version.length += 1;
-        self.version.hash = append_hash(self.version.hash, number);
+        self.version.append(number);
         if matches!(write, Write::AppendAndPanic(_)) {
             panic!("{ON_PURPOSE}");
         }

@@ -29,10 +29,10 @@ pub(super) use self::plan::KIND_NAMES;
 use self::plan::{BUILDS, MOVES, Plan};
 use self::storm::Storm;
 use self::world::{Build, End, World};
-use super::engine::Sabotage;
 use super::history;
 use super::limits::Limits;
 use super::notes::Notes;
+use super::sabotage::Sabotage;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// A cluster forms, and heals, within this time.

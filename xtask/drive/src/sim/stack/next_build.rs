@@ -6,7 +6,7 @@ use dist_agent::{Agent, AgentContext, QueryContext};
 use serde::{Deserialize, Serialize};
 
 use super::ledger::{Ledger, Look, Seen, Write, version_needed};
-use crate::sim::history::{Version, append_hash};
+use crate::sim::history::Version;
 use crate::sim::panics::ON_PURPOSE;
 
 /// A list of operations' numbers.
@@ -34,8 +34,7 @@ impl Agent for NextLedger {
             }
         };
         self.newest_first.push_front(number);
-        self.version.length += 1;
-        self.version.hash = append_hash(self.version.hash, number);
+        self.version.append(number);
         if matches!(write, Write::AppendAndPanic(_)) {
             panic!("{ON_PURPOSE}");
         }

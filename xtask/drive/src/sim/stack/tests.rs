@@ -6,26 +6,11 @@ use dist_agent::raft_kv::sim::{DROP_SESSIONS_AT_SPLIT, REPLAY_MERGE_BACKWARDS};
 use dist_agent::sim::RESERVE_NO_QUOTA;
 
 use super::play;
-use crate::sim::engine::Sabotage;
-use crate::sim::limits::Limits;
-use crate::sim::notes::Notes;
-use crate::sim::panics;
+use crate::sim::noticed;
+use crate::sim::sabotage::Sabotage;
 
-/// Plays sabotaged seeds until one fails with one of these words.
 fn check_is_noticed(sabotage: Sabotage, seeds: Range<u64>, words: &[&str]) {
-    panics::install();
-    let limits = Limits { plant: Some(sabotage), ..Limits::default() };
-    let mut seen = Vec::new();
-    for seed in seeds.clone() {
-        let result = panics::catch(|| play(seed, &limits, &mut Notes::default()));
-        if let Err(why) = result {
-            if words.iter().any(|word| why.contains(word)) {
-                return;
-            }
-            seen.push(why);
-        }
-    }
-    panic!("{sabotage:?} was not noticed in seeds {seeds:?}; what was: {seen:?}");
+    noticed::check_is_noticed(play, sabotage, seeds, words);
 }
 
 #[test]

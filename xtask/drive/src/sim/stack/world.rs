@@ -16,8 +16,8 @@ use super::next_build::NextLedger;
 use super::plan::Plan;
 use super::shown::Shown;
 use super::storm;
-use crate::sim::engine::Sabotage;
 use crate::sim::limits::Limits;
+use crate::sim::sabotage::Sabotage;
 use crate::sim::steps::{Scene, Steps};
 use crate::sim::tally::Tally;
 
