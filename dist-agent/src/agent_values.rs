@@ -70,27 +70,34 @@ impl AgentValues {
         leads: bool,
     ) -> Result<Done, Refused> {
         let id = parse(key)?;
-        let (AgentCommand::Run { tick_ms, pass, version }, command) = split(command).map_err(Refused)?;
+        let (head, command) = split(command).map_err(Refused)?;
+        let (AgentCommand::Run { tick_ms, version, .. } | AgentCommand::RunIfActive { tick_ms, version, .. }) =
+            head;
         let call = Call { context, id, tick_ms, version, command, leads };
         let reply = if value.is_some() {
             self.run_on(call, value)?
         } else {
-            let (activated, reply) = self.activate(call, pass)?;
-            *value = activated;
-            reply
+            self.type_of(id).must_run(id.agent_type, version);
+            match head {
+                AgentCommand::Run { pass: Some(pass), .. } => {
+                    let (activated, reply) = self.activate(call, pass)?;
+                    *value = activated;
+                    reply
+                }
+                AgentCommand::Run { pass: None, .. } => join(&AgentReply::NotActive, &[]),
+                AgentCommand::RunIfActive { call, .. } => join(&AgentReply::NotActiveFor { call }, &[]),
+            }
         };
         Ok(Done { reply, load: COMMAND_LOAD, size: 0 })
     }
 
     /// The first command of an agent: it is there with its first effect, or not at all. Its place in its quota is looked
     /// at once more: a pass that has run out may have been given to somebody else.
-    fn activate(&self, call: Call<'_>, pass: Option<Pass>) -> Result<(Option<Hosted>, Bytes), Refused> {
-        let refuse = |reply: AgentReply| Ok((None, join(&reply, &[])));
+    fn activate(&self, call: Call<'_>, pass: Pass) -> Result<(Option<Hosted>, Bytes), Refused> {
         let agent_type = self.type_of(call.id);
-        agent_type.must_run(call.id.agent_type, call.version);
-        let Some(Pass { generation, until_ms }) = pass else { return refuse(AgentReply::NotActive) };
+        let Pass { generation, until_ms } = pass;
         if call.context.now_ms > until_ms {
-            return refuse(AgentReply::PassExpired);
+            return Ok((None, join(&AgentReply::PassExpired, &[])));
         }
         let state = State::Live(agent_type.activate());
         let mut hosted = Hosted::new(generation, call.context.seed, state);

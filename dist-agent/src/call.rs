@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use raft_kv::raft_fleet::{CallOptions, CommandNumber};
 use raft_kv::rafted_value::Freshness;
-use raft_kv::rafted_value::env::MonoTime;
+use raft_kv::rafted_value::env::{MonoTime, sleep};
 use raft_kv::{Key, KvCommandError, KvNotApplied, KvQueryError};
 use serde::Serialize;
 
@@ -19,6 +19,10 @@ use crate::wire::{AgentCommand, AgentQuery, AgentReply, Pass, join, split};
 
 /// For how long a caller waits for the shards to be counted anew before it is told that its quota is full.
 const UNSURE_MAX: Duration = Duration::from_secs(3);
+/// The pause after the second place of a call that was not good any more; each further one is twice as long.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// The longest of these pauses.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// A call of one agent.
 pub(crate) struct Call<'a> {
@@ -57,22 +61,70 @@ impl Call<'_> {
             let place = self.take_place(deadline).await?;
             self.send_with(payload, place, deadline, 0).await
         } else {
-            self.send(payload, reusable, deadline, 0).await
+            self.send(payload, self.run(reusable), deadline, 0).await
         };
+        let mut pause = Duration::ZERO;
         for sequence in 1.. {
             match reply.as_ref().map(|reply| head(reply)) {
-                Ok(Some(AgentReply::NotActive)) if !self.options.if_active => desk.was_new(true),
-                Ok(Some(AgentReply::PassExpired)) => desk.forget(quota),
+                _ if self.options.if_active => {
+                    return reply.map_err(|error| AgentError::of_store(self.id, error));
+                }
+                Ok(Some(AgentReply::NotActive)) => desk.was_new(true),
+                // An earlier call's, with the same idempotency key.
+                Ok(Some(AgentReply::NotActiveFor { .. })) => {}
+                Ok(Some(AgentReply::PassExpired)) => {
+                    desk.forget(quota);
+                    self.pause(&mut pause, deadline).await;
+                }
                 Ok(Some(AgentReply::User)) if activates && sequence == 1 => {
                     desk.was_new(false);
                     return reply.map_err(|error| AgentError::of_store(self.id, error));
                 }
                 _ => return reply.map_err(|error| AgentError::of_store(self.id, error)),
             }
-            let place = self.take_place(deadline).await?;
-            reply = self.send_with(payload, place, deadline, sequence).await;
+            reply = match self.take_place(deadline).await {
+                Ok(place) => self.send_with(payload, place, deadline, sequence).await,
+                Err(why) => return self.send_without_place(payload, deadline, sequence, why).await,
+            };
         }
         unreachable!("the numbers do not end")
+    }
+
+    /// Sends a command for whose agent there is no place. The agent may be active all the same: somebody else may have activated
+    /// it just now, and so may an earlier call with the same idempotency key, whose reply is the one to give then. So the
+    /// refusal counts only once a command that activates nothing has found the agent not active, under a number whose
+    /// reply was not an earlier call's: which it was, the number that the reply repeats shows.
+    async fn send_without_place(
+        &self,
+        payload: &Payload,
+        deadline: MonoTime,
+        from: u64,
+        why: AgentNotApplied,
+    ) -> Result<Bytes, AgentError> {
+        // Nobody but this call sends its command: a question, which takes no entry of a log, is enough for most.
+        if self.options.session.is_none() && self.is_absent(deadline).await {
+            return Err(why.into());
+        }
+        for sequence in from.. {
+            let call = self.cluster.fleet().env().random_u64();
+            let reply = self.send(payload, self.run_if_active(call), deadline, sequence).await;
+            match reply.as_ref().map(|reply| head(reply)) {
+                Ok(Some(AgentReply::NotActiveFor { call: of })) if of == call => return Err(why.into()),
+                Ok(Some(
+                    AgentReply::NotActive | AgentReply::NotActiveFor { .. } | AgentReply::PassExpired,
+                )) => {}
+                _ => return reply.map_err(|error| AgentError::of_store(self.id, error)),
+            }
+        }
+        unreachable!("the numbers do not end")
+    }
+
+    /// Waits before the next place is taken where the last was not good any more: once is nothing, for a place that is used
+    /// again may be of a quota that has changed. Again and again, the clocks of two nodes are further apart than places last.
+    async fn pause(&self, pause: &mut Duration, deadline: MonoTime) {
+        let env = self.cluster.fleet().env();
+        sleep(env.as_ref(), (*pause).min(deadline.since(env.now()))).await;
+        *pause = (*pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
     }
 
     /// Whether the agent is surely not active at this moment. What cannot be told in one attempt is told by the command.
@@ -104,7 +156,7 @@ impl Call<'_> {
         deadline: MonoTime,
         sequence: u64,
     ) -> Result<Bytes, KvCommandError> {
-        let reply = self.send(payload, Some(place.show()), deadline, sequence).await;
+        let reply = self.send(payload, self.run(Some(place.show())), deadline, sequence).await;
         match reply.as_ref().map(|reply| head(reply)) {
             Ok(Some(AgentReply::Activated { at_ms })) => place.used(at_ms),
             Ok(Some(_)) | Err(KvCommandError::NotApplied(_)) => place.give_back(),
@@ -113,10 +165,18 @@ impl Call<'_> {
         reply
     }
 
+    fn run(&self, pass: Option<Pass>) -> AgentCommand {
+        AgentCommand::Run { tick_ms: self.cluster.config().tick_ms(), pass, version: self.version }
+    }
+
+    fn run_if_active(&self, call: u64) -> AgentCommand {
+        AgentCommand::RunIfActive { tick_ms: self.cluster.config().tick_ms(), version: self.version, call }
+    }
+
     async fn send(
         &self,
         payload: &Payload,
-        pass: Option<Pass>,
+        command: AgentCommand,
         deadline: MonoTime,
         sequence: u64,
     ) -> Result<Bytes, KvCommandError> {
@@ -127,8 +187,6 @@ impl Call<'_> {
             let what = "the call's time was over before the command could be sent".to_owned();
             return Err(KvNotApplied::Group(raft_kv::rafted_value::NotApplied::Unreachable(what)).into());
         }
-        let command =
-            AgentCommand::Run { tick_ms: self.cluster.config().tick_ms(), pass, version: self.version };
         let command = join(&command, &payload.0);
         // A command with an idempotency key is a line of commands: whoever sends it again goes the same way.
         let number = self.options.session.map(|session| CommandNumber { session, sequence });

@@ -167,7 +167,7 @@ impl<A: Agent> AgentHandle<A> {
                 let (agent, reason) = (self.id.clone(), text(reason));
                 Err(AgentNotApplied::UnreadableState { agent, reason }.into())
             }
-            (AgentReply::NotActive | AgentReply::PassExpired, _) => {
+            (AgentReply::NotActive | AgentReply::NotActiveFor { .. } | AgentReply::PassExpired, _) => {
                 Err(AgentNotApplied::NotActive(self.id.clone()).into())
             }
         }

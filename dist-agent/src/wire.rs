@@ -20,6 +20,15 @@ pub(crate) enum AgentCommand {
         /// as a later one already, as that.
         version: u32,
     },
+    /// A command of the agent's type follows, which only an agent that is active runs.
+    RunIfActive {
+        /// As of [`Run`](Self::Run).
+        tick_ms: u32,
+        /// As of [`Run`](Self::Run).
+        version: u32,
+        /// A number by which the caller knows a reply of its own from a recorded one.
+        call: u64,
+    },
 }
 
 /// What lets a command activate an agent: its quota has a place for it, until then.
@@ -53,6 +62,8 @@ pub(crate) enum AgentReply {
     NotActive,
     /// The agent is not active, and the pass was good until an earlier moment; nothing changed.
     PassExpired,
+    /// The agent is not active, nothing changed, and it was this call that found so.
+    NotActiveFor { call: u64 },
 }
 
 /// What asks an agent.
@@ -120,6 +131,8 @@ mod tests {
         let pass = Some(Pass { generation: 2, until_ms: 300 });
         let run = AgentCommand::Run { tick_ms: 1, pass, version: 300 };
         assert_eq!(join(&run, b"x"), &b"\x00\x01\x01\x02\xac\x02\xac\x02x"[..]);
+        let run = AgentCommand::RunIfActive { tick_ms: 300, version: 5, call: 300 };
+        assert_eq!(join(&run, b"x"), &b"\x01\xac\x02\x05\xac\x02x"[..]);
         assert_eq!(join(&AgentSweep::EndQuota { generation: 2 }, b""), &b"\x00\x02"[..]);
         assert_eq!(join(&AgentReply::User, b"x"), &b"\x00x"[..]);
         assert_eq!(join(&AgentReply::UnknownAgentType, b""), &b"\x01"[..]);
@@ -127,6 +140,7 @@ mod tests {
         assert_eq!(join(&AgentReply::Activated { at_ms: 300 }, b"x"), &b"\x03\xac\x02x"[..]);
         assert_eq!(join(&AgentReply::NotActive, b""), &b"\x04"[..]);
         assert_eq!(join(&AgentReply::PassExpired, b""), &b"\x05"[..]);
+        assert_eq!(join(&AgentReply::NotActiveFor { call: 300 }, b""), &b"\x06\xac\x02"[..]);
         assert_eq!(join(&AgentQuery::User, b"x"), &b"\x00x"[..]);
         let changes = AgentQuery::Changes { life: 2, revision: 300 };
         assert_eq!(join(&changes, b""), &b"\x01\x02\xac\x02"[..]);

@@ -134,6 +134,55 @@ fn a_command_with_an_idempotency_key_runs_once_whoever_sends_it_again() {
     });
 }
 
+/// The second sending found no place for an agent that was there already, and was told that the quota's limit was reached
+/// and nothing had run.
+#[test]
+fn a_command_that_took_the_last_place_of_its_quota_is_answered_when_it_is_sent_again() {
+    let cluster = Cluster::new(98);
+    let agents = cluster.client.clone();
+    let of = |agents: &DistAgent, key: &str, order: &str| {
+        agents.agent::<Counter>("one", key).unwrap().idempotency_key(order)
+    };
+    let (winner, loser) = (of(&agents, "winner", "order-1"), of(&agents, "loser", "order-2"));
+    let is_full = |result: Result<u64, AgentError>| {
+        matches!(result, Err(AgentError::NotApplied(AgentNotApplied::QuotaLimitReached { limit: 1, .. })))
+    };
+    let (first, second) = (winner.clone(), loser.clone());
+    let client = agents.clone();
+    cluster.run(async move {
+        client.put_quota("one", 1).await.unwrap();
+        assert_eq!(first.command(Count::Add(5)).await, Ok(5));
+        assert_eq!(first.command(Count::Add(5)).await, Ok(5));
+        for _ in 0..3 {
+            assert!(is_full(second.command(Count::Add(1)).await));
+        }
+    });
+    // Places that were shown have been counted by now.
+    cluster.sim.run_for(10 * SECOND);
+    let (first, second) = (winner.clone(), loser.clone());
+    let client = agents.clone();
+    cluster.run(async move {
+        assert_eq!(first.command(Count::Add(5)).await, Ok(5));
+        assert!(is_full(second.command(Count::Add(1)).await));
+        // What was refused runs once there is a place, and once only.
+        client.put_quota("one", 2).await.unwrap();
+        assert_eq!(second.command(Count::Add(1)).await, Ok(1));
+        client.put_quota("one", 1).await.unwrap();
+        assert_eq!(second.command(Count::Add(1)).await, Ok(1));
+        // Nor does the end of the quota undo that they ran.
+        client.delete_quota("one").await.unwrap();
+    });
+    cluster.sim.run_for(10 * SECOND);
+    cluster.run(async move {
+        assert_eq!(winner.query(()).await, Err(AgentQueryError::AgentNotFound(winner.id().clone())));
+        let (first, second) = (winner, loser);
+        assert_eq!(first.command(Count::Add(5)).await, Ok(5));
+        assert_eq!(second.command(Count::Add(1)).await, Ok(1));
+        let error = of(&agents, "winner", "order-3").command(Count::Add(1)).await.unwrap_err();
+        assert!(matches!(error, AgentError::NotApplied(AgentNotApplied::QuotaNotFound(_))), "{error}");
+    });
+}
+
 #[test]
 fn an_answer_that_may_be_stale_is_never_older_than_it_may_be() {
     let cluster = Cluster::new(96);
