@@ -140,6 +140,7 @@ async fn serve(arguments: &Arguments) -> Result<(), BoxError> {
             }
             Order::Snapshot { group } => node.take_snapshot(GroupId(group)).await,
             Order::Renew { group, node: of } => node.renew(GroupId(group), NodeId(of)).await,
+            Order::HandOver { group, to } => node.hand_over(GroupId(group), NodeId(to)).await,
             Order::Load { first, groups, clients, seconds, kind, leader } => {
                 let time = Duration::from_secs_f64(seconds);
                 node.load(first, groups, clients, time, kind, NodeId(leader)).await
@@ -283,7 +284,7 @@ impl BenchNode {
         }
     }
 
-    async fn standing(&self, group: GroupId) -> Standing {
+    pub(super) async fn standing(&self, group: GroupId) -> Standing {
         let Some(status) = self.host.status(group).await else { return Standing::default() };
         let whole = status.members.len() as u64 == self.nodes
             && status.members.iter().all(|member| {

@@ -74,4 +74,14 @@ impl BenchNode {
         self.add_voter(group, node, RENEWAL_MAX).await?;
         Ok(Answer::Took { seconds: start.elapsed().as_secs_f64() })
     }
+
+    /// Gives the lead to the member on `to`.
+    pub(super) async fn hand_over(&self, group: GroupId, to: NodeId) -> Result<Answer, BoxError> {
+        let status = self.host.status(group).await.ok_or("the group is not here")?;
+        if let Some(member) = status.members.iter().find(|member| member.node == to) {
+            // Whoever sees that nothing has come of it asks again.
+            let _ = self.host.replace_leader(group, Some(member.member)).await;
+        }
+        Ok(Answer::Status(self.standing(group).await))
+    }
 }

@@ -31,6 +31,8 @@ pub(crate) enum Order {
     Snapshot { group: u64 },
     /// Put a new member of a large group in the place of the one on a node, and wait until it has everything and votes.
     Renew { group: u64, node: u64 },
+    /// Have the member on a node lead a group, if it is led here; say how it stands then.
+    HandOver { group: u64, to: u64 },
     /// Drive these groups, which `leader` leads; through the network if that is another node.
     Load { first: u64, groups: u64, clients: usize, seconds: f64, kind: Kind, leader: u64 },
     /// Append to a file beside the node's store and sync it, again and again.
