@@ -47,8 +47,8 @@ impl Call<'_> {
     /// Sends a command. An agent that is not active says so and nothing has happened; then a place is taken for it, and the
     /// command goes out once more with the place, as another command. Each of them runs at most once, and not both.
     ///
-    /// Where the last agents that were called from here were not active, whether this one is is asked first: a question takes
-    /// no entry of a log, and the first of the two commands would.
+    /// Where the last agents that were called from here were not active, the first of the two commands is left out, which would
+    /// be an entry of a log for nothing.
     pub(crate) async fn command(&self, payload: &Payload) -> Result<Bytes, AgentError> {
         let deadline = self.cluster.fleet().env().now() + self.options.call.timeout;
         let quota = &self.id.quota;
@@ -57,11 +57,10 @@ impl Call<'_> {
         let activates = reusable.is_none() && !self.options.if_active;
         // Whoever sends a command with an idempotency key again must go the same way.
         let asks = activates && self.options.session.is_none() && desk.expects_new();
-        let mut reply = if asks && self.is_absent(deadline).await {
-            let place = self.take_place(deadline).await?;
-            self.send_with(payload, place, deadline, 0).await
-        } else {
-            self.send(payload, self.run(reusable), deadline, 0).await
+        let early = if asks { self.take_place_early(deadline).await? } else { None };
+        let mut reply = match early {
+            Some(place) => self.send_with(payload, place, deadline, 0).await,
+            None => self.send(payload, self.run(reusable), deadline, 0).await,
         };
         let mut pause = Duration::ZERO;
         for sequence in 1.. {
@@ -134,6 +133,17 @@ impl Call<'_> {
         let query = join(&AgentQuery::IsActive, &[]);
         let answer = self.cluster.kv().query(keyspace(), self.key, Freshness::Latest, &query, &options).await;
         matches!(answer, Err(KvQueryError::KeyNotFound))
+    }
+
+    /// A place for an agent that most likely is not active, before it has said so; none where it may be active.
+    ///
+    /// In a quota with much room it is taken on the chance, and goes back if it was not needed. Elsewhere somebody could be
+    /// refused for it, so the agent is asked first: a question takes no entry of a log.
+    async fn take_place_early(&self, deadline: MonoTime) -> Result<Option<Place>, AgentNotApplied> {
+        if self.cluster.desk().has_room(&self.id.quota) {
+            return Ok(self.take_place(deadline).await.ok());
+        }
+        if self.is_absent(deadline).await { self.take_place(deadline).await.map(Some) } else { Ok(None) }
     }
 
     async fn take_place(&self, deadline: MonoTime) -> Result<Place, AgentNotApplied> {

@@ -57,6 +57,8 @@ struct Queue {
     is_served: bool,
     /// Passes of unlimited quotas, and until when they are used again.
     reusable: BTreeMap<QuotaName, (Pass, MonoTime)>,
+    /// Quotas that had many places left, and until when that is believed.
+    roomy: BTreeMap<QuotaName, MonoTime>,
 }
 
 /// Why there is no place.
@@ -83,6 +85,8 @@ pub(crate) struct Place {
     desk: Desk,
     place: u64,
     pub(crate) pass: Pass,
+    /// Whether there are many more.
+    is_of_many: bool,
     is_shown: bool,
 }
 
@@ -122,6 +126,12 @@ impl Desk {
         self.shared.queue.lock().reusable.remove(quota);
     }
 
+    /// Whether a quota had many places left just now: one that turns out not to be needed is in nobody's way.
+    pub(crate) fn has_room(&self, quota: &QuotaName) -> bool {
+        let queue = self.shared.queue.lock();
+        queue.roomy.get(quota).is_some_and(|until| self.shared.fleet.env().now() < *until)
+    }
+
     /// Takes a place for the agent whose key has this hash. Where the ledger is not sure whether the quota is full, it is
     /// asked again for a little while: the shards are being counted.
     pub(crate) async fn take(
@@ -133,9 +143,7 @@ impl Desk {
         loop {
             match self.ask(quota, hash).await.map_err(NoPlace::Unheard)? {
                 Offer::Place(place) => {
-                    if place.place == 0 {
-                        self.reuse(quota, place.pass);
-                    }
+                    self.learn(quota, &place);
                     return Ok(place);
                 }
                 Offer::NoSuchQuota => return Err(NoPlace::NoSuchQuota),
@@ -163,13 +171,19 @@ impl Desk {
     fn offer(&self, given: Given) -> Offer {
         match given {
             Given::Place { place, generation, until_ms } => {
-                let pass = Pass { generation, until_ms };
-                Offer::Place(Place { desk: self.clone(), place, pass, is_shown: false })
+                Offer::Place(self.place(place, Pass { generation, until_ms }, false))
+            }
+            Given::PlaceOfMany { place, generation, until_ms } => {
+                Offer::Place(self.place(place, Pass { generation, until_ms }, true))
             }
             Given::NoSuchQuota => Offer::NoSuchQuota,
             Given::Full { limit } => Offer::Full { limit },
             Given::MayBeFull { limit } => Offer::MayBeFull { limit },
         }
+    }
+
+    fn place(&self, place: u64, pass: Pass, is_of_many: bool) -> Place {
+        Place { desk: self.clone(), place, pass, is_of_many, is_shown: false }
     }
 
     fn tell(&self, place: u64, fate: PlaceFate) {
@@ -183,15 +197,17 @@ impl Desk {
         self.serve(&mut queue);
     }
 
-    fn reuse(&self, quota: &QuotaName, pass: Pass) {
-        let reuse = REUSE_MAX.min(Duration::from_millis(self.shared.pass_ms / 2));
+    /// What a place says about its quota.
+    fn learn(&self, quota: &QuotaName, place: &Place) {
         let now = self.shared.fleet.env().now();
         let mut queue = self.shared.queue.lock();
-        if queue.reusable.len() >= REUSABLE_MAX {
-            queue.reusable.retain(|_, (_, until)| *until > now);
-        }
-        if queue.reusable.len() < REUSABLE_MAX {
-            queue.reusable.insert(quota.clone(), (pass, now + reuse));
+        if place.place == 0 {
+            let reuse = REUSE_MAX.min(Duration::from_millis(self.shared.pass_ms / 2));
+            keep(&mut queue.reusable, quota, (place.pass, now + reuse), |(_, until)| *until > now);
+        } else if place.is_of_many {
+            keep(&mut queue.roomy, quota, now + ROOM_MAX, |until| *until > now);
+        } else {
+            queue.roomy.remove(quota);
         }
     }
 
@@ -263,10 +279,22 @@ impl Desk {
 
 /// Calls in a row that change the guess whether agents are new, times two.
 const NEWNESS_MAX: u8 = 7;
-/// Quotas whose passes are kept.
-const REUSABLE_MAX: usize = 10_000;
+/// Quotas of which something is kept.
+const QUOTAS_MAX: usize = 10_000;
+/// For how long it is believed that a quota has many places left.
+const ROOM_MAX: Duration = Duration::from_secs(1);
 /// How long to wait while shards are being counted.
 const UNSURE_PAUSE: Duration = Duration::from_millis(50);
+
+/// Keeps something of a quota, where there is room for it beside what is still good.
+fn keep<T>(kept: &mut BTreeMap<QuotaName, T>, quota: &QuotaName, value: T, is_good: impl Fn(&T) -> bool) {
+    if kept.len() >= QUOTAS_MAX {
+        kept.retain(|_, value| is_good(value));
+    }
+    if kept.len() < QUOTAS_MAX {
+        kept.insert(quota.clone(), value);
+    }
+}
 
 impl Place {
     /// It is about to be shown to the agent's shard: from now on nobody but the shard knows what becomes of it.

@@ -22,6 +22,9 @@ pub(crate) const GROUP: &str = "dist-agent-quotas";
 const QUOTAS_MAX: usize = 100_000;
 /// The longest time for which a place is good without being heard of.
 pub(crate) const PASS_MAX_MS: u64 = 15 * 60_000;
+/// A quota that has so many places left has room for whoever may need none: more than all callers of several nodes hold
+/// at a time.
+pub(crate) const ROOM_MIN: u64 = 65_536;
 /// Names in one answer.
 const LIST_MAX: usize = 1_000;
 /// Into how many equal parts the space of key hashes is divided, to say where a report is waited for.
@@ -175,12 +178,18 @@ impl Ledger {
         };
         let life = (ask.quota, generation);
         let (agents, sum) = (self.counts.total(&life), self.places.sum(&life));
-        if agents.saturating_add(sum.places) < limit {
+        let room = limit.saturating_sub(agents.saturating_add(sum.places));
+        if room > 0 {
             self.place += 1;
+            let place = self.place;
             if !planted!(RESERVE_NO_QUOTA) {
-                self.places.take(self.place, life, ask.hash, until_ms);
+                self.places.take(place, life, ask.hash, until_ms);
             }
-            return Given::Place { place: self.place, generation, until_ms };
+            return if room > ROOM_MIN {
+                Given::PlaceOfMany { place, generation, until_ms }
+            } else {
+                Given::Place { place, generation, until_ms }
+            };
         }
         if agents.saturating_add(sum.places - sum.unsure) < limit {
             return Given::MayBeFull { limit };

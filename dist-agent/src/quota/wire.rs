@@ -94,6 +94,8 @@ pub(crate) enum Given {
     Full { limit: u64 },
     /// The quota may be full: some places may have been counted twice. Soon it will be known.
     MayBeFull { limit: u64 },
+    /// As [`Place`](Self::Place), and the quota has room for [`ROOM_MIN`](super::ledger::ROOM_MIN) more.
+    PlaceOfMany { place: u64, generation: u64, until_ms: u64 },
 }
 
 /// What asks the ledger.

@@ -106,6 +106,30 @@ fn a_quota_of_1000_under_64_concurrent_activators_on_three_nodes_ends_at_exactly
     });
 }
 
+/// Where the last agents that were called were new, and the quota has much room, a place is taken before anybody has asked
+/// whether the agent is active.
+#[test]
+fn a_place_that_was_taken_on_the_chance_goes_back_where_the_agent_was_active() {
+    let cluster = Cluster::new(89);
+    let client = cluster.client.clone();
+    cluster.run(async move {
+        client.put_quota("roomy", 1_000_000).await.unwrap();
+        for n in 0..20 {
+            assert_eq!(counter(&client, "roomy", &n.to_string()).command(Count::Add(1)).await, Ok(1));
+        }
+        for n in 0..20 {
+            assert_eq!(counter(&client, "roomy", &n.to_string()).command(Count::Add(1)).await, Ok(2));
+        }
+    });
+    // What became of a place is told behind the caller's back, and shards report now and then.
+    cluster.sim.run_for(5 * SECOND);
+    let client = cluster.client.clone();
+    cluster.run(async move {
+        let usage = QuotaUsage { agents: 20, limit: QuotaLimit::Agents(1_000_000) };
+        assert_eq!(client.quota_usage("roomy").await, Ok(usage));
+    });
+}
+
 /// Clients of one agent race for the last place. In the original, one of them was told that the limit was reached, another's
 /// command was lost, and a third got an internal value as its reply (faults 15, 16).
 #[test]

@@ -97,7 +97,7 @@ fn command<A: Agent<Command = u64>>(
     number: u64,
     leads: bool,
 ) -> Result<AgentReply, Refused> {
-    let AgentCommand::Run { tick_ms, pass, .. } = RUN;
+    let AgentCommand::Run { tick_ms, pass, .. } = RUN else { unreachable!("it is said above") };
     let run = AgentCommand::Run { tick_ms, pass, version: A::VERSION };
     let payload = crate::wire::join_value(&run, &number).unwrap();
     let done = if leads {

@@ -141,7 +141,7 @@ fn run(
     version: u32,
     command: &str,
 ) -> Result<AgentReply, String> {
-    let AgentCommand::Run { tick_ms, pass, .. } = RUN;
+    let AgentCommand::Run { tick_ms, pass, .. } = RUN else { unreachable!("it is said above") };
     let payload = crate::wire::join_value(&AgentCommand::Run { tick_ms, pass, version }, &command).unwrap();
     or_ended(|| {
         let done = values.command(&CONTEXT, KEY, value, &payload).unwrap();

@@ -79,6 +79,19 @@ fn a_quota_is_full_when_its_places_are_taken_and_not_before() {
 }
 
 #[test]
+fn a_place_says_whether_there_are_many_more() {
+    let mut ledger = Ledger::default();
+    put(&mut ledger, "q", ROOM_MIN + 2);
+    assert_eq!(ask(&mut ledger, 1, "q", 1), Given::PlaceOfMany { place: 1, generation: 1, until_ms: 101 });
+    assert_eq!(ask(&mut ledger, 1, "q", 2), Given::PlaceOfMany { place: 2, generation: 1, until_ms: 101 });
+    assert_eq!(ask(&mut ledger, 1, "q", 3), Given::Place { place: 3, generation: 1, until_ms: 101 });
+    tell(&mut ledger, 1, PlaceFate::Returned);
+    assert_eq!(ask(&mut ledger, 1, "q", 4), Given::Place { place: 4, generation: 1, until_ms: 101 });
+    put(&mut ledger, "q", u64::MAX);
+    assert!(matches!(ask(&mut ledger, 1, "q", 5), Given::PlaceOfMany { place: 5, .. }));
+}
+
+#[test]
 fn a_place_that_is_returned_is_given_to_the_next() {
     let mut ledger = Ledger::default();
     put(&mut ledger, "q", 1);
