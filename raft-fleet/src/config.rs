@@ -12,12 +12,6 @@ use crate::formation::FormationConfig;
 use crate::group_name::check_word;
 use crate::placement::WEIGHT_MAX;
 
-/// Loops of one node's groups, at most: more than any machine has cores.
-const LOOPS_MAX: usize = 1024;
-
-/// What may wait in front of one of them, at most: room for it is counted in 61 bits, and kept in memory.
-const INBOX_MAX: usize = 1 << 30;
-
 /// The settings of one node's, or one client's, part in a fleet.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FleetConfig {
@@ -199,7 +193,7 @@ impl FleetConfig {
         if self.snapshot_bytes_per_second_max == Some(0) {
             return Err("snapshot_bytes_per_second_max is 0: no member would ever be up to date".into());
         }
-        validate_host(&self.host)?;
+        self.host.validate().map_err(|error| format!("host: {error}"))?;
         if self.bootstrap_expect > NODES_MAX {
             return Err(format!(
                 "bootstrap_expect {} is over the limit of {NODES_MAX}",
@@ -259,44 +253,6 @@ impl FleetConfig {
             cluster: self.host.cluster,
         }
     }
-}
-
-/// Says what of a host's settings cannot work, if anything.
-fn validate_host(host: &HostConfig) -> Result<(), String> {
-    for (name, count, max) in [
-        ("loops", host.loops, LOOPS_MAX),
-        ("inbox_max", host.inbox_max, INBOX_MAX),
-        ("turn_inputs_max", host.turn_inputs_max, usize::MAX),
-        ("entry_commands_max", host.entry_commands_max, usize::MAX),
-        ("entry_bytes_max", host.entry_bytes_max, usize::MAX),
-        ("group_waiting_max", host.group_waiting_max, usize::MAX),
-    ] {
-        if count == 0 {
-            return Err(format!("{name} is 0"));
-        }
-        if count > max {
-            return Err(format!("{name} {count} is over the limit of {max}"));
-        }
-    }
-    for (name, duration) in [
-        ("uninitialised_max", host.uninitialised_max),
-        ("snapshot_retry", host.snapshot_retry),
-        ("loop_beat", host.loop_beat),
-    ] {
-        if duration.is_zero() {
-            return Err(format!("{name} is 0"));
-        }
-    }
-    if host.snapshots_incoming_max == 0 {
-        return Err("snapshots_incoming_max is 0: no member would ever come to this node".into());
-    }
-    if host.loop_silence_max < host.loop_beat.saturating_mul(4) {
-        let HostConfig { loop_silence_max, loop_beat, .. } = host;
-        return Err(format!(
-            "loop_silence_max {loop_silence_max:?} is below four times loop_beat {loop_beat:?}"
-        ));
-    }
-    host.store.validate()
 }
 
 /// How one command or query is sent.
@@ -409,28 +365,29 @@ mod tests {
             |config| config.snapshot_bytes_per_second_max = Some(0),
             "snapshot_bytes_per_second_max is 0: no member would ever be up to date",
         );
-        check(
-            |config| config.host.snapshots_incoming_max = 0,
-            "snapshots_incoming_max is 0: no member would ever come to this node",
-        );
+        check(|config| config.host.snapshots_incoming_max = 0, "host: snapshots_incoming_max 0 is below 1");
         check(|config| config.call.retry_interval = Duration::ZERO, "retry_interval is 0");
         check(|config| config.call.timeout = Duration::ZERO, "timeout is 0");
         check(|config| config.ping_interval = Duration::ZERO, "ping_interval is 0");
         check(|config| config.balancing_interval = Duration::ZERO, "balancing_interval is 0");
         check(|config| config.proposal_max = Duration::ZERO, "proposal_max is 0");
         check(|config| config.add_group_wait = Duration::ZERO, "add_group_wait is 0");
-        check(|config| config.host.loops = 0, "loops is 0");
-        check(|config| config.host.loops = 5000, "loops 5000 is over the limit of 1024");
+        check(|config| config.host.loops = 0, "host: loops 0 is below 1");
+        check(|config| config.host.loops = 5000, "host: loops 5000 is over the limit of 256");
         check(
             |config| config.host.inbox_max = usize::MAX,
-            "inbox_max 18446744073709551615 is over the limit of 1073741824",
+            "host: inbox_max 18446744073709551615 is over the limit of 1048576",
         );
-        check(|config| config.host.group_waiting_max = 0, "group_waiting_max is 0");
+        check(|config| config.host.group_waiting_max = 0, "host: group_waiting_max 0 is below 1");
         check(
             |config| config.host.loop_silence_max = Duration::from_millis(300),
-            "loop_silence_max 300ms is below four times loop_beat 100ms",
+            "host: loop_silence_max 300ms is below 400ms",
         );
-        check(|config| config.host.store.batch_bytes = 0, "batch_bytes 0 is below 1");
+        check(|config| config.host.store.batch_bytes = 0, "host: store: batch_bytes 0 is below 1");
+        check(
+            |config| config.cluster_group.log_bytes_min = u64::MAX,
+            "log_bytes_min 18446744073709551615 is over the limit of 17179869184",
+        );
         check(
             |config| config.seeds = vec!["a:1".into(), "b 1".into()],
             "the seed holds the character ' ' at byte 1",

@@ -54,15 +54,15 @@ fn settings_at_their_upper_ends_do_no_harm() {
         },
         host: HostConfig {
             loops: 2,
-            turn_inputs_max: usize::MAX,
-            entry_commands_max: usize::MAX,
-            entry_bytes_max: usize::MAX,
-            group_waiting_max: usize::MAX,
-            uninitialised_max: forever,
-            snapshot_retry: forever,
+            turn_inputs_max: 65_536,
+            entry_commands_max: 16_384,
+            entry_bytes_max: 1 << 20,
+            group_waiting_max: 1 << 20,
+            uninitialised_max: 24 * 3600 * SECOND,
+            snapshot_retry: 3600 * SECOND,
             quiet_after: forever,
-            quiet_max: forever,
-            handover_max: forever,
+            quiet_max: 3600 * SECOND,
+            handover_max: 3600 * SECOND,
             ..HostConfig::default()
         },
         ..world.config

@@ -47,7 +47,8 @@ pub struct GroupConfig {
     /// A snapshot is taken when the log is this many times larger than the last one; of a group to which nothing is added any
     /// more, once it is larger at all. Default 10.
     pub log_expansion_factor: u32,
-    /// No snapshot is taken before the log has this many bytes. Default 1 MiB.
+    /// No snapshot is taken before the log has this many bytes, all of which each member holds in memory; at most 16 GiB.
+    /// Default 1 MiB.
     pub log_bytes_min: u64,
     /// What members on hosts with a disk keep there; fixed when the group is founded. Default [`Durability::Fsync`].
     pub durability: Durability,
@@ -75,6 +76,9 @@ impl Default for GroupConfig {
 pub(crate) const PROMISE_MAX_MS: u32 = 60_000;
 /// The largest limit of a command's payload, so that an append of one entry fits every transport.
 const COMMAND_BYTES_MAX: u64 = 3 << 20;
+/// The largest log that may be held before a snapshot is taken, whatever the last one's size: as large as a segment of it
+/// can be on a disk.
+const LOG_BYTES_MIN_MAX: u64 = 16 << 30;
 
 impl GroupConfig {
     /// Says what cannot work, if anything.
@@ -111,6 +115,10 @@ impl GroupConfig {
         if self.log_expansion_factor == 0 {
             return Err("log_expansion_factor is 0".into());
         }
+        if self.log_bytes_min > LOG_BYTES_MIN_MAX {
+            let asked = self.log_bytes_min;
+            return Err(format!("log_bytes_min {asked} is over the limit of {LOG_BYTES_MIN_MAX}"));
+        }
         Ok(())
     }
 }
@@ -123,7 +131,8 @@ pub(crate) const PIECE_BYTES: usize = 256 << 10;
 
 /// The settings of one node's host.
 ///
-/// Each has limits, which its text names. A host takes the nearest value within them, as
+/// Each has limits, which its text names, and [`validate`](HostConfig::validate) tells what is out of them: that is for whoever
+/// would rather be told, as layers above are. A host itself takes the nearest value within them, as
 /// [`within_limits`](HostConfig::within_limits) does, and logs a warning; only a [`store`](HostConfig::store) that cannot work
 /// is an error.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -218,6 +227,90 @@ impl HostConfig {
             ..self
         }
     }
+
+    /// Whether every setting is within its limits, those of the [`store`](HostConfig::store) included.
+    ///
+    /// The limits are those of [`within_limits`](HostConfig::within_limits): what it would leave as it is works, and nothing
+    /// else does.
+    ///
+    /// # Errors
+    ///
+    /// The first setting that is out of them, with its value and the nearest one that would do.
+    pub fn validate(&self) -> Result<(), HostConfigError> {
+        let near = self.clone().within_limits();
+        for ((field, value), (_, limit)) in self.numbers().into_iter().zip(near.numbers()) {
+            if value != limit {
+                return Err(HostConfigError::Number { field, value, limit });
+            }
+        }
+        for ((field, value), (_, limit)) in self.times().into_iter().zip(near.times()) {
+            if value != limit {
+                return Err(HostConfigError::Time { field, value, limit });
+            }
+        }
+        self.store.validate().map_err(HostConfigError::Store)
+    }
+
+    fn numbers(&self) -> [(&'static str, u64); 10] {
+        [
+            ("loops", self.loops as u64),
+            ("inbox_max", self.inbox_max as u64),
+            ("turn_inputs_max", self.turn_inputs_max as u64),
+            ("entry_commands_max", self.entry_commands_max as u64),
+            ("entry_bytes_max", self.entry_bytes_max as u64),
+            ("group_waiting_max", self.group_waiting_max as u64),
+            ("snapshot_beside_bytes", self.snapshot_beside_bytes),
+            ("snapshot_bytes_max", self.snapshot_bytes_max),
+            ("snapshots_incoming_max", self.snapshots_incoming_max as u64),
+            ("divergence_check_commands", self.divergence_check_commands),
+        ]
+    }
+
+    fn times(&self) -> [(&'static str, Duration); 7] {
+        [
+            ("uninitialised_max", self.uninitialised_max),
+            ("snapshot_retry", self.snapshot_retry),
+            ("handover_max", self.handover_max),
+            ("quiet_after", self.quiet_after),
+            ("loop_beat", self.loop_beat),
+            ("loop_silence_max", self.loop_silence_max),
+            ("quiet_max", self.quiet_max),
+        ]
+    }
+}
+
+/// What of a host's settings is out of its limits.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HostConfigError {
+    /// A number.
+    #[error("{field} {value} is {} {limit}", side(value > limit))]
+    Number {
+        /// The setting.
+        field: &'static str,
+        /// What it was to be.
+        value: u64,
+        /// The nearest value that it can have.
+        limit: u64,
+    },
+    /// A time.
+    #[error("{field} {value:?} is {} {limit:?}", side(value > limit))]
+    Time {
+        /// The setting.
+        field: &'static str,
+        /// What it was to be.
+        value: Duration,
+        /// The nearest value that it can have, given the others.
+        limit: Duration,
+    },
+    /// A setting of the store, as [`StoreConfig::validate`] says.
+    #[error("store: {0}")]
+    Store(String),
+}
+
+/// On which side of its limit a value is.
+fn side(is_over: bool) -> &'static str {
+    if is_over { "over the limit of" } else { "below" }
 }
 
 impl Default for HostConfig {
@@ -273,5 +366,65 @@ mod tests {
             "a silence is never shorter than four beats"
         );
         assert_eq!(limited.clone().within_limits(), limited);
+    }
+
+    /// Of every setting that has limits, one value below and one above them.
+    #[test]
+    fn what_is_out_of_its_limits_is_named_with_its_value_and_the_limit() {
+        assert_eq!(HostConfig::default().validate(), Ok(()));
+        let check = |change: fn(&mut HostConfig), says: &str| {
+            let mut config = HostConfig::default();
+            change(&mut config);
+            let said = config.validate().map_err(|error| error.to_string());
+            assert_eq!(said, Err(says.to_owned()));
+            let limited = config.within_limits().validate();
+            assert!(matches!(limited, Ok(()) | Err(HostConfigError::Store(_))), "{says}: {limited:?}");
+        };
+        check(|config| config.loops = 0, "loops 0 is below 1");
+        check(|config| config.loops = 257, "loops 257 is over the limit of 256");
+        check(|config| config.inbox_max = 7, "inbox_max 7 is below 8");
+        check(|config| config.inbox_max = 1 << 30, "inbox_max 1073741824 is over the limit of 1048576");
+        check(|config| config.turn_inputs_max = 0, "turn_inputs_max 0 is below 1");
+        check(
+            |config| config.entry_commands_max = 16_385,
+            "entry_commands_max 16385 is over the limit of 16384",
+        );
+        check(|config| config.entry_bytes_max = 0, "entry_bytes_max 0 is below 1");
+        check(|config| config.group_waiting_max = 0, "group_waiting_max 0 is below 1");
+        check(|config| config.snapshot_bytes_max = 1, "snapshot_bytes_max 1 is below 262144");
+        check(|config| config.snapshots_incoming_max = 0, "snapshots_incoming_max 0 is below 1");
+        check(|config| config.uninitialised_max = MS, "uninitialised_max 1ms is below 1s");
+        check(|config| config.snapshot_retry = Duration::ZERO, "snapshot_retry 0ns is below 100ms");
+        check(|config| config.handover_max = 2 * HOUR, "handover_max 7200s is over the limit of 3600s");
+        check(|config| config.loop_silence_max = 300 * MS, "loop_silence_max 300ms is below 400ms");
+        check(|config| config.quiet_max = 2 * HOUR, "quiet_max 7200s is over the limit of 3600s");
+        check(|config| config.store.batch_bytes = 0, "store: batch_bytes 0 is below 1");
+        let error = HostConfig { loop_beat: Duration::ZERO, ..HostConfig::default() }.validate();
+        let expected = HostConfigError::Time { field: "loop_beat", value: Duration::ZERO, limit: MS };
+        assert_eq!(error, Err(expected));
+    }
+
+    /// Whoever adds a setting is told here to name it where the limits are checked.
+    #[test]
+    fn every_setting_of_a_host_is_looked_at() {
+        let config = HostConfig::default();
+        let text = format!("{config:#?}");
+        let lines = text.lines().filter_map(|line| line.strip_prefix("    "));
+        let fields =
+            lines.filter(|line| !line.starts_with([' ', '}'])).filter_map(|line| line.split(':').next());
+        let numbers = config.numbers().map(|(field, _)| field);
+        let times = config.times().map(|(field, _)| field);
+        for field in fields.filter(|field| !["store", "cluster"].contains(field)) {
+            assert!(numbers.contains(&field) || times.contains(&field), "{field}");
+        }
+    }
+
+    /// A group whose log was to grow for ever before its first snapshot once came to be.
+    #[test]
+    fn a_log_that_is_to_outgrow_every_memory_is_refused() {
+        let config = |log_bytes_min| GroupConfig { log_bytes_min, ..GroupConfig::default() };
+        assert_eq!(config(16 << 30).validate(), Ok(()));
+        let refused = config((16 << 30) + 1).validate();
+        assert_eq!(refused, Err("log_bytes_min 17179869185 is over the limit of 17179869184".into()));
     }
 }

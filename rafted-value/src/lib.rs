@@ -58,7 +58,7 @@ mod writer;
 
 pub use self::caller::GroupCaller;
 pub use self::client_session::ClientSession;
-pub use self::config::{Durability, GroupConfig, HostConfig};
+pub use self::config::{Durability, GroupConfig, HostConfig, HostConfigError};
 pub use self::data::{
     CommandContext, Data, Frozen, RawData, Refused, RestoreError, Typed, encode, stop_member, stopped_because,
 };

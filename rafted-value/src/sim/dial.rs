@@ -144,7 +144,7 @@ impl NetState {
             return Answer::None;
         }
         let (ours, theirs) = (here.wire_version, there.wire_version);
-        match (here.cluster, there.cluster) {
+        match (here.info.cluster, there.info.cluster) {
             _ if ours != theirs => Answer::Refused(format!(
                 "another wire version: node {node} speaks version {theirs}, this node {ours}"
             )),

@@ -12,7 +12,7 @@ use super::clock::NodeClock;
 use super::dial::{Dial, Purpose};
 use super::executor::{Executor, NodeIndex};
 use super::link::{Body, CallId, LinkKey, Message};
-use super::network::{CallResult, Network, PendingCall};
+use super::network::{CallResult, Network, PendingCall, Station};
 use super::sleep::Sleep;
 use crate::env::BoxFuture;
 use crate::id::NodeId;
@@ -66,15 +66,17 @@ impl Endpoint {
 
 impl Transport for Endpoint {
     fn local(&self) -> PeerInfo {
-        self.info.clone()
+        let state = self.network.state();
+        let station = state.stations.get(&self.info.node);
+        station.map_or_else(|| self.info.clone(), |station| station.info.clone())
     }
 
     fn set_cluster(&self, cluster: ClusterId) {
         let mut state = self.network.state();
         let Some(station) = state.stations.get_mut(&self.info.node) else { return };
-        station.cluster = Some(cluster);
-        let strangers =
-            state.stations.values().filter(|other| other.cluster.is_some_and(|theirs| theirs != cluster));
+        station.info.cluster = Some(cluster);
+        let is_stranger = |other: &&Station| other.info.cluster.is_some_and(|theirs| theirs != cluster);
+        let strangers = state.stations.values().filter(is_stranger);
         let links: Vec<_> = strangers.map(|other| LinkKey::new(self.info.node, other.info.node)).collect();
         for link in links {
             state.disconnect(link, DownReason::Disconnected);

@@ -20,7 +20,7 @@ use super::link::{Body, CallId, Link, LinkKey, Message};
 use super::random::{SimRng, Stream, after};
 use crate::id::NodeId;
 use crate::transport::{
-    CallError, ClusterId, DownReason, EVENTS_MAX, Handler, Lane, PeerEvent, PeerInfo, SendError, ServiceId,
+    CallError, DownReason, EVENTS_MAX, Handler, Lane, PeerEvent, PeerInfo, SendError, ServiceId,
 };
 
 /// The outcome of a call.
@@ -63,7 +63,6 @@ pub(super) struct NetState {
 /// A node that is alive, as the network sees it.
 pub(super) struct Station {
     pub(super) info: PeerInfo,
-    pub(super) cluster: Option<ClusterId>,
     /// The version of the wire format that it speaks.
     pub(super) wire_version: u16,
     pub(super) paused: bool,
@@ -217,7 +216,6 @@ impl NetState {
         self.links.insert(LinkKey::new(node, node), Link::new(here));
         let station = Station {
             info,
-            cluster: None,
             wire_version: WIRE_VERSION,
             paused: false,
             addresses: BTreeMap::new(),

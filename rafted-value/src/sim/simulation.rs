@@ -122,7 +122,7 @@ impl Sim {
         let World { executor, network, births, .. } = &*self.0;
         let births = &mut *births.lock();
         let clock = NodeClock::draw(executor.now(), &births.clocks, &mut births.rng);
-        let info = PeerInfo { node, name: name.to_owned(), address: address.to_owned() };
+        let info = PeerInfo { node, name: name.to_owned(), address: address.to_owned(), cluster: None };
         network.state().listen(info.clone());
         let index = executor.add_node(info_span!("node", %node, name));
         SimEnv::new(info, index, clock, rng, network, executor, disk)

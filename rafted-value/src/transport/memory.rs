@@ -52,7 +52,7 @@ impl MemoryNetwork {
     /// Adds a node. Its address is `memory:` and its name; names should differ.
     pub fn join(&self, node: NodeId, name: impl Into<String>) -> Arc<MemoryTransport> {
         let name = name.into();
-        let local = PeerInfo { node, address: format!("memory:{name}"), name };
+        let local = PeerInfo { node, address: format!("memory:{name}"), name, cluster: None };
         let transport =
             Arc::new(MemoryTransport { network: self.clone(), local, handlers: RwLock::default() });
         self.nodes.write().insert(node, Arc::downgrade(&transport));

@@ -64,6 +64,9 @@ pub struct PeerInfo {
     pub name: String,
     /// Where others reach it.
     pub address: String,
+    /// The cluster it belongs to, where it knows, as it says when it is dialled. A transport of one process, where there is
+    /// one cluster only, does not tell.
+    pub cluster: Option<ClusterId>,
 }
 
 /// Casts and calls between the nodes of a cluster.

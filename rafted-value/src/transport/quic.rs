@@ -30,6 +30,7 @@ impl QuicTransport {
             node: NodeId(endpoint.node().0),
             name: name.into(),
             address: endpoint.advertised().to_owned(),
+            cluster: None,
         };
         Arc::new(Self { endpoint, local })
     }
@@ -53,7 +54,7 @@ impl RealEnv {
 
 impl Transport for QuicTransport {
     fn local(&self) -> PeerInfo {
-        self.local.clone()
+        PeerInfo { cluster: self.endpoint.cluster().map(cluster_of_quic), ..self.local.clone() }
     }
 
     fn set_cluster(&self, cluster: ClusterId) {
@@ -93,9 +94,12 @@ impl Transport for QuicTransport {
         let (endpoint, address) = (self.endpoint.clone(), address.to_owned());
         Box::pin(async move {
             match endpoint.discover(&address, limit).await {
-                Ok(peer) => {
-                    Ok(PeerInfo { node: NodeId(peer.node.0), name: peer.name, address: peer.advertised })
-                }
+                Ok(peer) => Ok(PeerInfo {
+                    node: NodeId(peer.node.0),
+                    name: peer.name,
+                    address: peer.advertised,
+                    cluster: peer.cluster.map(cluster_of_quic),
+                }),
                 Err(error) => Err(CallError::NoPeer { address, reason: error.to_string() }),
             }
         })
@@ -137,6 +141,10 @@ impl batched_comm::Handler for Adapter {
 
 fn to_quic(node: NodeId) -> batched_comm::NodeId {
     batched_comm::NodeId(node.0)
+}
+
+fn cluster_of_quic(cluster: batched_comm::ClusterId) -> ClusterId {
+    ClusterId(cluster.0)
 }
 
 fn lane_to_quic(lane: Lane) -> batched_comm::Lane {

@@ -405,7 +405,11 @@ fn clusters_keep_strangers_out() {
     pair.call(b"connect", LIMIT).0.expect("nobody has a cluster yet");
     pair.a.transport().set_cluster(ClusterId(1));
     pair.call(b"still", LIMIT).0.expect("one of the two has none");
+    let found = pair.sim.run_until(LIMIT, pair.b.transport().discover("sim:a", LIMIT)).expect("it ends");
+    assert_eq!(found.expect("it is there").cluster, Some(ClusterId(1)), "who dials learns it");
+    assert_eq!(pair.b.transport().local().cluster, None);
     pair.b.transport().set_cluster(ClusterId(2));
+    assert_eq!(pair.b.transport().local().cluster, Some(ClusterId(2)));
     assert!(!pair.a.transport().is_connected(pair.b.node()));
     let (result, took) = pair.call(b"refused", LIMIT);
     assert!(matches!(result, Err(CallError::NotSent(SendError::Unreachable { .. }))), "{result:?}");

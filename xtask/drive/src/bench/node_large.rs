@@ -29,7 +29,7 @@ impl BenchNode {
         bytes: u64,
         carried: bool,
     ) -> Result<Answer, BoxError> {
-        let config = GroupConfig { log_bytes_min: u64::MAX / 8, ..GroupConfig::default() };
+        let config = GroupConfig { log_bytes_min: 16 << 30, ..GroupConfig::default() };
         let data = if held { Held::NAME } else { Blob::NAME };
         let nodes = vec![self.host.node()];
         self.host.found(Found { group, data: data.into(), config, nodes }).await?;
