@@ -1,10 +1,14 @@
 //! Quotas: how many agents there may be, whoever activates them, however many at once, whatever dies.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dist_agent::raft_kv::rafted_value::env::{sleep, timeout};
+use dist_agent::raft_kv::rafted_value::sim::{plant, watch_shown};
+use dist_agent::sim::{QuotasShown, RESERVE_NO_QUOTA};
 use dist_agent::{
     AgentError, AgentHandle, AgentNotApplied, AgentPosition, AgentQueryError, DistAgent, QuotaError,
     QuotaLimit, QuotaUsage,
@@ -355,6 +359,81 @@ fn a_place_whose_taker_goes_at_any_moment_is_free_again_at_once_unless_it_was_se
             }
         });
     }
+}
+
+/// What a harness judges must be what the ledger says to everybody: quotas with a limit, full and not, lowered and deleted.
+#[test]
+fn the_ledger_shows_the_limited_quotas_as_it_counts_them() {
+    let cluster = Cluster::new(320);
+    let newest: Rc<RefCell<Option<QuotasShown>>> = Rc::default();
+    let _watching = watch_shown({
+        let newest = newest.clone();
+        move |_, shown| {
+            if let Some(quotas) = shown.downcast_ref::<QuotasShown>() {
+                *newest.borrow_mut() = Some(quotas.clone());
+            }
+        }
+    });
+    let check = |limited: &'static [&'static str]| {
+        // Places that were taken are reported as agents within about a second.
+        cluster.sim.run_for(5 * SECOND);
+        let client = cluster.client.clone();
+        let told = cluster.run(async move {
+            let mut told = Vec::new();
+            for quota in client.list_quotas().await.unwrap() {
+                let usage = client.quota_usage(quota.as_str()).await.unwrap();
+                if limited.contains(&quota.as_str()) {
+                    assert_eq!(usage.agents, active(&client, quota.as_str()).await, "{quota}");
+                    told.push((quota, usage));
+                }
+            }
+            told
+        });
+        assert_eq!(told.len(), limited.len());
+        assert_eq!(*newest.borrow(), Some(QuotasShown(told)));
+    };
+    let client = cluster.client.clone();
+    cluster.run(async move {
+        client.put_quota("few", 3).await.unwrap();
+        client.put_quota("many", 50).await.unwrap();
+        for n in 0..8 {
+            drop(counter(&client, "few", &format!("{n}")).command(Count::Add(1)).await);
+            counter(&client, "many", &format!("{n}")).command(Count::Add(1)).await.unwrap();
+            counter(&client, "tenant-a", &format!("{n}")).command(Count::Add(1)).await.unwrap();
+        }
+    });
+    check(&["few", "many"]);
+    let client = cluster.client.clone();
+    cluster.run(async move {
+        client.put_quota("many", 5).await.unwrap();
+        counter(&client, "many", "0").command(Count::End).await.unwrap();
+        client.delete_quota("few").await.unwrap();
+    });
+    check(&["many"]);
+}
+
+/// How many of those who come at once are let into a quota of three.
+fn let_in(plants: bool) -> usize {
+    let cluster = Cluster::new(321);
+    let client = cluster.client.clone();
+    let _planted = plants.then(|| plant(RESERVE_NO_QUOTA));
+    cluster.run(async move {
+        client.put_quota("three", 3).await.unwrap();
+        let come = (0..12).map(|n| {
+            let counter = counter(&client, "three", &format!("{n}"));
+            async move { counter.command(Count::Add(1)).await }
+        });
+        let told = join_all(come).await;
+        assert!(told.iter().all(|told| told == &Ok(1) || full(told, 3)), "{told:?}");
+        told.iter().filter(|told| told.is_ok()).count()
+    })
+}
+
+#[test]
+fn a_place_is_given_to_many_only_while_that_is_planted() {
+    assert_eq!(let_in(false), 3);
+    let let_in = let_in(true);
+    assert!(let_in > 3, "{let_in} were let in");
 }
 
 /// Callers come at once and go at random: nothing is overshot, and once nothing is heard any more of those who went, the

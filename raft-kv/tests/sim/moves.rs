@@ -1,15 +1,19 @@
 //! Splits and merges while clients write, and while nodes die.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use raft_kv::raft_fleet::CallOptions;
+use raft_kv::raft_fleet::{CallOptions, CommandNumber};
 use raft_kv::rafted_value::env::sleep;
-use raft_kv::rafted_value::sim::SimTask;
-use raft_kv::rafted_value::{Freshness, GroupConfig};
+use raft_kv::rafted_value::sim::{SimTask, WatchingShown, plant, watch_shown};
+use raft_kv::rafted_value::{Freshness, GroupConfig, GroupId, SessionId};
+use raft_kv::sim::{DROP_SESSIONS_AT_SPLIT, REPLAY_MERGE_BACKWARDS, ShardShown};
 use raft_kv::{
-    KeyspacePolicy, Kv, KvCommandError, KvError, KvNotApplied, KvQueryError, RouteError, SplitMergePolicy,
+    Key, KeyRange, KeyspacePolicy, Kv, KvCommandError, KvError, KvNotApplied, KvQueryError, ListPosition,
+    RouteError, SplitMergePolicy,
 };
 
 use crate::cluster::{Cluster, NODES, SECOND, key, name, policy};
@@ -427,4 +431,150 @@ fn a_shard_with_too_much_load_is_split_and_one_hot_key_is_told_and_not_split() {
         read(kv.clone(), 200, 120).await;
         assert_eq!(shards(kv).await, 3);
     });
+}
+
+/// What is shown of shards as they change, by group, the newest last.
+type Seen = Rc<RefCell<BTreeMap<GroupId, Vec<ShardShown>>>>;
+
+fn watch_shards() -> (Seen, WatchingShown) {
+    let seen = Seen::default();
+    let watching = watch_shown({
+        let seen = seen.clone();
+        move |group, shown| {
+            if let Some(shard) = shown.downcast_ref::<ShardShown>() {
+                seen.borrow_mut().entry(group).or_default().push(shard.clone());
+            }
+        }
+    });
+    (seen, watching)
+}
+
+/// What a harness judges must be what there is: ranges and keys as everybody else is told of them, before a split, after it
+/// and after a merge, and each range on its way at both of its ends.
+#[test]
+fn shards_show_the_ranges_and_keys_that_they_have_and_what_is_on_its_way() {
+    let cluster = Cluster::new(170);
+    let (seen, _watching) = watch_shards();
+    cluster.run(|kv| async move { kv.register_keyspace(&name("notes"), &one_shard()).await.unwrap() });
+    let change = |keys: std::ops::Range<u64>, text: &'static [u8]| {
+        cluster.run(move |kv| async move {
+            for n in keys {
+                let options = CallOptions::default();
+                kv.command(&name("notes"), &key(&format!("key-{n}")), text, &options).await.unwrap();
+            }
+        });
+    };
+    let check = || {
+        let mut listed = cluster.run(|kv| async move {
+            let ranges: Vec<KeyRange> =
+                kv.keyspace(&name("notes")).await.unwrap().shards.iter().map(|shard| shard.range).collect();
+            let page = kv.scan_keys(&name("notes"), b"", &ListPosition::default(), 1000).await.unwrap();
+            (ranges, page.keys)
+        });
+        let seen = seen.borrow();
+        let serving = seen.values().filter_map(|shown| shown.last()).filter(|shown| shown.serves.is_some());
+        let mut shown: Vec<&ShardShown> = serving.collect();
+        shown.sort_by_key(|shown| shown.range.map(|range| range.first()));
+        assert!(shown.iter().all(|shown| shown.serves == shown.range), "{shown:?}");
+        assert_eq!(shown.iter().filter_map(|shown| shown.range).collect::<Vec<_>>(), listed.0);
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        for (hash, shown) in shown.iter().flat_map(|shown| &shown.keys) {
+            assert_eq!(*hash, Key::new(shown.to_vec()).expect("a valid key").hash());
+            keys.push(shown.to_vec());
+        }
+        keys.sort();
+        listed.1.sort();
+        assert_eq!(keys, listed.1);
+        listed.0.len()
+    };
+    change(0..30, b"x");
+    assert_eq!(check(), 1);
+    cluster.run(|kv| async move { kv.split_shard(&name("notes"), 0, None).await.unwrap() });
+    cluster.run(|kv| async move { settled(&kv).await });
+    // An empty command removes a text.
+    change(0..10, b"");
+    change(30..40, b"x");
+    assert_eq!(check(), 2);
+    let moved = cluster.run(|kv| async move { kv.merge_shards(&name("notes"), 0, 1).await.unwrap().range });
+    cluster.run(|kv| async move { settled(&kv).await });
+    change(10..15, b"");
+    assert_eq!(check(), 1);
+    for range in [KeyRange::part(1, 2), moved] {
+        let seen = seen.borrow();
+        let ends = |end: fn(&ShardShown) -> Option<KeyRange>| {
+            seen.values().filter(|shown| shown.iter().any(|shown| end(shown) == Some(range))).count()
+        };
+        assert_eq!((ends(|shown| shown.sends), ends(|shown| shown.receives)), (1, 1), "{range}");
+    }
+}
+
+/// Runs every command twice that a split has moved to another shard, where its record stayed behind; gives how many.
+fn run_twice(plants: bool) -> usize {
+    let cluster = Cluster::new(171);
+    cluster.run(|kv| async move { kv.register_keyspace(&name("notes"), &one_shard()).await.unwrap() });
+    let send_all = || {
+        cluster.run(|kv| async move {
+            let mut replies = Vec::new();
+            for n in 0..20 {
+                let number = Some(CommandNumber { session: SessionId::new(7, n), sequence: 1 });
+                let options = CallOptions { number, ..CallOptions::default() };
+                replies.push(
+                    kv.command(&name("notes"), &key(&format!("key-{n}")), b"x", &options).await.unwrap(),
+                );
+            }
+            replies
+        })
+    };
+    assert!(send_all().iter().all(|reply| reply == "x"));
+    let planted = plants.then(|| plant(DROP_SESSIONS_AT_SPLIT));
+    cluster.run(|kv| async move { kv.split_shard(&name("notes"), 0, None).await.unwrap() });
+    assert_eq!(cluster.run(|kv| async move { settled(&kv).await }), [0, 1]);
+    drop(planted);
+    send_all().iter().filter(|reply| *reply != "x").count()
+}
+
+#[test]
+fn records_stay_behind_at_a_split_only_while_that_is_planted() {
+    assert_eq!(run_twice(false), 0);
+    let twice = run_twice(true);
+    assert!((1..20).contains(&twice), "{twice} of 20 commands ran twice");
+}
+
+/// Writes while two shards are merged; gives how many keys lack something that was written.
+fn older_values(plants: bool) -> usize {
+    /// To each key.
+    const WRITES: usize = 200;
+    let cluster = Cluster::new(172);
+    let policy = KeyspacePolicy { shards: 2, ..policy() };
+    cluster.run(|kv| async move { kv.register_keyspace(&name("notes"), &policy).await.unwrap() });
+    let write = |kv: Kv, writer: u64| async move {
+        for n in 0..4 * WRITES {
+            let at = format!("key-{writer}-{}", n % 4);
+            let options = CallOptions::default();
+            kv.command(&name("notes"), &key(&at), b"x", &options).await.expect("nothing fails here");
+        }
+    };
+    let writing: Vec<_> = (0..4).map(|writer| cluster.spawn(move |kv| write(kv, writer))).collect();
+    cluster.sim.run_for(SECOND / 10);
+    let planted = plants.then(|| plant(REPLAY_MERGE_BACKWARDS));
+    cluster.run(|kv| async move { kv.merge_shards(&name("notes"), 0, 1).await.unwrap() });
+    assert_eq!(cluster.run(|kv| async move { settled(&kv).await }), [1]);
+    drop(planted);
+    writing.into_iter().for_each(|task| cluster.wait(task).unwrap());
+    cluster.run(|kv| async move {
+        let mut older = 0;
+        for at in (0..4).flat_map(|writer| (0..4).map(move |n| format!("key-{writer}-{n}"))) {
+            let options = CallOptions::default();
+            let value = kv.query(&name("notes"), &key(&at), Freshness::Latest, b"", &options).await.unwrap();
+            older += usize::from(value.len() != WRITES);
+        }
+        older
+    })
+}
+
+#[test]
+fn the_older_value_wins_at_a_merge_only_while_that_is_planted() {
+    assert_eq!(older_values(false), 0);
+    let older = older_values(true);
+    assert!(older > 0, "no key lost a command");
 }

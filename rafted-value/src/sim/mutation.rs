@@ -59,3 +59,21 @@ impl Drop for Planted {
 pub fn is_planted(mutation: Mutation) -> bool {
     PLANTED.get() == Some(mutation)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_planted_on_its_thread_until_what_plants_it_is_dropped() {
+        let above = Mutation::Above("a rule of somebody else");
+        assert!(!is_planted(above));
+        let planted = plant(above);
+        assert!(is_planted(above));
+        assert!(!is_planted(Mutation::Above("another")) && !is_planted(Mutation::ForgetVote));
+        let elsewhere = std::thread::scope(|scope| scope.spawn(|| is_planted(above)).join());
+        assert!(!elsewhere.expect("it does not panic"));
+        drop(planted);
+        assert!(!is_planted(above));
+    }
+}

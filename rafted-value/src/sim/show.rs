@@ -90,4 +90,18 @@ mod tests {
         shown(4, 0, 5);
         assert_eq!(*seen.borrow(), [(7, 2), (7, 3), (7, 4)]);
     }
+
+    #[test]
+    fn how_far_one_group_is_says_nothing_of_another() {
+        let seen: Rc<RefCell<Vec<u64>>> = Rc::default();
+        let _watching = watch_shown({
+            let seen = seen.clone();
+            move |group, _| seen.borrow_mut().push(group.0)
+        });
+        for (group, index) in [(7, 5), (8, 2), (8, 2), (7, 4), (8, 3), (7, 6)] {
+            applies(GroupId(group), index, 0);
+            show(|| ());
+        }
+        assert_eq!(*seen.borrow(), [7, 8, 8, 7]);
+    }
 }
