@@ -8,8 +8,11 @@
 //!
 //! and the last command again with the names and ports of the others. Further options are `--zone` (else a zone of its own,
 //! by its name), and `--failure-window`, in seconds. Once it is part of the cluster, a node reads lines from its standard
-//! input and prints one line for each: `add NAME REPLICAS` adds a counter, `count NAME` adds one to it, `read NAME` asks for
-//! it, `nodes` tells how many nodes hold members, `held` how many members are here, and `drain` empties the node. It ends with its input.
+//! input and prints one line for each; it ends with its input. `help` names what it understands.
+//!
+//! Where so many nodes are lost for good that nobody leads the cluster any more, `lost` tells what does not work, `plan NAMES`
+//! what it costs to go on without some nodes, and `give-up NAMES` does it. A node that is started in that state waits for a
+//! leader; with `repair` in place of `node` it reads its lines at once.
 #![allow(
     clippy::disallowed_methods,
     clippy::print_stdout,
@@ -42,6 +45,12 @@ type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 const LINES_MAX: usize = 16;
 /// How long a call is tried, and how long a drain may take, before it is given up.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+const USAGE: &str =
+    "arguments: `ca DIR NAME...`, or `node` or `repair` with --name, --dir, --listen, --seeds and --expect";
+
+const HELP: &str = "add NAME REPLICAS | count NAME | read NAME | nodes (that hold members) | held (members here) | drain \
+    (empties this node) | lost (groups without a leader) | plan NODES | give-up NODES";
 
 /// The replicated value.
 #[derive(Default, serde::Serialize, serde::Deserialize)]
@@ -118,9 +127,9 @@ async fn run() -> Outcome<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         ["ca", directory, names @ ..] => make_certificates(Path::new(directory), names),
-        ["node", options @ ..] => node(Options::parse(options)?).await,
-        _ => Err("arguments: `ca DIR NAME...`, or `node` with --name, --dir, --listen, --seeds and --expect"
-            .into()),
+        ["node", options @ ..] => node(Options::parse(options)?, false).await,
+        ["repair", options @ ..] => node(Options::parse(options)?, true).await,
+        _ => Err(USAGE.into()),
     }
 }
 
@@ -134,7 +143,7 @@ fn make_certificates(directory: &Path, names: &[&str]) -> Outcome<()> {
     Ok(std::fs::write(directory.join("ca.pem"), authority.ca_pem())?)
 }
 
-async fn node(options: Options) -> Outcome<()> {
+async fn node(options: Options, repair: bool) -> Outcome<()> {
     let Options { name, directory, listen, fleet } = options;
     let path = |end: &str| directory.join(format!("{name}.{end}"));
     let identity = Identity::from_files(directory.join("ca.pem"), path("pem"), path("key"))?;
@@ -144,8 +153,13 @@ async fn node(options: Options) -> Outcome<()> {
     let endpoint = Endpoint::bind(EndpointConfig::new(listen.parse()?, node, name.clone(), identity)).await?;
     println!("listening on {listen}");
     let env = RealEnv::with_disk(QuicTransport::new(endpoint.clone(), name), disk);
-    let fleet = Fleet::start(env, fleet, Registry::new().with::<Counter>()).await?;
-    println!("part of a cluster of {} nodes", fleet.cluster().nodes().len());
+    let registry = Registry::new().with::<Counter>();
+    let (fleet, part) = if repair {
+        (Fleet::start_without_leader(env, fleet, registry).await?, "back in")
+    } else {
+        (Fleet::start(env, fleet, registry).await?, "part of")
+    };
+    println!("{part} a cluster of {} nodes", fleet.cluster().nodes().len());
     serve(&fleet).await;
     fleet.shutdown().await;
     endpoint.close().await;
@@ -197,6 +211,27 @@ async fn obey(fleet: &Fleet, line: &str) -> Outcome<String> {
             fleet.drained(PATIENCE).await?;
             Ok("safe to stop".into())
         }
-        _ => Err("say `add NAME REPLICAS`, `count NAME`, `read NAME`, `nodes`, `held` or `drain`".into()),
+        ["lost"] => {
+            let lost: Vec<String> =
+                fleet.find_groups_without_leader().await.iter().map(ToString::to_string).collect();
+            Ok(if lost.is_empty() { "every group has a leader".into() } else { lost.join("; ") })
+        }
+        ["plan", names @ ..] => Ok(fleet.plan_removal(&nodes(fleet, names)?).await.to_string()),
+        ["give-up", names @ ..] => {
+            let plan = fleet.plan_removal(&nodes(fleet, names)?).await;
+            fleet.remove_dead_members(&plan).await?;
+            Ok("done".into())
+        }
+        _ => Ok(HELP.into()),
     }
+}
+
+/// The ids of the nodes of these names.
+fn nodes(fleet: &Fleet, names: &[&str]) -> Outcome<Vec<raft_fleet::NodeId>> {
+    let cluster = fleet.cluster();
+    let of_name = |name: &&str| {
+        let node = cluster.nodes().iter().find(|(_, entry)| entry.name == *name);
+        node.map(|(node, _)| *node).ok_or_else(|| format!("no node named {name} is listed").into())
+    };
+    names.iter().map(of_name).collect()
 }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use rafted_value::env::{BoxFuture, Env, MonoTime, TaskHandle};
 use rafted_value::transport::{CallError, ClusterId, Lane};
 use rafted_value::{
-    CommandError, Freshness, GroupCaller, Host, HostConfig, NodeId, Registry, StoreError, encode,
+    CommandError, Freshness, GroupCaller, GroupId, Host, HostConfig, NodeId, Registry, StoreError, encode,
 };
 use serde::de::DeserializeOwned;
 
@@ -25,6 +25,9 @@ use crate::membership::Membership;
 use crate::node_info::NodeInfo;
 use crate::view::Views;
 use crate::wire::{FLEET_SERVICE, FleetReply, FleetRequest, ViewReply};
+
+/// Groups that could not be founded and are remembered with the reason, at most; those who added them wait for the answer.
+const NOT_FOUNDED_MAX: usize = 1024;
 
 /// Nodes that one refresh of the view asks at most.
 const SOURCES_MAX: usize = 3;
@@ -63,6 +66,8 @@ pub(crate) struct Member {
     pub(crate) kept: Option<Membership>,
     /// The lives that it has had in its directory, if it has one.
     lives: Mutex<Option<Lives>>,
+    /// Why groups that this node was to found could not be, for those who wait for them.
+    not_founded: Mutex<BTreeMap<GroupId, String>>,
 }
 
 impl Member {
@@ -83,6 +88,7 @@ impl Member {
             formed: tokio::sync::Notify::new(),
             kept,
             lives: Mutex::new(lives),
+            not_founded: Mutex::default(),
         }
     }
 
@@ -103,6 +109,20 @@ impl Member {
 
     pub(crate) fn set_wants_members(&self, wants: bool) {
         self.wants_members.store(wants, Ordering::Release);
+    }
+
+    /// Remembers why a group cannot be founded here.
+    pub(crate) fn note_not_founded(&self, group: GroupId, reason: String) {
+        let mut groups = self.not_founded.lock();
+        groups.insert(group, reason);
+        if groups.len() > NOT_FOUNDED_MAX {
+            groups.pop_first();
+        }
+    }
+
+    /// Why a group could not be founded here, where that was so lately.
+    pub(crate) fn why_not_founded(&self, group: GroupId) -> Option<String> {
+        self.not_founded.lock().get(&group).cloned()
     }
 
     /// The lives that the node has had in its directory, if it has one.

@@ -88,6 +88,17 @@ pub enum FleetError {
         /// The name.
         name: GroupName,
     },
+    /// The group was removed again, because the node that was to found it cannot: most often it does not know the data
+    /// type, which should be registered on all nodes.
+    #[error("node {node} cannot found the group named {name:?}: {reason}")]
+    NotFounded {
+        /// The name.
+        name: GroupName,
+        /// The node.
+        node: NodeId,
+        /// Why not, as the node says.
+        reason: String,
+    },
     /// This node does not know the data type.
     #[error("no data type named {data:?} is registered")]
     NoSuchData {
@@ -136,8 +147,8 @@ pub enum FleetError {
     /// The cluster state could not be read.
     #[error("the cluster group: {0}")]
     Query(QueryError),
-    /// No seed answered as a node of a cluster.
-    #[error("none of {seeds} seeds answered as a node of a cluster in {limit:?}: {seen}")]
+    /// No seed told the state of a cluster that it is part of.
+    #[error("none of {seeds} seeds told the state of a cluster in {limit:?}: {seen}")]
     NoCluster {
         /// How many seeds were asked.
         seeds: usize,

@@ -134,6 +134,7 @@ fn answer(core: &Core, member: &Member, from: NodeId, request: FleetRequest) -> 
             })
         }
         FleetRequest::Ping => FleetReply::Done,
+        FleetRequest::NotFounded { group } => FleetReply::NotFounded(member.why_not_founded(group)),
         FleetRequest::Refresh { revision } => {
             if core.views.current().state.revision() < revision {
                 core.views.refresh_soon();

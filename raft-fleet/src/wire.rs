@@ -46,6 +46,10 @@ pub(crate) enum FleetRequest {
         group: GroupId,
         member: MemberId,
     },
+    /// Why the node, which was to found this group, could not.
+    NotFounded {
+        group: GroupId,
+    },
 }
 
 /// The answer.
@@ -64,6 +68,8 @@ pub(crate) enum FleetReply {
     Members(Vec<MemberReport>),
     /// A member was forgotten, or the reason why not.
     Forgotten(Result<(), String>),
+    /// Why the group could not be founded, if that was so.
+    NotFounded(Option<String>),
 }
 
 /// Whether a node was taken in.
@@ -148,6 +154,8 @@ mod tests {
                 ("forget_member", &encode(&FleetRequest::ForgetMember { group, member })),
                 ("reports", &encode(&FleetReply::Members(vec![report]))),
                 ("forgotten", &encode(&FleetReply::Forgotten(Err("e".into())))),
+                ("not_founded", &encode(&FleetRequest::NotFounded { group })),
+                ("why_not", &encode(&FleetReply::NotFounded(Some("e".into())))),
             ],
         );
     }

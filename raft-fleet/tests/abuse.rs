@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use raft_fleet::rafted_value::sim::SimTask;
+use raft_fleet::rafted_value::transport::ClusterId;
 use raft_fleet::{
     CallOptions, CommandError, Data, Fleet, FleetConfig, FleetError, Freshness, GroupConfig, GroupName,
     HostConfig, NameError, NodeId, NotApplied, QueryError, Registry, encode,
@@ -231,17 +232,61 @@ fn a_dead_seed_keeps_nobody_out_who_has_a_living_one() {
     assert_eq!(world.fleet(3).cluster().nodes().len(), 4);
 }
 
-/// It once joined the one whose node had the lowest id, and nobody was told.
-#[test]
-fn a_node_whose_seeds_are_of_two_clusters_is_told_so() {
-    let mut world = World::new(1560, 2);
+/// Places 0 and 1 are one cluster, 2 and 3 another.
+fn two_clusters(seed: u64) -> (World, ClusterId, ClusterId) {
+    let mut world = World::new(seed, 2);
     for pair in [[0, 1], [2, 3]] {
         world.config.seeds = pair.into_iter().map(address).collect();
         pair.into_iter().for_each(|place| world.begin(place));
         pair.into_iter().for_each(|place| world.finish(place, 30 * SECOND));
     }
-    let cluster = |world: &World, place: usize| world.fleet(place).cluster().cluster().expect("it is formed");
     let (one, other) = (cluster(&world, 0), cluster(&world, 2));
+    (world, one, other)
+}
+
+fn cluster(world: &World, place: usize) -> ClusterId {
+    world.fleet(place).cluster().cluster().expect("it is formed")
+}
+
+/// It once took whichever of the two answered first, and nobody was told.
+#[test]
+fn a_client_whose_seeds_are_of_two_clusters_is_told_so() {
+    let (mut world, one, other) = two_clusters(1561);
+    let mut clients = 0;
+    let mut connect = |world: &World| {
+        clients += 1;
+        let env = world.sim.start_node("client", &format!("client-{clients}:1"));
+        let (door, config) = (env.clone(), world.config.clone());
+        let connect = world.sim.spawn_on(&env, async move { Fleet::connect(door, config).await });
+        let connected = world.sim.run_until(60 * SECOND, connect).flatten().expect("it ends");
+        connected.map(|fleet| fleet.cluster().cluster().expect("it knows its cluster"))
+    };
+    world.config.seeds = vec!["nowhere:1".into(), address(1), address(2)];
+    let begun = world.sim.elapsed();
+    let refused = connect(&world).expect_err("it cannot know which is meant");
+    let seen = [(address(1), one), (address(2), other)];
+    assert_eq!(refused, FleetError::SeveralClusters { seen });
+    assert!(world.sim.elapsed() - begun < 2 * SECOND, "it is told at once");
+    for (own, clusters) in [(one, [1, 0]), (other, [2, 3])] {
+        world.config.seeds = clusters.into_iter().map(address).collect();
+        assert_eq!(connect(&world), Ok(own));
+        world.config.seeds = vec![address(1), address(2)];
+        world.config.host.cluster = Some(own);
+        assert_eq!(connect(&world), Ok(own));
+        world.config.host.cluster = None;
+    }
+    // Nobody of the one that is meant answers.
+    world.config.seeds = vec![address(1)];
+    world.config.host.cluster = Some(other);
+    world.config.connect_wait = 5 * SECOND;
+    let refused = connect(&world).expect_err("it is another one's node").to_string();
+    assert!(refused.contains(&one.to_string()), "{refused}");
+}
+
+/// It once joined the one whose node had the lowest id, and nobody was told.
+#[test]
+fn a_node_whose_seeds_are_of_two_clusters_is_told_so() {
+    let (mut world, one, other) = two_clusters(1560);
     world.config.seeds = vec![address(1), address(2)];
     let begun = world.sim.elapsed();
     world.begin(4);
@@ -269,18 +314,49 @@ fn a_node_whose_seeds_are_of_two_clusters_is_told_so() {
     assert_eq!(cluster(&world, 4), other);
 }
 
-/// A registry that lacks what the cluster has.
-#[test]
-fn a_node_that_does_not_know_a_data_type_adds_none_of_it() {
-    let world = World::formed(1570, 3);
+/// A node whose registry lacks what the cluster has.
+fn ignorant(world: &World) -> Fleet {
     let env = world.sim.start_node("stranger", "stranger:1");
     let (door, config) = (env.clone(), FleetConfig { zone: "z".into(), ..world.config.clone() });
     let start = world.sim.spawn_on(&env, async move { Fleet::start(door, config, Registry::new()).await });
-    let fleet = world.sim.run_until(30 * SECOND, start).flatten().expect("in time").expect("it joins");
+    world.sim.run_until(30 * SECOND, start).flatten().expect("in time").expect("it joins")
+}
+
+#[test]
+fn a_node_that_does_not_know_a_data_type_adds_none_of_it() {
+    let world = World::formed(1570, 3);
+    let fleet = ignorant(&world);
     world.run(async move {
         let config = GroupConfig::default();
         let unknown = fleet.add_group(name(0), Counter::NAME, 3, config).await.map(drop);
         assert_eq!(unknown, Err(FleetError::NoSuchData { data: Counter::NAME.into() }));
     });
     assert!(world.fleet(0).cluster().groups().is_empty());
+}
+
+/// The caller was once told that no group of this name exists.
+#[test]
+fn a_group_whose_founder_does_not_know_its_data_names_both() {
+    let mut world = World::formed(1580, 3);
+    let stranger = ignorant(&world).node();
+    let (_env, client) = world.client("client");
+    let (mut added, mut refused) = (0, 0);
+    for number in 0..16 {
+        let fleet = if number % 2 == 0 { world.fleet(0) } else { client.clone() };
+        let config = GroupConfig::default();
+        let told = world.run(async move { fleet.add_group(name(number), Counter::NAME, 1, config).await });
+        match told {
+            Ok(_) => added += 1,
+            Err(error) => {
+                let says = format!(
+                    "node {stranger} cannot found the group named \"group-{number}\": the node knows no data type \
+                     named \"counter\""
+                );
+                assert_eq!(error.to_string(), says);
+                refused += 1;
+            }
+        }
+    }
+    assert!(added > 0 && refused > 1, "{added} added, {refused} refused");
+    assert_eq!(world.fleet(0).cluster().groups().len(), added);
 }

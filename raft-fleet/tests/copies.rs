@@ -119,6 +119,37 @@ fn a_copy_that_is_started_with_the_whole_cluster_is_refused_once_that_is_back() 
     }
 }
 
+/// Without a leader nobody can tell, and as soon as there is one the copy ends.
+#[test]
+fn a_copy_that_came_back_without_a_leader_ends_once_there_is_one() {
+    for seed in 1480..1484 {
+        let mut world = World::formed_on_disks(seed, 3);
+        world.add_groups(&world.fleet(0), 1);
+        let node = world.id(2);
+        world.lose_power(2);
+        let backup = copy(&world, 2);
+        world.restart(2);
+        world.until(10 * SECOND, "all groups are whole", |world| world.is_whole(1, 3));
+        (0..3).for_each(|place| world.lose_power(place));
+        let original = std::mem::replace(&mut world.disks[2], backup);
+        world.begin_without_leader(2);
+        world.finish(2, 10 * SECOND);
+        let copied = world.fleet(2);
+        assert_eq!(lives(&world, 2, node), 1, "as its directory has it");
+        (0..2).for_each(|place| world.begin(place));
+        (0..2).for_each(|place| world.finish(place, 30 * SECOND));
+        world.until(10 * SECOND, "it ends", |world| {
+            let copied = copied.clone();
+            world.run(async move { copied.host().expect("a full node").statuses().await }).is_empty()
+        });
+        world.lose_power(2);
+        world.disks[2] = original;
+        world.restart(2);
+        assert_eq!(lives(&world, 2, node), 3, "seed {seed}");
+        world.until(10 * SECOND, "all groups are whole", |world| world.is_whole(1, 3));
+    }
+}
+
 #[test]
 fn a_backup_of_a_node_that_was_purged_since_is_refused_and_the_newest_directory_is_taken_in() {
     let mut world = World::formed_on_disks(1430, 4);

@@ -34,9 +34,13 @@ fn run(arguments: &[&str]) -> Output {
 
 /// The command line of a node at one of these ports, with the others as its seeds.
 fn node(place: usize, directory: &Path, ports: &[u16]) -> Command {
+    command("node", place, directory, ports)
+}
+
+fn command(verb: &str, place: usize, directory: &Path, ports: &[u16]) -> Command {
     let seeds: Vec<String> = ports.iter().map(|port| format!("localhost:{port}")).collect();
     let mut command = Command::new(program());
-    command.args(["node", "--name", &format!("node-{place}"), "--dir"]).arg(directory);
+    command.args([verb, "--name", &format!("node-{place}"), "--dir"]).arg(directory);
     command.args(["--listen", &format!("127.0.0.1:{}", ports[place]), "--seeds", &seeds.join(",")]);
     command.args(["--expect", &NODES.to_string(), "--failure-window", "3"]);
     command
@@ -65,7 +69,10 @@ struct Node {
 
 impl Node {
     fn start(place: usize, directory: &Path, ports: &[u16]) -> Self {
-        let mut command = node(place, directory, ports);
+        Self::start_by(node(place, directory, ports))
+    }
+
+    fn start_by(mut command: Command) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
         let (input, output) = (child.stdin.take(), child.stdout.take().expect("it is piped"));
         let (send, lines) = channel();
@@ -189,6 +196,38 @@ fn groups_over_four_processes_outlive_one_that_is_killed_and_one_that_is_drained
     count(&mut nodes[2], 5);
     assert_eq!(nodes[1].say("read group-0"), "5");
     nodes.into_iter().for_each(Node::end);
+}
+
+/// It waited for a leader that nobody could be, and nobody could give the others up but a client.
+#[test]
+fn the_last_of_four_processes_goes_on_alone_once_it_is_told_to() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().to_str().expect("a plain path");
+    assert!(run(&["ca", path, "node-0", "node-1", "node-2", "node-3"]).status.success());
+    let (mut nodes, ports) = cluster(directory.path());
+    for group in 0..GROUPS {
+        assert_eq!(nodes[group % NODES].say(&format!("add group-{group} 4")), "added");
+    }
+    count(&mut nodes[1], 1);
+    assert_eq!(nodes[0].say("lost"), "every group has a leader");
+    nodes.iter_mut().for_each(Node::kill);
+
+    let mut last = Node::start_by(command("repair", 2, directory.path(), &ports));
+    assert!(last.line().is_some_and(|line| line.starts_with("listening on")));
+    assert!(last.line().is_some_and(|line| line.starts_with("back in a cluster of 4 nodes")));
+    let lost = last.say("lost");
+    assert!(lost.starts_with("the cluster's own group has no leader: members on [n"), "{lost}");
+    let plan = last.say("plan node-0 node-1 node-3");
+    assert!(plan.contains("the cluster's own group has 1 of 4 voters left"), "{plan}");
+    assert_eq!(last.say("give-up node-0 node-1 node-3"), "done");
+    last.until("nodes", "1 nodes");
+    last.until("lost", "every group has a leader");
+    for group in 0..GROUPS {
+        // What only the others held may be gone with them.
+        let counted: u64 = last.say(&format!("count group-{group}")).parse().expect("a number");
+        assert!((1..=2).contains(&counted), "group-{group}: {counted}");
+    }
+    last.end();
 }
 
 /// A machine image, or a backup that somebody restores: what it holds is a few starts old.

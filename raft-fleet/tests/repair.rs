@@ -2,10 +2,12 @@
 
 mod support;
 
+use raft_fleet::rafted_value::sim::SimDisk;
 use raft_fleet::{
-    CLUSTER_GROUP, Data, FleetError, GroupConfig, LeaderlessGroup, NodeId, Presence, Removal, RemovalPlan,
+    CLUSTER_GROUP, Data, Fleet, FleetError, GroupConfig, LeaderlessGroup, NodeId, Presence, Removal,
+    RemovalPlan,
 };
-use support::{Counter, MS, SECOND, World, count_up, name, read};
+use support::{Counter, MS, SECOND, World, address, count_up, name, read};
 
 fn leaderless(world: &World, place: usize) -> Vec<LeaderlessGroup> {
     let fleet = world.fleet(place);
@@ -176,4 +178,99 @@ fn what_is_on_its_way_is_visible_and_comes_to_an_end() {
     let data = Counter::NAME;
     let fleet = world.fleet(3);
     world.run(async move { fleet.add_group(name(20), data, 3, GroupConfig::default()).await.unwrap() });
+}
+
+/// Five nodes on disks, of which the last two joined later; three groups have a member on each, and so has the cluster's own.
+fn three_and_two(seed: u64) -> World {
+    let mut world = World::formed_on_disks(seed, 3);
+    for place in 3..5 {
+        world.disks.push(SimDisk::new(world.sim.rng()));
+        world.restart(place);
+    }
+    for group in 0..3 {
+        let fleet = world.fleet(group);
+        world.run(async move {
+            let config = GroupConfig::default();
+            fleet.add_group(name(group), Counter::NAME, 5, config).await.expect("a new name");
+        });
+        assert_eq!(world.run(count_up(world.fleet(0), name(group), 7, MS)).applied, 7);
+    }
+    world.until(30 * SECOND, "all five hold everything", |world| world.is_whole(3, 5));
+    // What a majority has acknowledged is everywhere.
+    world.sim.run_for(SECOND);
+    world
+}
+
+/// Gives the dead up by one plan. The last change of the cluster, which was that a group is in use, is known to be committed by
+/// none of the members that came back; the group was once left out.
+async fn repair(fleet: Fleet, dead: Vec<NodeId>) {
+    let plan = fleet.plan_removal(&dead).await;
+    assert_eq!(plan.groups[0].group, CLUSTER_GROUP);
+    let forced = plan.groups.iter().filter(|removal| matches!(removal.how, Removal::ByForce { .. })).count();
+    assert_eq!(forced, 4, "{plan}");
+    fleet.remove_dead_members(&plan).await.expect("all that is left answers");
+}
+
+/// What is left after the loss of three of five.
+fn check_repaired(world: &World, dead: &[NodeId], left: [usize; 2]) {
+    world.until(30 * SECOND, "both are listed, without the dead", |world| {
+        left.iter().all(|place| {
+            let fleet = world.fleet(*place);
+            let nodes = fleet.cluster().nodes().clone();
+            fleet.presence() == Presence::Active && dead.iter().all(|node| !nodes.contains_key(node))
+        })
+    });
+    world.until(30 * SECOND, "all that is left serves", |world| world.is_whole(3, 2));
+    for group in 0..3 {
+        assert_eq!(world.run(read(world.fleet(left[0]), name(group))), 7);
+    }
+    // Both have taken up their duties again: what is added is founded and filled, wherever that is.
+    for group in 3..7 {
+        let fleet = world.fleet(left[group % 2]);
+        world.run(async move {
+            let config = GroupConfig::default();
+            fleet.add_group(name(group), Counter::NAME, 2, config).await.expect("a new name");
+        });
+    }
+    world.until(30 * SECOND, "all are whole", |world| world.is_whole(7, 2));
+}
+
+/// The start of every node once waited for a leader, and nobody could be asked to bring one back but by a client.
+#[test]
+fn a_node_that_comes_back_to_a_cluster_without_a_majority_can_repair_it() {
+    // Who is left, and how many of those had ended too: a node that joined later, both of these, and one with a founder.
+    for (seed, left, returning) in [(740, [3, 4], 1), (741, [4, 3], 2), (742, [0, 3], 2), (743, [3, 0], 1)] {
+        let mut world = three_and_two(seed);
+        let lost: Vec<usize> = (0..5).filter(|place| !left.contains(place)).collect();
+        let dead: Vec<NodeId> = lost.iter().map(|place| world.id(*place)).collect();
+        lost.iter().chain(&left[..returning]).for_each(|place| world.lose_power(*place));
+        world.sim.run_for(SECOND);
+
+        world.begin(left[0]);
+        assert!(world.try_finish(left[0], 20 * SECOND).is_none(), "seed {seed}: nobody leads the cluster");
+        world.lose_power(left[0]);
+        for place in &left[..returning] {
+            world.begin_without_leader(*place);
+            world.finish(*place, 10 * SECOND);
+        }
+        let here = left[0];
+        let found = leaderless(&world, here);
+        assert!((3..=4).contains(&found.len()) && found[0].name.is_none(), "seed {seed}: {found:?}");
+        world.run(repair(world.fleet(here), dead.clone()));
+        check_repaired(&world, &dead, left);
+    }
+}
+
+#[test]
+fn a_client_repairs_a_cluster_whose_nodes_wait_for_a_majority() {
+    let mut world = three_and_two(750);
+    let dead: Vec<NodeId> = (0..3).map(|place| world.id(place)).collect();
+    (0..5).for_each(|place| world.lose_power(place));
+    (3..5).for_each(|place| world.begin(place));
+    world.sim.run_for(5 * SECOND);
+    world.config.seeds = vec![address(0), address(4)];
+    let (_env, client) = world.client("operator");
+    world.run(repair(client, dead.clone()));
+    (3..5).for_each(|place| world.finish(place, 30 * SECOND));
+    check_repaired(&world, &dead, [3, 4]);
 }

@@ -107,5 +107,5 @@ fn a_client_that_finds_no_cluster_says_what_was_at_each_seed() {
     let error = world.sim.run_until(60 * SECOND, connect).flatten().expect("it ends").map(drop).unwrap_err();
     let error = error.to_string();
     let alive = format!("{} is node \"node-0\": it did not tell of a cluster", address(0));
-    says(&error, &["none of 3 seeds answered", "in 30s: ", &alive, "host-1:1 has nobody for us: "]);
+    says(&error, &["none of 3 seeds told", "in 30s: ", &alive, "host-1:1 has nobody for us: "]);
 }

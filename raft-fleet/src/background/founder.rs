@@ -69,6 +69,9 @@ async fn found_all(core: &Core, view: &View, founded: &mut BTreeSet<GroupId>) {
             Err(error @ (GroupError::NoSuchData(_) | GroupError::InvalidConfig(_))) => {
                 // It would never come to be. Nobody has used it, so nothing is lost.
                 tracing::error!(group = %entry.id, %name, %error, "a group that cannot be founded is removed");
+                if let Some(member) = &core.member {
+                    member.note_not_founded(entry.id, error.to_string());
+                }
                 let remove = ClusterCommand::RemoveGroup { name: name.clone() };
                 if let Err(error) = core.change_cluster(&remove, &core.config.call).await {
                     tracing::warn!(%name, %error, "the group is not removed yet");

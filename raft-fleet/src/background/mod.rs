@@ -15,9 +15,8 @@ use crate::core::Core;
 
 pub(crate) use self::refresher::find_contacts;
 
-/// Starts the tasks of a full node.
-pub(crate) fn start(core: &Arc<Core>) {
-    start_refresher(core);
+/// Starts what a node does that is listed.
+pub(crate) fn start_duties(core: &Arc<Core>) {
     core.run("fleet founder", Box::pin(founder::run(Arc::clone(core))));
     core.run("fleet adjuster", Box::pin(Performer::new(core).run()));
     core.run("fleet cleaner", Box::pin(cleaner::run(Arc::clone(core))));

@@ -42,8 +42,7 @@ pub(crate) async fn find_contacts(core: &Core) -> Sightings {
             Ok(peer) if peer.node == me => Sight::Myself,
             Ok(peer) => {
                 found.push(peer.node);
-                let reason = "it did not tell of a cluster".to_owned();
-                Sight::Strange { name: peer.name, reason }
+                Sight::dialled(peer)
             }
             Err(error) => Sight::nobody(error),
         };

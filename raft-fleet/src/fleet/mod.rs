@@ -2,34 +2,25 @@
 
 mod activity;
 mod repair;
+mod start;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use rafted_value::env::{Env, timeout};
-use rafted_value::{
-    CommandError, Freshness, GroupConfig, GroupId, Host, NodeId, NotApplied, QueryError, Registry,
-};
+use rafted_value::{CommandError, Freshness, GroupConfig, GroupId, Host, NodeId, NotApplied, QueryError};
 
 pub use self::activity::{DrainStatus, Presence};
-use crate::background;
 use crate::call::BegunCommand;
 use crate::cluster_state::{
     ClusterAnswer, ClusterCommand, ClusterQuery, ClusterReply, ClusterState, GroupState, NODES_MAX,
 };
-use crate::config::{CallOptions, FleetConfig};
-use crate::core::{Core, Member, open_host, other_cluster};
+use crate::config::CallOptions;
+use crate::core::Core;
 use crate::error::FleetError;
-use crate::formation::shell::form_or_join;
-use crate::formation::{Formation, Sightings};
 use crate::group_name::GroupName;
-use crate::life::Lives;
-use crate::membership::Membership;
-use crate::node_info::NodeInfo;
-use crate::service::FleetService;
-use crate::wire::{FLEET_SERVICE, FleetRequest};
+use crate::wire::{FleetReply, FleetRequest};
 
 /// Members of a group that is added by name alone.
 const USUAL_REPLICAS: usize = 3;
@@ -43,108 +34,6 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Makes this node part of a cluster, found through the seeds or formed with other nodes; returns once the node is
-    /// listed in the replicated cluster state. It waits for that at most `formation_wait`, and logs meanwhile what it
-    /// sees.
-    ///
-    /// The node's name and address are those that the transport gives; `registry` holds the data types that the node
-    /// can host, which should be the same on all nodes.
-    ///
-    /// Where `env` has a disk, the node keeps its groups there as their [`durability`](GroupConfig::durability) says, and
-    /// which cluster it belongs to: started again on that disk, under the id that [`node_on`](rafted_value::node_on)
-    /// gives, it comes back to that cluster and never founds another.
-    ///
-    /// # Errors
-    ///
-    /// When a setting or a data type cannot work; when the data directory cannot be used, is that of a node of another
-    /// cluster ([`FleetError::OtherCluster`]), or is a copy of one that has been started since ([`FleetError::Copied`]); when
-    /// the seeds are of more than one cluster ([`FleetError::SeveralClusters`]); when the cluster refuses the node because its
-    /// name or its address belongs to another; or when `formation_wait` passes first, and then the error says what was seen.
-    pub async fn start(
-        env: Arc<dyn Env>,
-        config: FleetConfig,
-        registry: Registry,
-    ) -> Result<Fleet, FleetError> {
-        let local = env.transport().local();
-        config.validate_for_node(&local.address).map_err(FleetError::InvalidConfig)?;
-        registry.validate().map_err(FleetError::InvalidConfig)?;
-        let info = NodeInfo {
-            node: local.node,
-            name: local.name,
-            zone: config.zone.clone(),
-            address: local.address,
-        };
-        info.validate()?;
-        let registry = registry.with::<ClusterState>();
-        let kept = Membership::load(&env).await?;
-        let lives = Lives::begin(&env).await?;
-        let known = kept.as_ref().map(|kept| kept.cluster);
-        if let (Some(found), Some(expected)) = (known, config.host.cluster)
-            && found != expected
-        {
-            return Err(other_cluster(&env, found, expected));
-        }
-        if let Some(rate) = config.snapshot_bytes_per_second_max
-            && !env.transport().limit_bulk(rate)
-        {
-            tracing::warn!(rate, "this transport cannot send the states of groups at a limited rate");
-        }
-        // A directory is opened only once it is known to be that of a node of the cluster that is found.
-        let host = match env.disk() {
-            Some(_) => None,
-            None => Some(open_host(&env, &config, &registry, None).await?),
-        };
-        let formation = match kept.clone() {
-            Some(kept) => Formation::formed(info.clone(), config.formation(), kept.cluster, kept.record),
-            None => Formation::new(info.clone(), config.formation()),
-        };
-        let member = Member::new(info, registry, formation, kept, lives);
-        let core = Core::new(env, config, host, Some(member));
-        core.env.transport().register(FLEET_SERVICE, FleetService::new(&core));
-        let fleet = Fleet { core };
-        let member = fleet.core.member.as_ref().expect("it was given above");
-        if let Err(error) = form_or_join(&fleet.core, member).await {
-            fleet.core.shutdown().await;
-            return Err(error);
-        }
-        background::start(&fleet.core);
-        let nodes = fleet.cluster().nodes().len();
-        tracing::info!(node = %fleet.node(), nodes, "this node is part of the cluster");
-        Ok(fleet)
-    }
-
-    /// Connects to a cluster through the seeds without being part of it: this process hosts nothing, and is listed
-    /// nowhere.
-    ///
-    /// # Errors
-    ///
-    /// When a setting cannot work, or no seed answers as a node of a cluster within `connect_wait`.
-    pub async fn connect(env: Arc<dyn Env>, config: FleetConfig) -> Result<Fleet, FleetError> {
-        config.validate().map_err(FleetError::InvalidConfig)?;
-        let (limit, seeds) = (config.connect_wait, config.seeds.len());
-        let core = Core::new(env, config, None, None);
-        let seen = Mutex::new(Sightings::default());
-        let find = async {
-            loop {
-                let sightings = background::find_contacts(&core).await;
-                *seen.lock() = sightings;
-                if core.refresh(0).await && core.views.current().state.cluster().is_some() {
-                    return;
-                }
-                core.env.sleep_until(core.jittered(core.config.hello_interval)).await;
-            }
-        };
-        if timeout(core.env.as_ref(), limit, find).await.is_none() {
-            let seen = seen.lock().to_string();
-            return Err(FleetError::NoCluster { seeds, limit, seen });
-        }
-        if let Some(cluster) = core.views.current().state.cluster() {
-            core.env.transport().set_cluster(cluster);
-        }
-        background::start_refresher(&core);
-        Ok(Fleet { core })
-    }
-
     /// The door that this fleet goes through.
     pub fn env(&self) -> &Arc<dyn Env> {
         &self.core.env
@@ -181,7 +70,9 @@ impl Fleet {
     /// # Errors
     ///
     /// [`FleetError::AlreadyAdded`] if a group has this name; [`FleetError::CleanupOngoing`] if one had it and is not
-    /// wholly gone; [`FleetError::NoSuchData`] or [`FleetError::InvalidConfig`] for what cannot work.
+    /// wholly gone; [`FleetError::NoSuchData`] or [`FleetError::InvalidConfig`] for what cannot work;
+    /// [`FleetError::NotFounded`] if the node that is to found it does not know the data type; [`FleetError::Timeout`] after
+    /// `add_group_wait`.
     pub async fn add_group(
         &self,
         name: GroupName,
@@ -231,16 +122,16 @@ impl Fleet {
             ClusterCommand::AddPinnedGroup { name: added, data, replicas, config, zones }
         };
         match self.core.change_cluster(&command, &self.core.config.call).await? {
-            ClusterReply::GroupAdded { founder, .. } => {
+            ClusterReply::GroupAdded { id, founder } => {
                 // It would notice by itself, a little later.
                 let refresh = FleetRequest::Refresh { revision: u64::MAX };
                 let limit = self.core.config.call.attempt_timeout;
                 drop(self.core.ask(founder, &refresh, limit).await);
+                self.await_founded(&name, Some((id, founder))).await
             }
-            ClusterReply::Refused(refusal) => return Err(refusal.into()),
-            other => return Err(FleetError::Malformed(format!("{other:?}"))),
+            ClusterReply::Refused(refusal) => Err(refusal.into()),
+            other => Err(FleetError::Malformed(format!("{other:?}"))),
         }
-        self.await_group(&name).await
     }
 
     /// Moves the members of a group to these zones, and keeps them there; to all if there are none.
@@ -261,18 +152,28 @@ impl Fleet {
     ///
     /// # Errors
     ///
-    /// [`FleetError::NoSuchGroup`] if it is not there, or goes away; [`FleetError::Timeout`] after `add_group_wait`.
+    /// [`FleetError::NotFounded`] if its founder cannot found it; [`FleetError::NoSuchGroup`] if it is not there, or goes
+    /// away; [`FleetError::Timeout`] after `add_group_wait`.
     pub async fn await_group(&self, name: &GroupName) -> Result<GroupId, FleetError> {
+        self.await_founded(name, None).await
+    }
+
+    /// Waits until a group serves that this node is to found, as far as is known.
+    async fn await_founded(
+        &self,
+        name: &GroupName,
+        mut founding: Option<(GroupId, NodeId)>,
+    ) -> Result<GroupId, FleetError> {
         let limit = self.core.config.add_group_wait;
         let waiting = async {
             self.core.refresh_latest(limit).await?;
             let _urgency = self.core.views.urge();
             let mut view = self.core.views.current();
             loop {
-                match view.state.groups().get(name) {
-                    Some(entry) if entry.state == GroupState::Running => return Ok(entry.id),
-                    Some(_) => (),
-                    None => return Err(FleetError::NoSuchGroup { name: name.clone() }),
+                match view.state.groups().get(name).map(|entry| (entry.id, entry.state)) {
+                    Some((id, GroupState::Running)) => return Ok(id),
+                    Some((id, GroupState::Founding { founder })) => founding = Some((id, founder)),
+                    None => return Err(self.why_gone(name, founding).await),
                 }
                 view = self.core.views.newer_than(view.state.revision()).await;
             }
@@ -280,6 +181,17 @@ impl Fleet {
         let what = || format!("the founding of group {name:?}");
         let done = timeout(self.core.env.as_ref(), limit, waiting).await;
         done.unwrap_or_else(|| Err(FleetError::Timeout { what: what(), limit }))
+    }
+
+    /// Why a group is not there: its founder may have removed it, and remembers why.
+    async fn why_gone(&self, name: &GroupName, founding: Option<(GroupId, NodeId)>) -> FleetError {
+        let name = name.clone();
+        let Some((group, node)) = founding else { return FleetError::NoSuchGroup { name } };
+        let limit = self.core.config.call.attempt_timeout;
+        match self.core.ask(node, &FleetRequest::NotFounded { group }, limit).await {
+            Ok(FleetReply::NotFounded(Some(reason))) => FleetError::NotFounded { name, node, reason },
+            Ok(_) | Err(_) => FleetError::NoSuchGroup { name },
+        }
     }
 
     /// Removes a group: all its members end in time, also on nodes that are away now. Until they have, the name cannot be

@@ -62,6 +62,10 @@ impl Fleet {
     ///
     /// Nodes that are given up together belong into one plan: a group that has lost two of three members goes on only
     /// without both.
+    ///
+    /// It is made from the view that this node has. Where that comes from members of the cluster's own group that were started
+    /// again without a leader, the last changes may be missing in it: where groups are still without a leader when a plan was
+    /// carried out, make another one for the same nodes.
     pub async fn plan_removal(&self, nodes: &[NodeId]) -> RemovalPlan {
         let inspection = Inspection::gather(&self.core).await;
         inspection.plan_removal(&self.cluster(), &nodes.iter().copied().collect())
@@ -92,10 +96,13 @@ impl Fleet {
         for node in &plan.nodes {
             self.give_up(*node, &plan.nodes).await?;
         }
-        for removal in plan.groups.iter().filter(|removal| !is_cluster_group(removal)) {
+        self.core.refresh_latest(self.core.config.call.timeout).await?;
+        let view = self.core.views.current();
+        // One that was being founded begins anew by itself, under another id.
+        let others = plan.groups.iter().filter(|removal| !is_cluster_group(removal));
+        for removal in others.filter(|removal| view.lists(removal.group)) {
             failures.extend(self.carry_out(removal).await.err());
         }
-        self.core.refresh_latest(self.core.config.call.timeout).await?;
         match failures.first() {
             None => Ok(()),
             Some(first) => Err(FleetError::Removal {

@@ -1,12 +1,13 @@
 //! Carries out what [`Formation`](super::Formation) wants: hellos, proposals, and in the end the cluster group.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use rafted_value::env::{sleep, timeout};
 use rafted_value::transport::ClusterId;
-use rafted_value::{Data, Found, GroupError, NodeId};
+use rafted_value::{Data, Found, GroupError, GroupStatus, NodeId};
 
 use super::patience::Patience;
 use super::{FormationAction, FormationOutcome, FoundingRecord, Sight, Standing};
@@ -28,11 +29,12 @@ const LISTENED_MAX: usize = 16;
 
 /// Makes this node part of a cluster: a founder of a new one, or a member of one that is there.
 pub(crate) async fn form_or_join(core: &Arc<Core>, member: &Member) -> Result<(), FleetError> {
-    let (limit, interval) = (core.config.formation_wait, core.config.formation_report_interval);
-    let mut patience = Patience::new(core.env.now(), limit, interval);
+    let limit = core.config.formation_wait;
     if let Some(kept) = &member.kept {
-        return come_back(core, member, kept, &mut patience).await;
+        come_back(core, member, kept).await?;
+        return take_part_again(core, member, kept, limit).await;
     }
+    let mut patience = Patience::new(core.env.now(), limit, core.config.formation_report_interval);
     let expected = core.config.bootstrap_expect;
     tracing::info!(node = %core.node, expected, "looking for a cluster, or for nodes to form one");
     loop {
@@ -66,13 +68,9 @@ pub(crate) async fn form_or_join(core: &Arc<Core>, member: &Member) -> Result<()
     }
 }
 
-/// Takes part again in the cluster that the node's directory remembers, whoever else is there.
-async fn come_back(
-    core: &Arc<Core>,
-    member: &Member,
-    kept: &Membership,
-    patience: &mut Patience,
-) -> Result<(), FleetError> {
+/// Opens what the node's directory keeps of the cluster that it remembers, and learns what the others say of that; nobody
+/// needs to lead it.
+pub(crate) async fn come_back(core: &Core, member: &Member, kept: &Membership) -> Result<(), FleetError> {
     tracing::info!(node = %core.node, cluster = %kept.cluster, "coming back to the cluster of the data directory");
     look_before_opening(core, member, kept.cluster).await?;
     core.env.transport().set_cluster(kept.cluster);
@@ -86,11 +84,34 @@ async fn come_back(
     // What a copy holds must not be taken for the node's, so it is not even opened where any other node can tell.
     member.missing_in(&core.views.current().state, kept.cluster, &core.env)?;
     core.settle(member, kept.cluster, kept.record.clone()).await?;
+    // It ends by itself, unless its disk is very slow.
+    let _ = timeout(core.env.as_ref(), core.config.call.timeout, apply_what_is_kept(core)).await;
     core.refresh(1).await;
+    Ok(())
+}
+
+/// Waits until the own member of the cluster group has applied all that its disk knows to be committed: before, it tells of a
+/// cluster as old as its last snapshot.
+async fn apply_what_is_kept(core: &Core) {
+    let Some(host) = core.host.get() else { return };
+    let behind = |status: &GroupStatus| status.fenced.is_none() && status.applied_index < status.commit_index;
+    while host.status(CLUSTER_GROUP).await.as_ref().is_some_and(behind) {
+        sleep(core.env.as_ref(), core.config.call.retry_interval).await;
+    }
+}
+
+/// Takes part again in the cluster that the node's directory remembers, once that has a leader.
+pub(crate) async fn take_part_again(
+    core: &Arc<Core>,
+    member: &Member,
+    kept: &Membership,
+    limit: Duration,
+) -> Result<(), FleetError> {
+    let mut patience = Patience::new(core.env.now(), limit, core.config.formation_report_interval);
     match &kept.record {
         // It may have died before the others had all that makes a founder.
-        Some(record) => found(core, member, record, patience).await,
-        None => be_listed(core, member, kept.cluster, patience).await,
+        Some(record) => found(core, member, record, &mut patience).await,
+        None => be_listed(core, member, kept.cluster, &mut patience).await,
     }
 }
 

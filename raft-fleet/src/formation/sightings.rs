@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use rafted_value::transport::{CallError, ClusterId};
+use rafted_value::transport::{CallError, ClusterId, PeerInfo};
 
 /// Addresses that one line names; the others are counted.
 const SHOWN_MAX: usize = 8;
@@ -54,9 +54,28 @@ impl Sightings {
     pub(crate) fn note(&mut self, address: &str, sight: Sight) {
         self.at.insert(address.to_owned(), sight);
     }
+
+    /// Two addresses with nodes of different clusters, if there are any.
+    pub(crate) fn of_two_clusters(&self) -> Option<[(String, ClusterId); 2]> {
+        let mut formed = self.at.iter().filter_map(|(address, sight)| match sight {
+            Sight::Formed { cluster, .. } => Some((address.clone(), *cluster)),
+            _ => None,
+        });
+        let one = formed.next()?;
+        let other = formed.find(|(_, cluster)| *cluster != one.1)?;
+        Some([one, other])
+    }
 }
 
 impl Sight {
+    /// Somebody was there, who has said no more than in the handshake.
+    pub(crate) fn dialled(peer: PeerInfo) -> Self {
+        match peer.cluster {
+            Some(cluster) => Sight::Formed { name: peer.name, cluster },
+            None => Sight::Strange { name: peer.name, reason: "it did not tell of a cluster".into() },
+        }
+    }
+
     /// Nobody was there, as a dial said.
     pub(crate) fn nobody(error: CallError) -> Self {
         Sight::Nobody(match error {
@@ -114,6 +133,19 @@ mod tests {
         let line = "a:1 is this node; b:1 is node \"node-2\" without a cluster; \
                     c:1 has nobody for us: certificate of another CA";
         assert_eq!(sightings.to_string(), line);
+    }
+
+    #[test]
+    fn two_clusters_are_told_by_one_address_each() {
+        let mut sightings = Sightings::default();
+        let formed = |cluster: u128| Sight::Formed { name: "n".into(), cluster: ClusterId(cluster) };
+        sightings.note("a:1", Sight::Myself);
+        sightings.note("b:1", formed(5));
+        sightings.note("c:1", formed(5));
+        assert_eq!(sightings.of_two_clusters(), None);
+        sightings.note("d:1", formed(6));
+        let two = [("b:1".to_owned(), ClusterId(5)), ("d:1".to_owned(), ClusterId(6))];
+        assert_eq!(sightings.of_two_clusters(), Some(two));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use rafted_value::{GroupId, MemberId, NodeId};
 use serde::{Deserialize, Serialize};
 
 use super::{Inspection, MemberReport, in_use, write_group};
-use crate::cluster_state::ClusterState;
+use crate::cluster_state::{ClusterState, GroupState};
 use crate::group_name::GroupName;
 
 /// What it takes to go on without some nodes, group by group, the cluster's own first.
@@ -78,7 +78,13 @@ impl RemovalPlan {
 impl Inspection {
     /// What it takes to go on without these nodes.
     pub(crate) fn plan_removal(&self, state: &ClusterState, nodes: &BTreeSet<NodeId>) -> RemovalPlan {
-        let groups = in_use(state).filter_map(|(group, name)| self.plan_group(group, name, nodes));
+        // What a node that came back without a leader knows of the cluster may be a change behind: a group that is being
+        // founded there may be in use. Where it is not, nobody misses what it forgets.
+        let survives = |group| self.of(group).iter().any(|report| !nodes.contains(&report.node));
+        let founding = state.groups().iter().filter(|(_, entry)| entry.state != GroupState::Running);
+        let founding = founding.map(|(name, entry)| (entry.id, Some(name.clone())));
+        let groups = in_use(state).chain(founding.filter(|(group, _)| survives(*group)));
+        let groups = groups.filter_map(|(group, name)| self.plan_group(group, name, nodes));
         RemovalPlan { nodes: nodes.iter().copied().collect(), groups: groups.collect() }
     }
 

@@ -161,11 +161,25 @@ impl World {
 
     /// Starts the node at a place; a second time, this is its restart.
     pub fn begin(&mut self, place: usize) {
+        self.begin_as(place, false);
+    }
+
+    /// The same for a node that comes back, whether or not anybody leads the cluster.
+    pub fn begin_without_leader(&mut self, place: usize) {
+        self.begin_as(place, true);
+    }
+
+    fn begin_as(&mut self, place: usize, without_leader: bool) {
         let env = self.door(place);
         let config = FleetConfig { zone: format!("zone-{}", place % 3), ..self.config.clone() };
         let registry = Registry::new().with::<Counter>().with::<Echo>().with::<Hoard>();
         let door: Arc<SimEnv> = env.clone();
-        let start = async move { Fleet::start(door, config, registry).await };
+        let start = async move {
+            match without_leader {
+                false => Fleet::start(door, config, registry).await,
+                true => Fleet::start_without_leader(door, config, registry).await,
+            }
+        };
         let starting = Some(self.sim.spawn_on(&env, start));
         let node = Node { env, fleet: None, starting };
         if place < self.nodes.len() {
