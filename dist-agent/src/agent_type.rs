@@ -82,8 +82,8 @@ pub(crate) trait LiveAgent: Send {
     /// Tells the hooks of a query that was answered.
     fn answered(&self, context: &QueryContext<'_>, query: &[u8], answer: &[u8], of: &dyn AgentType);
 
-    /// The state in the form of a version, without its version head.
-    fn encode(&self, version: u32) -> Bytes;
+    /// Appends the state in the form of a version, without its version head.
+    fn encode(&self, version: u32, out: &mut Vec<u8>);
 }
 
 /// How a handler runs.
@@ -324,8 +324,12 @@ impl<A: Agent> LiveAgent for Live<A> {
         }
     }
 
-    fn encode(&self, version: u32) -> Bytes {
-        let bytes = write(&self.0, version);
-        bytes.expect("that the state encodes was made sure of when a command left it so").into()
+    fn encode(&self, version: u32, out: &mut Vec<u8>) {
+        const SURE: &str = "that the state encodes was made sure of when a command left it so";
+        if version == A::VERSION {
+            *out = postcard::to_extend(&self.0, std::mem::take(out)).expect(SURE);
+        } else {
+            out.extend_from_slice(&self.0.write_as(version).expect(SURE));
+        }
     }
 }

@@ -134,9 +134,13 @@ pub(crate) fn check_encodes<T: Serialize>(value: &T) -> Result<(), String> {
     postcard::serialize_with_flavor(value, size).map(drop).map_err(|error| error.to_string())
 }
 
+/// Most commands and states take no more, and so their bytes grow no further.
+const TYPICAL_BYTES: usize = 64;
+
 /// The postcard bytes of a value of a user's type, whose `Serialize` may fail.
 pub(crate) fn try_encode<T: Serialize>(value: &T) -> Result<Bytes, String> {
-    postcard::to_stdvec(value).map(Bytes::from).map_err(|error| error.to_string())
+    let bytes = Vec::with_capacity(TYPICAL_BYTES);
+    postcard::to_extend(value, bytes).map(Bytes::from).map_err(|error| error.to_string())
 }
 
 fn broken(what: &str, reason: &str) -> RoundTrip {

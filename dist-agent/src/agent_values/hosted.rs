@@ -150,7 +150,7 @@ impl Hosted {
         let own = self.version(agent_type);
         let restored = match &self.state {
             State::Live(_) if own >= version => return,
-            State::Live(agent) => State::restore(agent_type, own, &agent.encode(own), false),
+            State::Live(agent) => State::restore(agent_type, own, &in_bytes(&**agent, own), false),
             State::InBytes(away) => match &**away {
                 Away::Passive(state) => State::restore(agent_type, own, &state.bytes, false),
                 Away::Kept(_) => return,
@@ -167,7 +167,7 @@ impl Hosted {
     pub(super) fn passivate(&mut self, agent_type: &dyn AgentType) {
         let version = self.version(agent_type);
         if let State::Live(agent) = &self.state {
-            let bytes = agent.encode(version)[..].into();
+            let bytes = in_bytes(&**agent, version).into();
             self.set_version(agent_type, agent_type.version());
             self.state = State::away(Away::Passive(InBytes { version, bytes }));
         }
@@ -203,23 +203,27 @@ impl Hosted {
 
     /// Appends the agent to a snapshot.
     pub(super) fn encode(&self, agent_type: &dyn AgentType, out: &mut Vec<u8>) {
-        let live;
         let version = self.version(agent_type);
-        let (passive, bytes) = match &self.state {
-            State::Live(agent) => {
-                live = agent.encode(version);
-                (false, &live[..])
-            }
-            State::InBytes(away) => match &**away {
-                Away::Passive(state) => (true, &state.bytes[..]),
-                Away::Kept(kept) => (kept.passive, &kept.state.bytes[..]),
-            },
-        };
         let Self { revision, generation, life, .. } = *self;
         let (timer, changes) = (self.timer(), self.changes().clone());
-        let head = Head::V1 { revision, generation, timer, version, passive, life, changes };
-        *out = postcard::to_extend(&head, std::mem::take(out)).expect("the head serialises");
-        out.extend_from_slice(bytes);
+        let open = |out: &mut Vec<u8>, passive| {
+            let head = Head::V1 { revision, generation, timer, version, passive, life, changes };
+            *out = postcard::to_extend(&head, std::mem::take(out)).expect("the head serialises");
+        };
+        match &self.state {
+            State::Live(agent) => {
+                open(out, false);
+                agent.encode(version, out);
+            }
+            State::InBytes(away) => {
+                let (passive, bytes) = match &**away {
+                    Away::Passive(state) => (true, &state.bytes),
+                    Away::Kept(kept) => (kept.passive, &kept.state.bytes),
+                };
+                open(out, passive);
+                out.extend_from_slice(bytes);
+            }
+        }
     }
 
     /// The agent of type `name` that [`encode`](Self::encode) wrote; ends this member if its build cannot run its version.
@@ -233,6 +237,13 @@ impl Hosted {
         let more = (!more.is_nothing()).then(|| Box::new(more));
         Ok(Self { revision, generation, life, more, state })
     }
+}
+
+/// A live agent's state in the form of a version.
+pub(super) fn in_bytes(agent: &dyn LiveAgent, version: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    agent.encode(version, &mut bytes);
+    bytes
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use raft_kv::rafted_value::CommandContext;
 
-use super::hosted::{Hosted, State};
+use super::hosted::{Hosted, State, in_bytes};
 use super::{AgentValues, must_not_read, parse};
 use crate::agent_id::AgentIdRef;
 use crate::agent_type::{AgentType, Run};
@@ -54,7 +54,7 @@ fn time_out(
 ) -> Fate {
     let version = hosted.version(of);
     let State::Live(agent) = &mut hosted.state else { unreachable!("the caller has looked") };
-    let before = agent.encode(version);
+    let before = in_bytes(&**agent, version);
     let mut agent_context = AgentContext::new(id, context, hosted.revision, version);
     let run = Run { of, leads, activates: false };
     let ran = caught(|| agent.timeout(&mut agent_context, run));

@@ -167,12 +167,16 @@ async fn serve(arguments: &Arguments, agents: bool) -> Result<(), BoxError> {
     let hosted = start(arguments, agents).await?;
     let name = format!("node-{}", arguments.number);
     say(&Answer::Listening { echo: echo::serve(&arguments.certificates, &name)? })?;
-    let mut lines = orders();
+    let (mut lines, mut handles) = (orders(), Arc::<[Called]>::from([]));
     while let Some(line) = lines.recv().await {
         let answer = match serde_json::from_str(&line)? {
             Order::Activate { first, agents, clients } => hosted.activate(first, agents, clients).await,
             Order::Call { agents, clients, seconds, kind } => {
-                hosted.call_all(agents, clients, Duration::from_secs_f64(seconds), kind).await
+                // They are kept from turn to turn: what they cost is not of a call.
+                if handles.len() as u64 != agents {
+                    handles = (0..agents).map(|number| hosted.called(number)).collect();
+                }
+                call_all(&handles, clients, Duration::from_secs_f64(seconds), kind).await
             }
             Order::Ticks { agents, ticks } => hosted.set_ticks(agents, ticks).await,
             Order::Outlast { .. } => hosted.outlast().await,
@@ -210,35 +214,6 @@ impl Hosted {
                     let mut told = Told::new();
                     for number in (first..first + agents).skip(client as usize).step_by(clients as usize) {
                         told.time(hosted.called(number).call(Kind::Command)).await;
-                    }
-                    told
-                })
-            })
-            .collect();
-        Told::join(tasks, start).await
-    }
-
-    /// Calls agents at random.
-    async fn call_all(
-        &self,
-        agents: u64,
-        clients: usize,
-        time: Duration,
-        kind: Kind,
-    ) -> Result<Answer, BoxError> {
-        let start = Instant::now();
-        let handles: Arc<[Called]> = (0..agents).map(|number| self.called(number)).collect();
-        let tasks: Vec<_> = (0..clients)
-            .map(|_| {
-                let handles = handles.clone();
-                tokio::spawn(async move {
-                    let mut told = Told::new();
-                    // A walk that meets all of them, in an order of each client's own (Lehmer; Knuth, volume 2, 3.2.1).
-                    let mut at = random_u64_from_os();
-                    while start.elapsed() < time {
-                        at = at.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-                        let called = &handles[((at >> 33) % handles.len() as u64) as usize];
-                        told.time(called.call(kind)).await;
                     }
                     told
                 })
@@ -357,4 +332,31 @@ impl Told {
         }
         Ok(Answer::Loaded(Loaded::of(&all.latencies, all.errors, start.elapsed())))
     }
+}
+
+/// Calls agents at random.
+async fn call_all(
+    handles: &Arc<[Called]>,
+    clients: usize,
+    time: Duration,
+    kind: Kind,
+) -> Result<Answer, BoxError> {
+    let start = Instant::now();
+    let tasks: Vec<_> = (0..clients)
+        .map(|_| {
+            let handles = handles.clone();
+            tokio::spawn(async move {
+                let mut told = Told::new();
+                // A walk that meets all of them, in an order of each client's own (Lehmer; Knuth, volume 2, 3.2.1).
+                let mut at = random_u64_from_os();
+                while start.elapsed() < time {
+                    at = at.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+                    let called = &handles[((at >> 33) % handles.len() as u64) as usize];
+                    told.time(called.call(kind)).await;
+                }
+                told
+            })
+        })
+        .collect();
+    Told::join(tasks, start).await
 }
