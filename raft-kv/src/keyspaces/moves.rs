@@ -72,7 +72,7 @@ impl Move {
 #[non_exhaustive]
 pub enum MoveRefusal {
     /// The keyspace has no such shard, or not with such a neighbour.
-    #[error("the keyspace has no shard {0} that could")]
+    #[error("the keyspace has no shard {0}, or not as a neighbour")]
     NoSuchShard(u32),
     /// The shard takes part in a move already.
     #[error("shard {0} takes part in a move already")]
