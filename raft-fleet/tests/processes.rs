@@ -1,6 +1,7 @@
 //! The example `counters` as its user runs it: four real processes on loopback, one of which is killed and one drained.
 #![cfg(feature = "quic")]
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
@@ -277,5 +278,87 @@ fn arguments_that_mean_nothing_are_refused_with_those_that_do() {
         let output = run(arguments);
         assert!(!output.status.success());
         assert!(String::from_utf8_lossy(&output.stderr).contains(says), "{output:?}");
+    }
+}
+
+/// The command line of a node as the README has it.
+fn of_the_readme(name: &str, directory: &Path, ports: &[u16]) -> Command {
+    let place: usize = name.strip_prefix("node-").and_then(|number| number.parse().ok()).expect("node-N");
+    let seeds: Vec<String> = ports.iter().map(|port| format!("localhost:{port}")).collect();
+    let mut command = Command::new(program());
+    command.args(["node", "--name", name, "--dir"]).arg(directory);
+    command.args(["--listen", &format!("127.0.0.1:{}", ports[place - 1]), "--seeds", &seeds.join(",")]);
+    command.args(["--expect", &ports.len().to_string()]);
+    command
+}
+
+/// An answer without the ids of nodes and the indexes of logs, which are others each time.
+fn without_ids(answer: &str) -> String {
+    let mut out = String::new();
+    let mut after_index = false;
+    for word in answer.split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
+        let bare = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+        let is_id =
+            bare.len() > 8 && bare.starts_with('n') && bare[1..].chars().all(|c| c.is_ascii_hexdigit());
+        let is_index = after_index && bare.chars().all(|c| c.is_ascii_digit());
+        out.push_str(if is_id || is_index { "#" } else { bare });
+        out.push_str(&word[bare.len()..]);
+        after_index = bare == "index";
+    }
+    out
+}
+
+#[test]
+fn three_processes_answer_as_the_readme_says() {
+    const NAMES: [&str; 3] = ["node-1", "node-2", "node-3"];
+    let readme = include_str!("../README.md");
+    let (_, rest) =
+        readme.split_once("are others each time.\n\n```text\n").expect("the README has the session");
+    let (session, _) = rest.split_once("```").expect("it ends");
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().to_str().expect("a plain path");
+    assert!(run(&[&["ca", path][..], &NAMES].concat()).status.success());
+    let ports = &free_ports()[..NAMES.len()];
+    let start = |name: &str| {
+        let node = Node::start_by(of_the_readme(name, directory.path(), ports));
+        assert!(node.line().is_some_and(|line| line.starts_with("listening on")), "somebody has its port");
+        node
+    };
+    let mut nodes: BTreeMap<&str, Node> = NAMES.into_iter().map(|name| (name, start(name))).collect();
+    for node in nodes.values() {
+        assert_eq!(node.line(), Some("part of a cluster of 3 nodes".into()));
+    }
+    let mut lines = session.lines();
+    while let Some(line) = lines.next() {
+        if let Some(event) = line.strip_prefix('(') {
+            let (name, event) = event.split_once(' ').expect("who it is about");
+            if event.starts_with("is ended by kill -9") {
+                nodes.remove(name).expect("it runs").kill();
+            } else if event.starts_with("ends with its input") {
+                nodes.remove(name).expect("it runs").end();
+            } else {
+                assert!(event.starts_with("is started again"), "{event}");
+                let name = NAMES.into_iter().find(|known| *known == name).expect("one of the three");
+                nodes.insert(name, start(name));
+                let part = nodes[name].line().expect("it goes on");
+                assert!(part.starts_with("part of a cluster of"), "{part}");
+            }
+            continue;
+        }
+        let (name, asked) = line.split_once("> ").expect("who is asked what");
+        let expected = without_ids(lines.next().expect("an answer"));
+        let node = nodes.get_mut(name).expect("it runs");
+        // What only asks is asked until the others have noticed what has happened.
+        let asks = !["add", "count", "drain", "give-up"].iter().any(|verb| asked.starts_with(verb));
+        let mut answer = without_ids(&node.say(asked));
+        for _ in 0..if asks { ASKS_MAX } else { 0 } {
+            if answer == expected {
+                break;
+            }
+            #[allow(clippy::disallowed_methods, reason = "other processes have clocks of their own")]
+            std::thread::sleep(ASK_PAUSE);
+            answer = without_ids(&node.say(asked));
+        }
+        assert_eq!(answer, expected, "{line}");
     }
 }

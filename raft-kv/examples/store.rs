@@ -6,16 +6,21 @@
 //! ```
 //!
 //! It reads lines such as `set KEY VALUE`, `get KEY` and `shards` from its standard input, answers one line or more to
-//! each, and ends with its input; `help` names them all.
+//! each, and ends with its input; `help` names them all. A client that hosts nothing carries them out, so that any node may be
+//! stopped and started in between.
 
 #![allow(
     clippy::disallowed_methods,
     clippy::print_stdout,
+    clippy::print_stderr,
     reason = "a program of its own, with a thread that reads its terminal"
 )]
 
+use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::path::Path;
+use std::process::ExitCode;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -25,7 +30,8 @@ use raft_kv::rafted_value::env::{Env, RealEnv, random_u64_from_os};
 use raft_kv::rafted_value::node_on;
 use raft_kv::rafted_value::transport::memory::MemoryNetwork;
 use raft_kv::{
-    BytesStore, Key, KeyspaceName, KeyspacePolicy, Kv, KvConfig, KvTypes, ListPosition, SplitMergePolicy,
+    BytesStore, Key, KeyspaceName, KeyspacePolicy, Kv, KvConfig, KvError, KvTypes, ListPosition,
+    SplitMergePolicy,
 };
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -43,48 +49,95 @@ scan [PREFIX]        the keys, in the order of their hashes
 shards               what each shard holds
 split SHARD          | merge SHARD NEIGHBOUR
 policy               when shards are split and merged
-policy max_keys N    split shards that have more keys than N; `policy off` for never
-fill N               set key-0 to key-N";
+policy max_keys N    split shards that have more keys than N; so with max_size, max_load, min_shards and max_shards,
+                     several at a time; `policy off` for never
+fill N               set as many keys, from key-0 on
+stop NODE            | start NODE: node-1, node-2 or node-3";
 
 #[tokio::main]
-async fn main() -> Outcome<()> {
-    let directory = std::env::args().nth(1);
-    let network = MemoryNetwork::new();
-    let fleet = FleetConfig {
-        seeds: NODES.map(|name| format!("memory:{name}")).into(),
-        bootstrap_expect: NODES.len(),
-        ..FleetConfig::default()
-    };
-    let mut starts = Vec::new();
-    for name in NODES {
-        let env = node_env(&network, name, directory.as_deref())?;
-        starts.push(Kv::start(env, fleet.clone(), KvConfig::default(), KvTypes::new().with_bytes()));
+async fn main() -> ExitCode {
+    match run(std::env::args().nth(1)).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
     }
-    let nodes = futures_util::future::try_join_all(starts).await?;
-    let store = BytesStore::new(nodes[0].clone(), KeyspaceName::new("store")?, CallOptions::default());
+}
+
+async fn run(directory: Option<String>) -> Outcome<()> {
+    let mut nodes = Nodes { network: MemoryNetwork::new(), directory, running: BTreeMap::new() };
+    let starts: Vec<_> = NODES.into_iter().map(|name| nodes.begin(name)).collect::<Outcome<_>>()?;
+    let started = futures_util::future::try_join_all(starts).await?;
+    nodes.running = NODES.into_iter().zip(started).collect();
+    let client = RealEnv::new(nodes.network.join(fresh_id(), "client"));
+    let client = Kv::connect(client, nodes.fleet(), KvConfig::default()).await?;
+    let store = BytesStore::new(client, KeyspaceName::new("store")?, CallOptions::default());
     store.register(&KeyspacePolicy { shards: 2, ..BytesStore::policy() }).await?;
     println!("three nodes serve; say `help` for what they understand");
 
     let mut lines = lines();
     while let Some(line) = lines.recv().await {
-        match answer(&store, &line).await {
+        match answer(&store, &mut nodes, &line).await {
             Ok(answer) => println!("{answer}"),
             Err(error) => println!("error: {error}"),
         }
     }
-    for node in nodes {
+    for node in nodes.running.into_values() {
         node.shutdown().await;
     }
     Ok(())
 }
 
-/// A node of this name; it has the id that its directory remembers, if it has one.
-fn node_env(network: &MemoryNetwork, name: &str, directory: Option<&str>) -> Outcome<Arc<dyn Env>> {
-    let fresh = || NodeId(random_u64_from_os().max(1));
-    let Some(directory) = directory else { return Ok(RealEnv::new(network.join(fresh(), name))) };
-    let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(Path::new(directory).join(name))?);
-    let node = node_on(disk.as_ref())?.unwrap_or_else(fresh);
-    Ok(RealEnv::with_disk(network.join(node, name), disk))
+fn fresh_id() -> NodeId {
+    NodeId(random_u64_from_os().max(1))
+}
+
+/// The nodes of this process.
+struct Nodes {
+    network: MemoryNetwork,
+    directory: Option<String>,
+    running: BTreeMap<&'static str, Kv>,
+}
+
+impl Nodes {
+    fn fleet(&self) -> FleetConfig {
+        FleetConfig {
+            seeds: NODES.map(|name| format!("memory:{name}")).into(),
+            bootstrap_expect: NODES.len(),
+            ..FleetConfig::default()
+        }
+    }
+
+    /// A start of the node of this name; it has the id that its directory remembers, if it has one.
+    fn begin(&self, name: &str) -> Outcome<impl Future<Output = Result<Kv, KvError>> + use<>> {
+        let env: Arc<dyn Env> = match &self.directory {
+            None => RealEnv::new(self.network.join(fresh_id(), name)),
+            Some(directory) => {
+                let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(Path::new(directory).join(name))?);
+                let node = node_on(disk.as_ref())?.unwrap_or_else(fresh_id);
+                RealEnv::with_disk(self.network.join(node, name), disk)
+            }
+        };
+        Ok(Kv::start(env, self.fleet(), KvConfig::default(), KvTypes::new().with_bytes()))
+    }
+
+    async fn start(&mut self, name: &str) -> Outcome<String> {
+        let known = NODES.into_iter().find(|known| *known == name);
+        let known = known.ok_or_else(|| format!("there is no node {name}"))?;
+        if self.running.contains_key(known) {
+            return Err(format!("{name} runs").into());
+        }
+        let node = self.begin(known)?.await?;
+        self.running.insert(known, node);
+        Ok("started".to_owned())
+    }
+
+    async fn stop(&mut self, name: &str) -> Outcome<String> {
+        let node = self.running.remove(name).ok_or_else(|| format!("no node {name} runs"))?;
+        node.shutdown().await;
+        Ok("stopped".to_owned())
+    }
 }
 
 /// The lines of the standard input.
@@ -100,7 +153,7 @@ fn lines() -> tokio::sync::mpsc::Receiver<String> {
     lines
 }
 
-async fn answer(store: &BytesStore, line: &str) -> Outcome<String> {
+async fn answer(store: &BytesStore, nodes: &mut Nodes, line: &str) -> Outcome<String> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let kv = store.kv();
     Ok(match words.as_slice() {
@@ -120,30 +173,46 @@ async fn answer(store: &BytesStore, line: &str) -> Outcome<String> {
         ["scan"] => scan(store, "").await?,
         ["scan", prefix] => scan(store, prefix).await?,
         ["fill", count] => {
-            for n in 0..count.parse::<u32>()? {
+            for n in 0..number::<u32>(count)? {
                 store.set(&key(&format!("key-{n}"))?, n.to_string()).await?;
             }
             "filled".to_owned()
         }
         ["shards"] => shards(store).await?,
         ["split", shard] => {
-            let begun = kv.split_shard(store.keyspace(), shard.parse()?, None).await?;
+            let begun = kv.split_shard(store.keyspace(), number(shard)?, None).await?;
             format!("shard {} gets the hashes {}", begun.to, begun.range)
         }
         ["merge", from, to] => {
-            let begun = kv.merge_shards(store.keyspace(), from.parse()?, to.parse()?).await?;
+            let begun = kv.merge_shards(store.keyspace(), number(from)?, number(to)?).await?;
             format!("shard {} gets the hashes {}", begun.to, begun.range)
         }
         ["policy"] => format!("{:?}", kv.keyspace(store.keyspace()).await?.policy.split_merge),
-        ["policy", "off"] => set_policy(store, None).await?,
-        ["policy", "max_keys", keys] => set_policy(store, Some(keys.parse()?)).await?,
+        ["policy", "off"] => set_policy(store, &[]).await?,
+        ["policy", settings @ ..] if settings.len().is_multiple_of(2) => set_policy(store, settings).await?,
+        ["stop", node] => nodes.stop(node).await?,
+        ["start", node] => nodes.start(node).await?,
         [] => String::new(),
         _ => HELP.to_owned(),
     })
 }
 
-async fn set_policy(store: &BytesStore, max_keys: Option<u64>) -> Outcome<String> {
-    let policy = SplitMergePolicy { max_keys, cooling_ms: 5_000, ..SplitMergePolicy::default() };
+fn number<T: FromStr>(word: &str) -> Outcome<T> {
+    word.parse().map_err(|_| format!("{word:?} is not a number that could be meant").into())
+}
+
+async fn set_policy(store: &BytesStore, settings: &[&str]) -> Outcome<String> {
+    let mut policy = SplitMergePolicy { cooling_ms: 5_000, ..SplitMergePolicy::default() };
+    for pair in settings.chunks(2) {
+        match pair[0] {
+            "max_keys" => policy.max_keys = Some(number(pair[1])?),
+            "max_size" => policy.max_size = Some(number(pair[1])?),
+            "max_load" => policy.max_load = Some(number(pair[1])?),
+            "min_shards" => policy.min_shards = number(pair[1])?,
+            "max_shards" => policy.max_shards = number(pair[1])?,
+            other => return Err(format!("there is no setting {other}").into()),
+        }
+    }
     store.kv().set_policy(store.keyspace(), &policy).await?;
     Ok("set".to_owned())
 }

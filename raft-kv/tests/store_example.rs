@@ -13,10 +13,10 @@ fn program() -> PathBuf {
     program
 }
 
-/// What it answers to these lines.
-fn run(directory: &Path, lines: &str) -> Vec<String> {
+/// What it answers to these lines, with what it keeps in this directory, if any.
+fn run(directory: Option<&Path>, lines: &str) -> Vec<String> {
     let mut child = Command::new(program())
-        .arg(directory)
+        .args(directory)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -35,10 +35,43 @@ fn the_store_answers_its_lines_and_keeps_what_it_was_told() {
     let directory = tempfile::tempdir().expect("a directory for temporary files");
     let lines =
         "set a 1\nget a\ncas a 1 2\ncas a 1 3\ncas b - 4\ndel b\nget b\nscan\nsplit 9\npolicy max_keys 0\n";
-    let answers = run(directory.path(), lines);
+    let answers = run(Some(directory.path()), lines);
     let wanted = ["new", "1", "set", "not set; it is 2", "set", "gone", "no value", "a", "1 keys"];
     assert_eq!(answers[..9], wanted);
     assert!(answers[9].contains("no shard 9"), "{}", answers[9]);
     assert!(answers[10].contains("max_keys is 0"), "{}", answers[10]);
-    assert_eq!(run(directory.path(), "get a\nsplit 0\n")[0], "2");
+    assert_eq!(run(Some(directory.path()), "get a\nsplit 0\n")[0], "2");
+}
+
+#[test]
+fn the_store_answers_as_the_readme_says() {
+    let (_, rest) = include_str!("../README.md").split_once("```text\n").expect("the README has a session");
+    let (session, _) = rest.split_once("```").expect("it ends");
+    let (typed, told): (Vec<&str>, Vec<&str>) = session.lines().partition(|line| line.starts_with("> "));
+    assert!(typed.len() > 10, "{typed:?}");
+    let typed: String = typed.iter().map(|line| format!("{}\n", &line[2..])).collect();
+    assert_eq!(run(None, &typed), told);
+}
+
+#[test]
+fn what_means_nothing_to_the_store_is_an_error_that_says_so() {
+    let long = "k".repeat(4_097);
+    let lines = format!(
+        "set {long} 1\nset a {}\nfill x\nsplit -1\npolicy frob 1\nstop node-9\nstart node-1\nfrob\nget a\n",
+        "v".repeat((1 << 20) + 1)
+    );
+    let answers = run(None, &lines);
+    for (answer, says) in answers.iter().zip([
+        "a key of 4097 bytes is over the keyspace's limit of 4096",
+        "a value of 1048577 bytes is over the keyspace's limit of 1048576",
+        "\"x\" is not a number",
+        "\"-1\" is not a number",
+        "there is no setting frob",
+        "no node node-9 runs",
+        "node-1 runs",
+        "set KEY VALUE",
+    ]) {
+        assert!(answer.contains(says), "{answer} says nothing of {says}");
+    }
+    assert_eq!(answers.last().map(String::as_str), Some("no value"), "none of it did anything");
 }

@@ -123,6 +123,15 @@ fn list_commands() -> Vec<(&'static str, KeyspacesCommand)> {
         ("abort", report(MoveReport::Abort("why".into()))),
         ("ended", report(MoveReport::Ended)),
         ("deregister", KeyspacesCommand::Deregister { name: name() }),
+        (
+            "resume",
+            KeyspacesCommand::Resume {
+                id: 1,
+                epoch: 1,
+                node: raft_fleet::rafted_value::NodeId(7),
+                lease_ms: 2000,
+            },
+        ),
     ]
 }
 

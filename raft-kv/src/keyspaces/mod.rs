@@ -57,6 +57,8 @@ pub(crate) enum KeyspacesCommand {
     Claim { node: NodeId, gone: Option<NodeId>, lease_ms: u64 },
     /// The performer of a move tells of it.
     Report { id: u64, epoch: u64, report: MoveReport },
+    /// A node wants to perform anew the move that it performed in this epoch, of which its present life knows nothing.
+    Resume { id: u64, epoch: u64, node: NodeId, lease_ms: u64 },
 }
 
 /// What the list answers to a command; append-only.
@@ -159,6 +161,9 @@ impl Data for Keyspaces {
             }
             KeyspacesCommand::Report { id, epoch, report } => {
                 self.hear(now_ms, id, epoch, report).ok_or(KeyspacesReply::NoMove)
+            }
+            KeyspacesCommand::Resume { id, epoch, node, lease_ms } => {
+                self.resume(now_ms, id, epoch, node, lease_ms).ok_or(KeyspacesReply::NoMove)
             }
         };
         started.map_or_else(|refused| refused, KeyspacesReply::Moving)

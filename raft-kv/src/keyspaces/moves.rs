@@ -57,12 +57,22 @@ pub struct Move {
     pub performer: Option<NodeId>,
 }
 
+impl Move {
+    /// From now on this node performs it; the move as it is then.
+    fn begin_epoch(&mut self, now_ms: u64, node: NodeId, lease_ms: u64) -> Move {
+        self.epoch += 1;
+        self.performer = Some(node);
+        self.until_ms = now_ms.saturating_add(lease_ms);
+        self.clone()
+    }
+}
+
 /// Why a move does not begin.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum MoveRefusal {
     /// The keyspace has no such shard, or not with such a neighbour.
-    #[error("the keyspace has no shard {0} that could")]
+    #[error("the keyspace has no shard {0}, or not as a neighbour")]
     NoSuchShard(u32),
     /// The shard takes part in a move already.
     #[error("shard {0} takes part in a move already")]
@@ -170,10 +180,22 @@ impl Keyspaces {
         let waits =
             |present: &&mut Move| present.until_ms < now_ms || (gone.is_some() && present.performer == gone);
         let claimed = self.moves.values_mut().find(waits)?;
-        claimed.epoch += 1;
-        claimed.performer = Some(node);
-        claimed.until_ms = now_ms.saturating_add(lease_ms);
-        Some(claimed.clone())
+        Some(claimed.begin_epoch(now_ms, node, lease_ms))
+    }
+
+    /// Gives a move back to the node that performed it in this epoch and has forgotten it, as it does when it starts again,
+    /// unless somebody has claimed it since.
+    pub(super) fn resume(
+        &mut self,
+        now_ms: u64,
+        id: u64,
+        epoch: u64,
+        node: NodeId,
+        lease_ms: u64,
+    ) -> Option<Move> {
+        let own = |present: &&mut Move| present.epoch == epoch && present.performer == Some(node);
+        let resumed = self.moves.get_mut(&id).filter(own)?;
+        Some(resumed.begin_epoch(now_ms, node, lease_ms))
     }
 
     /// Hears the performer of a move, unless it was replaced; the move as it is then.

@@ -127,6 +127,7 @@ fn the_bytes_of_the_list_never_change() {
     check(report(MoveReport::Moved), &[7, 1, 2, 1]);
     check(report(MoveReport::Abort("r".into())), &[7, 1, 2, 2, 1, b'r']);
     check(report(MoveReport::Ended), &[7, 1, 2, 3]);
+    check(KeyspacesCommand::Resume { id: 1, epoch: 2, node, lease_ms: 9 }, &[8, 1, 2, 7, 9]);
 
     let mut list = Keyspaces::default();
     register_ready(&mut list, "n", policy());
@@ -245,6 +246,34 @@ impl KeyspacesReply {
         let KeyspacesReply::Moving(moving) = self else { return None };
         moving.performer.map(|performer| (performer.0, moving.epoch))
     }
+}
+
+/// A node that started again could once take its first move only, and the others waited for the ends of their leases.
+#[test]
+fn a_move_is_given_back_to_the_node_that_has_forgotten_it_and_to_no_other() {
+    let mut list = Keyspaces::default();
+    register_ready(&mut list, "a", four());
+    split(&mut list, 1, KeyRange::part(1, 4).first() + 10);
+    merge(&mut list, 2, 3);
+    for _ in 0..2 {
+        assert_eq!(claim(&mut list, 10).performer(), Some((1, 1)));
+    }
+    let resume = |list: &mut Keyspaces, id, epoch, node| {
+        list.command(&at(20), KeyspacesCommand::Resume { id, epoch, node: NodeId(node), lease_ms: 100 })
+    };
+    for (id, epoch, node) in [(1, 1, 2), (1, 2, 1), (1, 0, 1), (3, 1, 1)] {
+        assert_eq!(resume(&mut list, id, epoch, node), KeyspacesReply::NoMove, "{id} {epoch} {node}");
+    }
+    for id in [2, 1] {
+        assert_eq!(resume(&mut list, id, 1, 1).performer(), Some((1, 2)));
+        assert_eq!(resume(&mut list, id, 1, 1), KeyspacesReply::NoMove, "once is enough");
+    }
+    assert_eq!(claim(&mut list, 120), KeyspacesReply::NoMove, "it has its lease");
+    assert_eq!(
+        report(&mut list, 30, 1, MoveReport::Moved),
+        KeyspacesReply::NoMove,
+        "the earlier life is over"
+    );
 }
 
 /// In the original an aborted workflow left its shards locked for ever (fault 12): here a move that aborts is still a

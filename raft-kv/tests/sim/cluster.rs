@@ -61,6 +61,7 @@ pub(crate) struct Cluster {
     pub(crate) client: Kv,
     client_env: Arc<SimEnv>,
     disks: Vec<SimDisk>,
+    config: KvConfig,
     /// What each node knows.
     types: Rc<Types>,
 }
@@ -80,12 +81,12 @@ fn fleet() -> FleetConfig {
     config
 }
 
-fn config() -> KvConfig {
+pub(crate) fn config() -> KvConfig {
     KvConfig { routes_refresh: SECOND, ..KvConfig::default() }
 }
 
-async fn start(env: Arc<dyn Env>, types: KvTypes) -> Result<Kv, KvError> {
-    Kv::start(env, fleet(), config(), types).await
+async fn start(env: Arc<dyn Env>, config: KvConfig, types: KvTypes) -> Result<Kv, KvError> {
+    Kv::start(env, fleet(), config, types).await
 }
 
 /// A node as it starts, with its disk if it has one.
@@ -119,34 +120,39 @@ pub(crate) fn policy() -> KeyspacePolicy {
 impl Cluster {
     /// Nodes that keep everything in memory.
     pub(crate) fn new(seed: u64) -> Self {
-        Self::formed(seed, false, types())
+        Self::formed(seed, false, config(), types())
     }
 
     /// The same with value types of a test's own, which may differ from node to node.
     pub(crate) fn with_types(seed: u64, types: impl Fn(usize) -> KvTypes + 'static) -> Self {
-        Self::formed(seed, false, Rc::new(types))
+        Self::formed(seed, false, config(), Rc::new(types))
     }
 
     /// Nodes that keep their groups on disks.
     pub(crate) fn on_disks(seed: u64) -> Self {
-        Self::formed(seed, true, types())
+        Self::on_disks_with(seed, config())
     }
 
-    fn formed(seed: u64, on_disks: bool, types: Rc<Types>) -> Self {
+    /// The same with other settings.
+    pub(crate) fn on_disks_with(seed: u64, config: KvConfig) -> Self {
+        Self::formed(seed, true, config, types())
+    }
+
+    fn formed(seed: u64, on_disks: bool, config: KvConfig, types: Rc<Types>) -> Self {
         let sim = Sim::new(seed, NetConfig::default());
         let disks: Vec<SimDisk> = (0..NODES).filter(|_| on_disks).map(|_| SimDisk::new(sim.rng())).collect();
         let envs: Vec<_> = (0..NODES).map(|node| door(&sim, &disks, node)).collect();
         let started: Vec<_> = (0..NODES)
-            .map(|node| sim.spawn_on(&envs[node], start(envs[node].clone(), types(node))))
+            .map(|node| sim.spawn_on(&envs[node], start(envs[node].clone(), config.clone(), types(node))))
             .collect();
         let mut nodes = Vec::new();
         for (env, kv) in envs.into_iter().zip(started) {
             nodes.push((env, wait(&sim, kv).expect("not killed").expect("the node starts")));
         }
         let client_env = sim.start_node("client", "sim:client");
-        let client = sim.spawn_on(&client_env, Kv::connect(client_env.clone(), fleet(), config()));
+        let client = sim.spawn_on(&client_env, Kv::connect(client_env.clone(), fleet(), config.clone()));
         let client = wait(&sim, client).expect("not killed").expect("the client connects");
-        Self { sim, nodes, client, client_env, disks, types }
+        Self { sim, nodes, client, client_env, disks, config, types }
     }
 
     /// All machines stop at once, and start again with what their disks had synced.
@@ -157,13 +163,15 @@ impl Cluster {
             disk.crash();
         }
         let envs: Vec<_> = (0..NODES).map(|node| door(&self.sim, &self.disks, node)).collect();
-        let started: Vec<_> = (0..NODES)
-            .map(|node| self.sim.spawn_on(&envs[node], start(envs[node].clone(), (self.types)(node))))
-            .collect();
+        let started: Vec<_> = (0..NODES).map(|node| self.spawn_start(node, &envs[node])).collect();
         for (node, (env, kv)) in envs.into_iter().zip(started).enumerate() {
             let kv = wait(&self.sim, kv).expect("not killed").expect("the node starts again");
             self.nodes[node] = (env, kv);
         }
+    }
+
+    fn spawn_start(&self, node: usize, env: &Arc<SimEnv>) -> SimTask<Result<Kv, KvError>> {
+        self.sim.spawn_on(env, start(env.clone(), self.config.clone(), (self.types)(node)))
     }
 
     /// Runs something on the client.
@@ -190,7 +198,7 @@ impl Cluster {
     /// Starts a node anew that was killed; it comes back empty.
     pub(crate) fn restart(&mut self, node: usize) {
         let env = door(&self.sim, &self.disks, node);
-        let started = self.sim.spawn_on(&env, start(env.clone(), (self.types)(node)));
+        let started = self.spawn_start(node, &env);
         let kv = wait(&self.sim, started).expect("not killed").expect("the node starts again");
         self.nodes[node] = (env, kv);
     }

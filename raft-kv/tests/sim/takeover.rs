@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use raft_kv::rafted_value::NodeId;
 use raft_kv::rafted_value::env::sleep;
-use raft_kv::{KeyspacePolicy, MovePhase, ShardStatus};
+use raft_kv::{KeyspacePolicy, KvConfig, Move, MovePhase, ShardStatus};
 
-use crate::cluster::{Cluster, NODES, SECOND, name, policy};
+use crate::cluster::{Cluster, NODES, SECOND, config, name, policy};
 use crate::moves::{check, settled, writers};
 
 const MS: Duration = Duration::from_millis(1);
@@ -168,4 +168,43 @@ fn a_performer_that_stands_still_while_nobody_serves_the_range_is_replaced_soon(
     assert!(taken[0] < 700 * MS, "none within its short lease and a look: {outcomes:?}");
     // Where it led the list of keyspaces as well, an election timeout comes first.
     assert!(taken[taken.len() - 1] < 2 * SECOND, "{outcomes:?}");
+}
+
+/// A node that came back once took over one of the moves that it had performed, and each of the others waited for the end of
+/// its lease, however many the node may perform at a time.
+#[test]
+fn a_cluster_that_comes_back_goes_on_at_once_with_all_moves_that_were_under_way() {
+    for seed in 400..404 {
+        // A lease that never ends here, and ranges that are long on their way.
+        let long =
+            KvConfig { move_lease: 600 * SECOND, moves_poll: 100 * MS, move_chunk_pause: SECOND, ..config() };
+        let mut cluster = Cluster::on_disks_with(seed, KvConfig { moves_performed_max: 4, ..long });
+        cluster.run(move |kv| async move {
+            kv.register_keyspace(&name("notes"), &policy()).await.expect("a new name");
+            for shard in 0..4 {
+                kv.split_shard(&name("notes"), shard, None).await.expect("it can be split");
+            }
+        });
+        let moves = |cluster: &Cluster| -> Vec<Move> {
+            cluster.run(|kv| async move { kv.moves().await.expect("the list answers in time") })
+        };
+        let all_performed = |moves: &[Move]| moves.len() == 4 && moves.iter().all(|moving| moving.epoch > 0);
+        while !all_performed(&moves(&cluster)) {
+            cluster.sim.run_for(10 * MS);
+        }
+        let before = moves(&cluster);
+        cluster.lose_power();
+        let back = cluster.sim.elapsed();
+        let resumed = |now: &[Move]| {
+            let next = |was: &Move| now.iter().find(|moving| moving.id == was.id);
+            before.iter().all(|was| next(was).is_none_or(|moving| moving.epoch > was.epoch))
+        };
+        while !resumed(&moves(&cluster)) {
+            let waited = cluster.sim.elapsed() - back;
+            assert!(waited < 2 * SECOND, "seed {seed}: {before:?} came to {:?}", moves(&cluster));
+            cluster.sim.run_for(10 * MS);
+        }
+        let shards = cluster.run(|kv| async move { settled(&kv).await });
+        assert_eq!(shards.len(), 8, "seed {seed}");
+    }
 }
