@@ -21,7 +21,8 @@ pub(crate) const ALL: &[(&str, Scenario)] = &[
     ("rafted-value/other-node", other_node),
     ("rafted-value/queries", queries),
     ("rafted-value/idle-groups", super::idle::idle_groups),
-    ("rafted-value/fsync", super::durable::fsync),
+    ("rafted-value/memory", super::loads::memory),
+    ("rafted-value/fsync", super::loads::fsync),
     ("rafted-value/snapshot", super::large::snapshot),
     ("rafted-value/recovery", super::large::recovery),
     ("rafted-value/outage", super::outage::outage),
@@ -90,8 +91,8 @@ fn many_groups(arguments: &Arguments) -> Result<Vec<Row>, BoxError> {
     let mut cluster = Cluster::start(3, THREADS)?;
     let spread = Spread { groups: 64, first: FIRST };
     spread.found(&mut cluster)?;
-    spread.load(&mut cluster, 256, 1.0)?;
-    let (total, worst) = spread.load(&mut cluster, 256, arguments.seconds)?;
+    spread.load(&mut cluster, 256, 1.0, 0)?;
+    let (total, worst) = spread.load(&mut cluster, 256, arguments.seconds, 0)?;
     let row = Row::new("commands, 64 groups, 256 clients on the leaders", total, "1/s");
     Ok(vec![row.against("target", 60_000.0).detail(format!("worst node: {}", latencies(&worst)))])
 }
@@ -121,19 +122,21 @@ impl Spread {
         cluster.order(&[order(0), order(1), order(2)]).map(drop)
     }
 
-    /// Each node's share of the clients drives the groups that it leads: commands a second, and the worst node's
-    /// figures.
+    /// Each node's share of the clients drives the groups that it leads, or those of the node that is `away` places before
+    /// it: commands a second, and the worst node's figures.
     pub(super) fn load(
         &self,
         cluster: &mut Cluster,
         clients: u64,
         seconds: f64,
+        away: u64,
     ) -> Result<(f64, Loaded), BoxError> {
         let order = |node: u64| {
             let (part, clients) = (self.part(node, self.groups), self.part(node, clients));
             let (first, groups) = (self.first + part.start, part.end - part.start);
             let (clients, kind) = ((clients.end - clients.start) as usize, Kind::Command);
-            (node as usize, Order::Load { first, groups, clients, seconds, kind, leader: node + 1 })
+            let driver = ((node + away) % 3) as usize;
+            (driver, Order::Load { first, groups, clients, seconds, kind, leader: node + 1 })
         };
         let orders: Vec<_> =
             (0..3).filter(|node| !self.part(*node, self.groups).is_empty()).map(order).collect();
