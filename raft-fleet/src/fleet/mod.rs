@@ -83,7 +83,8 @@ impl Fleet {
         self.add_pinned_group(name, data, replicas, config, []).await
     }
 
-    /// The same with three members, and the settings that [`FleetConfig::group_config`] makes for the name.
+    /// The same with three members, and the settings that
+    /// [`FleetConfig::group_config`](crate::FleetConfig::group_config) makes for the name.
     ///
     /// # Errors
     ///
