@@ -394,7 +394,7 @@ fn let_in(plants: bool) -> usize {
     let client = cluster.client.clone();
     let _planted = plants.then(|| plant(RESERVE_NO_QUOTA));
     cluster.run(async move {
-        client.put_quota("three", 3).await.unwrap();
+        client.put_quota("three", 3).await.expect("it is put");
         let come = (0..12).map(|n| {
             let counter = counter(&client, "three", &format!("{n}"));
             async move { counter.command(Count::Add(1)).await }

@@ -511,7 +511,9 @@ fn shards_show_the_ranges_and_keys_that_they_have_and_what_is_on_its_way() {
 /// Runs every command twice that a split has moved to another shard, where its record stayed behind; gives how many.
 fn run_twice(plants: bool) -> usize {
     let cluster = Cluster::new(171);
-    cluster.run(|kv| async move { kv.register_keyspace(&name("notes"), &one_shard()).await.unwrap() });
+    cluster.run(|kv| async move {
+        kv.register_keyspace(&name("notes"), &one_shard()).await.expect("nothing fails here");
+    });
     let send_all = || {
         cluster.run(|kv| async move {
             let mut replies = Vec::new();
@@ -519,7 +521,9 @@ fn run_twice(plants: bool) -> usize {
                 let number = Some(CommandNumber { session: SessionId::new(7, n), sequence: 1 });
                 let options = CallOptions { number, ..CallOptions::default() };
                 replies.push(
-                    kv.command(&name("notes"), &key(&format!("key-{n}")), b"x", &options).await.unwrap(),
+                    kv.command(&name("notes"), &key(&format!("key-{n}")), b"x", &options)
+                        .await
+                        .expect("nothing fails here"),
                 );
             }
             replies
@@ -527,7 +531,8 @@ fn run_twice(plants: bool) -> usize {
     };
     assert!(send_all().iter().all(|reply| reply == "x"));
     let planted = plants.then(|| plant(DROP_SESSIONS_AT_SPLIT));
-    cluster.run(|kv| async move { kv.split_shard(&name("notes"), 0, None).await.unwrap() });
+    cluster
+        .run(|kv| async move { kv.split_shard(&name("notes"), 0, None).await.expect("nothing fails here") });
     assert_eq!(cluster.run(|kv| async move { settled(&kv).await }), [0, 1]);
     drop(planted);
     send_all().iter().filter(|reply| *reply != "x").count()
@@ -546,7 +551,9 @@ fn older_values(plants: bool) -> usize {
     const WRITES: usize = 200;
     let cluster = Cluster::new(172);
     let policy = KeyspacePolicy { shards: 2, ..policy() };
-    cluster.run(|kv| async move { kv.register_keyspace(&name("notes"), &policy).await.unwrap() });
+    cluster.run(|kv| async move {
+        kv.register_keyspace(&name("notes"), &policy).await.expect("nothing fails here");
+    });
     let write = |kv: Kv, writer: u64| async move {
         for n in 0..4 * WRITES {
             let at = format!("key-{writer}-{}", n % 4);
@@ -557,15 +564,18 @@ fn older_values(plants: bool) -> usize {
     let writing: Vec<_> = (0..4).map(|writer| cluster.spawn(move |kv| write(kv, writer))).collect();
     cluster.sim.run_for(SECOND / 10);
     let planted = plants.then(|| plant(REPLAY_MERGE_BACKWARDS));
-    cluster.run(|kv| async move { kv.merge_shards(&name("notes"), 0, 1).await.unwrap() });
+    cluster.run(|kv| async move { kv.merge_shards(&name("notes"), 0, 1).await.expect("nothing fails here") });
     assert_eq!(cluster.run(|kv| async move { settled(&kv).await }), [1]);
     drop(planted);
-    writing.into_iter().for_each(|task| cluster.wait(task).unwrap());
+    writing.into_iter().for_each(|task| cluster.wait(task).expect("the client lives"));
     cluster.run(|kv| async move {
         let mut older = 0;
         for at in (0..4).flat_map(|writer| (0..4).map(move |n| format!("key-{writer}-{n}"))) {
             let options = CallOptions::default();
-            let value = kv.query(&name("notes"), &key(&at), Freshness::Latest, b"", &options).await.unwrap();
+            let value = kv
+                .query(&name("notes"), &key(&at), Freshness::Latest, b"", &options)
+                .await
+                .expect("nothing fails here");
             older += usize::from(value.len() != WRITES);
         }
         older
