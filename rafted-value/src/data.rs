@@ -258,7 +258,7 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Bytes {
 }
 
 /// Appends the postcard bytes of `value`, without another copy of them.
-fn append<T: Serialize>(value: &T, out: &mut Vec<u8>) {
+pub(crate) fn append<T: Serialize>(value: &T, out: &mut Vec<u8>) {
     let buffer = std::mem::take(out);
     *out = postcard::to_extend(value, buffer).expect("the type serialises");
 }

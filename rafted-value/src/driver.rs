@@ -6,7 +6,7 @@ use futures_util::future::{Either, pending, select};
 use tokio::sync::mpsc;
 
 use crate::engine::{Clocks, Engine, Input};
-use crate::env::Env;
+use crate::env::{BoxFuture, Env, MonoTime};
 use crate::errand::Errands;
 use crate::message::BatchWriter;
 use crate::outputs::Outputs;
@@ -24,6 +24,8 @@ pub(crate) struct Driver {
     pub(crate) errands: Errands,
     /// Inputs that one turn takes at most.
     pub(crate) inputs_max: usize,
+    /// What it waits for beside inputs, and until when: most turns leave it as it is.
+    pub(crate) alarm: Option<(MonoTime, BoxFuture<()>)>,
 }
 
 /// The clocks of this instant.
@@ -49,9 +51,13 @@ impl Driver {
     async fn wait(&mut self, inputs: &mut Vec<Input>) -> bool {
         let (inbox, inputs_max) = (&mut self.inbox, self.inputs_max);
         let deadline = self.engine.next_tick();
+        if self.alarm.as_ref().map(|(at, _)| *at) != deadline {
+            self.alarm = deadline.map(|at| (at, self.env.sleep_until(at)));
+        }
+        let alarm = &mut self.alarm;
         let clock = async {
-            match deadline {
-                Some(deadline) => self.env.sleep_until(deadline).await,
+            match alarm {
+                Some((_, sleep)) => sleep.await,
                 None => pending().await,
             }
         };
@@ -69,7 +75,7 @@ impl Driver {
                 Either::Right((done, _)) => Input::Errand(done),
             }
         };
-        let event = {
+        let (event, rang) = {
             let (clients, heard, clock) = (
                 std::pin::pin!(inbox.recv_many(inputs, inputs_max)),
                 std::pin::pin!(heard),
@@ -77,10 +83,14 @@ impl Driver {
             );
             match select(clients, select(heard, clock)).await {
                 Either::Left((0, _)) => return false,
-                Either::Right((Either::Left((event, _)), _)) => Some(event),
-                Either::Left(_) | Either::Right((Either::Right(_), _)) => None,
+                Either::Right((Either::Left((event, _)), _)) => (Some(event), false),
+                Either::Left(_) => (None, false),
+                Either::Right((Either::Right(_), _)) => (None, true),
             }
         };
+        if rang {
+            self.alarm = None;
+        }
         inputs.extend(event);
         // What the disk has said meanwhile goes with it: one turn lets go what one sync has kept.
         if let Some(line) = &mut self.disk {

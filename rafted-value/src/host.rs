@@ -200,7 +200,7 @@ impl Host {
             });
             let inputs_max = config.turn_inputs_max;
             let errands = Errands::new();
-            let driver = Driver { env: env.clone(), engine, inbox, disk, errands, inputs_max };
+            let driver = Driver { env: env.clone(), engine, inbox, disk, errands, inputs_max, alarm: None };
             loops.push(env.spawn("rafted-value loop", Box::pin(driver.run(out))));
             senders.push(sender);
         }

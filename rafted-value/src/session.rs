@@ -4,6 +4,7 @@
 //! or its retry window has passed; nothing is ever forgotten by count (a full table refuses new commands). Raft
 //! dissertation, section 6.3, with windows in stamped time instead of a count of sessions.
 
+mod compared;
 mod records;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,7 +35,7 @@ pub(crate) enum Admission {
 }
 
 /// The commands that may come again, by session.
-#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Sessions {
     sessions: BTreeMap<SessionId, Session>,
     /// When each session is looked at next; exactly one entry a session.
@@ -42,7 +43,7 @@ pub(crate) struct Sessions {
     replies: u64,
 }
 
-#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Session {
     /// The client waits for nothing below this.
     acknowledged: u64,

@@ -203,7 +203,7 @@ impl Machine {
     ///
     /// The membership is left out: survivors of a lost majority change theirs beside the log, one after the other.
     fn state_hash(&self) -> Result<u64, MachineError> {
-        Ok(twox_hash::XxHash3_64::oneshot(&self.replicated_bytes()?))
+        Ok(twox_hash::XxHash3_64::oneshot(&self.compared_bytes()?))
     }
 }
 

@@ -75,12 +75,18 @@ pub(crate) struct Machine {
     restored: bool,
 }
 
-/// Where a rebuild may begin.
+/// Where a rebuild may begin. Everything but the value is kept as it is: a table of sessions is copied faster than it is
+/// encoded and decoded again.
 struct Rebuilt {
     index: u64,
     /// The first command of entry `index` that is not in it.
     position: usize,
-    state: Bytes,
+    sessions: Sessions,
+    stamp_ms: u64,
+    config: GroupConfig,
+    nodes: BTreeMap<MemberId, NodeId>,
+    next_member: u64,
+    value: Bytes,
 }
 
 /// How postcard numbers the first variant of a [`MachineState`].
@@ -194,6 +200,17 @@ impl Machine {
         let broken = |reason: String| MachineError::Snapshot { index, reason };
         let MachineState::V1(state) =
             postcard::from_bytes(bytes).map_err(|error| broken(error.to_string()))?;
+        Self::revive(group, registry, index, state)
+    }
+
+    /// The machine of this state at `index`.
+    fn revive(
+        group: GroupId,
+        registry: &Registry,
+        index: u64,
+        state: MachineStateV1<'_>,
+    ) -> Result<Self, MachineError> {
+        let broken = |reason: String| MachineError::Snapshot { index, reason };
         let mut data = catch(|| registry.make(&state.data_name))
             .map_err(|Panicked(message)| broken(message))?
             .ok_or_else(|| MachineError::NoSuchData(state.data_name.clone()))?;
@@ -234,10 +251,11 @@ impl Machine {
         crate::data::encode(&(V1, data_name, config, nodes, self.next_member, self.stamp_ms, &self.sessions))
     }
 
-    /// What commands and settings have made so far, in one encoding.
-    pub(super) fn replicated_bytes(&self) -> Result<Vec<u8>, MachineError> {
-        let parts = (&self.data_name, &self.config, self.stamp_ms, &self.sessions);
-        let mut bytes = crate::data::encode(&parts).to_vec();
+    /// What commands and settings have made so far, for a comparison with other members.
+    pub(super) fn compared_bytes(&self) -> Result<Vec<u8>, MachineError> {
+        let mut bytes = Vec::new();
+        crate::data::append(&(&self.data_name, &self.config, self.stamp_ms), &mut bytes);
+        self.sessions.write_compared(&mut bytes);
         catch(|| self.data.snapshot(&mut bytes))?;
         Ok(bytes)
     }
@@ -285,7 +303,8 @@ impl Machine {
 
     /// How much of its state it holds in bytes beside itself.
     pub(crate) fn held_bytes(&self) -> u64 {
-        self.rebuilt.as_ref().map_or(0, |rebuilt| rebuilt.state.len() as u64)
+        let held = |rebuilt: &Rebuilt| rebuilt.value.len() as u64 + rebuilt.sessions.about_bytes();
+        self.rebuilt.as_ref().map_or(0, held)
     }
 
     pub(crate) fn session_replies(&self) -> u64 {
@@ -437,21 +456,54 @@ impl Machine {
 
     /// Builds the machine anew up to and with the command at `position` of entry `index`, which is poisoned.
     fn rebuild(&mut self, log: &MemberLog, index: u64, position: usize) -> Result<(), MachineError> {
-        let (first, mut from, state) = match &self.rebuilt {
-            Some(rebuilt) => (rebuilt.index, rebuilt.position, rebuilt.state.clone()),
-            None => (log.snapshot_index() + 1, 0, log.load_state()?),
+        let (first, mut from, mut fresh) = match &self.rebuilt {
+            Some(rebuilt) => (rebuilt.index, rebuilt.position, self.as_rebuilt(rebuilt)?),
+            None => {
+                let (state, first) = (log.load_state()?, log.snapshot_index() + 1);
+                (first, 0, Self::restore(self.group, &self.registry, first, &state)?)
+            }
         };
-        let mut fresh = Self::restore(self.group, &self.registry, first, &state)?;
         fresh.poisoned = std::mem::take(&mut self.poisoned);
         for entry in log.range(first, index) {
             let to = if entry.index == index { position + 1 } else { usize::MAX };
             fresh.replay(entry, from..to)?;
             from = 0;
         }
-        fresh.rebuilt = Some(Rebuilt { index, position: position + 1, state: fresh.snapshot(state.len())? });
+        fresh.rebuilt = Some(fresh.note_rebuilt(index, position + 1)?);
         (fresh.hooked, fresh.restored) = (std::mem::take(&mut self.hooked), self.restored);
         *self = fresh;
         Ok(())
+    }
+
+    /// The machine as a rebuild left it.
+    fn as_rebuilt(&self, rebuilt: &Rebuilt) -> Result<Self, MachineError> {
+        let state = MachineStateV1 {
+            data_name: self.data_name.clone(),
+            config: rebuilt.config.clone(),
+            nodes: rebuilt.nodes.clone(),
+            next_member: rebuilt.next_member,
+            stamp_ms: rebuilt.stamp_ms,
+            sessions: rebuilt.sessions.clone(),
+            value: &rebuilt.value,
+        };
+        Self::revive(self.group, &self.registry, rebuilt.index, state)
+    }
+
+    /// The machine as it is, up to the command at `position` of entry `index`.
+    fn note_rebuilt(&self, index: u64, position: usize) -> Result<Rebuilt, MachineError> {
+        let mut value = Vec::new();
+        catch(|| self.data.snapshot(&mut value))?;
+        value.shrink_to_fit();
+        Ok(Rebuilt {
+            index,
+            position,
+            sessions: self.sessions.clone(),
+            stamp_ms: self.stamp_ms,
+            config: self.config.clone(),
+            nodes: self.nodes.clone(),
+            next_member: self.next_member,
+            value: value.into(),
+        })
     }
 
     /// Applies the commands at `positions` of an entry that was applied before.

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::tally::Tally;
 
 /// What is read out, and how the table calls it.
-const NAMES: [(&str, &str); 12] = [
+const NAMES: [(&str, &str); 14] = [
     ("rafted_value_elections_won_total", "elections won"),
     ("rafted_value_snapshots_taken_total", "snapshots taken"),
     ("rafted_value_snapshots_restored_total", "snapshots installed"),
@@ -23,6 +23,8 @@ const NAMES: [(&str, &str); 12] = [
     ("rafted_value_groups_quieted_total", "members that fell quiet"),
     ("rafted_value_groups_woken_total", "members that woke"),
     ("rafted_value_loops_doubted_total", "loops in doubt"),
+    ("raft_kv_moves_total", "moves performed to their end"),
+    ("raft_kv_moves_aborted_total", "moves that their performer gave up"),
 ];
 
 /// Counts in memory; gauges and histograms are dropped.

@@ -5,6 +5,7 @@ mod engine;
 mod fleet;
 pub(crate) mod history;
 mod journal;
+mod leaders;
 mod limits;
 mod minimise;
 mod notes;

@@ -17,6 +17,8 @@ mod tests;
 mod verdict;
 mod witness;
 
+#[cfg(test)]
+pub(super) use self::invariants::status;
 pub(super) use self::plan::KIND_NAMES;
 use self::run::Run;
 use super::limits::Limits;

@@ -13,6 +13,7 @@ use rafted_value::node_on;
 use rafted_value::sim::{Sim, SimDisk, SimEnv, Watching};
 
 use super::load::Counter;
+use crate::sim::leaders::serving_leader;
 use crate::sim::steps::Steps;
 
 /// Members of each group, where there are as many nodes.
@@ -183,9 +184,7 @@ impl World {
     }
 
     fn check(&self, statuses: &[GroupStatus], group: GroupId, desired: &[NodeId]) -> Result<(), String> {
-        let leads = |status: &&GroupStatus| status.group == group && status.ready && status.leased;
-        let leader =
-            statuses.iter().find(leads).ok_or_else(|| format!("{group} has no leader that serves"))?;
+        let leader = serving_leader(statuses, group)?;
         let caught_up = leader.members.iter().filter(|member| {
             let near = member.matched.is_some_and(|matched| matched + 64 > leader.last_index);
             member.voter && near && desired.contains(&member.node)

@@ -4,6 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dist_agent::raft_kv::raft_fleet::FleetError;
+use dist_agent::raft_kv::{Move, MovePhase};
+use rafted_value::NodeId;
 use rafted_value::env::{Env, sleep};
 use rafted_value::sim::{NetConfig, SimDisk};
 use rafted_value::transport::CallError;
@@ -18,6 +20,8 @@ use crate::sim::steps::Scene;
 const REJOINS_MAX: u32 = 100;
 /// How long a node that is drained may take.
 const DRAIN_MAX: Duration = Duration::from_secs(40);
+/// How long it may take to hear which moves are under way.
+const ASKED_MAX: Duration = Duration::from_millis(500);
 /// What no other node speaks.
 const OTHER_WIRE_VERSION: u16 = 2;
 
@@ -60,6 +64,7 @@ impl Run<'_> {
             Kind::Drain => self.drain(place),
             Kind::Wire => self.speak_otherwise(place, time),
             Kind::Storm => self.storm(),
+            Kind::Performer => self.end_performer(time),
         }
     }
 
@@ -92,6 +97,26 @@ impl Run<'_> {
             self.world.kill(place, end);
             self.after(time, Mend::Restart(place));
         }
+    }
+
+    /// The node that performs a move dies, that of one which is being undone first.
+    fn end_performer(&mut self, time: Duration) {
+        let Some((env, client)) = self.clients.first().cloned() else { return };
+        let asked = self.world.sim.spawn_on(&env, async move { client.kv().moves().await });
+        let Some(Some(Ok(mut moves))) = self.world.sim.run_until(ASKED_MAX, asked) else { return };
+        let is_undone = |performed: &Move| matches!(performed.phase, MovePhase::Aborting(_));
+        moves.sort_by_key(|performed| !is_undone(performed));
+        let alive =
+            |node: NodeId| self.world.places.iter().position(|place| place.alive && place.env.node() == node);
+        let found = moves.iter().find_map(|performed| Some((alive(performed.performer?)?, performed)));
+        let Some((place, performed)) = found else { return };
+        self.note(&format!("node {place} performs {performed:?}"));
+        self.count(if is_undone(performed) {
+            "rare: the performer of a move that is being undone was to die"
+        } else {
+            "performers of moves that were to die"
+        });
+        self.end(place, End::Process, time);
     }
 
     fn wipe(&mut self, place: usize, time: Duration) {

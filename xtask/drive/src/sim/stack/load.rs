@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use rafted_value::env::{Env, MonoTime, sleep};
 use rafted_value::sim::{SimEnv, SimRng};
 
+use super::CALL_TIMEOUT;
 use super::invariants::RepliesStay;
 use super::ledger::{Ledger, Look, Seen, Write};
 use crate::sim::history::{Outcome, Record, Request, Version};
@@ -32,6 +33,13 @@ const SENT_AGAIN_WITHIN: Duration = Duration::from_secs(180);
 const TRIES_NEXT: f64 = 0.1;
 /// How old an answer may be where that rule is broken.
 const STALE: Duration = Duration::from_secs(1);
+/// How many calls end so soon that often nobody knows what became of their commands,
+const IMPATIENT: f64 = 0.2;
+/// ... after no more than one of these: while a message is on its way, a member is slow, a leader is missing.
+const IMPATIENT_MAX: [Duration; 3] =
+    [Duration::from_millis(10), Duration::from_millis(300), Duration::from_secs(3)];
+/// All others wait at least this long, and at most up to the timeout of the whole scenario.
+const PATIENT_MIN: Duration = Duration::from_secs(10);
 /// How long the second attempt at a command may take of which nothing is known.
 const SECOND_ATTEMPT_MAX: Duration = Duration::from_secs(5);
 
@@ -117,7 +125,7 @@ pub(crate) async fn work(env: Arc<SimEnv>, client: DistAgent, around: Arc<Surrou
             continue;
         }
         let agent = rng.below(u64::from(around.agents)) as u16;
-        let handle = handle(agent);
+        let handle = handle(agent).timeout(draw_timeout(&mut rng));
         let request = match rng.below(100) {
             0..70 => Request::Append,
             70..72 => Request::AppendAndPanic,
@@ -152,6 +160,15 @@ pub(crate) async fn work(env: Arc<SimEnv>, client: DistAgent, around: Arc<Surrou
         around.record.end(number, outcome);
     }
     around.running.fetch_sub(1, Ordering::Relaxed);
+}
+
+/// How long a client waits for an answer.
+fn draw_timeout(rng: &mut SimRng) -> Duration {
+    let (min, max) = match rng.chance(IMPATIENT) {
+        true => (Duration::from_millis(1), *rng.pick(&IMPATIENT_MAX).unwrap_or(&CALL_TIMEOUT)),
+        false => (PATIENT_MIN, CALL_TIMEOUT),
+    };
+    rng.duration(min, max)
 }
 
 /// Sends a command under a key, and once more if nobody knows what became of it.

@@ -21,6 +21,7 @@ pub(super) struct Moves {
 #[derive(Clone, Copy, Debug)]
 struct UnderWay {
     kind: Moving,
+    given_up: bool,
     cut: bool,
     dead: bool,
     draining: bool,
@@ -53,8 +54,10 @@ impl Moves {
     pub(super) fn sees(&mut self, group: GroupId, before: Option<&ShardShown>, now: &ShardShown) {
         if now.sends.is_some() {
             let Some(kind) = moving(now) else { return };
-            let begun = UnderWay { kind, cut: false, dead: false, draining: false };
-            self.under_way.entry(group).or_insert(begun).meets(self.scene);
+            let begun = UnderWay { kind, given_up: false, cut: false, dead: false, draining: false };
+            let under_way = self.under_way.entry(group).or_insert(begun);
+            under_way.meets(self.scene);
+            under_way.given_up |= now.serves != now.range;
             return;
         }
         let Some(ended) = self.under_way.remove(&group) else { return };
@@ -64,9 +67,17 @@ impl Moves {
 
     /// Adds what was counted.
     pub(super) fn read_out(&self, tally: &mut Tally) {
-        for what in ["shards split", "shards merged", "splits aborted", "merges aborted"] {
-            tally.add(what, 0);
-        }
+        let none = [
+            "shards split",
+            "shards merged",
+            "splits aborted",
+            "merges aborted",
+            "rare: a move undone while links were cut",
+            "rare: a move undone while a node was dead",
+            "rare: a move undone during a drain",
+            "rare: a move undone after its range was given up",
+        ];
+        none.into_iter().for_each(|what| tally.add(what, 0));
         tally.merge(&self.tally);
     }
 }
@@ -81,15 +92,23 @@ impl UnderWay {
     fn read_out(self, done: bool, tally: &mut Tally) {
         let splits = self.kind == Moving::Split;
         let of = |split: &'static str, merge: &'static str| if splits { split } else { merge };
-        tally.one(match done {
-            true => of("shards split", "shards merged"),
-            false => of("splits aborted", "merges aborted"),
-        });
-        let met = [
-            (self.cut, of("rare: a split while links were cut", "rare: a merge while links were cut")),
-            (self.dead, of("rare: a split while a node was dead", "rare: a merge while a node was dead")),
-            (self.draining, of("rare: a split during a drain", "rare: a merge during a drain")),
-        ];
+        let met = if done {
+            tally.one(of("shards split", "shards merged"));
+            [
+                (self.cut, of("rare: a split while links were cut", "rare: a merge while links were cut")),
+                (self.dead, of("rare: a split while a node was dead", "rare: a merge while a node was dead")),
+                (self.draining, of("rare: a split during a drain", "rare: a merge during a drain")),
+                (false, ""),
+            ]
+        } else {
+            tally.one(of("splits aborted", "merges aborted"));
+            [
+                (self.cut, "rare: a move undone while links were cut"),
+                (self.dead, "rare: a move undone while a node was dead"),
+                (self.draining, "rare: a move undone during a drain"),
+                (self.given_up, "rare: a move undone after its range was given up"),
+            ]
+        };
         met.into_iter().filter(|(met, _)| *met).for_each(|(_, what)| tally.one(what));
     }
 }
@@ -122,8 +141,13 @@ mod tests {
         moves.sees(GROUP, Some(&splits), &left);
         assert_eq!(counts(&moves), [("rare: a split while links were cut", 1), ("shards split", 1)]);
         let merges = shard(left.range, left.range);
-        moves.sees(GROUP, Some(&left), &merges);
-        moves.sees(GROUP, Some(&merges), &left);
-        assert_eq!(counts(&moves)[0], ("merges aborted", 1));
+        let given_up = ShardShown { serves: None, ..merges.clone() };
+        for undone in [&merges, &given_up] {
+            moves.sees(GROUP, Some(&left), &merges);
+            moves.sees(GROUP, Some(&merges), undone);
+            moves.sees(GROUP, Some(undone), &left);
+        }
+        let undone = [("merges aborted", 2), ("rare: a move undone after its range was given up", 1)];
+        assert_eq!(counts(&moves)[..2], undone);
     }
 }

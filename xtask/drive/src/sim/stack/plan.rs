@@ -44,6 +44,10 @@ pub(super) struct MovesPlan {
     pub(super) chunk_pause: Duration,
     /// How much may be left for the moment in which nobody serves the range.
     pub(super) tail_bytes: u64,
+    /// What changes faster than it is copied is given up after so many rounds.
+    pub(super) rounds_max: u64,
+    /// How long one step is tried; a split whose new group is not there by then is given up.
+    pub(super) step_timeout: Duration,
 }
 
 /// A kind of fault.
@@ -79,6 +83,8 @@ pub(super) enum Kind {
     Wire,
     /// Far more agents than a quota has places are activated and ended at once.
     Storm,
+    /// The process that splits or merges shards just now dies.
+    Performer,
 }
 
 /// How far a wall clock is off at most. A place in a quota is good for longer than two of them are apart.
@@ -87,7 +93,7 @@ pub(super) const WALL_OFFSET_MAX: Duration = Duration::from_secs(8);
 /// Shards are split into no more than these.
 const SHARDS_MAX: u32 = 8;
 
-const KINDS: [(Kind, &str, u64); 15] = [
+const KINDS: [(Kind, &str, u64); 16] = [
     (Kind::Kill, "kill", 4),
     (Kind::PowerLoss, "power-loss", 3),
     (Kind::Blackout, "blackout", 1),
@@ -103,6 +109,7 @@ const KINDS: [(Kind, &str, u64); 15] = [
     (Kind::Drain, "drain", 1),
     (Kind::Wire, "wire", 1),
     (Kind::Storm, "storm", 3),
+    (Kind::Performer, "performer", 2),
 ];
 
 /// What may be left out beside: splits and merges,
@@ -156,9 +163,11 @@ impl MovesPlan {
         Self {
             policy,
             asked_every: Duration::from_millis(one_of(rng, &[400, 2_000, 8_000])),
-            chunk_bytes: one_of(rng, &[2_000, 20_000, 256 << 10]),
+            chunk_bytes: one_of(rng, &[200, 2_000, 20_000, 256 << 10]),
             chunk_pause: Duration::from_millis(one_of(rng, &[0, 0, 20])),
             tail_bytes: one_of(rng, &[0, 2_000, 128 << 10]),
+            rounds_max: one_of(rng, &[0, 3, 200, 200]),
+            step_timeout: Duration::from_millis(one_of(rng, &[1_000, 5_000, 30_000, 30_000])),
         }
     }
 }

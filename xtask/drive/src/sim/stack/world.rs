@@ -16,6 +16,7 @@ use super::next_build::NextLedger;
 use super::plan::Plan;
 use super::shown::Shown;
 use super::storm;
+use crate::sim::leaders::serving_leader;
 use crate::sim::limits::Limits;
 use crate::sim::sabotage::Sabotage;
 use crate::sim::steps::{Scene, Steps};
@@ -109,6 +110,8 @@ impl World {
             config.kv.move_chunk_bytes = moves.chunk_bytes;
             config.kv.move_chunk_pause = moves.chunk_pause;
             config.kv.move_tail_bytes = moves.tail_bytes;
+            config.kv.move_rounds_max = moves.rounds_max;
+            config.kv.move_step_timeout = moves.step_timeout;
         }
         let (rng, steps, shown) = (sim.rng(), Steps::default(), Shown::default());
         let mut world = Self {
@@ -325,9 +328,7 @@ impl World {
         }
         let groups = view.groups().values().map(|entry| entry.id);
         for group in groups.chain([dist_agent::raft_kv::raft_fleet::CLUSTER_GROUP]) {
-            let leads = |status: &&GroupStatus| status.group == group && status.ready && status.leased;
-            let leader =
-                statuses.iter().find(leads).ok_or_else(|| format!("{group} has no leader that serves"))?;
+            let leader = serving_leader(&statuses, group)?;
             let whole = leader.members.iter().filter(|member| {
                 let caught_up = member.matched.is_some_and(|matched| matched + 64 > leader.last_index);
                 member.voter && caught_up && living.contains(&member.node)

@@ -40,6 +40,8 @@ pub(super) struct Known {
     pub(super) words: Words,
     /// Whether it has come back and not stood anywhere yet.
     pub(super) returns: bool,
+    /// Whether it has done nothing since it stood there.
+    pub(super) rests: bool,
 }
 
 impl Chronicle {
@@ -56,6 +58,14 @@ impl Chronicle {
         clocks: &Clocks,
     ) -> Result<(), String> {
         let known = self.members.entry(member).or_default();
+        if let Deed::Stands(now) = &deed
+            && known.rests
+            && known.standing.as_ref() == Some(now)
+        {
+            // All that is checked of it was checked when it came there; a lease only ends with time.
+            return Ok(());
+        }
+        known.rests = matches!(deed, Deed::Stands(_));
         match deed {
             Deed::Begins { index, term, recovered } => {
                 let log = Log::from(index, self.matching.begins(index, term)?);
@@ -105,7 +115,7 @@ impl Chronicle {
         clocks: &Clocks,
     ) -> Result<(), String> {
         let known = self.members.entry(member).or_default();
-        let Known { log: Some(log), words, returns, standing } = known else {
+        let Known { log: Some(log), words, returns, standing, .. } = known else {
             return Err("stands without a log".into());
         };
         no_step_back(standing.as_ref(), &now)?;
@@ -118,11 +128,12 @@ impl Chronicle {
             self.complete.leads(now.term, log, member)?;
             self.rare.note_leader(&now, scene);
         }
-        let voters = now.voters.clone();
         let before = standing.replace(now);
         if let Some((index, link)) = new_commit {
-            let before = before.map_or_else(|| voters.clone(), |before| before.voters);
-            committed_on_a_quorum(&self.members, [&before, &voters], index, link)?;
+            let voters = standing.as_ref().map_or(&[][..], |now| &now.voters);
+            let before = before.as_ref().map_or(voters, |before| &before.voters);
+            let memberships = [before.to_vec(), voters.to_vec()];
+            committed_on_a_quorum(&self.members, memberships.each_ref().map(Vec::as_slice), index, link)?;
             self.complete.commits(index, link);
             for (leader, known) in &self.members {
                 if let (Some(log), Some(standing)) = (&known.log, &known.standing)

@@ -62,8 +62,14 @@ impl Invariants {
 
 #[cfg(test)]
 pub(super) fn sighting(node: u64, member: u64) -> Sighting {
+    Sighting { node: NodeId(node), status: status(member) }
+}
+
+/// A follower of group 1 that has nothing to say.
+#[cfg(test)]
+pub(in crate::sim) fn status(member: u64) -> GroupStatus {
     use rafted_value::{GroupConfig, GroupId, MemberId, Role};
-    let status = GroupStatus {
+    GroupStatus {
         group: GroupId(1),
         data: "lists-1".into(),
         member: MemberId(member),
@@ -91,6 +97,5 @@ pub(super) fn sighting(node: u64, member: u64) -> Sighting {
         quiet: false,
         snapshot_bytes: 0,
         snapshot_held_bytes: 0,
-    };
-    Sighting { node: NodeId(node), status }
+    }
 }
