@@ -235,10 +235,16 @@ impl<A: Agent> Live<A> {
 
 /// A state in the form of a version.
 pub(crate) fn write<A: Agent>(agent: &A, version: u32) -> Result<Vec<u8>, String> {
+    write_behind(agent, version, Vec::new())
+}
+
+/// A state in the form of a version, behind what there is already.
+fn write_behind<A: Agent>(agent: &A, version: u32, mut out: Vec<u8>) -> Result<Vec<u8>, String> {
     if version == A::VERSION {
-        return postcard::to_stdvec(agent).map_err(|error| error.to_string());
+        return postcard::to_extend(agent, out).map_err(|error| error.to_string());
     }
-    agent.write_as(version)
+    out.extend_from_slice(&agent.write_as(version)?);
+    Ok(out)
 }
 
 /// What tells one form of a state from another: a hash of the default state's bytes, the same on every node.
@@ -325,11 +331,7 @@ impl<A: Agent> LiveAgent for Live<A> {
     }
 
     fn encode(&self, version: u32, out: &mut Vec<u8>) {
-        const SURE: &str = "that the state encodes was made sure of when a command left it so";
-        if version == A::VERSION {
-            *out = postcard::to_extend(&self.0, std::mem::take(out)).expect(SURE);
-        } else {
-            out.extend_from_slice(&self.0.write_as(version).expect(SURE));
-        }
+        let bytes = write_behind(&self.0, version, std::mem::take(out));
+        *out = bytes.expect("that the state encodes was made sure of when a command left it so");
     }
 }

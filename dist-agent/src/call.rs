@@ -65,9 +65,7 @@ impl Call<'_> {
         let mut pause = Duration::ZERO;
         for sequence in 1.. {
             match reply.as_ref().map(|reply| head(reply)) {
-                _ if self.options.if_active => {
-                    return reply.map_err(|error| AgentError::of_store(self.id, error));
-                }
+                _ if self.options.if_active => break,
                 Ok(Some(AgentReply::NotActive)) => desk.was_new(true),
                 // An earlier call's, with the same idempotency key.
                 Ok(Some(AgentReply::NotActiveFor { .. })) => {}
@@ -77,16 +75,16 @@ impl Call<'_> {
                 }
                 Ok(Some(AgentReply::User)) if activates && sequence == 1 => {
                     desk.was_new(false);
-                    return reply.map_err(|error| AgentError::of_store(self.id, error));
+                    break;
                 }
-                _ => return reply.map_err(|error| AgentError::of_store(self.id, error)),
+                _ => break,
             }
             reply = match self.take_place(deadline).await {
                 Ok(place) => self.send_with(payload, place, deadline, sequence).await,
                 Err(why) => return self.send_without_place(payload, deadline, sequence, why).await,
             };
         }
-        unreachable!("the numbers do not end")
+        reply.map_err(|error| AgentError::of_store(self.id, error))
     }
 
     /// Sends a command for whose agent there is no place. The agent may be active all the same: somebody else may have activated

@@ -72,7 +72,7 @@ fn an_entry_that_is_acknowledged_before_the_disk_has_it_is_found() {
     check_is_found(Mutation::AcknowledgeBeforeDisk, 0..60, &words);
 }
 
-/// It takes two candidates and a restart in one term; the first 60 seeds have none.
+/// It takes two candidates and a restart in one term.
 #[test]
 fn a_vote_that_is_forgotten_across_a_restart_is_found() {
     check_is_found(Mutation::ForgetVote, 0..60, &["votes for", "changed its vote"]);
