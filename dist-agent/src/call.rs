@@ -47,35 +47,32 @@ impl Call<'_> {
     /// Sends a command. An agent that is not active says so and nothing has happened; then a place is taken for it, and the
     /// command goes out once more with the place, as another command. Each of them runs at most once, and not both.
     ///
-    /// Where the last agents that were called from here were not active, the first of the two commands is left out, which would
-    /// be an entry of a log for nothing.
+    /// Where there is a place at hand, or the last agents that were called from here were not active, the first of the two
+    /// commands is left out, which would be an entry of a log for nothing.
     pub(crate) async fn command(&self, payload: &Payload) -> Result<Bytes, AgentError> {
         let deadline = self.cluster.fleet().env().now() + self.options.call.timeout;
-        let quota = &self.id.quota;
         let desk = self.cluster.desk();
-        let reusable = desk.reusable(quota).filter(|_| !self.options.if_active);
-        let activates = reusable.is_none() && !self.options.if_active;
-        // Whoever sends a command with an idempotency key again must go the same way.
-        let asks = activates && self.options.session.is_none() && desk.expects_new();
-        let early = if asks { self.take_place_early(deadline).await? } else { None };
-        let mut reply = match early {
+        let place = if self.options.if_active { None } else { self.place_early(deadline).await? };
+        let mut reply = match place {
             Some(place) => self.send_with(payload, place, deadline, 0).await,
-            None => self.send(payload, self.run(reusable), deadline, 0).await,
+            None => self.send(payload, self.run(None), deadline, 0).await,
         };
+        if !self.options.if_active {
+            match reply.as_ref().map(|reply| head(reply)) {
+                Ok(Some(AgentReply::NotActive | AgentReply::Activated { .. })) => desk.was_new(true),
+                Ok(Some(AgentReply::User)) => desk.was_new(false),
+                _ => {}
+            }
+        }
         let mut pause = Duration::ZERO;
         for sequence in 1.. {
             match reply.as_ref().map(|reply| head(reply)) {
                 _ if self.options.if_active => break,
-                Ok(Some(AgentReply::NotActive)) => desk.was_new(true),
-                // An earlier call's, with the same idempotency key.
-                Ok(Some(AgentReply::NotActiveFor { .. })) => {}
+                // Who is told of another call has an idempotency key in common with it.
+                Ok(Some(AgentReply::NotActive | AgentReply::NotActiveFor { .. })) => {}
                 Ok(Some(AgentReply::PassExpired)) => {
-                    desk.forget(quota);
+                    desk.forget(&self.id.quota);
                     self.pause(&mut pause, deadline).await;
-                }
-                Ok(Some(AgentReply::User)) if activates && sequence == 1 => {
-                    desk.was_new(false);
-                    break;
                 }
                 _ => break,
             }
@@ -133,12 +130,20 @@ impl Call<'_> {
         matches!(answer, Err(KvQueryError::KeyNotFound))
     }
 
-    /// A place for an agent that most likely is not active, before it has said so; none where it may be active.
+    /// A place for an agent before it has said that it is not active; none where it may well be.
     ///
-    /// In a quota with much room it is taken on the chance, and goes back if it was not needed. Elsewhere somebody could be
-    /// refused for it, so the agent is asked first: a question takes no entry of a log.
-    async fn take_place_early(&self, deadline: MonoTime) -> Result<Option<Place>, AgentNotApplied> {
-        if self.cluster.desk().has_room(&self.id.quota) {
+    /// One that is at hand costs nothing. In a quota with much room another is taken on the chance, and goes back if it was not
+    /// needed. Elsewhere somebody could be refused for it, so the agent is asked first: a question takes no entry of a log.
+    async fn place_early(&self, deadline: MonoTime) -> Result<Option<Place>, AgentNotApplied> {
+        let desk = self.cluster.desk();
+        if let Some(place) = desk.at_hand(&self.id.quota, self.key.hash()) {
+            return Ok(Some(place));
+        }
+        // Whoever sends a command with an idempotency key again must go the same way.
+        if self.options.session.is_some() || !desk.expects_new() {
+            return Ok(None);
+        }
+        if desk.has_room(&self.id.quota) {
             return Ok(self.take_place(deadline).await.ok());
         }
         if self.is_absent(deadline).await { self.take_place(deadline).await.map(Some) } else { Ok(None) }

@@ -23,6 +23,12 @@ pub struct DistAgentConfig {
     /// For how long an activation may use the place in a quota that it was given; what a client that died had taken is over
     /// after that. 1 s to 15 minutes; default 60 s.
     pub quota_place: Duration,
+    /// How many places of one quota a node or client takes at a time where agent after agent is new; what it does not use it
+    /// gives back within half a second. 0: each activation asks for its own. Default 1,024.
+    pub quota_lease_places: u32,
+    /// It takes no more of them than one of so many that are left: what others may have to wait for near a quota's limit.
+    /// At least 1; default 64.
+    pub quota_lease_share: u32,
     /// How often a node counts the agents of the shards it leads, where that has changed: how soon the places of agents
     /// that ended, and of activations of which nothing was heard, are free again. Default 1 s.
     pub quota_interval: Duration,
@@ -51,6 +57,8 @@ impl Default for DistAgentConfig {
             agents: AgentsPolicy::default(),
             tick_interval: Duration::from_secs(60),
             quota_place: Duration::from_secs(60),
+            quota_lease_places: 1_024,
+            quota_lease_share: 64,
             quota_interval: Duration::from_secs(1),
             versions_interval: Duration::from_secs(2),
             answers_max: 10_000,
@@ -76,6 +84,9 @@ impl DistAgentConfig {
         let (least, most) = (Duration::from_secs(1), Duration::from_secs(15 * 60));
         if self.quota_place < least || self.quota_place > most {
             return Err(format!("quota_place is {:?}, not 1 s to 15 minutes", self.quota_place));
+        }
+        if self.quota_lease_share == 0 {
+            return Err("quota_lease_share is 0".into());
         }
         if self.quota_interval.is_zero() {
             return Err("quota_interval is 0".into());

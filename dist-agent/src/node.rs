@@ -80,7 +80,7 @@ impl DistAgent {
 
     fn run(kv: Kv, config: DistAgentConfig, types: Option<AgentTypes>, versions: Versions) -> Self {
         let env = kv.fleet().env();
-        let desk = Desk::new(kv.fleet().clone(), config.call, config.quota_place);
+        let desk = Desk::new(kv.fleet().clone(), &config);
         let rate_limits = RateLimits::new(env, config.rate_limits_max);
         let answers = Answers::new(config.answers_max);
         let versions = Arc::new(versions);

@@ -14,8 +14,8 @@ const PAGE: u32 = 1_000;
 
 impl DistAgent {
     /// Makes a quota, or changes the limit of one. Agents can be activated in it from now on; a lower limit ends none that
-    /// are active. Where a quota was unlimited, a node that has just activated an agent in it may go on for two seconds
-    /// more without a look at its new limit.
+    /// are active. A node that has just activated an agent in it may go on without a look at its new limit: for two seconds
+    /// more where it was unlimited, else for half a second.
     ///
     /// # Errors
     ///
@@ -29,8 +29,8 @@ impl DistAgent {
         }
     }
 
-    /// Deletes a quota. No agent can be activated in it from now on (for two seconds more, if it was unlimited, by a node
-    /// that has just activated another), and those that are active end within seconds. A quota that is put under the same
+    /// Deletes a quota. No agent can be activated in it from now on (by a node that has just activated another: for half a
+    /// second more, two if it was unlimited), and those that are active end within seconds. A quota that is put under the same
     /// name later is another one.
     ///
     /// # Errors
@@ -65,13 +65,15 @@ impl DistAgent {
         }
     }
 
-    /// How full a quota is.
+    /// How full a quota is. Every agent that was activated from here before is counted, and every one that was activated
+    /// elsewhere, apart from those of the last few hundredths of a second.
     ///
     /// # Errors
     ///
     /// [`QuotaError::NotFound`] if there is none; when the ledger does not answer in time.
     pub async fn quota_usage(&self, quota: &str) -> Result<QuotaUsage, QuotaError> {
         let quota = QuotaName::new(quota)?;
+        self.desk().flush().await;
         match self.ask_quotas(&LedgerQuery::Usage { quota: quota.clone() }).await? {
             LedgerAnswer::Usage(Some(usage)) => Ok(usage),
             LedgerAnswer::Usage(None) => Err(QuotaError::NotFound(quota)),

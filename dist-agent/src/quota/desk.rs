@@ -1,7 +1,8 @@
 //! Where the callers of one node or client get places for agents, and say what became of them.
 //!
 //! Whoever comes while a command for the ledger is under way waits for the next, so that one command serves all who came
-//! meanwhile.
+//! meanwhile. Where many agents are new, places are leased: they are handed out, and what became of them is told, for
+//! hundreds of agents in two commands.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,12 +12,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use raft_kv::raft_fleet::{CallOptions, Fleet, GroupName};
 use raft_kv::rafted_value::encode;
-use raft_kv::rafted_value::env::{MonoTime, sleep};
-use tokio::sync::oneshot;
+use raft_kv::rafted_value::env::{MonoTime, sleep, timeout};
+use tokio::sync::{Notify, oneshot};
 
+use super::held::{End, Held, Of, REUSE_MAX};
 use super::ledger::{GROUP, PASS_MAX_MS};
-use super::wire::{Ask, Given, LedgerCommand, LedgerReply, PlaceFate, Told};
+use super::wire::{Ask, Given, LeaseTerms, LedgerCommand, LedgerReply, PlaceFate, Told};
 use crate::agent_id::QuotaName;
+use crate::config::DistAgentConfig;
 use crate::wire::Pass;
 
 /// Callers that one command to the ledger serves at most.
@@ -25,13 +28,16 @@ const BATCH_MAX: usize = 4096;
 const WAITING_MAX: usize = 65_536;
 /// What is told to the ledger and waits to be sent; what is over it is found out by reports.
 const TOLD_MAX: usize = 65_536;
-/// For how long a pass of an unlimited quota is used again without asking: how long after a quota was deleted or got a
-/// limit an agent may still be activated by somebody who has not heard of it.
-const REUSE_MAX: Duration = Duration::from_secs(2);
+/// For how long word of places that were leased waits for more of it.
+const TELL_WAIT: Duration = Duration::from_millis(20);
 /// Between two attempts to tell the ledger something.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 /// Attempts to tell the ledger something; what it is not told, it finds out by reports.
 const TELL_TRIES_MAX: u32 = 10;
+/// Calls in a row that change the guess whether agents are new, times two.
+const NEWNESS_MAX: u8 = 7;
+/// How long to wait while shards are being counted.
+const UNSURE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Gets places from the ledger. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -44,21 +50,40 @@ struct Shared {
     group: GroupName,
     options: CallOptions,
     pass_ms: u64,
+    lease: LeaseTerms,
     queue: Mutex<Queue>,
+    /// Wakes the task that waits for more to send.
+    hurry: Notify,
     /// How new the agents were that were called last, 0 to [`NEWNESS_MAX`].
     newness: AtomicU8,
 }
 
 #[derive(Default)]
 struct Queue {
-    asked: Vec<(Ask, oneshot::Sender<Result<Offer, String>>)>,
+    asked: Vec<(QuotaName, Caller)>,
     told: Vec<Told>,
+    /// How much was ever told, and how much of it has arrived or was given up.
+    told_ever: u64,
+    arrived_ever: u64,
+    /// Who waits until so much of it has arrived.
+    flushing: Vec<(u64, oneshot::Sender<()>)>,
+    /// Whether what is told is to be sent without waiting for more.
+    is_urgent: bool,
     /// Whether a task sends what is here.
     is_served: bool,
-    /// Passes of unlimited quotas, and until when they are used again.
-    reusable: BTreeMap<QuotaName, (Pass, MonoTime)>,
-    /// Quotas that had many places left, and until when that is believed.
-    roomy: BTreeMap<QuotaName, MonoTime>,
+    held: Held,
+}
+
+/// Who waits for a place.
+struct Caller {
+    hash: u64,
+    offered: oneshot::Sender<Result<Offer, String>>,
+}
+
+/// What goes to the ledger in one command.
+struct Batch {
+    asked: BTreeMap<QuotaName, Vec<Caller>>,
+    told: Vec<Told>,
 }
 
 /// Why there is no place.
@@ -83,19 +108,29 @@ enum Offer {
 /// A place in a quota. What becomes of it must be told; one that is dropped before it was shown to anybody is returned.
 pub(crate) struct Place {
     desk: Desk,
-    place: u64,
-    pub(crate) pass: Pass,
-    /// Whether there are many more.
-    is_of_many: bool,
+    of: Of,
+    hash: u64,
+    pass: Pass,
     is_shown: bool,
+    is_over: bool,
 }
 
 impl Desk {
-    pub(crate) fn new(fleet: Fleet, options: CallOptions, pass: Duration) -> Self {
+    pub(crate) fn new(fleet: Fleet, config: &DistAgentConfig) -> Self {
         let group = GroupName::new(GROUP).expect("a short name");
-        let pass_ms = u64::try_from(pass.as_millis()).unwrap_or(u64::MAX).min(PASS_MAX_MS);
-        let (queue, newness) = (Mutex::default(), AtomicU8::new(0));
-        Self { shared: Arc::new(Shared { fleet, group, options, pass_ms, queue, newness }) }
+        let pass_ms = u64::try_from(config.quota_place.as_millis()).unwrap_or(u64::MAX).min(PASS_MAX_MS);
+        let lease = LeaseTerms { places_max: config.quota_lease_places, share: config.quota_lease_share };
+        let shared = Shared {
+            fleet,
+            group,
+            options: config.call,
+            pass_ms,
+            lease,
+            queue: Mutex::default(),
+            hurry: Notify::new(),
+            newness: AtomicU8::new(0),
+        };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Whether the next agent that is called most likely is not active, as the last ones were not.
@@ -103,8 +138,8 @@ impl Desk {
         self.shared.newness.load(Ordering::Relaxed) > NEWNESS_MAX / 2
     }
 
-    /// An agent that was called without a place was not active, or was. A counter that saturates (Smith, 1981): one that is
-    /// new among many that are not changes nothing.
+    /// An agent that was called was not active, or was. A counter that saturates (Smith, 1981): one that is new among many
+    /// that are not changes nothing.
     pub(crate) fn was_new(&self, was_new: bool) {
         let before = self.shared.newness.load(Ordering::Relaxed);
         let now = if was_new { (before + 1).min(NEWNESS_MAX) } else { before.saturating_sub(1) };
@@ -114,22 +149,22 @@ impl Desk {
         }
     }
 
-    /// A pass of a quota that is known to be unlimited.
-    pub(crate) fn reusable(&self, quota: &QuotaName) -> Option<Pass> {
-        let queue = self.shared.queue.lock();
-        let (pass, until) = queue.reusable.get(quota)?;
-        (self.shared.fleet.env().now() < *until).then_some(*pass)
+    /// A place that is here, for the agent whose key has this hash: of an unlimited quota, or of a lease.
+    pub(crate) fn at_hand(&self, quota: &QuotaName, hash: u64) -> Option<Place> {
+        let (pass, of) = self.shared.queue.lock().held.take(quota, self.shared.fleet.env().now())?;
+        Some(self.place(of, hash, pass))
     }
 
-    /// Forgets a pass that was not good any more.
+    /// Forgets what is at hand of a quota: it is not good any more.
     pub(crate) fn forget(&self, quota: &QuotaName) {
-        self.shared.queue.lock().reusable.remove(quota);
+        let mut queue = self.shared.queue.lock();
+        let told = queue.held.forget(quota);
+        self.tell(&mut queue, told, false);
     }
 
-    /// Whether a quota had many places left just now: one that turns out not to be needed is in nobody's way.
+    /// Whether a quota had much room just now: a place that turns out not to be needed is in nobody's way.
     pub(crate) fn has_room(&self, quota: &QuotaName) -> bool {
-        let queue = self.shared.queue.lock();
-        queue.roomy.get(quota).is_some_and(|until| self.shared.fleet.env().now() < *until)
+        self.shared.queue.lock().held.is_roomy(quota, self.shared.fleet.env().now())
     }
 
     /// Takes a place for the agent whose key has this hash. Where the ledger is not sure whether the quota is full, it is
@@ -142,10 +177,7 @@ impl Desk {
     ) -> Result<Place, NoPlace> {
         loop {
             match self.ask(quota, hash).await.map_err(NoPlace::Unheard)? {
-                Offer::Place(place) => {
-                    self.learn(quota, &place);
-                    return Ok(place);
-                }
+                Offer::Place(place) => return Ok(place),
                 Offer::NoSuchQuota => return Err(NoPlace::NoSuchQuota),
                 Offer::MayBeFull { .. } if self.shared.fleet.env().now() < unsure_until => {
                     sleep(self.shared.fleet.env().as_ref(), UNSURE_PAUSE).await;
@@ -155,64 +187,71 @@ impl Desk {
         }
     }
 
+    /// Waits until the ledger has heard what became of all places of which it is known here, or does not answer.
+    pub(crate) async fn flush(&self) {
+        let (sender, done) = oneshot::channel();
+        {
+            let mut queue = self.shared.queue.lock();
+            let ever = queue.told_ever;
+            if queue.arrived_ever >= ever || queue.flushing.len() >= WAITING_MAX {
+                return;
+            }
+            queue.flushing.push((ever, sender));
+            self.serve(&mut queue, true);
+        }
+        // Whether it has heard or not, there is nothing else to do here.
+        let _ = done.await;
+    }
+
     async fn ask(&self, quota: &QuotaName, hash: u64) -> Result<Offer, String> {
-        let (sender, offered) = oneshot::channel();
+        let (offered, offer) = oneshot::channel();
         {
             let mut queue = self.shared.queue.lock();
             if queue.asked.len() >= WAITING_MAX {
                 return Err(format!("{WAITING_MAX} activations wait already"));
             }
-            queue.asked.push((Ask { quota: quota.clone(), hash }, sender));
-            self.serve(&mut queue);
+            queue.asked.push((quota.clone(), Caller { hash, offered }));
+            self.serve(&mut queue, true);
         }
-        offered.await.unwrap_or_else(|_| Err("this node is shutting down".to_owned()))
+        offer.await.unwrap_or_else(|_| Err("this node is shutting down".to_owned()))
     }
 
-    fn offer(&self, given: Given) -> Offer {
-        match given {
-            Given::Place { place, generation, until_ms } => {
-                Offer::Place(self.place(place, Pass { generation, until_ms }, false))
-            }
-            Given::PlaceOfMany { place, generation, until_ms } => {
-                Offer::Place(self.place(place, Pass { generation, until_ms }, true))
-            }
-            Given::NoSuchQuota => Offer::NoSuchQuota,
-            Given::Full { limit } => Offer::Full { limit },
-            Given::MayBeFull { limit } => Offer::MayBeFull { limit },
-        }
+    fn place(&self, of: Of, hash: u64, pass: Pass) -> Place {
+        Place { desk: self.clone(), of, hash, pass, is_shown: false, is_over: false }
     }
 
-    fn place(&self, place: u64, pass: Pass, is_of_many: bool) -> Place {
-        Place { desk: self.clone(), place, pass, is_of_many, is_shown: false }
-    }
-
-    fn tell(&self, place: u64, fate: PlaceFate) {
-        if place == 0 {
-            return;
-        }
+    /// A place has come to its end.
+    fn ended(&self, place: &Place, end: End) {
         let mut queue = self.shared.queue.lock();
+        let (told, urgent) = match place.of {
+            Of::Unlimited => return,
+            Of::Lease(id) => (queue.held.ended(id, end), false),
+            Of::One(id) => {
+                let fate = match end {
+                    End::Used { at_ms, .. } => PlaceFate::Used { at_ms },
+                    End::Unused => PlaceFate::Returned,
+                    End::Unknown => return,
+                };
+                (Some(Told { place: id, fate }), true)
+            }
+        };
+        self.tell(&mut queue, told, urgent);
+    }
+
+    fn tell(&self, queue: &mut Queue, told: Option<Told>, urgent: bool) {
+        let Some(told) = told else { return };
         if queue.told.len() < TOLD_MAX {
-            queue.told.push(Told { place, fate });
+            queue.told.push(told);
+            queue.told_ever += 1;
         }
-        self.serve(&mut queue);
-    }
-
-    /// What a place says about its quota.
-    fn learn(&self, quota: &QuotaName, place: &Place) {
-        let now = self.shared.fleet.env().now();
-        let mut queue = self.shared.queue.lock();
-        if place.place == 0 {
-            let reuse = REUSE_MAX.min(Duration::from_millis(self.shared.pass_ms / 2));
-            keep(&mut queue.reusable, quota, (place.pass, now + reuse), |(_, until)| *until > now);
-        } else if place.is_of_many {
-            keep(&mut queue.roomy, quota, now + ROOM_MAX, |until| *until > now);
-        } else {
-            queue.roomy.remove(quota);
-        }
+        self.serve(queue, urgent);
     }
 
     /// Makes sure that a task sends what waits.
-    fn serve(&self, queue: &mut Queue) {
+    fn serve(&self, queue: &mut Queue, urgent: bool) {
+        if urgent && !std::mem::replace(&mut queue.is_urgent, true) {
+            self.shared.hurry.notify_one();
+        }
         if !std::mem::replace(&mut queue.is_served, true) {
             let desk = self.clone();
             self.shared.fleet.env().spawn("quota-desk", Box::pin(async move { desk.send_all().await }));
@@ -221,78 +260,153 @@ impl Desk {
 
     /// Sends command after command until nothing waits.
     async fn send_all(&self) {
+        let env = self.shared.fleet.env();
         let mut tries = 0;
         loop {
-            let (asked, told) = {
-                let mut queue = self.shared.queue.lock();
-                let (asked, told) = (queue.asked.len().min(BATCH_MAX), queue.told.len().min(BATCH_MAX));
-                let batch = (
-                    queue.asked.drain(..asked).collect::<Vec<_>>(),
-                    queue.told.drain(..told).collect::<Vec<_>>(),
-                );
-                if batch.0.is_empty() && batch.1.is_empty() {
-                    queue.is_served = false;
-                    return;
-                }
-                batch
-            };
-            let (asks, waiting): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
-            let only_told = asks.is_empty();
-            match self.send(asks, told.clone()).await {
+            let is_urgent = self.shared.queue.lock().is_urgent;
+            if !is_urgent {
+                // Whether it was woken or has waited long enough, it goes on.
+                let _ = timeout(env.as_ref(), TELL_WAIT, self.shared.hurry.notified()).await;
+            }
+            let Some(Batch { asked, told }) = self.shared.queue.lock().batch() else { return };
+            let only_told = asked.is_empty();
+            match self.send(&asked, told.clone()).await {
                 Ok(given) => {
                     tries = 0;
-                    for (caller, given) in waiting.into_iter().zip(given) {
-                        // It does not matter who is gone.
-                        let _ = caller.send(Ok(self.offer(given)));
+                    self.shared.queue.lock().arrived(told.len());
+                    for ((quota, callers), given) in asked.into_iter().zip(given) {
+                        self.hand_out(&quota, callers, given);
                     }
                 }
                 Err(reason) => {
-                    for caller in waiting {
+                    for caller in asked.into_values().flatten() {
                         // It does not matter who is gone.
-                        let _ = caller.send(Err(reason.clone()));
+                        let _ = caller.offered.send(Err(reason.clone()));
                     }
                     tries += 1;
-                    if tries < TELL_TRIES_MAX {
-                        self.shared.queue.lock().told.extend(told);
-                    }
+                    self.shared.queue.lock().failed(told, tries < TELL_TRIES_MAX);
                     if only_told {
-                        sleep(self.shared.fleet.env().as_ref(), RETRY_INTERVAL).await;
+                        sleep(env.as_ref(), RETRY_INTERVAL).await;
                     }
                 }
             }
         }
     }
 
-    async fn send(&self, asked: Vec<Ask>, told: Vec<Told>) -> Result<Vec<Given>, String> {
-        let Shared { fleet, group, options, pass_ms, .. } = &*self.shared;
-        let count = asked.len();
-        let command = LedgerCommand::Places { asked, told, pass_ms: *pass_ms };
+    async fn send(
+        &self,
+        asked: &BTreeMap<QuotaName, Vec<Caller>>,
+        told: Vec<Told>,
+    ) -> Result<Vec<Given>, String> {
+        let Shared { fleet, group, options, pass_ms, lease, .. } = &*self.shared;
+        let lease = self.expects_new().then_some(*lease);
+        let ask = |(quota, callers): (&QuotaName, &Vec<Caller>)| Ask {
+            quota: quota.clone(),
+            hashes: callers.iter().map(|caller| caller.hash).collect(),
+            lease,
+        };
+        let command =
+            LedgerCommand::Places { asked: asked.iter().map(ask).collect(), told, pass_ms: *pass_ms };
         let reply = fleet.command(group, 0, encode(&command), options).await;
         let reply = reply.map_err(|error| error.to_string())?;
         match postcard::from_bytes(&reply) {
-            Ok(LedgerReply::Places(given)) if given.len() == count => Ok(given),
+            Ok(LedgerReply::Places(given)) if given.len() == asked.len() => Ok(given),
             Ok(other) => Err(format!("the answer is not understood: {other:?}")),
             Err(error) => Err(format!("the answer does not decode: {error}")),
         }
     }
+
+    /// Gives all who asked for a place in a quota what the ledger has given.
+    fn hand_out(&self, quota: &QuotaName, callers: Vec<Caller>, given: Given) {
+        let of_all = |of: Of, pass: Pass| move |_: u64, hash: u64| Offer::Place(self.place(of, hash, pass));
+        match given {
+            Given::NoSuchQuota => offer(callers, |_, _| Offer::NoSuchQuota),
+            Given::Unlimited { generation, until_ms } => {
+                let pass = Pass { generation, until_ms };
+                let reuse = REUSE_MAX.min(Duration::from_millis(self.shared.pass_ms / 2));
+                let mut queue = self.shared.queue.lock();
+                let told = queue.held.keep_unlimited(quota, pass, self.shared.fleet.env().now(), reuse);
+                self.tell(&mut queue, told, false);
+                drop(queue);
+                offer(callers, of_all(Of::Unlimited, pass));
+            }
+            Given::Lease { lease, places, generation, until_ms } => {
+                let pass = Pass { generation, until_ms };
+                self.keep_lease(quota, (lease, pass), (places, callers.len() as u32));
+                offer(callers, of_all(Of::Lease(lease), pass));
+            }
+            Given::Places { first, places, generation, until_ms, limit, unsure } => {
+                let pass = Pass { generation, until_ms };
+                offer(callers, |number, hash| match number {
+                    number if number < u64::from(places) => {
+                        Offer::Place(self.place(Of::One(first + number), hash, pass))
+                    }
+                    _ if unsure => Offer::MayBeFull { limit },
+                    _ => Offer::Full { limit },
+                });
+            }
+        }
+    }
+
+    /// Keeps a lease of which so many places were given to so many callers, until its time is over.
+    fn keep_lease(&self, quota: &QuotaName, lease: (u64, Pass), places: (u32, u32)) {
+        let env = self.shared.fleet.env();
+        let mut queue = self.shared.queue.lock();
+        let (until, told) = queue.held.keep_lease(quota, lease, places, env.now());
+        self.tell(&mut queue, told, false);
+        drop(queue);
+        let (desk, (id, _)) = (self.clone(), lease);
+        let close = async move {
+            desk.shared.fleet.env().sleep_until(until).await;
+            let mut queue = desk.shared.queue.lock();
+            let told = queue.held.close(id);
+            desk.tell(&mut queue, told, false);
+        };
+        env.spawn("quota-lease", Box::pin(close));
+    }
 }
 
-/// Calls in a row that change the guess whether agents are new, times two.
-const NEWNESS_MAX: u8 = 7;
-/// Quotas of which something is kept.
-const QUOTAS_MAX: usize = 10_000;
-/// For how long it is believed that a quota has many places left.
-const ROOM_MAX: Duration = Duration::from_secs(1);
-/// How long to wait while shards are being counted.
-const UNSURE_PAUSE: Duration = Duration::from_millis(50);
-
-/// Keeps something of a quota, where there is room for it beside what is still good.
-fn keep<T>(kept: &mut BTreeMap<QuotaName, T>, quota: &QuotaName, value: T, is_good: impl Fn(&T) -> bool) {
-    if kept.len() >= QUOTAS_MAX {
-        kept.retain(|_, value| is_good(value));
+/// Makes an offer to each caller, of whom it is told the number and the hash.
+fn offer(callers: Vec<Caller>, offer: impl Fn(u64, u64) -> Offer) {
+    for (number, caller) in (0..).zip(callers) {
+        // It does not matter who is gone.
+        let _ = caller.offered.send(Ok(offer(number, caller.hash)));
     }
-    if kept.len() < QUOTAS_MAX {
-        kept.insert(quota.clone(), value);
+}
+
+impl Queue {
+    /// What is to be sent next; `None` if nothing waits, and then nobody serves any more.
+    fn batch(&mut self) -> Option<Batch> {
+        let (asked, told) = (self.asked.len().min(BATCH_MAX), self.told.len().min(BATCH_MAX));
+        if asked == 0 && told == 0 {
+            (self.is_served, self.is_urgent) = (false, false);
+            return None;
+        }
+        let mut by_quota = BTreeMap::<_, Vec<_>>::new();
+        for (quota, caller) in self.asked.drain(..asked) {
+            by_quota.entry(quota).or_default().push(caller);
+        }
+        let told = self.told.drain(..told).collect();
+        self.is_urgent = !self.asked.is_empty() || !self.told.is_empty();
+        Some(Batch { asked: by_quota, told })
+    }
+
+    /// So much of what was told has arrived.
+    fn arrived(&mut self, told: usize) {
+        self.arrived_ever += told as u64;
+        let arrived = self.arrived_ever;
+        self.flushing.retain(|(ever, _)| *ever > arrived);
+    }
+
+    /// What was told may not have arrived: it is told again before anything else, or given up.
+    fn failed(&mut self, mut told: Vec<Told>, again: bool) {
+        if again {
+            told.append(&mut self.told);
+            self.told = told;
+        } else {
+            self.arrived_ever += told.len() as u64;
+        }
+        self.flushing.clear();
     }
 }
 
@@ -304,20 +418,25 @@ impl Place {
     }
 
     /// It was surely not used.
-    pub(crate) fn give_back(self) {
-        self.desk.tell(self.place, PlaceFate::Returned);
+    pub(crate) fn give_back(mut self) {
+        self.end(End::Unused);
     }
 
     /// The agent was activated with it, at this stamped time.
-    pub(crate) fn used(self, at_ms: u64) {
-        self.desk.tell(self.place, PlaceFate::Used { at_ms });
+    pub(crate) fn used(mut self, at_ms: u64) {
+        self.end(End::Used { hash: self.hash, at_ms });
+    }
+
+    fn end(&mut self, end: End) {
+        self.is_over = true;
+        self.desk.ended(self, end);
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if !self.is_shown {
-            self.desk.tell(self.place, PlaceFate::Returned);
+        if !self.is_over {
+            self.end(if self.is_shown { End::Unknown } else { End::Unused });
         }
     }
 }

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::counts::{Counts, Part, QuotaLife};
 use super::limit::{QuotaLimit, QuotaUsage};
-use super::places::{Open, Places};
+use super::places::{Lease, Open, Places};
 use super::versions::Versions;
 use super::wire::{
-    Ask, Given, LedgerAnswer, LedgerCommand, LedgerQuery, LedgerReply, PlaceFate, Report, Told,
+    Ask, Given, LeaseTerms, LedgerAnswer, LedgerCommand, LedgerQuery, LedgerReply, PlaceFate, Report, Told,
 };
 use crate::agent_id::QuotaName;
 
@@ -22,9 +22,8 @@ pub(crate) const GROUP: &str = "dist-agent-quotas";
 const QUOTAS_MAX: usize = 100_000;
 /// The longest time for which a place is good without being heard of.
 pub(crate) const PASS_MAX_MS: u64 = 15 * 60_000;
-/// A quota that has so many places left has room for whoever may need none: more than all callers of several nodes hold
-/// at a time.
-pub(crate) const ROOM_MIN: u64 = 65_536;
+/// Places of the smallest lease.
+const LEASE_MIN: u64 = 2;
 /// Names in one answer.
 const LIST_MAX: usize = 1_000;
 /// Into how many equal parts the space of key hashes is divided, to say where a report is waited for.
@@ -60,6 +59,7 @@ enum Stored {
         quotas: BTreeMap<QuotaName, Quota>,
         parts: Vec<Part>,
         open: Vec<Open>,
+        leases: BTreeMap<u64, Lease>,
         ended: BTreeMap<QuotaLife, u64>,
         generation: u64,
         place: u64,
@@ -135,7 +135,12 @@ impl Ledger {
     #[cfg(feature = "sim")]
     fn shown(&self) -> crate::sim::QuotasShown {
         let limited = self.quotas.iter().filter(|(_, quota)| quota.limit != QuotaLimit::Unlimited);
-        let usages = limited.filter_map(|(name, _)| Some((name.clone(), self.usage(name.clone())?)));
+        let reserved = |name: &QuotaName, quota: &Quota| {
+            let life = (name.clone(), quota.generation);
+            let agents = self.counts.total(&life).saturating_add(self.places.sum(&life).places);
+            QuotaUsage { agents, limit: quota.limit }
+        };
+        let usages = limited.map(|(name, quota)| (name.clone(), reserved(name, quota)));
         crate::sim::QuotasShown(usages.collect())
     }
 
@@ -163,9 +168,17 @@ impl Ledger {
     }
 
     fn tell(&mut self, told: Told) {
+        let Self { places, counts, place: newest, .. } = self;
         match told.fate {
-            PlaceFate::Returned => self.places.give_back(told.place),
-            PlaceFate::Used { at_ms } => self.places.used(told.place, at_ms, |hash| self.counts.at(hash)),
+            PlaceFate::Returned => places.give_back(told.place),
+            PlaceFate::Used { at_ms } => places.used(told.place, at_ms, |hash| counts.at(hash)),
+            PlaceFate::UsedOf { number, hash, at_ms } => {
+                *newest += 1;
+                places.used_of((told.place, number), *newest, (hash, at_ms), counts.at(hash));
+            }
+            PlaceFate::ReturnedOf { number, places: count } => {
+                places.give_back_of((told.place, number), count);
+            }
         }
     }
 
@@ -174,32 +187,40 @@ impl Ledger {
             return Given::NoSuchQuota;
         };
         let QuotaLimit::Agents(limit) = limit else {
-            return Given::Place { place: 0, generation, until_ms };
+            return Given::Unlimited { generation, until_ms };
         };
         let life = (ask.quota, generation);
         let (agents, sum) = (self.counts.total(&life), self.places.sum(&life));
         let room = limit.saturating_sub(agents.saturating_add(sum.places));
-        if room > 0 {
+        let (wanted, reserves) = (ask.hashes.len() as u64, !planted!(RESERVE_NO_QUOTA));
+        let leased = ask.lease.map_or(0, |terms| lease_of(terms, room));
+        if leased >= wanted.max(LEASE_MIN) {
             self.place += 1;
-            let place = self.place;
-            if !planted!(RESERVE_NO_QUOTA) {
-                self.places.take(place, life, ask.hash, until_ms);
+            let (lease, places) = (self.place, u32::try_from(leased).unwrap_or(u32::MAX));
+            if reserves {
+                self.places.lease(lease, life, places, until_ms);
             }
-            return if room > ROOM_MIN {
-                Given::PlaceOfMany { place, generation, until_ms }
-            } else {
-                Given::Place { place, generation, until_ms }
-            };
+            return Given::Lease { lease, places, generation, until_ms };
         }
-        if agents.saturating_add(sum.places - sum.unsure) < limit {
-            return Given::MayBeFull { limit };
+        let first = self.place + 1;
+        let given = wanted.min(room);
+        for hash in ask.hashes.into_iter().take(usize::try_from(given).unwrap_or(usize::MAX)) {
+            self.place += 1;
+            if reserves {
+                self.places.take(self.place, life.clone(), hash, until_ms);
+            }
         }
-        Given::Full { limit }
+        let places = u32::try_from(given).unwrap_or(u32::MAX);
+        let unsure = agents.saturating_add(sum.places - sum.unsure).saturating_add(given) < limit;
+        Given::Places { first, places, generation, until_ms, limit, unsure }
     }
 
     fn learn(&mut self, report: &Report) -> LedgerReply {
         if report.first <= report.last && self.counts.learn(report) {
             self.places.reported(report.first, report.last, report.at_ms);
+            if let Some(oldest_ms) = self.counts.oldest().filter(|_| self.places.has_leases()) {
+                self.places.all_reported(oldest_ms);
+            }
         }
         let ended = report.counts.iter().map(|(name, generation, _)| (name.clone(), *generation));
         let ended: Vec<_> = ended.filter(|life| self.ended.contains_key(life)).collect();
@@ -215,19 +236,25 @@ impl Ledger {
     fn usage(&self, name: QuotaName) -> Option<QuotaUsage> {
         let Quota { limit, generation } = *self.quotas.get(&name)?;
         let life = (name, generation);
-        let agents = self.counts.total(&life).saturating_add(self.places.sum(&life).places);
+        let sum = self.places.sum(&life);
+        let agents = self.counts.total(&life).saturating_add(sum.places - sum.leased);
         Some(QuotaUsage { agents, limit })
     }
 
     /// Where reports would let something go.
     fn waiting(&self) -> Vec<u8> {
-        if !self.ended.is_empty() {
+        if !self.ended.is_empty() || self.places.has_leases() {
             return (0..=u8::MAX).collect();
         }
         let mut parts: Vec<u8> = self.places.hashes().map(part_of).collect();
         parts.dedup();
         parts
     }
+}
+
+/// How many places a lease gets where there is room for so many.
+fn lease_of(terms: LeaseTerms, room: u64) -> u64 {
+    room.checked_div(u64::from(terms.share)).unwrap_or(0).min(u64::from(terms.places_max))
 }
 
 /// Which of the [`PARTS`] equal parts a hash lies in.
@@ -237,8 +264,8 @@ pub(crate) fn part_of(hash: u64) -> u8 {
 
 impl From<Stored> for Ledger {
     fn from(stored: Stored) -> Self {
-        let Stored::V1 { quotas, parts, open, ended, generation, place, tick_ms, versions } = stored;
-        let (counts, places) = (Counts::of(parts), Places::of(open));
+        let Stored::V1 { quotas, parts, open, leases, ended, generation, place, tick_ms, versions } = stored;
+        let (counts, places) = (Counts::of(parts), Places::of(open, leases));
         Self { quotas, counts, places, ended, generation, place, tick_ms, versions }
     }
 }
@@ -246,8 +273,8 @@ impl From<Stored> for Ledger {
 impl From<Ledger> for Stored {
     fn from(ledger: Ledger) -> Self {
         let Ledger { quotas, counts, places, ended, generation, place, tick_ms, versions } = ledger;
-        let (parts, open) = (counts.parts(), places.open());
-        Self::V1 { quotas, parts, open, ended, generation, place, tick_ms, versions }
+        let (parts, (open, leases)) = (counts.parts(), places.into_parts());
+        Self::V1 { quotas, parts, open, leases, ended, generation, place, tick_ms, versions }
     }
 }
 

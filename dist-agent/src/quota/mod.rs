@@ -5,12 +5,18 @@
 //! shards hold is counted by the shards themselves and **reported** with their stamped time, so that a count follows the
 //! agents wherever they go and does not vanish with a node.
 //!
+//! Where agent after agent is new and a quota has room, places are **leased**: a node or client takes many at once, gives them
+//! out itself and tells of them afterwards, so that an activation costs hardly more than another command. No more than a
+//! share of what is left is leased at a time, what was not used comes back within half a second, and nobody is told that a
+//! quota is full while places of leases may come back: near its limit a quota is counted place by place.
+//!
 //! A place is given back when its activation is known to have failed, and becomes part of the shard's count when a
 //! report was taken later than the activation. One of which nothing is heard any more is over when its shard has
 //! reported from a time at which it could not be used any longer. No clock but the shard's own decides any of that.
 
 mod counts;
 mod desk;
+mod held;
 mod ledger;
 mod limit;
 mod places;

@@ -26,12 +26,23 @@ pub(crate) enum LedgerCommand {
     Join(Join),
 }
 
-/// A place for one agent is asked for.
+/// Places for agents of one quota are asked for.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Ask {
     pub(crate) quota: QuotaName,
-    /// The hash of the agent's key, which says in which shard it will be counted.
-    pub(crate) hash: u64,
+    /// The hashes of the agents' keys, which say in which shards they will be counted.
+    pub(crate) hashes: Vec<u64>,
+    /// Whoever asks expects to need more of them soon, for other agents.
+    pub(crate) lease: Option<LeaseTerms>,
+}
+
+/// Of what size a lease of places may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct LeaseTerms {
+    /// Places, at most.
+    pub(crate) places_max: u32,
+    /// At most one of so many that are left.
+    pub(crate) share: u32,
 }
 
 /// What became of a place.
@@ -48,6 +59,11 @@ pub(crate) enum PlaceFate {
     Returned,
     /// An agent was activated with it, at this stamped time of its shard.
     Used { at_ms: u64 },
+    /// One place of a lease was used for the agent whose key has this hash. What is told of a lease is numbered: it may be
+    /// told twice, and late.
+    UsedOf { number: u32, hash: u64, at_ms: u64 },
+    /// So many places of a lease will surely not be used.
+    ReturnedOf { number: u32, places: u32 },
 }
 
 /// How many agents a shard held at one moment, by quota and by which quota of that name.
@@ -82,20 +98,18 @@ pub(crate) enum LedgerReply {
     Mismatch(BuildMismatch),
 }
 
-/// What was given to one ask.
+/// What was given to one ask. Passes are good until a stamped time of the agent's shard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum Given {
-    /// A place, good until this stamped time of the agent's shard. Place zero is of an unlimited quota, where nothing needs
-    /// to be told.
-    Place { place: u64, generation: u64, until_ms: u64 },
     /// There is no such quota.
     NoSuchQuota,
-    /// The quota is full.
-    Full { limit: u64 },
-    /// The quota may be full: some places may have been counted twice. Soon it will be known.
-    MayBeFull { limit: u64 },
-    /// As [`Place`](Self::Place), and the quota has room for [`ROOM_MIN`](super::ledger::ROOM_MIN) more.
-    PlaceOfMany { place: u64, generation: u64, until_ms: u64 },
+    /// The quota is not limited, and nothing needs to be told.
+    Unlimited { generation: u64, until_ms: u64 },
+    /// A place for each of the first so many of those who asked, numbered from the first on. There is none for the rest: the
+    /// quota is full, or may be, where some places may be counted twice, which will be known soon.
+    Places { first: u64, places: u32, generation: u64, until_ms: u64, limit: u64, unsure: bool },
+    /// So many places for any agents of the quota, at least one for each of those who asked.
+    Lease { lease: u64, places: u32, generation: u64, until_ms: u64 },
 }
 
 /// What asks the ledger.

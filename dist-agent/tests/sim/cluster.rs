@@ -48,6 +48,8 @@ pub(crate) fn config() -> DistAgentConfig {
     config.agents.shards = 4;
     config.call.timeout = 30 * SECOND;
     config.tick_interval = TICK;
+    // Small quotas are leased from too.
+    config.quota_lease_share = 4;
     config
 }
 

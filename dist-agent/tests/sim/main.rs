@@ -9,6 +9,7 @@ mod encoding;
 mod examples;
 mod failover;
 mod hooks;
+mod leases;
 mod options;
 mod quotas;
 mod splits;

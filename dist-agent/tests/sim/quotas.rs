@@ -18,12 +18,12 @@ use futures_util::future::join_all;
 use crate::agents::{Count, Counter};
 use crate::cluster::{Cluster, NODES, Node, SECOND};
 
-fn counter(agents: &DistAgent, quota: &str, key: &str) -> AgentHandle<Counter> {
+pub(crate) fn counter(agents: &DistAgent, quota: &str, key: &str) -> AgentHandle<Counter> {
     agents.agent(quota, key).expect("a valid identity")
 }
 
 /// How many agents of a quota there are, as the shards list them.
-async fn active(agents: &DistAgent, quota: &str) -> u64 {
+pub(crate) async fn active(agents: &DistAgent, quota: &str) -> u64 {
     let mut position = Some(AgentPosition::default());
     let mut found = std::collections::BTreeSet::new();
     while let Some(from) = position {
@@ -34,7 +34,7 @@ async fn active(agents: &DistAgent, quota: &str) -> u64 {
     found.len() as u64
 }
 
-fn full(result: &Result<u64, AgentError>, limit: u64) -> bool {
+pub(crate) fn full(result: &Result<u64, AgentError>, limit: u64) -> bool {
     matches!(result, Err(AgentError::NotApplied(AgentNotApplied::QuotaLimitReached { limit: of, .. })) if *of == limit)
 }
 

@@ -30,6 +30,8 @@ pub(super) struct Plan {
     pub(super) begins_with_next: bool,
     /// How long an activation may take with its place in a quota, by clocks that are apart.
     pub(super) place_max: Duration,
+    /// Of the places that are left, a client leases no more than one of so many.
+    pub(super) lease_share: u32,
 }
 
 /// Splits and merges.
@@ -146,6 +148,7 @@ impl Plan {
             next_builds: rng.chance(0.4).then(|| *rng.pick(&[50, 90, 95]).unwrap_or(&50)),
             begins_with_next: rng.chance(0.3),
             place_max: 3 * WALL_OFFSET_MAX + Duration::from_secs(*rng.pick(&[0, 40]).unwrap_or(&0)),
+            lease_share: *rng.pick(&[1, 2, 64]).unwrap_or(&1),
         }
     }
 }

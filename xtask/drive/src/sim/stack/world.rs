@@ -98,6 +98,7 @@ impl World {
         config.fleet.host.divergence_check_commands = plan.compared_every;
         config.call.timeout = call_timeout;
         config.quota_place = plan.place_max;
+        config.quota_lease_share = plan.lease_share;
         if limits.breaks(Sabotage::ClocksBeyondTheMargin) {
             // Nothing but the promise guards the lease, and nothing covers the drift.
             let group = &mut config.agents.group;
