@@ -261,13 +261,13 @@ pub struct CallOptions {
     /// The longest time for the whole call, every attempt included. Default 5 s.
     pub timeout: Duration,
     /// The longest time for one attempt at one node. Default 500 ms; no more than `retry_interval` at a node without a
-    /// connection while others have one.
+    /// connection while others have one. At least 1 ms.
     pub attempt_timeout: Duration,
-    /// The most attempts, the first included; the time limits them anyway. Default: no limit.
+    /// The most attempts, the first included; the time limits them anyway. At least 1. Default: no limit.
     pub attempts_max: u32,
     /// The number of a command, where its caller chooses it; see [`CommandNumber`]. Default: none, one is given.
     pub number: Option<CommandNumber>,
-    /// The wait between two attempts where a new leader must first be found. Default 50 ms.
+    /// The wait between two attempts where a new leader must first be found. At least 1 ms. Default 50 ms.
     pub retry_interval: Duration,
     /// For how much longer than `timeout` the group keeps the reply for a late attempt, within what the group allows.
     /// Default 60 s.
@@ -313,6 +313,18 @@ impl CallOptions {
     #[must_use]
     pub fn as_essential(self) -> Self {
         Self { essential: true, ..self }
+    }
+
+    /// The same with what a single call cannot work with brought to the least that works: a call has its own end, and
+    /// nobody to be told of a setting but its caller, who waits for something else.
+    pub(crate) fn within_limits(self) -> Self {
+        let least = Duration::from_millis(1);
+        Self {
+            attempt_timeout: self.attempt_timeout.max(least),
+            retry_interval: self.retry_interval.max(least),
+            attempts_max: self.attempts_max.max(1),
+            ..self
+        }
     }
 
     /// Says what cannot work, if anything.

@@ -171,7 +171,8 @@ impl BytesStore {
     }
 
     /// Sets a value (or removes it, with `None`) if it is what is expected, `None` for no value. The value that it is
-    /// instead where it is another one; then nothing has changed.
+    /// instead where it is another one; then nothing has changed. Both go in one command, and must fit into it together
+    /// (`command_bytes_max` of the keyspace's groups).
     ///
     /// # Errors
     ///
@@ -207,12 +208,12 @@ impl BytesStore {
 
     /// Refuses a value that is too large before it is sent anywhere.
     async fn check(&self, value: &Bytes) -> Result<(), KvCommandError> {
-        let route = self.kv.list().route(&self.keyspace, &self.options).await?;
-        let (bytes, limit_bytes) = (value.len() as u64, route.keyspace.policy.value_bytes_max);
-        if bytes > limit_bytes {
-            return Err(KvNotApplied::ValueTooLarge { bytes, limit_bytes }.into());
+        let (list, bytes) = (self.kv.list(), value.len() as u64);
+        let limit_of = |policy: &KeyspacePolicy| policy.value_bytes_max;
+        match list.over_limit(&self.keyspace, &self.options, bytes, limit_of).await? {
+            Some(limit_bytes) => Err(KvNotApplied::ValueTooLarge { bytes, limit_bytes }.into()),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     async fn done(&self, key: &Key, command: &BytesCommand) -> Result<bool, KvCommandError> {

@@ -10,7 +10,7 @@ use raft_fleet::{CallOptions, GroupName};
 
 use crate::error::{KvCommandError, KvNotApplied, KvQueryError, KvUnknown, RouteError};
 use crate::key::Key;
-use crate::keyspace::KeyspaceName;
+use crate::keyspace::{KeyspaceName, KeyspacePolicy};
 use crate::keyspace_list::KeyspaceList;
 use crate::routes::Route;
 use crate::shard::{Elsewhere, ShardAnswer, ShardCommand, ShardReply, split_answer, split_reply};
@@ -122,12 +122,12 @@ impl KeyspaceList {
         if !options.essential {
             self.fleet().check_room().map_err(KvNotApplied::Group)?;
         }
-        let way = Way::begin(self, keyspace, key.hash(), options).await?;
         let bytes = key.as_bytes().len() as u64;
-        let limit_bytes = u64::from(way.route.keyspace.policy.key_bytes_max);
-        if bytes > limit_bytes {
+        let limit_of = |policy: &KeyspacePolicy| u64::from(policy.key_bytes_max);
+        if let Some(limit_bytes) = self.over_limit(keyspace, options, bytes, limit_of).await? {
             return Err(KvNotApplied::KeyTooLong { bytes, limit_bytes }.into());
         }
+        let way = Way::begin(self, keyspace, key.hash(), options).await?;
         let payload = ShardCommand::Command { key: key.as_bytes() }.encode(command);
         match self.command_on(way, payload).await? {
             (ShardReply::Done, rest) => Ok(rest),
@@ -136,6 +136,23 @@ impl KeyspaceList {
             }
             (other, _) => Err(not_understood(format!("{other:?}"))),
         }
+    }
+
+    /// The limit of a keyspace's policy, where so many bytes are over it. What is known here of the policy may be that of
+    /// an earlier keyspace of the name, so that nothing is refused before the list was asked.
+    pub(crate) async fn over_limit(
+        &self,
+        keyspace: &KeyspaceName,
+        options: &CallOptions,
+        bytes: u64,
+        limit_of: impl Fn(&KeyspacePolicy) -> u64,
+    ) -> Result<Option<u64>, RouteError> {
+        let over = |route: &Route| Some(limit_of(&route.keyspace.policy)).filter(|limit| bytes > *limit);
+        if over(&*self.route(keyspace, options).await?).is_none() {
+            return Ok(None);
+        }
+        let route = self.read_one(keyspace, options, false).await?;
+        Ok(over(&*route.ok_or_else(|| RouteError::NoSuchKeyspace(keyspace.clone()))?))
     }
 
     /// Sends a command to the shard of a hash, under one number wherever it goes.
@@ -245,7 +262,7 @@ impl KeyspaceList {
             match self.read_one(name, options, false).await? {
                 Some(route) if route.is_ready() => return Ok(route),
                 Some(_) if env.now() + options.retry_interval < deadline => {
-                    sleep(env.as_ref(), options.retry_interval).await;
+                    sleep(env.as_ref(), options.retry_interval.max(WAIT_FIRST)).await;
                 }
                 Some(_) => return Err(RouteError::StillCreating(name.clone())),
                 None => return Err(RouteError::NoSuchKeyspace(name.clone())),

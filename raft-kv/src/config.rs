@@ -23,7 +23,7 @@ pub struct KvConfig {
     pub moves_poll: Duration,
     /// How many moves may be under way in the cluster, as far as this node starts them. Default 4.
     pub moves_max: u32,
-    /// How many of them one node performs at a time. Default 2.
+    /// How many of them one node performs at a time; at most 256, none with 0. Default 2.
     pub moves_performed_max: usize,
     /// Another node takes a move over when its performer has been silent for so long; sooner where the transport tells
     /// that its process has ended. Default 2 s.
@@ -110,6 +110,10 @@ impl KvConfig {
                 return Err(format!("{name} is {lease:?}, below 30 ms"));
             }
         }
+        if self.moves_performed_max > MOVES_PERFORMED_MAX {
+            let asked = self.moves_performed_max;
+            return Err(format!("moves_performed_max is {asked}, over {MOVES_PERFORMED_MAX}"));
+        }
         if self.move_chunk_bytes == 0 {
             return Err("move_chunk_bytes is 0".into());
         }
@@ -125,9 +129,13 @@ impl KvConfig {
         if self.keyspaces_replicas == 0 {
             return Err("keyspaces_replicas is 0".into());
         }
-        self.keyspaces_group.validate()
+        self.call.validate().map_err(|reason| format!("call: {reason}"))?;
+        self.keyspaces_group.validate().map_err(|reason| format!("keyspaces_group: {reason}"))
     }
 }
+
+/// The most moves that one node may be told to perform at a time.
+const MOVES_PERFORMED_MAX: usize = 256;
 
 pub(crate) fn as_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
@@ -142,5 +150,11 @@ mod tests {
         assert_eq!(KvConfig::default().validate(), Ok(()));
         let config = KvConfig { creations_max: 0, ..KvConfig::default() };
         assert_eq!(config.validate(), Err("creations_max is 0".into()));
+        let config = KvConfig { moves_performed_max: usize::MAX, ..KvConfig::default() };
+        assert!(config.validate().unwrap_err().starts_with("moves_performed_max is"));
+        // Once nobody looked at these.
+        let call = CallOptions { attempts_max: 0, ..CallOptions::default() };
+        let config = KvConfig { call, ..KvConfig::default() };
+        assert_eq!(config.validate(), Err("call: attempts_max is 0".into()));
     }
 }

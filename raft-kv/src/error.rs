@@ -47,6 +47,13 @@ pub enum KvNotApplied {
         /// The limit.
         limit_bytes: u64,
     },
+    /// The time of a command to all keys was up before it had come to all of them: it did not run on what is left, and may
+    /// be gone on with.
+    #[error("the command to all keys has not come to its end in {limit_ms} ms")]
+    TimeUp {
+        /// The time that it had.
+        limit_ms: u64,
+    },
     /// The command to all keys is past its time. What it has not run on it never will.
     #[error("the command to all keys is past its time")]
     Expired,
@@ -207,7 +214,9 @@ impl KvError {
     pub(crate) fn may_pass(&self) -> bool {
         match self {
             KvError::Command { error: CommandError::NotApplied(error), .. } => !is_final(error),
-            KvError::Command { .. } | KvError::Query { .. } => true,
+            KvError::Command { .. } | KvError::Query { .. } | KvError::Route(RouteError::Keyspaces(_)) => {
+                true
+            }
             KvError::Fleet(error) => matches!(
                 error,
                 FleetError::CleanupOngoing { .. }

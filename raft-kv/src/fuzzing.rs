@@ -197,7 +197,9 @@ pub fn list(bytes: &[u8]) {
 /// What the list answers, and how it is written down.
 pub fn listed(bytes: &[u8]) {
     let _ = postcard::from_bytes::<KeyspacesReply>(bytes);
-    if let Ok(KeyspacesAnswer::V1(listed)) = postcard::from_bytes::<KeyspacesAnswer>(bytes) {
+    if let Ok(KeyspacesAnswer::V1(listed) | KeyspacesAnswer::Page { listed, .. }) =
+        postcard::from_bytes(bytes)
+    {
         for keyspace in listed.keyspaces.into_iter().filter(|keyspace| keyspace.check_shards().is_ok()) {
             let route = Route::new(keyspace);
             for hash in [0, 1 << 63, u64::MAX] {

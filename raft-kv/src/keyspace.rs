@@ -139,6 +139,10 @@ impl KeyspacePolicy {
     pub const SHARDS_MAX: u32 = 4096;
     /// The largest number of members of a shard.
     pub const REPLICAS_MAX: u32 = 15;
+    /// The smallest `command_bytes_max` of a shard's group: the store's own commands must have room.
+    pub const COMMAND_BYTES_MIN: u64 = 1024;
+    /// The smallest `retry_window_max_ms` of a shard's group: a command must be there before its window is over.
+    pub const RETRY_WINDOW_MIN_MS: u64 = 1000;
 
     /// The defaults, for values of the type with this name.
     pub fn of(value_type: impl Into<String>) -> Self {
@@ -161,6 +165,27 @@ impl KeyspacePolicy {
     ///
     /// A sentence that names the setting and its number.
     pub fn validate(&self) -> Result<(), String> {
+        self.validate_as_listed()?;
+        let GroupConfig { command_bytes_max, session_replies_max, retry_window_max_ms, .. } = self.group;
+        if command_bytes_max < Self::COMMAND_BYTES_MIN {
+            return Err(format!(
+                "command_bytes_max is {command_bytes_max}, below {}",
+                Self::COMMAND_BYTES_MIN
+            ));
+        }
+        if session_replies_max == 0 {
+            return Err("session_replies_max is 0".into());
+        }
+        if retry_window_max_ms < Self::RETRY_WINDOW_MIN_MS {
+            let least = Self::RETRY_WINDOW_MIN_MS;
+            return Err(format!("retry_window_max_ms is {retry_window_max_ms}, below {least}"));
+        }
+        Ok(())
+    }
+
+    /// What the list of keyspaces refuses itself. All of its members must refuse the same, whatever their version: this
+    /// never changes.
+    pub(crate) fn validate_as_listed(&self) -> Result<(), String> {
         value_type::check_name(&self.value_type)?;
         let Self { shards, replicas, .. } = *self;
         self.split_merge.validate()?;
@@ -391,6 +416,12 @@ mod tests {
         check(KeyspacePolicy { shards: 0, ..policy.clone() }, "shards is 0");
         check(KeyspacePolicy { shards: 4097, ..policy.clone() }, "shards is 4097");
         check(KeyspacePolicy { replicas: 0, ..policy.clone() }, "replicas is 0");
+        // A keyspace with one of these once stayed half made for ever.
+        let group = |group| KeyspacePolicy { group, ..policy.clone() };
+        let groups = policy.group.clone();
+        check(group(GroupConfig { command_bytes_max: 9, ..groups.clone() }), "command_bytes_max is 9");
+        check(group(GroupConfig { session_replies_max: 0, ..groups.clone() }), "session_replies_max is 0");
+        check(group(GroupConfig { retry_window_max_ms: 9, ..groups }), "retry_window_max_ms is 9");
         check(KeyspacePolicy { value_type: String::new(), ..policy.clone() }, "value type");
         let split_merge = |split_merge| KeyspacePolicy { split_merge, ..policy.clone() };
         let rules = SplitMergePolicy::default();

@@ -1,6 +1,6 @@
 //! This node's access to the replicated list of keyspaces, and the making of keyspaces.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -234,12 +234,29 @@ impl KeyspaceList {
     /// Reads the whole list, and learns from it.
     pub(crate) async fn read_all(&self) -> Result<Listed, KvError> {
         let what = "reading the list of keyspaces";
-        let listed = self.query(&KeyspacesQuery::List, Freshness::Latest, &self.config.call).await.map_err(
-            |error| match error {
-                Unread::Query(error) => KvError::Query { what, error },
-                Unread::Answer(reason) => KvError::Answer { what, reason },
-            },
-        )?;
+        let unread = |error| match error {
+            Unread::Query(error) => KvError::Query { what, error },
+            Unread::Answer(reason) => KvError::Answer { what, reason },
+        };
+        let mut after = None;
+        let mut all = None::<Listed>;
+        let listed = loop {
+            let query = KeyspacesQuery::Page { after };
+            let (listed, more) =
+                self.query(&query, Freshness::Latest, &self.config.call).await.map_err(unread)?;
+            after = listed.keyspaces.last().map(|keyspace| keyspace.name.clone());
+            let listed = match all.take() {
+                Some(mut before) => {
+                    before.join(listed);
+                    before
+                }
+                None => listed,
+            };
+            if !more || after.is_none() {
+                break listed;
+            }
+            all = Some(listed);
+        };
         for keyspace in &listed.keyspaces {
             self.routes.learn(keyspace);
         }
@@ -250,7 +267,7 @@ impl KeyspaceList {
     /// The moves that are under way, as a member of the list close by knows them: it may be a little late.
     pub(crate) async fn read_moves(&self) -> Option<Vec<Move>> {
         let asked = self.query(&KeyspacesQuery::Moves, Freshness::Stale, &self.config.call).await;
-        asked.ok().map(|listed| listed.moves)
+        asked.ok().map(|(listed, _)| listed.moves)
     }
 
     /// Asks for one keyspace, and learns from the answer. `wrong` when the route that is known was found to be so.
@@ -263,7 +280,7 @@ impl KeyspaceList {
         let get = KeyspacesQuery::Get { name: name.clone() };
         let answer = self.query(&get, Freshness::Latest, options).await;
         match answer {
-            Ok(Listed { keyspaces, generation, .. }) => match keyspaces.into_iter().next() {
+            Ok((Listed { keyspaces, generation, .. }, _)) => match keyspaces.into_iter().next() {
                 Some(keyspace) if wrong => Ok(Some(self.routes.correct(&keyspace))),
                 Some(keyspace) => Ok(Some(self.routes.learn(&keyspace))),
                 None => {
@@ -278,21 +295,39 @@ impl KeyspaceList {
 
     /// Removes a keyspace; see [`Kv::deregister_keyspace`](crate::Kv::deregister_keyspace).
     pub(crate) async fn deregister(&self, name: &KeyspaceName) -> Result<(), KvError> {
+        let what = "deregistering a keyspace";
         let deadline = self.fleet.env().now() + self.config.creation_timeout;
-        let command = KeyspacesCommand::Deregister { name: name.clone() };
-        match self.command_if_made("deregistering a keyspace", &command, deadline).await? {
-            Some(KeyspacesReply::Deregistered { generation, next_shard }) => {
-                self.routes.forget(name, generation);
-                for shard in 0..next_shard {
-                    self.remove_group(&name.shard_group(generation, shard)).await;
-                }
-                Ok(())
+        let keyspace = loop {
+            match self.read_one(name, &self.config.call, false).await {
+                Ok(Some(route)) => break route.keyspace.clone(),
+                Ok(None) => return Err(KvError::NoSuchKeyspace(name.clone())),
+                Err(error) => self.pause(KvError::Route(error), deadline).await?,
             }
-            Some(KeyspacesReply::NoSuchKeyspace) | None => Err(KvError::NoSuchKeyspace(name.clone())),
-            Some(reply) => {
-                Err(KvError::Answer { what: "deregistering a keyspace", reason: format!("{reply:?}") })
-            }
+        };
+        // This one and no other: the reply may be lost, and another have the name by the time that the command comes again.
+        let generation = keyspace.generation;
+        let command = KeyspacesCommand::DeregisterThis { name: name.clone(), generation };
+        match self.command(what, &command, deadline).await? {
+            // It is gone, by this attempt or by one before.
+            KeyspacesReply::Deregistered { .. } | KeyspacesReply::NoSuchKeyspace => {}
+            reply => return Err(KvError::Answer { what, reason: format!("{reply:?}") }),
         }
+        self.routes.forget(name, generation);
+        for group in self.groups_of(&keyspace) {
+            self.remove_group(&group).await;
+        }
+        Ok(())
+    }
+
+    /// The groups of a keyspace as far as they are known here: of the shards that it has, and of those that come and go.
+    fn groups_of(&self, keyspace: &Keyspace) -> BTreeSet<GroupName> {
+        let of_this = |group: &&GroupName| {
+            KeyspaceName::parse_shard_group(group)
+                .is_some_and(|(_, generation, _)| generation == keyspace.generation)
+        };
+        let cluster = self.fleet.cluster();
+        let present = cluster.groups().keys().filter(of_this).cloned();
+        present.chain(keyspace.shards.iter().map(|place| keyspace.group(place.number))).collect()
     }
 
     /// Changes when shards are split and merged.
@@ -333,9 +368,10 @@ impl KeyspaceList {
         }
     }
 
-    /// Removes a group that nobody may use any more. One that is not removed now is found later.
+    /// Removes a group that nobody may use any more, with all that its members have on disks: its name is never used again.
+    /// One that is not removed now is found later.
     pub(crate) async fn remove_group(&self, group: &GroupName) {
-        match self.fleet.remove_group(group).await {
+        match self.fleet.delete_group(group).await {
             Ok(()) | Err(FleetError::NoSuchGroup { .. }) => {}
             Err(error) => tracing::debug!(%group, %error, "a group is not removed yet"),
         }
@@ -347,7 +383,9 @@ impl KeyspaceList {
         loop {
             sleep(self.fleet.env().as_ref(), self.config.routes_refresh).await;
             // What is listed as a group before the list is read, and is none of its shards, never will be again.
-            let groups: Vec<GroupName> = self.fleet.cluster().groups().keys().cloned().collect();
+            let cluster = self.fleet.cluster();
+            let groups: Vec<GroupName> =
+                cluster.groups().keys().chain(cluster.kept().keys()).cloned().collect();
             let listed = match self.read_all().await {
                 Ok(listed) => listed,
                 Err(error) => {
@@ -389,23 +427,27 @@ impl KeyspaceList {
         }
     }
 
+    /// Asks the list; and whether there is more behind what it answers.
     async fn query(
         &self,
         query: &KeyspacesQuery,
         freshness: Freshness,
         options: &CallOptions,
-    ) -> Result<Listed, Unread> {
+    ) -> Result<(Listed, bool), Unread> {
         let answer = self.fleet.query(&self.group, freshness, encode(query), options).await;
         let answer = match answer {
             Ok(answer) => answer,
             // The first registration makes the group of the list; before it there are no keyspaces.
-            Err(QueryError::NoSuchName(_)) => return Ok(Listed::default()),
+            Err(QueryError::NoSuchName(_)) => return Ok((Listed::default(), false)),
             Err(error) => return Err(Unread::Query(error)),
         };
-        let KeyspacesAnswer::V1(listed) =
-            postcard::from_bytes(&answer).map_err(|error| Unread::Answer(error.to_string()))?;
+        let answer = postcard::from_bytes(&answer).map_err(|error| Unread::Answer(error.to_string()))?;
+        let (listed, more) = match answer {
+            KeyspacesAnswer::V1(listed) => (listed, false),
+            KeyspacesAnswer::Page { listed, more } => (listed, more),
+        };
         listed.keyspaces.iter().try_for_each(Keyspace::check_shards).map_err(Unread::Answer)?;
-        Ok(listed)
+        Ok((listed, more))
     }
 }
 

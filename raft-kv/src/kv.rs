@@ -201,6 +201,7 @@ impl Kv {
     /// Sends a command to the value of a key and waits for its reply.
     ///
     /// It is tried again until `options.timeout` where that helps, and runs at most once however often it is tried.
+    /// `options.number`, where it is given, must be no other command's of the keyspace: keys move between groups.
     ///
     /// # Errors
     ///

@@ -28,8 +28,8 @@ pub trait ValuePerKey: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// When the command cannot be carried out at all (it does not decode). Nothing may have changed then; answers
-    /// that callers act on belong into the reply.
+    /// When the command cannot be carried out at all (it does not decode). Nothing may have changed then (a value that was
+    /// taken out counts as a panic); answers that callers act on belong into the reply.
     fn command(
         &self,
         context: &CommandContext,
@@ -118,7 +118,7 @@ pub trait ValuePerKey: Send + Sync + 'static {
         0
     }
 
-    /// The leader has answered a query for the newest state; see [`command_led`](Self::command_led).
+    /// The leader has answered a query of this key for the newest state, alone or among many; see [`command_led`](Self::command_led).
     fn answered(&self, key: &[u8], value: &Self::Value, query: &Bytes, answer: &Bytes) {
         let _ = (key, value, query, answer);
     }

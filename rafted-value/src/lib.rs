@@ -72,7 +72,7 @@ pub use self::keepsake::Keepsake;
 pub use self::registry::Registry;
 pub use self::request::{Command, Freshness};
 pub use self::restore::{RestoreGroupError, read_last_log_index};
-pub use self::session::{RecordPosition, RecordTable, Records, RecordsPage};
+pub use self::session::{ReadRecords, RecordPosition, RecordTable, Records, RecordsPage};
 pub use self::status::{GroupStatus, MemberStatus, Role};
 #[doc(hidden)]
 pub use self::store::bench::LogBench;

@@ -17,7 +17,7 @@ use crate::error::{CommandError, NotApplied, Unknown};
 use crate::id::{GroupId, SessionId};
 use crate::request::Command;
 
-pub use self::records::{RecordPosition, RecordTable, Records, RecordsPage};
+pub use self::records::{ReadRecords, RecordPosition, RecordTable, Records, RecordsPage};
 
 /// An idle session is looked at again after at least this long.
 const SWEEP_MIN_MS: u64 = 1000;

@@ -106,6 +106,7 @@ impl Core {
         options: &CallOptions,
     ) -> Result<Bytes, CommandError> {
         let _pass = self.gate.enter(options.essential)?;
+        let options = &options.within_limits();
         let deadline = self.env.now() + options.timeout;
         match self.route(name, deadline).await {
             Ok(target) => self.command_to(target, key_hash, payload, options, deadline).await,
@@ -122,6 +123,7 @@ impl Core {
         options: &CallOptions,
     ) -> Result<BegunCommand, CommandError> {
         let pass = self.gate.enter(options.essential)?;
+        let options = &options.within_limits();
         let deadline = self.env.now() + options.timeout;
         let target = self.route(name, deadline).await.map_err(|no| no.command_error(name))?;
         let ticket = self.number(target, key_hash, payload, options, deadline).await?;
@@ -154,6 +156,7 @@ impl Core {
         options: &CallOptions,
     ) -> Result<Bytes, QueryError> {
         let _pass = self.gate.enter(options.essential)?;
+        let options = &options.within_limits();
         let deadline = self.env.now() + options.timeout;
         match self.route(name, deadline).await {
             Ok(target) => self.query_to(target, freshness, payload, options, deadline).await,

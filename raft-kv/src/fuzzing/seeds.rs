@@ -132,6 +132,7 @@ fn list_commands() -> Vec<(&'static str, KeyspacesCommand)> {
                 lease_ms: 2000,
             },
         ),
+        ("deregister_this", KeyspacesCommand::DeregisterThis { name: name(), generation }),
     ]
 }
 
@@ -187,10 +188,13 @@ fn all() -> Vec<Seed> {
     let of_list = list_commands().into_iter();
     seeds.extend(of_list.map(|(name, command)| ("list", name.to_owned(), encode(&command).to_vec())));
     let name = KeyspaceName::new("n").expect("a short name");
-    let asked = [KeyspacesQuery::List, KeyspacesQuery::Get { name }, KeyspacesQuery::Moves];
-    let asked = asked.into_iter().zip(["ask_list", "ask_one", "ask_moves"]);
+    let page = KeyspacesQuery::Page { after: Some(name.clone()) };
+    let asked = [KeyspacesQuery::List, KeyspacesQuery::Get { name }, KeyspacesQuery::Moves, page];
+    let asked = asked.into_iter().zip(["ask_list", "ask_one", "ask_moves", "ask_page"]);
     seeds.extend(asked.map(|(query, name)| ("list", name.to_owned(), encode(&query).to_vec())));
     seeds.extend(lists());
+    let page = Keyspaces::default().query(KeyspacesQuery::Page { after: None });
+    seeds.push(("listed", "page".into(), encode(&page).to_vec()));
     seeds.extend(BYTES.into_iter().map(|(name, bytes)| ("bytes", name.to_owned(), bytes.to_vec())));
     seeds
 }

@@ -3,6 +3,7 @@
 mod moves;
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use raft_fleet::GroupName;
 use raft_fleet::rafted_value::{CommandContext, Data, NodeId};
@@ -14,6 +15,8 @@ use crate::keyspace::{Keyspace, KeyspaceName, KeyspacePolicy, KeyspaceState, Spl
 
 /// The largest number of keyspaces of a cluster.
 const KEYSPACES_MAX: usize = 10_000;
+/// Bytes of keyspaces in one answer, unless one alone has more; far below what a message holds.
+const PAGE_BYTES_MAX: usize = 1 << 20;
 
 /// Every keyspace of the cluster, and how far each has come; and the moves of ranges between their shards.
 ///
@@ -45,7 +48,7 @@ pub(crate) enum KeyspacesCommand {
     Register { name: KeyspaceName, policy: KeyspacePolicy },
     /// Every shard of the keyspace serves.
     MarkReady { name: KeyspaceName, generation: u64 },
-    /// Removes a keyspace.
+    /// Removes whatever keyspace has the name.
     Deregister { name: KeyspaceName },
     /// Changes when a keyspace's shards are split and merged.
     SetPolicy { name: KeyspaceName, policy: SplitMergePolicy },
@@ -59,6 +62,8 @@ pub(crate) enum KeyspacesCommand {
     Report { id: u64, epoch: u64, report: MoveReport },
     /// A node wants to perform anew the move that it performed in this epoch, of which its present life knows nothing.
     Resume { id: u64, epoch: u64, node: NodeId, lease_ms: u64 },
+    /// Removes a keyspace, and no other that got its name since.
+    DeregisterThis { name: KeyspaceName, generation: u64 },
 }
 
 /// What the list answers to a command; append-only.
@@ -91,12 +96,14 @@ pub(crate) enum KeyspacesReply {
 /// What asks the list; append-only.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum KeyspacesQuery {
-    /// Every keyspace.
+    /// Every keyspace, in one answer.
     List,
     /// One keyspace.
     Get { name: KeyspaceName },
     /// Every move, without the keyspaces.
     Moves,
+    /// The keyspaces behind this name, or all of them, as many as one answer holds.
+    Page { after: Option<KeyspaceName> },
 }
 
 /// What the list answers to a query; append-only.
@@ -104,6 +111,8 @@ pub(crate) enum KeyspacesQuery {
 pub(crate) enum KeyspacesAnswer {
     /// What was asked for, all as it was at one moment.
     V1(Listed),
+    /// The first of what was asked for, and whether there are more behind them.
+    Page { listed: Listed, more: bool },
 }
 
 /// Keyspaces with what is under way between their shards.
@@ -118,6 +127,16 @@ pub(crate) struct Listed {
 }
 
 impl Listed {
+    /// Adds the keyspaces behind these, which were asked for later.
+    ///
+    /// What is said of generations stays what was said with the first: whatever is registered between two answers is
+    /// newer, and may be in neither.
+    pub(crate) fn join(&mut self, behind: Listed) {
+        self.keyspaces.extend(behind.keyspaces);
+        self.moves.extend(behind.moves);
+        self.moves.sort_by_key(|present| present.id);
+    }
+
     /// Whether a group is a shard's that has ended, or never came to be: its generation or its number was given out
     /// before this list was read, and is in no use. Neither is ever used again.
     pub(crate) fn is_stray(&self, group: &GroupName) -> bool {
@@ -148,7 +167,10 @@ impl Data for Keyspaces {
         let started = match command {
             KeyspacesCommand::Register { name, policy } => return self.register(name, policy),
             KeyspacesCommand::MarkReady { name, generation } => return self.mark_ready(&name, generation),
-            KeyspacesCommand::Deregister { name } => return self.deregister(&name),
+            KeyspacesCommand::Deregister { name } => return self.deregister(&name, None),
+            KeyspacesCommand::DeregisterThis { name, generation } => {
+                return self.deregister(&name, Some(generation));
+            }
             KeyspacesCommand::SetPolicy { name, policy } => return self.set_policy(&name, policy),
             KeyspacesCommand::Split { name, generation, shard, at, moves_max } => {
                 self.start_split(&name, generation, shard, at, moves_max)
@@ -177,17 +199,39 @@ impl Data for Keyspaces {
                 let (generation, moves) = (self.generation, self.moves.values().cloned().collect());
                 return KeyspacesAnswer::V1(Listed { keyspaces: Vec::new(), generation, moves });
             }
+            KeyspacesQuery::Page { after } => {
+                let (keyspaces, more) = self.page(after.as_ref());
+                return KeyspacesAnswer::Page { listed: self.with_moves(keyspaces), more };
+            }
         };
-        let of_listed =
-            |present: &&Move| keyspaces.iter().any(|keyspace| keyspace.generation == present.generation);
-        let moves = self.moves.values().filter(of_listed).cloned().collect();
-        KeyspacesAnswer::V1(Listed { keyspaces, generation: self.generation, moves })
+        KeyspacesAnswer::V1(self.with_moves(keyspaces))
     }
 }
 
 impl Keyspaces {
+    /// The first keyspaces behind a name, and whether there are more.
+    fn page(&self, after: Option<&KeyspaceName>) -> (Vec<Keyspace>, bool) {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let (mut keyspaces, mut bytes) = (Vec::new(), 0);
+        for keyspace in self.keyspaces.range::<KeyspaceName, _>((from, Bound::Unbounded)).map(|(_, of)| of) {
+            bytes += about_bytes(keyspace);
+            if bytes > PAGE_BYTES_MAX && !keyspaces.is_empty() {
+                return (keyspaces, true);
+            }
+            keyspaces.push(keyspace.clone());
+        }
+        (keyspaces, false)
+    }
+
+    fn with_moves(&self, keyspaces: Vec<Keyspace>) -> Listed {
+        let of_listed =
+            |present: &&Move| keyspaces.iter().any(|keyspace| keyspace.generation == present.generation);
+        let moves = self.moves.values().filter(of_listed).cloned().collect();
+        Listed { keyspaces, generation: self.generation, moves }
+    }
+
     fn register(&mut self, name: KeyspaceName, policy: KeyspacePolicy) -> KeyspacesReply {
-        if let Err(reason) = policy.validate() {
+        if let Err(reason) = policy.validate_as_listed() {
             return KeyspacesReply::InvalidPolicy(reason);
         }
         match self.keyspaces.get(&name) {
@@ -217,9 +261,13 @@ impl Keyspaces {
         }
     }
 
-    fn deregister(&mut self, name: &KeyspaceName) -> KeyspacesReply {
-        let Some(keyspace) = self.keyspaces.remove(name) else { return KeyspacesReply::NoSuchKeyspace };
-        let Keyspace { generation, next_shard, .. } = keyspace;
+    fn deregister(&mut self, name: &KeyspaceName, wanted: Option<u64>) -> KeyspacesReply {
+        let present = self.keyspaces.get(name);
+        let present = present.filter(|present| wanted.is_none_or(|wanted| present.generation == wanted));
+        let Some(&Keyspace { generation, next_shard, .. }) = present else {
+            return KeyspacesReply::NoSuchKeyspace;
+        };
+        self.keyspaces.remove(name);
         self.moves.retain(|_, present| present.generation != generation);
         KeyspacesReply::Deregistered { generation, next_shard }
     }
@@ -234,6 +282,21 @@ impl Keyspaces {
         KeyspacesReply::PolicySet(Box::new(keyspace.clone()))
     }
 }
+
+/// No less than a keyspace takes in an answer.
+fn about_bytes(keyspace: &Keyspace) -> usize {
+    let Keyspace { name, policy, registered, shards, .. } = keyspace;
+    name.as_str().len()
+        + policy.value_type.len()
+        + registered.value_type.len()
+        + KEYSPACE_BYTES
+        + shards.len() * SHARD_BYTES
+}
+
+/// The most that a keyspace takes in an answer beside its names and its shards.
+const KEYSPACE_BYTES: usize = 500;
+/// ... and one of its shards.
+const SHARD_BYTES: usize = 45;
 
 impl From<Stored> for Keyspaces {
     fn from(stored: Stored) -> Self {

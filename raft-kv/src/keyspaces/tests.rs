@@ -1,6 +1,6 @@
 //! The list of keyspaces and their moves.
 
-use raft_fleet::rafted_value::{GroupConfig, NodeId};
+use raft_fleet::rafted_value::{GroupConfig, NodeId, encode};
 
 use super::*;
 use crate::key_range::KeyRange;
@@ -12,8 +12,14 @@ fn name(name: &str) -> KeyspaceName {
 }
 
 fn listed(list: &Keyspaces, query: KeyspacesQuery) -> Vec<Keyspace> {
-    let KeyspacesAnswer::V1(listed) = list.query(query);
-    listed.keyspaces
+    whole(list, query).keyspaces
+}
+
+fn whole(list: &Keyspaces, query: KeyspacesQuery) -> Listed {
+    match list.query(query) {
+        KeyspacesAnswer::V1(listed) => listed,
+        KeyspacesAnswer::Page { .. } => panic!("a page"),
+    }
 }
 
 fn register(list: &mut Keyspaces, keyspace: &str, policy: KeyspacePolicy) -> KeyspacesReply {
@@ -128,6 +134,12 @@ fn the_bytes_of_the_list_never_change() {
     check(report(MoveReport::Abort("r".into())), &[7, 1, 2, 2, 1, b'r']);
     check(report(MoveReport::Ended), &[7, 1, 2, 3]);
     check(KeyspacesCommand::Resume { id: 1, epoch: 2, node, lease_ms: 9 }, &[8, 1, 2, 7, 9]);
+    check(KeyspacesCommand::DeregisterThis { name: name("n"), generation: 3 }, &[9, 1, b'n', 3]);
+    let page = |after: Option<&str>| KeyspacesQuery::Page { after: after.map(name) };
+    assert_eq!(encode(&page(None))[..], [3, 0]);
+    assert_eq!(encode(&page(Some("n")))[..], [3, 1, 1, b'n']);
+    let listed = Listed { generation: 4, ..Listed::default() };
+    assert_eq!(encode(&KeyspacesAnswer::Page { listed, more: true })[..], [1, 0, 4, 0, 1]);
 
     let mut list = Keyspaces::default();
     register_ready(&mut list, "n", policy());
@@ -236,7 +248,7 @@ fn a_move_is_taken_from_a_performer_that_is_known_to_be_gone_and_from_no_other()
     assert_eq!(claim_from(&mut list, 10, 2, Some(3)).performer(), Some((2, 2)));
     assert_eq!(claim_from(&mut list, 10, 1, Some(3)), KeyspacesReply::NoMove, "the next one comes too late");
     assert_eq!(report(&mut list, 11, 1, MoveReport::Moved), KeyspacesReply::NoMove);
-    let KeyspacesAnswer::V1(listed) = list.query(KeyspacesQuery::Moves);
+    let listed = whole(&list, KeyspacesQuery::Moves);
     assert_eq!((listed.keyspaces.len(), listed.moves.len()), (0, 1));
 }
 
@@ -348,8 +360,7 @@ fn groups_that_are_nobodys_are_told_from_those_in_use() {
     list.command(&CONTEXT, KeyspacesCommand::Deregister { name: name("b") });
     split(&mut list, 1, KeyRange::part(1, 4).first() + 10);
     let stray = |list: &Keyspaces, group: &str| {
-        let KeyspacesAnswer::V1(listed) = list.query(KeyspacesQuery::List);
-        listed.is_stray(&GroupName::new(group).unwrap())
+        whole(list, KeyspacesQuery::List).is_stray(&GroupName::new(group).unwrap())
     };
     for used in
         ["kv/a/1.0", "kv/a/1.3", "kv/a/1.4", "kv/a/1.5", "kv/a/3.0", "kv/c/3.0", "kv-keyspaces", "mine"]
@@ -380,4 +391,46 @@ fn a_policy_is_changed_and_whoever_registers_with_the_first_one_finds_the_keyspa
     assert!(matches!(reply, KeyspacesReply::Registered(present) if present.policy.split_merge == wanted));
     let missing = KeyspacesCommand::SetPolicy { name: name("b"), policy: wanted };
     assert_eq!(list.command(&CONTEXT, missing), KeyspacesReply::NoSuchKeyspace);
+}
+
+/// A reply that was lost once had the command sent again, and it removed the keyspace that had got the name meanwhile.
+#[test]
+fn a_keyspace_that_got_the_name_of_one_that_is_removed_stays() {
+    let mut list = Keyspaces::default();
+    let remove = |generation| KeyspacesCommand::DeregisterThis { name: name("a"), generation };
+    assert_eq!(register_ready(&mut list, "a", four()), 1);
+    let gone = KeyspacesReply::Deregistered { generation: 1, next_shard: 4 };
+    assert_eq!(list.command(&at(20), remove(1)), gone);
+    assert_eq!(register_ready(&mut list, "a", four()), 2);
+    assert_eq!(list.command(&at(30), remove(1)), KeyspacesReply::NoSuchKeyspace);
+    assert_eq!(listed(&list, KeyspacesQuery::List)[0].generation, 2);
+}
+
+/// All of them were once in one answer, which no message held: no move was performed any more, and nobody could list them.
+#[test]
+fn a_list_of_any_length_is_read_in_pages_that_a_message_holds() {
+    let mut list = Keyspaces::default();
+    let policy = KeyspacePolicy { shards: KeyspacePolicy::SHARDS_MAX, ..KeyspacePolicy::of("bytes") };
+    for n in 0..50 {
+        register_ready(&mut list, &format!("{n:03}"), policy.clone());
+    }
+    for n in [3, 40] {
+        let merge = |name| KeyspacesCommand::Merge { name, generation: n + 1, from: 0, to: 1, moves_max: 4 };
+        let started = list.command(&CONTEXT, merge(name(&format!("{n:03}"))));
+        assert!(matches!(started, KeyspacesReply::Moving(_)), "{started:?}");
+    }
+    let whole = whole(&list, KeyspacesQuery::List);
+    assert!(encode(&whole).len() > 4 << 20, "it is too much for one message");
+    let (mut joined, mut after) = (Listed { generation: list.generation, ..Listed::default() }, None);
+    loop {
+        let answer = list.query(KeyspacesQuery::Page { after });
+        assert!(encode(&answer).len() <= PAGE_BYTES_MAX, "a page is too large");
+        let KeyspacesAnswer::Page { listed, more } = answer else { panic!("{answer:?}") };
+        after = listed.keyspaces.last().map(|keyspace| keyspace.name.clone());
+        joined.join(listed);
+        if !more {
+            break;
+        }
+    }
+    assert_eq!(joined, whole);
 }

@@ -71,16 +71,16 @@ pub(super) fn plan(
         let mut over: Vec<(u64, Threshold, u32)> = Vec::new();
         for place in &keyspace.shards {
             let Some(sample) = free(place) else { continue };
-            let Some((excess, because)) = fullest(policy, sample) else { continue };
-            if excess <= 1000 || place.range.width() < BUCKETS as u128 {
-                continue;
+            let mut full = fullest(policy, sample);
+            if let Some(hash) = hot_alone(policy, sample).filter(|_| is_over(full, Threshold::Load)) {
+                let (keyspace, shard) = (keyspace.name.clone(), place.number);
+                plans.push(Plan::HotKey { keyspace, shard, hash });
+                // A split helps against what else there is too much of.
+                full = fullest(policy, &Sample { load: None, ..*sample });
             }
-            match hot_alone(policy, sample).filter(|_| because == Threshold::Load) {
-                Some(hash) => {
-                    let (keyspace, shard) = (keyspace.name.clone(), place.number);
-                    plans.push(Plan::HotKey { keyspace, shard, hash });
-                }
-                None => over.push((excess, because, place.number)),
+            let Some((excess, because)) = full.filter(|(excess, _)| *excess > FULL) else { continue };
+            if place.range.width() >= BUCKETS as u128 {
+                over.push((excess, because, place.number));
             }
         }
         over.sort_by_key(|(excess, _, number)| (std::cmp::Reverse(*excess), *number));
@@ -96,6 +96,13 @@ pub(super) fn plan(
     let room = (moves_max as usize).saturating_sub(moves.len());
     plans.extend(splits.into_iter().chain(merges).map(|(_, plan)| plan).take(room));
     plans
+}
+
+/// A shard is over a threshold that has more of it than this.
+const FULL: u64 = 1000;
+
+fn is_over(full: Option<(u64, Threshold)>, of: Threshold) -> bool {
+    full.is_some_and(|(excess, because)| excess > FULL && because == of)
 }
 
 /// How full a shard is by the threshold that it is closest to or furthest over, in thousandths of it.

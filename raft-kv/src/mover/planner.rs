@@ -10,7 +10,7 @@ use super::plan::{Plan, plan, split_point};
 use super::stats::Collector;
 use crate::keyspace::{KeyspaceName, SplitMergePolicy};
 use crate::keyspace_list::KeyspaceList;
-use crate::keyspaces::{KeyspacesCommand, KeyspacesReply, Listed};
+use crate::keyspaces::{KeyspacesCommand, KeyspacesReply, Listed, Move};
 use crate::shard::{ShardAnswer, ShardQuery, split_answer};
 
 /// Plans as long as the node runs.
@@ -23,24 +23,47 @@ pub(crate) async fn run(list: Arc<KeyspaceList>) {
             collector = Collector::default();
             continue;
         }
-        let Ok(Listed { keyspaces, moves, .. }) = list.read_all().await else { continue };
+        let Ok(Listed { keyspaces, mut moves, .. }) = list.read_all().await else { continue };
         if !keyspaces.iter().any(|keyspace| has_thresholds(&keyspace.policy.split_merge)) {
             continue;
         }
-        let samples = collector.collect(&list, &keyspaces).await;
+        let mut samples = collector.collect(&list, &keyspaces).await;
         let now_ms = list.fleet().env().wall_ms();
-        for plan in plan(&keyspaces, &moves, &samples, now_ms, list.config().moves_max) {
-            tracing::info!(%node, ?plan, "a plan for shards");
-            begin(&list, plan).await;
+        for round in 0.. {
+            let mut stuck = Vec::new();
+            for plan in plan(&keyspaces, &moves, &samples, now_ms, list.config().moves_max) {
+                if round > 0 && matches!(plan, Plan::HotKey { .. }) {
+                    continue; // It was reported.
+                }
+                tracing::info!(%node, ?plan, "a plan for shards");
+                match begin(&list, plan).await {
+                    Begun::Moving(started) => moves.push(started),
+                    Begun::Stuck(shard) => stuck.push(shard),
+                    Begun::Nothing => {}
+                }
+            }
+            if stuck.is_empty() {
+                break;
+            }
+            // The others have the turn of those that no split helps.
+            samples.retain(|shard, _| !stuck.contains(shard));
         }
     }
+}
+
+/// What has become of a plan.
+enum Begun {
+    Moving(Move),
+    /// The shard, by generation and number, cannot be split anywhere.
+    Stuck((u64, u32)),
+    Nothing,
 }
 
 fn has_thresholds(policy: &SplitMergePolicy) -> bool {
     policy.max_keys.is_some() || policy.max_size.is_some() || policy.max_load.is_some()
 }
 
-async fn begin(list: &KeyspaceList, plan: Plan) {
+async fn begin(list: &KeyspaceList, plan: Plan) -> Begun {
     let moves_max = list.config().moves_max;
     let command = match plan {
         Plan::Split { keyspace: name, generation, shard, because } => {
@@ -49,23 +72,29 @@ async fn begin(list: &KeyspaceList, plan: Plan) {
             let answer = list.fleet().query(&group, Freshness::Latest, query, &list.config().call).await;
             let Ok(Ok((ShardAnswer::Weights(weights), _))) = answer.map(|answer| split_answer(&answer))
             else {
-                return;
+                return Begun::Nothing;
             };
             let Some(at) = split_point(&weights, because) else {
                 tracing::warn!(keyspace = %name, shard, ?because, "a shard has too much of one thing in one place");
-                return;
+                return Begun::Stuck((generation, shard));
             };
             KeyspacesCommand::Split { name, generation, shard, at, moves_max }
         }
         Plan::Merge { keyspace: name, generation, from, to } => {
             KeyspacesCommand::Merge { name, generation, from, to, moves_max }
         }
-        Plan::HotKey { keyspace, shard, hash } => return report_hot_key(&keyspace, shard, hash),
+        Plan::HotKey { keyspace, shard, hash } => {
+            report_hot_key(&keyspace, shard, hash);
+            return Begun::Nothing;
+        }
     };
     let deadline = list.fleet().env().now() + list.config().call.timeout;
     match list.command("starting a move", &command, deadline).await {
-        Ok(KeyspacesReply::Moving(_)) => {}
-        other => tracing::debug!(?other, "a move does not begin"),
+        Ok(KeyspacesReply::Moving(started)) => Begun::Moving(started),
+        other => {
+            tracing::debug!(?other, "a move does not begin");
+            Begun::Nothing
+        }
     }
 }
 

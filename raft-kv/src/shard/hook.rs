@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use raft_fleet::rafted_value::{GroupId, RawData, RawLeaderHook};
 
-use super::{ShardAnswer, ShardData, ShardQuery, split_answer};
+use super::{KeyAnswer, ShardAnswer, ShardData, ShardQuery, split_answer};
 use crate::key;
 use crate::value_type::ValuePerKey;
 
@@ -36,14 +36,28 @@ impl<V: ValuePerKey> RawLeaderHook for ShardHook<V> {
     }
 
     fn query_answered(&self, _: GroupId, value: &dyn RawData, query: &Bytes, answer: &Bytes) {
-        let (Some(shard), Ok((ShardQuery::Query { key }, rest))) =
-            (shard::<V>(value), ShardQuery::split(query))
-        else {
-            return;
+        let (Some(shard), Ok((asked, rest))) = (shard::<V>(value), ShardQuery::split(query)) else { return };
+        let tell = |key: &[u8], answer: &Bytes| {
+            let entry = shard.entries.get(key::hash(key), key);
+            if let Some(value) = entry.and_then(|entry| entry.value.as_ref()) {
+                shard.value_type.answered(key, value, &query.slice_ref(rest), answer);
+            }
         };
-        let value = shard.entries.get(key::hash(key), key).and_then(|entry| entry.value.as_ref());
-        if let (Some(value), Ok((ShardAnswer::Answer, answer))) = (value, split_answer(answer)) {
-            shard.value_type.answered(key, value, &query.slice_ref(rest), &answer);
+        match asked {
+            ShardQuery::Query { key } => {
+                if let Ok((ShardAnswer::Answer, answer)) = split_answer(answer) {
+                    tell(key, &answer);
+                }
+            }
+            ShardQuery::Many { keys } => {
+                let Ok((ShardAnswer::Many(answers), _)) = split_answer(answer) else { return };
+                for (key, answer) in keys.into_iter().zip(answers) {
+                    if let KeyAnswer::Answer(answer) = answer {
+                        tell(key, &answer);
+                    }
+                }
+            }
+            _ => {}
         }
     }
 }

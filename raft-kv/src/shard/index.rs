@@ -72,6 +72,12 @@ impl Index {
         self.timers.set_alarm(alarm);
     }
 
+    /// Tells the alarm anew when the first value wants to be woken: whoever looked while it was not served set it to
+    /// nothing, or to a later one.
+    pub(super) fn remind(&self) {
+        self.timers.remind();
+    }
+
     pub(super) fn alarm(&self) -> Alarm {
         self.timers.alarm()
     }

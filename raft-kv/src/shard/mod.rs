@@ -253,7 +253,13 @@ impl<V: ValuePerKey> ShardData<V> {
         let given = match self.entries.get_mut(hash, key) {
             Some(entry) => {
                 let before = Marks::of(value_type, key, entry.value.as_ref());
-                let (size, given) = change(value_type, &mut entry.value, entry.size)?;
+                let changed = change(value_type, &mut entry.value, entry.size);
+                // The engine undoes it: an entry without a value could not be written down any more.
+                assert!(
+                    changed.is_ok() || entry.value.is_some(),
+                    "a command was refused that took the value out"
+                );
+                let (size, given) = changed?;
                 self.index.moved(key, &before, &Marks::of(value_type, key, entry.value.as_ref()));
                 self.counts.remove(entry.size);
                 if entry.value.is_some() {

@@ -12,6 +12,8 @@ use crate::value_type::{Answer, ValuePerKey};
 
 /// Slots that one listing looks at, however few of them match.
 const LOOKED_AT_MAX: usize = 20_000;
+/// Bytes of answers after which the rest of many keys is left to the next query.
+const ANSWERS_BYTES_MAX: usize = 1 << 20;
 /// Bytes of keys that one listing gives, unless one key alone has more.
 const KEYS_BYTES_MAX: usize = 256 << 10;
 
@@ -38,23 +40,35 @@ impl<V: ValuePerKey> ShardData<V> {
         Ok(Some(answer))
     }
 
-    /// Asks the same of many keys; what is wrong with one leaves the others alone.
+    /// Asks the same of many keys; what is wrong with one leaves the others alone. The first ones only where all answers
+    /// would be too much for one message.
     pub(super) fn query_many(&self, keys: &[&[u8]], query: &Bytes) -> Bytes {
-        let answers: Vec<KeyAnswer> = keys
-            .iter()
-            .map(|key| {
-                let hash = key::hash(key);
-                if let Err(elsewhere) = self.responsible(hash) {
-                    return KeyAnswer::Elsewhere(elsewhere);
-                }
-                match self.ask(hash, key, query) {
-                    Ok(Some(answer)) => KeyAnswer::Answer(answer),
-                    Ok(None) => KeyAnswer::KeyNotFound,
-                    Err(Refused(reason)) => KeyAnswer::Refused(reason),
-                }
-            })
-            .collect();
+        let (mut answers, mut bytes) = (Vec::with_capacity(keys.len()), 0);
+        for key in keys {
+            if bytes >= ANSWERS_BYTES_MAX {
+                break;
+            }
+            let answer = self.ask_one_of_many(key, query);
+            bytes += match &answer {
+                KeyAnswer::Answer(answer) => answer.len(),
+                KeyAnswer::Refused(reason) => reason.len(),
+                KeyAnswer::KeyNotFound | KeyAnswer::Elsewhere(_) => 0,
+            };
+            answers.push(answer);
+        }
         ShardAnswer::Many(answers).encode(&[])
+    }
+
+    fn ask_one_of_many(&self, key: &[u8], query: &Bytes) -> KeyAnswer {
+        let hash = key::hash(key);
+        if let Err(elsewhere) = self.responsible(hash) {
+            return KeyAnswer::Elsewhere(elsewhere);
+        }
+        match self.ask(hash, key, query) {
+            Ok(Some(answer)) => KeyAnswer::Answer(answer),
+            Ok(None) => KeyAnswer::KeyNotFound,
+            Err(Refused(reason)) => KeyAnswer::Refused(reason),
+        }
     }
 
     /// The keys of the first hashes of a range that begin with a prefix.
@@ -79,7 +93,8 @@ impl<V: ValuePerKey> ShardData<V> {
         ShardAnswer::Keys { page, found }.encode(&[])
     }
 
-    /// The first slots of the range that is on its way, from a hash on.
+    /// The first slots of the range that is on its way, from a hash on; no more bytes than may be, unless one slot alone
+    /// has more.
     pub(super) fn chunk(&self, move_id: u64, from: u64, bytes_max: u64) -> Bytes {
         let Some(range) = self.outgoing_of(move_id).filter(|range| range.contains(from)) else {
             return ShardAnswer::NoSuchMove.encode(&[]);
@@ -87,11 +102,13 @@ impl<V: ValuePerKey> ShardData<V> {
         let mut page = KeyRange::new(from, range.last()).expect("it lies in the range");
         let (mut out, mut writer) = (Vec::new(), SlotWriter::new(&*self.value_type));
         for (hash, slot) in self.entries.range(page.hashes()) {
-            if out.len() as u64 >= bytes_max {
+            let before = out.len();
+            writer.write(hash, Some(slot), &mut out);
+            if before > 0 && out.len() as u64 > bytes_max {
+                out.truncate(before);
                 page = page.split_at(hash).expect("some hashes lie before it").0;
                 break;
             }
-            writer.write(hash, Some(slot), &mut out);
         }
         ShardAnswer::Chunk { page }.encode(&out)
     }

@@ -1,7 +1,7 @@
 //! The steps of a move, as the two shards take them. Each may come again, and a late one changes nothing.
 
 use bytes::Bytes;
-use raft_fleet::rafted_value::{Records, RecordsPage, Refused};
+use raft_fleet::rafted_value::{ReadRecords, Records, RecordsPage, Refused};
 
 use super::all_keys::AllKeys;
 use super::arriving::Arriving;
@@ -95,29 +95,33 @@ impl<V: ValuePerKey> ShardData<V> {
         let (changes, left) = self.write_changes(ask.changes_after, bytes_max, &mut slots);
         let mut head = FinalHead::default();
         let mut records_next = None;
-        if left == 0 {
+        // One large value leaves no room for the records: they come next.
+        let room = left == 0 && slots.len() <= bytes_max;
+        if room {
             let page = export(records, range, ask.records);
             records_next = page.next;
             head = FinalHead { all: self.all.within(range), records: page.bytes };
         }
-        let complete = left == 0 && records_next.is_none();
+        let complete = room && records_next.is_none();
         ShardReply::GivenUp { changes, records_next, complete }.encode(&head.encode(&slots))
     }
 
-    /// Appends the hashes that have changed after some version, each with what it holds now; gives the version of the
-    /// last, and how many are left.
+    /// Appends the hashes that have changed after some version, each with what it holds now, and no more bytes than may
+    /// be, unless one hash alone has more; gives the version of the last, and how many are left.
     pub(super) fn write_changes(&self, after: u64, bytes_max: usize, out: &mut Vec<u8>) -> (u64, u64) {
         let Some(outgoing) = &self.moves.outgoing else { return (after, 0) };
         let mut changes = outgoing.changes.range(after.saturating_add(1)..);
         let (mut last, mut writer) = (after, SlotWriter::new(&*self.value_type));
         for (version, hash) in changes.by_ref() {
+            let before = out.len();
             writer.write(*hash, self.entries.slot(*hash), out);
-            last = *version;
-            if out.len() >= bytes_max {
-                break;
+            if before > 0 && out.len() > bytes_max {
+                out.truncate(before);
+                return (last, changes.count() as u64 + 1);
             }
+            last = *version;
         }
-        (last, changes.count() as u64)
+        (last, 0)
     }
 
     /// Takes in slots, and with the last ones the range is served here.
@@ -132,6 +136,7 @@ impl<V: ValuePerKey> ShardData<V> {
         // Nothing may change before it is sure that all of it can be read.
         let (head, slots) = split_final(rest).map_err(Refused)?;
         let slots = slots::read_slots(&*self.value_type, slots).map_err(Refused)?;
+        let page = (!head.records.is_empty()).then(|| ReadRecords::of(&head.records)).transpose()?;
         if let Err(no) = self.moves.begin(step) {
             return Ok(no.into());
         }
@@ -154,8 +159,8 @@ impl<V: ValuePerKey> ShardData<V> {
             return Ok(ShardReply::OutOfStep);
         }
         let drops_records = self.range.is_none() && planted!(DROP_SESSIONS_AT_SPLIT);
-        if !head.records.is_empty() && !drops_records {
-            records.import(&head.records)?;
+        if let Some(page) = page.filter(|_| !drops_records) {
+            records.take_in(page);
         }
         let arrived = progress.copied;
         match cover {
@@ -233,6 +238,8 @@ impl<V: ValuePerKey> ShardData<V> {
         }
         self.moves.end(Outcome::Aborted);
         self.arriving = Arriving::default();
+        // What was given up is served here again.
+        self.index.remind();
         ShardReply::Ended(Outcome::Aborted)
     }
 

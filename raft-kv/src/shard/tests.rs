@@ -1,5 +1,6 @@
 //! The shard against a plain map, and what it must refuse.
 
+mod edges;
 mod handover;
 mod moves;
 
@@ -34,6 +35,10 @@ impl ValuePerKey for Strings {
             Some(b'+') => value.get_or_insert_default().extend_from_slice(&command[1..]),
             Some(b'-') => *value = None,
             Some(b'?') => {}
+            Some(b't') => {
+                *value = None;
+                return Err(Refused("it took the value out, which no command that is refused may".into()));
+            }
             _ => return Err(Refused("neither + nor - nor ?".into())),
         }
         let size = value.as_ref().map_or(0, Vec::len) as u64;

@@ -57,10 +57,15 @@ impl Timers {
 
     /// From now on this alarm is told when something becomes due, beginning with what is there.
     pub(super) fn set_alarm(&mut self, alarm: Alarm) {
-        if let Some((at, _)) = self.due.first() {
-            alarm.ring_at(*at);
-        }
         self.alarm = alarm;
+        self.remind();
+    }
+
+    /// Tells the alarm anew when the first key is due.
+    pub(super) fn remind(&self) {
+        if let Some((at, _)) = self.due.first() {
+            self.alarm.ring_at(*at);
+        }
     }
 
     pub(super) fn alarm(&self) -> Alarm {

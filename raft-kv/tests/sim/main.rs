@@ -2,6 +2,7 @@
 
 mod all_keys;
 mod cluster;
+mod edges;
 mod keyspaces;
 mod moves;
 mod takeover;

@@ -277,10 +277,13 @@ fn the_hooks_of_a_key_run_where_its_shard_is_led_and_nowhere_else() {
             let answer = kv.query(&notes, &key("k"), Freshness::Latest, b"", &options).await;
             assert_eq!(answer.unwrap()[..], [n]);
         }
+        // Nobody was once told of keys that are asked with others.
+        let answers = kv.query_many(&notes, &[key("k"), key("none"), key("k")], b"", &options).await;
+        assert!(answers[0].is_ok() && answers[2].is_ok(), "{answers:?}");
     });
     cluster.sim.run_for(SECOND);
     let counts = counts.map(|count| count.load(Ordering::Relaxed));
-    assert_eq!(counts, [10, 10 * NODES as u64, 10]);
+    assert_eq!(counts, [10, 10 * NODES as u64, 12]);
 }
 
 /// A divergence that is found all the same fences the odd member, and says so.

@@ -72,8 +72,8 @@ impl<'a> Records<'a> {
         self.kept
     }
 
-    /// The records of commands whose key hash lies in `hashes`, behind `after`, up to about `bytes_max` bytes and at
-    /// least one record; and the acknowledged marks of their sessions, whether they have such a record or not.
+    /// The records of commands whose key hash lies in `hashes`, behind `after`, up to about `bytes_max` bytes, unless one
+    /// record alone has more; and the acknowledged marks of their sessions, whether they have such a record or not.
     pub fn export(
         &self,
         hashes: RangeInclusive<u64>,
@@ -96,6 +96,8 @@ impl<'a> Records<'a> {
         let is_old = |changed_ms: u64| changed_ms != 0 && changed_ms < since_ms;
         let from = after.map_or(SessionId::new(0, 0), |after| after.session);
         let (mut sessions, mut bytes, mut next) = (Vec::new(), 0, None);
+        // What the last record or session was that is in the page.
+        let mut last = None;
         for (id, session) in self.sessions.sessions.range(from..) {
             if session.last_until_ms < *self.stamp_ms || is_old(session.changed_ms) {
                 continue;
@@ -117,16 +119,22 @@ impl<'a> Records<'a> {
                 if !hashes.contains(&kept.key_hash) || is_old(kept.recorded_ms) {
                     continue;
                 }
-                bytes += RECORD_BYTES + kept.outcome.as_ref().map_or(0, Bytes::len);
-                page.kept.push((*sequence, kept.clone()));
-                if bytes >= bytes_max {
-                    next = Some(RecordPosition { session: *id, sequence: *sequence });
+                let more = RECORD_BYTES + outcome_bytes(&kept.outcome);
+                if bytes + more > bytes_max && last.is_some() {
+                    next = last;
                     break;
                 }
+                bytes += more;
+                page.kept.push((*sequence, kept.clone()));
+                last = Some(RecordPosition { session: *id, sequence: *sequence });
+            }
+            if next.is_some() && page.kept.is_empty() {
+                break;
             }
             sessions.push(page);
+            last = Some(RecordPosition { session: *id, sequence: u64::MAX });
             if next.is_none() && bytes >= bytes_max {
-                next = Some(RecordPosition { session: *id, sequence: u64::MAX });
+                next = last;
             }
             if next.is_some() {
                 break;
@@ -143,13 +151,42 @@ impl<'a> Records<'a> {
     ///
     /// When the bytes are no such page; nothing has changed then.
     pub fn import(&mut self, page: &[u8]) -> Result<(), Refused> {
-        let Page::V1 { stamp_ms, sessions } = postcard::from_bytes(page)
-            .map_err(|error| Refused(format!("the page of records does not decode: {error}")))?;
+        self.take_in(ReadRecords::of(page)?);
+        Ok(())
+    }
+
+    /// The same with a page that was read before, for a value that must not change before it knows that all can be read.
+    pub fn take_in(&mut self, page: ReadRecords) {
+        let Page::V1 { stamp_ms, sessions } = page.0;
         *self.stamp_ms = stamp_ms.max(*self.stamp_ms);
         for session in sessions {
             self.sessions.merge(*self.stamp_ms, session);
         }
-        Ok(())
+    }
+}
+
+/// A page that was read and not taken in yet.
+pub struct ReadRecords(Page);
+
+impl ReadRecords {
+    /// Reads a page that [`Records::export`] gave.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are no such page.
+    pub fn of(page: &[u8]) -> Result<Self, Refused> {
+        postcard::from_bytes(page)
+            .map(Self)
+            .map_err(|error| Refused(format!("the page of records does not decode: {error}")))
+    }
+}
+
+/// About what an outcome takes in a page, whose text a value may have made as long as it likes.
+fn outcome_bytes(outcome: &Outcome) -> usize {
+    match outcome {
+        Ok(reply) => reply.len(),
+        Err(NotApplied::Refused(text) | NotApplied::Panicked(text)) => text.len(),
+        Err(_) => 0,
     }
 }
 

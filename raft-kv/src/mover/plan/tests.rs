@@ -115,6 +115,16 @@ fn a_key_that_is_over_the_threshold_alone_is_reported_and_not_split() {
     assert_eq!(plan(&keyspaces, &[], &of(rest), 0, 9), [split("a", 1, 0, Threshold::Load)]);
 }
 
+/// A shard with a hot key once grew without end: nothing else that it had too much of was looked at.
+#[test]
+fn a_shard_with_a_hot_key_is_split_where_it_has_too_many_keys_as_well() {
+    let keyspaces = [keyspace("a", 1, rules())];
+    let hot = Sample { hot: Some((42, 900)), ..sample(150, 2000) };
+    let all = samples(1, [hot, sample(60, 0), sample(60, 0), sample(60, 0)]);
+    let report = Plan::HotKey { keyspace: keyspaces[0].name.clone(), shard: 0, hash: 42 };
+    assert_eq!(plan(&keyspaces, &[], &all, 0, 9), [report, split("a", 1, 0, Threshold::Keys)]);
+}
+
 fn weights(load: Vec<u64>) -> Weights {
     Weights { range: KeyRange::ALL, keys: vec![1; BUCKETS], size: vec![1; BUCKETS], load }
 }
