@@ -8,7 +8,11 @@ use crate::quota::QuotaUsage;
 /// The ledger gives a place to whoever asks while there is one, and does not take it away from the others.
 pub const RESERVE_NO_QUOTA: Mutation = Mutation::Above("reserve-no-quota");
 
-/// What the ledger has come to with a command: every quota that has a limit. Shown by
-/// [`show`](raft_kv::rafted_value::sim::show).
+/// What the ledger has come to with a command. Shown by [`show`](raft_kv::rafted_value::sim::show).
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct QuotasShown(pub Vec<(QuotaName, QuotaUsage)>);
+pub struct QuotasShown {
+    /// Every quota that has a limit, and how many agents it has and may get by places that are taken or leased.
+    pub quotas: Vec<(QuotaName, QuotaUsage)>,
+    /// Leases of places that are out.
+    pub leases: u64,
+}

@@ -141,7 +141,7 @@ impl Ledger {
             QuotaUsage { agents, limit: quota.limit }
         };
         let usages = limited.map(|(name, quota)| (name.clone(), reserved(name, quota)));
-        crate::sim::QuotasShown(usages.collect())
+        crate::sim::QuotasShown { quotas: usages.collect(), leases: self.places.leases() }
     }
 
     fn put(&mut self, name: QuotaName, limit: QuotaLimit) -> LedgerReply {
@@ -218,7 +218,7 @@ impl Ledger {
     fn learn(&mut self, report: &Report) -> LedgerReply {
         if report.first <= report.last && self.counts.learn(report) {
             self.places.reported(report.first, report.last, report.at_ms);
-            if let Some(oldest_ms) = self.counts.oldest().filter(|_| self.places.has_leases()) {
+            if let Some(oldest_ms) = self.counts.oldest().filter(|_| self.places.leases() > 0) {
                 self.places.all_reported(oldest_ms);
             }
         }
@@ -243,7 +243,7 @@ impl Ledger {
 
     /// Where reports would let something go.
     fn waiting(&self) -> Vec<u8> {
-        if !self.ended.is_empty() || self.places.has_leases() {
+        if !self.ended.is_empty() || self.places.leases() > 0 {
             return (0..=u8::MAX).collect();
         }
         let mut parts: Vec<u8> = self.places.hashes().map(part_of).collect();

@@ -160,9 +160,9 @@ impl Places {
         self.open.keys().map(|(hash, _)| *hash)
     }
 
-    /// Whether there is a lease, which may wait for a report from anywhere.
-    pub(super) fn has_leases(&self) -> bool {
-        !self.leases.is_empty()
+    /// How many leases there are, of which any may wait for a report from anywhere.
+    pub(super) fn leases(&self) -> u64 {
+        self.leases.len() as u64
     }
 
     /// Ends so many places of a lease, unless that was told before; whose they were.

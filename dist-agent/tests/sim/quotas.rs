@@ -390,7 +390,7 @@ fn the_ledger_shows_the_limited_quotas_as_it_counts_them() {
             told
         });
         assert_eq!(told.len(), limited.len());
-        assert_eq!(*newest.borrow(), Some(QuotasShown(told)));
+        assert_eq!(*newest.borrow(), Some(QuotasShown { quotas: told, leases: 0 }));
     };
     let client = cluster.client.clone();
     cluster.run(async move {

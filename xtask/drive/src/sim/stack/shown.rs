@@ -26,6 +26,7 @@ struct Seen {
     moves: Moves,
     complaint: Option<String>,
     changes: u64,
+    leases: u64,
 }
 
 impl Shown {
@@ -61,6 +62,7 @@ impl Shown {
     pub(super) fn read_out(&self, tally: &mut Tally) {
         let seen = self.0.borrow();
         tally.add("changes of shards and quotas checked", seen.changes);
+        tally.add("leases of places in a quota", seen.leases);
         seen.moves.read_out(tally);
     }
 }
@@ -70,7 +72,8 @@ impl Seen {
         let holds = if let Some(shard) = shown.downcast_ref::<ShardShown>() {
             self.see_shard(group, shard)
         } else if let Some(quotas) = shown.downcast_ref::<QuotasShown>() {
-            self.quotas = Some(quotas.clone());
+            let before = self.quotas.replace(quotas.clone()).map_or(0, |before| before.leases);
+            self.leases += quotas.leases.saturating_sub(before);
             self.changes += 1;
             self.check_quotas()
         } else {
@@ -97,7 +100,7 @@ impl Seen {
     }
 
     fn check_quotas(&self) -> Result<(), String> {
-        let quotas = self.quotas.iter().flat_map(|QuotasShown(quotas)| quotas);
+        let quotas = self.quotas.iter().flat_map(|shown| &shown.quotas);
         quotas
             .into_iter()
             .try_for_each(|(quota, usage)| quota_kept(quota, *usage, alive(&self.shards, quota)))
