@@ -81,6 +81,8 @@ fn records_that_find_no_room_beside_the_last_changes_go_behind_them() {
         let (reply, rest) = from.tell(&ShardCommand::GiveUp { step: step(number), ask }, &[]);
         let ShardReply::GivenUp { changes, records_next, complete } = reply else { panic!("{reply:?}") };
         (ask.changes_after, ask.records.after) = (changes, records_next);
+        let (head, slots) = split_final(&rest).unwrap();
+        assert!(slots.len() <= 1000 || head.records.is_empty(), "{} bytes and records", slots.len());
         pages.push(rest.len());
         let cover = Cover::Changes { to: changes };
         to.tell(&ShardCommand::Install { step: step(number + 1), cover, last: complete }, &rest);
