@@ -155,9 +155,9 @@ pub struct HostConfig {
     /// A snapshot that is not acknowledged is sent again after this long; one that its receiver pulls in pieces, when no
     /// piece was asked for in this time. 100 ms to an hour. Default 10 s.
     pub snapshot_retry: Duration,
-    /// A state of so many bytes or more that comes from a leader is decoded beside the loop; any number. (A member's own
-    /// is encoded beside it, however large, where its value offers that: [`Data::freeze`](crate::Data::freeze).) Default
-    /// 1 MiB.
+    /// A state of so many bytes or more that comes from a leader is decoded beside the loop, and a member that holds about
+    /// so much is dropped there when it ends; any number. (A member's own is encoded beside it, however large, where its
+    /// value offers that: [`Data::freeze`](crate::Data::freeze).) Default 1 MiB.
     pub snapshot_beside_bytes: u64,
     /// The largest snapshot that is taken in, in bytes; all of it is held in memory. 256 KiB to 1 TiB. Default 4 GiB.
     pub snapshot_bytes_max: u64,
