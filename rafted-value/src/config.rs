@@ -45,7 +45,7 @@ pub struct GroupConfig {
     /// The largest payload of a command, in bytes; at most 3 MiB. Default 1 MiB.
     pub command_bytes_max: u64,
     /// A snapshot is taken when the log is this many times larger than the last one; of a group to which nothing is added any
-    /// more, once it is larger at all. Default 10.
+    /// more, once it is larger at all. Members do so in turn: each after the first waits for an eighth more. Default 10.
     pub log_expansion_factor: u32,
     /// No snapshot is taken before the log has this many bytes, all of which each member holds in memory; at most 16 GiB.
     /// Default 1 MiB.
