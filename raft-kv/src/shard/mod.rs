@@ -382,6 +382,23 @@ impl<V: ValuePerKey> ShardData<V> {
         }
     }
 
+    /// The reply to a command for a key that is on its way from or to here: it is the same that the command would get
+    /// through the log, and in the pause of a move, when many ask again and again, the log has the move to bring.
+    fn turned_away(&self, payload: &Bytes) -> Option<Bytes> {
+        // Whoever has an old route at other times is rare, and what is looked at here is looked at for every command.
+        if self.range.is_some() && self.moves.incoming.is_none() && !self.hands_over() {
+            return None;
+        }
+        let Ok((ShardCommand::Command { key }, _)) = ShardCommand::split(payload) else { return None };
+        let elsewhere = self.responsible(key::hash(key)).err()?;
+        Some(ShardReply::Elsewhere(elsewhere).encode(&[]))
+    }
+
+    /// Whether it has given some of its range up that its receiver may not serve yet.
+    fn hands_over(&self) -> bool {
+        self.moves.outgoing.as_ref().is_some_and(|outgoing| outgoing.given_up)
+    }
+
     /// What is served here, if this hash is.
     fn served(&self, hash: u64) -> Option<KeyRange> {
         self.serves().filter(|range| range.contains(hash))
@@ -451,7 +468,7 @@ impl<V: ValuePerKey> ShardData<V> {
             moving: self.moves.outgoing.is_some() || self.moves.incoming.is_some(),
             hot_hash: hot.map(|(hash, _)| hash),
             hot_permille: hot.map_or(0, |(_, permille)| permille),
-            hands_over: self.moves.outgoing.as_ref().is_some_and(|outgoing| outgoing.given_up),
+            hands_over: self.hands_over(),
         }
     }
 }
@@ -472,6 +489,10 @@ impl<V: ValuePerKey> RawData for ShardData<V> {
         #[cfg(feature = "sim")]
         self.show();
         reply
+    }
+
+    fn turn_away(&self, payload: &Bytes) -> Option<Bytes> {
+        self.turned_away(payload)
     }
 
     fn query(&self, payload: &Bytes) -> Result<Bytes, Refused> {
