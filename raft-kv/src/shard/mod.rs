@@ -15,7 +15,7 @@
 //! | `GiveUp` | sender | serves the range no more; gives the last changes, the last new records, stamped time |
 //! | `Install`, the last | receiver | takes those in and serves the range |
 //! | `Finish` | sender | forgets the range and remembers where it went |
-//! | `Forget` | sender | removes the entries that are not its own any more, some at a time |
+//! | `Forget` | sender | removes the entries that are not its own any more, some at a time; all at once where it has nothing else |
 //! | `Abort` | receiver, then sender | the range stays where it was |
 //!
 //! What holds:
@@ -122,6 +122,10 @@ pub(crate) struct ShardData<V: ValuePerKey> {
     index: Index,
     /// Derived from the entries that have arrived of a range that comes.
     arriving: Arriving,
+    /// Entries that were all forgotten at once, of a shard that has given all away. They are no part of it any more, and
+    /// go when it does: to drop a hundred thousand takes as long as to run thousands of commands, and its group drops
+    /// what is large beside the loop.
+    remains: Entries<V::Value>,
     /// Whether the next command runs on the member that leads; told by the hook just before it.
     leads: AtomicBool,
 }
@@ -163,6 +167,7 @@ impl<V: ValuePerKey> ShardData<V> {
             load: Load::new(None),
             index: Index::default(),
             arriving: Arriving::default(),
+            remains: Entries::new(),
             leads: AtomicBool::new(false),
         }
     }

@@ -134,3 +134,35 @@ fn a_command_for_a_range_that_nobody_serves_is_turned_away_with_what_the_log_wou
     assert_eq!((turned_away(&from, moves), turned_away(&to, moves)), (Some(gone), None));
     assert_eq!(to.run(3, &write(moves, "+x")).unwrap().0, ShardReply::Done);
 }
+
+/// A shard that was merged away once kept all that it had until its group was removed, and as nothing happened there any
+/// more, each of its members took a snapshot of that first.
+#[test]
+fn a_shard_that_has_given_all_away_forgets_it_at_once_with_the_same_result_as_bit_by_bit() {
+    let forget = |slots_max: u32| {
+        let mut from = shard(KeyRange::ALL);
+        for n in 0..KEYS {
+            from.run(2, &write(n, "+x")).unwrap();
+        }
+        let step = |step| MoveStep { move_id: 1, epoch: 1, step };
+        from.tell(&ShardCommand::Send { step: step(1), range: KeyRange::ALL, to: 1 }, &[]);
+        let records = RecordsAsk { since_ms: 0, after: None, bytes_max: 1 << 20 };
+        let ask = FinalAsk { changes_after: 0, records };
+        from.tell(&ShardCommand::GiveUp { step: step(2), ask }, &[]);
+        let (reply, _) = from.tell(&ShardCommand::Finish { step: step(3) }, &[]);
+        assert_eq!(reply, ShardReply::Ended(Outcome::Done));
+        let mut commands = 1;
+        while from.tell(&ShardCommand::Forget { slots_max }, &[]).0 == (ShardReply::Forgotten { left: true })
+        {
+            commands += 1;
+        }
+        let mut snapshot = Vec::new();
+        from.shard.snapshot(&mut snapshot);
+        (commands, snapshot)
+    };
+    let (once, at_once) = forget(u32::MAX);
+    let (often, bit_by_bit) = forget(100);
+    assert_eq!((once, often), (1, 5));
+    assert_eq!(at_once, bit_by_bit);
+    assert!(at_once.len() < 100, "{} bytes of nothing", at_once.len());
+}
