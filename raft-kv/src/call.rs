@@ -14,13 +14,7 @@ use crate::keyspace::{KeyspaceName, KeyspacePolicy};
 use crate::keyspace_list::KeyspaceList;
 use crate::routes::Route;
 use crate::shard::{Elsewhere, ShardAnswer, ShardCommand, ShardReply, split_answer, split_reply};
-
-/// The first wait for a range that no shard serves at the moment; each further one is twice as long.
-const WAIT_FIRST: Duration = Duration::from_millis(1);
-/// The longest.
-const WAIT_MAX: Duration = Duration::from_millis(16);
-/// Shards that are asked one after the other without a wait.
-const HOPS_MAX: u32 = 3;
+use crate::trail::{Next, Trail, WAIT_FIRST};
 
 /// One call's way from shard to shard.
 pub(crate) struct Way<'a> {
@@ -29,10 +23,9 @@ pub(crate) struct Way<'a> {
     options: &'a CallOptions,
     hash: u64,
     deadline: MonoTime,
-    pub(crate) route: Arc<Route>,
-    pub(crate) group: GroupName,
-    hops: u32,
-    wait: Duration,
+    route: Arc<Route>,
+    group: GroupName,
+    trail: Trail,
 }
 
 /// Why a way ends.
@@ -52,8 +45,9 @@ impl<'a> Way<'a> {
     ) -> Result<Self, RouteError> {
         let deadline = list.fleet().env().now() + options.timeout;
         let route = list.route(keyspace, options).await?;
-        let group = route.shard(hash).group.clone();
-        Ok(Self { list, keyspace, options, hash, deadline, route, group, hops: 0, wait: WAIT_FIRST })
+        let shard = route.shard(hash);
+        let (group, trail) = (shard.group.clone(), Trail::begin(shard.number));
+        Ok(Self { list, keyspace, options, hash, deadline, route, group, trail })
     }
 
     /// How much of the call's time is left.
@@ -63,49 +57,58 @@ impl<'a> Way<'a> {
 
     /// Goes on after a shard has said that the hash is elsewhere.
     pub(crate) async fn follow(&mut self, elsewhere: Elsewhere) -> Result<(), NoWay> {
-        let Elsewhere { range, hint, coming } = elsewhere;
-        self.hops += 1;
-        if let Some(gone) = hint {
-            let keyspace = &self.route.keyspace;
-            // A range that was given up and has not arrived yet may still come back.
-            if range.is_none_or(|range| !range.contains(self.hash)) {
-                self.list.routes().learn_gone(&keyspace.name, keyspace.generation, gone);
+        let keyspace = &self.route.keyspace;
+        // A range that was given up and has not arrived yet may still come back.
+        if let Elsewhere { range, hint: Some(gone), .. } = elsewhere
+            && range.is_none_or(|range| !range.contains(self.hash))
+        {
+            self.list.routes().learn_gone(&keyspace.name, keyspace.generation, gone);
+        }
+        let wait = match self.trail.next(&elsewhere) {
+            Next::Ask(shard) => {
+                self.group = keyspace.group(shard);
+                self.trail.go(shard)
             }
-            let group = keyspace.group(gone.to);
-            let waits = group == self.group || self.hops.is_multiple_of(HOPS_MAX);
-            self.group = group;
-            return if waits { self.pause().await } else { Ok(()) };
-        }
-        if coming {
-            return self.pause().await;
-        }
-        let before = self.group.clone();
-        self.look_up().await?;
-        if before == self.group || self.hops.is_multiple_of(HOPS_MAX) { self.pause().await } else { Ok(()) }
+            Next::Again => self.trail.stay(),
+            Next::List => {
+                let shard = self.look_up().await?;
+                self.trail.go(shard)
+            }
+        };
+        self.pause(wait).await
     }
 
     /// Goes on after a group has not answered, if the hash is another's by now. A group that ended says nothing more.
     pub(crate) async fn detour(&mut self) -> bool {
         let before = self.group.clone();
-        !self.left().is_zero() && self.look_up().await.is_ok() && self.group != before
+        if self.left().is_zero() {
+            return false;
+        }
+        let Ok(shard) = self.look_up().await else { return false };
+        self.trail.turn_to(shard);
+        self.group != before
     }
 
-    async fn look_up(&mut self) -> Result<(), NoWay> {
+    /// Turns to the shard that the list of keyspaces names; its number.
+    async fn look_up(&mut self) -> Result<u32, NoWay> {
         // The call that asks for it is under way itself.
         let options = self.options.with_timeout(self.left().max(WAIT_FIRST)).as_essential();
         let answer = self.list.read_one(self.keyspace, &options, true).await.map_err(NoWay::Route)?;
         self.route = answer.ok_or_else(|| NoWay::Route(RouteError::NoSuchKeyspace(self.keyspace.clone())))?;
-        self.group = self.route.shard(self.hash).group.clone();
-        Ok(())
+        let shard = self.route.shard(self.hash);
+        self.group = shard.group.clone();
+        Ok(shard.number)
     }
 
-    async fn pause(&mut self) -> Result<(), NoWay> {
+    async fn pause(&self, wait: Duration) -> Result<(), NoWay> {
+        if wait.is_zero() {
+            return Ok(());
+        }
         let left = self.left();
         if left.is_zero() {
             return Err(NoWay::Late);
         }
-        sleep(self.list.fleet().env().as_ref(), self.wait.min(left)).await;
-        self.wait = (self.wait * 2).min(WAIT_MAX);
+        sleep(self.list.fleet().env().as_ref(), wait.min(left)).await;
         Ok(())
     }
 }

@@ -35,6 +35,7 @@ mod routes;
 mod shard;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod trail;
 mod value_type;
 mod waker;
 

@@ -45,7 +45,7 @@ pub struct GroupConfig {
     /// The largest payload of a command, in bytes; at most 3 MiB. Default 1 MiB.
     pub command_bytes_max: u64,
     /// A snapshot is taken when the log is this many times larger than the last one; of a group to which nothing is added any
-    /// more, once it is larger at all. Default 10.
+    /// more, once it is larger at all. Members do so in turn: each after the first waits for an eighth more. Default 10.
     pub log_expansion_factor: u32,
     /// No snapshot is taken before the log has this many bytes, all of which each member holds in memory; at most 16 GiB.
     /// Default 1 MiB.
@@ -155,9 +155,9 @@ pub struct HostConfig {
     /// A snapshot that is not acknowledged is sent again after this long; one that its receiver pulls in pieces, when no
     /// piece was asked for in this time. 100 ms to an hour. Default 10 s.
     pub snapshot_retry: Duration,
-    /// A state of so many bytes or more that comes from a leader is decoded beside the loop; any number. (A member's own
-    /// is encoded beside it, however large, where its value offers that: [`Data::freeze`](crate::Data::freeze).) Default
-    /// 1 MiB.
+    /// A state of so many bytes or more that comes from a leader is decoded beside the loop, and a member that holds about
+    /// so much is dropped there when it ends; any number. (A member's own is encoded beside it, however large, where its
+    /// value offers that: [`Data::freeze`](crate::Data::freeze).) Default 1 MiB.
     pub snapshot_beside_bytes: u64,
     /// The largest snapshot that is taken in, in bytes; all of it is held in memory. 256 KiB to 1 TiB. Default 4 GiB.
     pub snapshot_bytes_max: u64,

@@ -166,6 +166,15 @@ pub trait RawData: Any + Send {
         self.command(context, payload)
     }
 
+    /// The reply to a command that this value, as it is now, has nothing to do with: the leader gives it at once, and the
+    /// command is neither put into the log nor remembered. For values whose keys are at another group; whoever is turned
+    /// away sends the command there, or here again later, under the same number. It is asked on the leader only, for every
+    /// command, and says nothing of other attempts at the command, which may be in the log.
+    fn turn_away(&self, payload: &Bytes) -> Option<Bytes> {
+        let _ = payload;
+        None
+    }
+
     /// Reads the value.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use self::missing::Missing;
 use crate::arrivals::Arrivals;
 use crate::config::{GroupConfig, HostConfig};
 use crate::env::MonoTime;
-use crate::errand::Done;
+use crate::errand::{Done, Errand, Work, drop_ended};
 use crate::error::{GroupError, QueryError};
 use crate::group::change::ChangeRequest;
 use crate::group::recover::KeptMember;
@@ -347,8 +347,8 @@ impl Engine {
             }
             Input::Stop { waiter } => {
                 self.stopped = true;
-                for (_, group) in std::mem::take(&mut self.groups) {
-                    self.end(group, clocks, out);
+                for (id, group) in std::mem::take(&mut self.groups) {
+                    self.end(id, group, clocks, out);
                 }
                 out.member(waiter, Ok(MemberId(u64::MAX)));
             }
@@ -428,25 +428,30 @@ impl Engine {
         metrics::counter!("rafted_value_groups_fenced_total").increment(1);
         if let Some(group) = self.groups.remove(&id) {
             let member = group.member();
-            self.end(group, clocks, out);
+            self.end(id, group, clocks, out);
             self.fenced.insert(id, (member, reason));
         }
     }
 
-    /// Answers whoever waits for a group that is no more, and drops it; the user's value may panic even then.
-    fn end(&mut self, group: Box<Group>, clocks: Clocks, out: &mut Outputs) {
+    /// Answers whoever waits for a group that is no more, and drops it: beside the loop where there is much to drop, as
+    /// other groups would wait for that.
+    fn end(&mut self, id: GroupId, mut group: Box<Group>, clocks: Clocks, out: &mut Outputs) {
         let mut turn = turn!(self, clocks, out);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| group.stop(&mut turn))) {
             let reason = panic_message(panic.as_ref());
-            tracing::error!(node = %self.node, reason, "a value panicked when it was dropped");
+            tracing::error!(group = %id, node = %self.node, reason, "a member panicked when it ended");
         }
+        if group.about_bytes() < self.config.snapshot_beside_bytes {
+            return drop_ended(group);
+        }
+        out.errands.push(Errand { group: id, member: group.member(), work: Work::Drop(group) });
     }
 
     /// Ends this node's member of a group for ever, and with it any member up to `newest`.
     fn bury(&mut self, id: GroupId, newest: MemberId, clocks: Clocks, out: &mut Outputs) {
         if let Some(group) = self.groups.remove(&id) {
             tracing::info!(group = %id, member = %group.member(), "the member ends");
-            self.end(group, clocks, out);
+            self.end(id, group, clocks, out);
         }
         self.fenced.remove(&id);
         let buried = self.buried.entry(id).or_insert(newest);

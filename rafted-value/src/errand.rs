@@ -1,11 +1,13 @@
-//! What takes too long for a loop and is done beside it: large values to bytes, and bytes to large values.
+//! What takes too long for a loop and is done beside it: large values to bytes, bytes to large values, and the end of large
+//! values.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
 use crate::env::Env;
-use crate::group::{FrozenMachine, Machine};
+use crate::group::{FrozenMachine, Group, Machine, panic_message};
 use crate::id::{GroupId, MemberId, NodeId};
 use crate::message::{Body, GroupMessage, WireSnapshot};
 use crate::registry::Registry;
@@ -23,6 +25,8 @@ pub(crate) enum Work {
     Encode { snapshot: WireSnapshot, machine: Box<FrozenMachine> },
     /// A leader's snapshot has come whole.
     Decode { from: NodeId, message: Box<GroupMessage>, registry: Registry },
+    /// The member has ended, and what it held goes.
+    Drop(Box<Group>),
 }
 
 /// An errand that is done.
@@ -39,7 +43,8 @@ pub(crate) enum Found {
 }
 
 impl Errand {
-    fn run(self) -> Done {
+    /// Does it; gives what its member is to be told.
+    fn run(self) -> Option<Done> {
         let Self { group, member, work } = self;
         let result = match work {
             Work::Encode { snapshot, machine } => {
@@ -57,15 +62,27 @@ impl Errand {
                 };
                 Found::Decoded { from, message, machine }
             }
+            Work::Drop(ended) => {
+                drop_ended(ended);
+                return None;
+            }
         };
-        Done { group, member, result }
+        Some(Done { group, member, result })
+    }
+}
+
+/// Drops a member that has ended; the user's value may panic even then.
+pub(crate) fn drop_ended(ended: Box<Group>) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(ended))) {
+        let reason = panic_message(panic.as_ref());
+        tracing::error!(reason, "a value panicked when it was dropped");
     }
 }
 
 /// A loop's way to get errands done, one after the other on a thread of its own, so that no more than one value of a
 /// loop is in memory twice. The thread is there from the first errand on.
 pub(crate) struct Errands {
-    /// No more wait than the loop has members, twice.
+    /// No more wait than the loop has members, twice, and those that have ended.
     orders: Option<mpsc::UnboundedSender<Errand>>,
     done: mpsc::UnboundedReceiver<Done>,
     voice: mpsc::UnboundedSender<Done>,
@@ -97,7 +114,9 @@ impl Errands {
 
 async fn run_all(mut queue: mpsc::UnboundedReceiver<Errand>, voice: mpsc::UnboundedSender<Done>) {
     while let Some(errand) = queue.recv().await {
-        if voice.send(errand.run()).is_err() {
+        if let Some(done) = errand.run()
+            && voice.send(done).is_err()
+        {
             return;
         }
     }

@@ -151,6 +151,72 @@ async fn commands_go_on_while_a_large_state_is_encoded() {
     assert_eq!(postcard::from_bytes::<(u64, u64)>(&answer).unwrap(), expected);
 }
 
+/// A shard of a hundred thousand values once stood in the way of all groups of its loop when it went.
+#[tokio::test(flavor = "multi_thread")]
+async fn other_groups_go_on_while_a_large_value_is_dropped() {
+    const OTHER: GroupId = GroupId(8);
+    let (gone, mut goes) = unbounded_channel();
+    let (open, gate) = channel();
+    let gate = Arc::new(Mutex::new(gate));
+    let registry = Registry::new().with_raw("heavy", move || {
+        let (gone, gate) = (gone.clone(), gate.clone());
+        Box::new(Heavy { pieces: Typed::default(), is_heavy: false, gone, gate })
+    });
+    let env = RealEnv::new(MemoryNetwork::new().join(NodeId(1), "node-1"));
+    let host = Host::start(env.clone(), HostConfig { loops: 1, ..HostConfig::default() }, registry);
+    for group in [GROUP, OTHER] {
+        let nodes = vec![host.node()];
+        host.found(Found { group, data: "heavy".into(), config: GroupConfig::default(), nodes })
+            .await
+            .unwrap();
+    }
+    for sequence in 1..=PIECES as u64 {
+        let piece = Some(vec![7; PIECE_BYTES].into());
+        host.command(GROUP, command(sequence, piece, env.as_ref()), SECOND).await.unwrap();
+    }
+    host.drop_member(GROUP).await.unwrap();
+    host.command(OTHER, command(1, None, env.as_ref()), SECOND).await.unwrap();
+    assert!(goes.try_recv().is_err(), "the gate is closed");
+    open.send(()).unwrap();
+    goes.recv().await.unwrap();
+}
+
+/// Pieces that wait at a gate before they go.
+struct Heavy {
+    pieces: Typed<Pieces>,
+    is_heavy: bool,
+    gone: UnboundedSender<()>,
+    gate: Arc<Mutex<Receiver<()>>>,
+}
+
+impl Drop for Heavy {
+    fn drop(&mut self) {
+        if self.is_heavy {
+            self.gate.lock().expect("nobody panicked").recv().expect("the test opens it");
+            self.gone.send(()).expect("the test waits");
+        }
+    }
+}
+
+impl RawData for Heavy {
+    fn command(&mut self, context: &CommandContext, payload: &Bytes) -> Result<Bytes, Refused> {
+        self.is_heavy |= payload.len() >= PIECE_BYTES;
+        self.pieces.command(context, payload)
+    }
+
+    fn query(&self, payload: &Bytes) -> Result<Bytes, Refused> {
+        self.pieces.query(payload)
+    }
+
+    fn snapshot(&self, out: &mut Vec<u8>) {
+        self.pieces.snapshot(out);
+    }
+
+    fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
+        self.pieces.restore(bytes)
+    }
+}
+
 /// It is told like one that cannot be encoded in the loop.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_value_that_panics_fences_its_group_with_what_it_said() {

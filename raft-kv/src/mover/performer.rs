@@ -20,7 +20,7 @@ use crate::shard::{
     ShardQuery, ShardReply, split_answer, split_reply,
 };
 
-/// Entries that a shard forgets in one command.
+/// Entries that a shard forgets in one command, beside which it serves others.
 const FORGET_SLOTS_MAX: u32 = 2000;
 
 /// One node's performance of a move.
@@ -267,11 +267,16 @@ impl Performer {
         }
         match kind {
             MoveKind::Merge => {
+                // So that no snapshot is taken of what it had: it has nothing to do from now on, and much in its log.
+                match self.forget(from, u32::MAX).await {
+                    Ok(()) | Err(Halt::Failed(_)) => {}
+                    Err(halt) => return Err(halt),
+                }
                 // Until everybody knows the new routes it sends callers on; a group that is gone only keeps them waiting.
                 sleep(self.list.fleet().env().as_ref(), self.list.config().move_linger).await;
                 self.list.remove_group(&self.group(from)).await;
             }
-            MoveKind::Split => self.forget(from).await?,
+            MoveKind::Split => self.forget(from, FORGET_SLOTS_MAX).await?,
         }
         self.report(MoveReport::Ended).await
     }
@@ -294,14 +299,14 @@ impl Performer {
         self.hands_over.store(false, Ordering::Relaxed);
         match kind {
             MoveKind::Split => self.list.remove_group(&self.group(to)).await,
-            MoveKind::Merge => self.forget(to).await?,
+            MoveKind::Merge => self.forget(to, FORGET_SLOTS_MAX).await?,
         }
         self.report(MoveReport::Ended).await
     }
 
-    /// Has a shard remove the entries that are not its own, some at a time.
-    async fn forget(&self, shard: u32) -> Result<(), Halt> {
-        let command = |_| ShardCommand::Forget { slots_max: FORGET_SLOTS_MAX };
+    /// Has a shard remove the entries that are not its own, so many at a time.
+    async fn forget(&self, shard: u32, slots_max: u32) -> Result<(), Halt> {
+        let command = |_| ShardCommand::Forget { slots_max };
         while self.tell(shard, command, &[]).await?.0 == (ShardReply::Forgotten { left: true }) {}
         Ok(())
     }

@@ -15,7 +15,7 @@
 //! | `GiveUp` | sender | serves the range no more; gives the last changes, the last new records, stamped time |
 //! | `Install`, the last | receiver | takes those in and serves the range |
 //! | `Finish` | sender | forgets the range and remembers where it went |
-//! | `Forget` | sender | removes the entries that are not its own any more, some at a time |
+//! | `Forget` | sender | removes the entries that are not its own any more, some at a time; all at once where it has nothing else |
 //! | `Abort` | receiver, then sender | the range stays where it was |
 //!
 //! What holds:
@@ -122,6 +122,10 @@ pub(crate) struct ShardData<V: ValuePerKey> {
     index: Index,
     /// Derived from the entries that have arrived of a range that comes.
     arriving: Arriving,
+    /// Entries that were all forgotten at once, of a shard that has given all away. They are no part of it any more, and
+    /// go when it does: to drop a hundred thousand takes as long as to run thousands of commands, and its group drops
+    /// what is large beside the loop.
+    remains: Entries<V::Value>,
     /// Whether the next command runs on the member that leads; told by the hook just before it.
     leads: AtomicBool,
 }
@@ -163,6 +167,7 @@ impl<V: ValuePerKey> ShardData<V> {
             load: Load::new(None),
             index: Index::default(),
             arriving: Arriving::default(),
+            remains: Entries::new(),
             leads: AtomicBool::new(false),
         }
     }
@@ -388,6 +393,23 @@ impl<V: ValuePerKey> ShardData<V> {
         }
     }
 
+    /// The reply to a command for a key that is on its way from or to here: it is the same that the command would get
+    /// through the log, and in the pause of a move, when many ask again and again, the log has the move to bring.
+    fn turned_away(&self, payload: &Bytes) -> Option<Bytes> {
+        // Whoever has an old route at other times is rare, and what is looked at here is looked at for every command.
+        if self.range.is_some() && self.moves.incoming.is_none() && !self.hands_over() {
+            return None;
+        }
+        let Ok((ShardCommand::Command { key }, _)) = ShardCommand::split(payload) else { return None };
+        let elsewhere = self.responsible(key::hash(key)).err()?;
+        Some(ShardReply::Elsewhere(elsewhere).encode(&[]))
+    }
+
+    /// Whether it has given some of its range up that its receiver may not serve yet.
+    fn hands_over(&self) -> bool {
+        self.moves.outgoing.as_ref().is_some_and(|outgoing| outgoing.given_up)
+    }
+
     /// What is served here, if this hash is.
     fn served(&self, hash: u64) -> Option<KeyRange> {
         self.serves().filter(|range| range.contains(hash))
@@ -457,7 +479,7 @@ impl<V: ValuePerKey> ShardData<V> {
             moving: self.moves.outgoing.is_some() || self.moves.incoming.is_some(),
             hot_hash: hot.map(|(hash, _)| hash),
             hot_permille: hot.map_or(0, |(_, permille)| permille),
-            hands_over: self.moves.outgoing.as_ref().is_some_and(|outgoing| outgoing.given_up),
+            hands_over: self.hands_over(),
         }
     }
 }
@@ -478,6 +500,10 @@ impl<V: ValuePerKey> RawData for ShardData<V> {
         #[cfg(feature = "sim")]
         self.show();
         reply
+    }
+
+    fn turn_away(&self, payload: &Bytes) -> Option<Bytes> {
+        self.turned_away(payload)
     }
 
     fn query(&self, payload: &Bytes) -> Result<Bytes, Refused> {

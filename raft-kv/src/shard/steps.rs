@@ -5,7 +5,7 @@ use raft_fleet::rafted_value::{ReadRecords, Records, RecordsPage, Refused};
 
 use super::all_keys::AllKeys;
 use super::arriving::Arriving;
-use super::entries::Slot;
+use super::entries::{Entries, Slot};
 use super::load::Load;
 use super::moves::{Gone, Incoming, MoveStep, NoStep, Outcome, Outgoing, Progress};
 use super::slots::SlotWriter;
@@ -246,6 +246,13 @@ impl<V: ValuePerKey> ShardData<V> {
     /// Removes some of the entries that are not this shard's.
     pub(super) fn forget(&mut self, slots_max: u32) -> ShardReply {
         let slots_max = usize::try_from(slots_max.max(1)).expect("fits");
+        let owns_none = self.range.is_none() && self.moves.incoming.is_none();
+        if owns_none && self.entries.slots().len() <= slots_max {
+            if self.entries.slots().len() > 0 {
+                self.remains = std::mem::replace(&mut self.entries, Entries::new());
+            }
+            return ShardReply::Forgotten { left: false };
+        }
         let mut strays = Vec::new();
         for gap in gaps(self.range, self.moves.incoming.map(|incoming| incoming.range)) {
             let room = (slots_max + 1).saturating_sub(strays.len());

@@ -311,6 +311,11 @@ impl Machine {
         self.sessions.replies()
     }
 
+    /// What the value says to a command that it has nothing to do with. One that panics over it has to be asked in the log.
+    pub(crate) fn turn_away(&self, payload: &Bytes) -> Option<Bytes> {
+        catch(|| self.data.turn_away(payload)).unwrap_or(None)
+    }
+
     /// Answers a query from what is applied.
     pub(crate) fn query(&self, payload: &Bytes) -> Result<Bytes, QueryError> {
         match catch(|| self.data.query(payload)) {

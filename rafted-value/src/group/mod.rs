@@ -556,8 +556,14 @@ impl Group {
         }
     }
 
+    /// About how much it holds: what its state was at the last snapshot, and what came since.
+    pub(crate) fn about_bytes(&self) -> u64 {
+        let log = self.raw.store();
+        log.state_bytes() + log.bytes()
+    }
+
     /// Ends the member; whoever waits is told.
-    pub(crate) fn stop(mut self, turn: &mut Turn<'_>) {
+    pub(crate) fn stop(&mut self, turn: &mut Turn<'_>) {
         self.end_rest(turn);
         #[cfg(feature = "sim")]
         self.tell_end();

@@ -1,5 +1,6 @@
 //! Commands on their way into the log: admitted, gathered for a turn, and proposed together.
 
+use bytes::Bytes;
 use raft::eraftpb::{Entry, Message, MessageType};
 
 use super::machine::Machine;
@@ -16,9 +17,19 @@ impl Group {
             turn.out.command(waiter, Err(refusal));
             return;
         }
+        if let Some(reply) = self.turn_away(turn, &command) {
+            turn.out.command(waiter, Ok(reply));
+            return;
+        }
         self.waiting += 1;
         self.incoming_bytes += command.payload.len();
         self.incoming.push((command, waiter));
+    }
+
+    /// What the value says to a command that is not for it. A leader that may have been deposed does not know that: what it
+    /// proposes is not committed, so that its callers find the one that leads now.
+    fn turn_away(&self, turn: &Turn<'_>, command: &Command) -> Option<Bytes> {
+        self.machine.as_ref()?.turn_away(&command.payload).filter(|_| self.leased(turn.now))
     }
 
     fn admit(&self, turn: &Turn<'_>, command: &Command) -> Result<(), CommandError> {

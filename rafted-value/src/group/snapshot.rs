@@ -18,6 +18,17 @@ const IDLE_ENTRIES_KEPT: u64 = 16;
 /// What the log of an idle group may hold without a snapshot, however small its last one is.
 const IDLE_LOG_BYTES: u64 = 64 << 10;
 
+/// A member waits for one part in this many of its limit longer than the one before it.
+const TURN_DIVISOR: u64 = 8;
+/// The last place that has a turn of its own.
+const TURNS_MAX: u64 = 8;
+
+/// How large a log is that a member in this place cuts. The log of all members grows alike, and each stands still for as long
+/// as it takes to copy a large value: where they do so in turn, the others are a majority that goes on.
+fn in_turn(limit: u64, place: u64) -> u64 {
+    limit.saturating_add(limit / TURN_DIVISOR * place.min(TURNS_MAX))
+}
+
 impl Group {
     /// Takes a snapshot when the log has grown large beside the last one since it was taken, or raft needs a newer one.
     /// A group to which nothing is added any more need not hold a log that is longer than its snapshot: what it gives back
@@ -34,8 +45,10 @@ impl Group {
             return Ok(());
         }
         let limit = if self.idles() { self.idle_log_limit() } else { self.log_limit() };
-        let due = self.membership_forced || mended || log.bytes_since_snapshot() > limit || log.take_wanted();
-        let expected = log.state_bytes() + log.bytes_since_snapshot();
+        let grown = log.bytes_since_snapshot();
+        let large = grown > limit && (self.idles() || grown > in_turn(limit, self.place()));
+        let due = self.membership_forced || mended || large || log.take_wanted();
+        let expected = log.state_bytes() + grown;
         let Some(machine) = self.machine.as_ref().filter(|_| due) else { return Ok(()) };
         if mended {
             self.mend_due = turn.now + turn.limits.snapshot_retry;
@@ -107,6 +120,12 @@ impl Group {
         self.raw.store().state_bytes().saturating_mul(factor).max(self.config.log_bytes_min)
     }
 
+    /// This member's place among all of its group.
+    fn place(&self) -> u64 {
+        let nodes = self.machine.as_ref().map(Machine::nodes);
+        nodes.map_or(0, |nodes| nodes.range(..self.member).count() as u64)
+    }
+
     fn idle_log_limit(&self) -> u64 {
         self.raw.store().state_bytes().max(IDLE_LOG_BYTES)
     }
@@ -126,5 +145,20 @@ impl Group {
         };
         let kept = if self.idles() { IDLE_ENTRIES_KEPT } else { ENTRIES_KEPT };
         slowest.unwrap_or_else(|| index.saturating_sub(kept))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The three members of a large shard once copied it at the same entry, and nobody was there to commit the next.
+    #[test]
+    fn members_cut_their_logs_one_after_the_other_and_no_log_grows_to_twice_its_limit() {
+        let limits: Vec<u64> = (0..20).map(|place| in_turn(1 << 20, place)).collect();
+        assert_eq!(limits[0], 1 << 20);
+        assert!(limits[..=8].windows(2).all(|pair| pair[1] - pair[0] == 128 << 10), "{limits:?}");
+        assert!(limits.iter().all(|limit| *limit <= 2 << 20), "{limits:?}");
+        assert_eq!(in_turn(u64::MAX, 1), u64::MAX);
     }
 }

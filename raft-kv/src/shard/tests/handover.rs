@@ -87,3 +87,82 @@ fn what_is_handed_over_in_the_pause_is_what_changed_just_before() {
 fn served(member: &Member, range: KeyRange) -> u64 {
     member.shard.entries.count(range.hashes()).keys
 }
+
+/// What the leader says to a command at once, without the log.
+fn turned_away(member: &Member, n: u64) -> Option<Elsewhere> {
+    let reply = member.shard.turn_away(&write(n, "+x").payload)?;
+    match split_reply(&reply).unwrap() {
+        (ShardReply::Elsewhere(elsewhere), rest) if rest.is_empty() => Some(elsewhere),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Commands for a range that nobody served once went through the log to be told so, again and again, and held up what was
+/// to end that.
+#[test]
+fn a_command_for_a_range_that_nobody_serves_is_turned_away_with_what_the_log_would_say() {
+    let (mut from, mut to) = (shard(KeyRange::ALL), Member { id: 1, ..Member::new() });
+    let range = KeyRange::part(1, 2);
+    let moves = (0..).find(|n| range.contains(write(*n, "").key_hash)).unwrap();
+    let stays = (0..).find(|n| !range.contains(write(*n, "").key_hash)).unwrap();
+    let mut steps = 0;
+    let mut step = || {
+        steps += 1;
+        MoveStep { move_id: 1, epoch: 1, step: steps }
+    };
+    to.tell(&ShardCommand::Receive { step: step(), range, value_size_max: u64::MAX }, &[]);
+    from.tell(&ShardCommand::Send { step: step(), range, to: 1 }, &[]);
+    let coming = Elsewhere { range: None, hint: None, coming: true };
+    assert_eq!((turned_away(&from, moves), turned_away(&to, moves)), (None, Some(coming)));
+
+    let records = RecordsAsk { since_ms: 0, after: None, bytes_max: 1 << 20 };
+    let give_up = ShardCommand::GiveUp { step: step(), ask: FinalAsk { changes_after: 0, records } };
+    let (_, rest) = from.tell(&give_up, &[]);
+    let hint = Some(Gone { range, to: 1, move_id: 1 });
+    let gone = Elsewhere { range: Some(KeyRange::ALL), hint, coming: false };
+    assert_eq!((turned_away(&from, moves), turned_away(&to, moves)), (Some(gone), Some(coming)));
+    assert_eq!(turned_away(&from, stays), None);
+    for (member, elsewhere) in [(&mut from, gone), (&mut to, coming)] {
+        let (reply, _) = member.run(2, &write(moves, "+x")).unwrap();
+        assert_eq!(reply, ShardReply::Elsewhere(elsewhere));
+    }
+
+    let all = ShardCommand::Install { step: step(), cover: Cover::Range(range), last: false };
+    to.tell(&all, &FinalHead::default().encode(&[]));
+    let last = ShardCommand::Install { step: step(), cover: Cover::Changes { to: 0 }, last: true };
+    assert_eq!(to.tell(&last, &rest).0, ShardReply::Ended(Outcome::Done));
+    assert_eq!((turned_away(&from, moves), turned_away(&to, moves)), (Some(gone), None));
+    assert_eq!(to.run(3, &write(moves, "+x")).unwrap().0, ShardReply::Done);
+}
+
+/// A shard that was merged away once kept all that it had until its group was removed, and as nothing happened there any
+/// more, each of its members took a snapshot of that first.
+#[test]
+fn a_shard_that_has_given_all_away_forgets_it_at_once_with_the_same_result_as_bit_by_bit() {
+    let forget = |slots_max: u32| {
+        let mut from = shard(KeyRange::ALL);
+        for n in 0..KEYS {
+            from.run(2, &write(n, "+x")).unwrap();
+        }
+        let step = |step| MoveStep { move_id: 1, epoch: 1, step };
+        from.tell(&ShardCommand::Send { step: step(1), range: KeyRange::ALL, to: 1 }, &[]);
+        let records = RecordsAsk { since_ms: 0, after: None, bytes_max: 1 << 20 };
+        let ask = FinalAsk { changes_after: 0, records };
+        from.tell(&ShardCommand::GiveUp { step: step(2), ask }, &[]);
+        let (reply, _) = from.tell(&ShardCommand::Finish { step: step(3) }, &[]);
+        assert_eq!(reply, ShardReply::Ended(Outcome::Done));
+        let mut commands = 1;
+        while from.tell(&ShardCommand::Forget { slots_max }, &[]).0 == (ShardReply::Forgotten { left: true })
+        {
+            commands += 1;
+        }
+        let mut snapshot = Vec::new();
+        from.shard.snapshot(&mut snapshot);
+        (commands, snapshot)
+    };
+    let (once, at_once) = forget(u32::MAX);
+    let (often, bit_by_bit) = forget(100);
+    assert_eq!((once, often), (1, 5));
+    assert_eq!(at_once, bit_by_bit);
+    assert!(at_once.len() < 100, "{} bytes of nothing", at_once.len());
+}
