@@ -156,6 +156,9 @@ impl FleetConfig {
         }
         self.cluster_group.validate()?;
         self.call.validate()?;
+        if self.call.number.is_some() {
+            return Err("number is one command's, and no setting".into());
+        }
         if let Some(weight) = self.weight.filter(|weight| !(1..=WEIGHT_MAX).contains(weight)) {
             return Err(format!("weight {weight} is not in the range from 1 to {WEIGHT_MAX}"));
         }
@@ -380,6 +383,12 @@ mod tests {
         check(|config| config.host.snapshots_incoming_max = 0, "host: snapshots_incoming_max 0 is below 1");
         check(|config| config.call.retry_interval = Duration::ZERO, "retry_interval is 0");
         check(|config| config.call.timeout = Duration::ZERO, "timeout is 0");
+        let number = CommandNumber { session: rafted_value::SessionId::new(1, 2), sequence: 3 };
+        let check_number = FleetConfig {
+            call: CallOptions { number: Some(number), ..CallOptions::default() },
+            ..FleetConfig::default()
+        };
+        assert_eq!(check_number.validate(), Err("number is one command's, and no setting".into()));
         check(|config| config.ping_interval = Duration::ZERO, "ping_interval is 0");
         check(|config| config.balancing_interval = Duration::ZERO, "balancing_interval is 0");
         check(|config| config.proposal_max = Duration::ZERO, "proposal_max is 0");

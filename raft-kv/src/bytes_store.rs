@@ -107,8 +107,9 @@ pub struct BytesStore {
 
 impl BytesStore {
     /// The store in a keyspace whose values are bytes; [`register`](BytesStore::register) makes sure that there is one.
+    /// Each call is sent as `options` say, but for their `number`, which is one command's.
     pub fn new(kv: Kv, keyspace: KeyspaceName, options: CallOptions) -> Self {
-        Self { kv, keyspace, options }
+        Self { kv, keyspace, options: CallOptions { number: None, ..options } }
     }
 
     /// The default policy of such a keyspace.

@@ -125,12 +125,14 @@ impl KeyspaceList {
         if !options.essential {
             self.fleet().check_room().map_err(KvNotApplied::Group)?;
         }
+        let way = Way::begin(self, keyspace, key.hash(), options).await?;
         let bytes = key.as_bytes().len() as u64;
         let limit_of = |policy: &KeyspacePolicy| u64::from(policy.key_bytes_max);
-        if let Some(limit_bytes) = self.over_limit(keyspace, options, bytes, limit_of).await? {
+        if bytes > limit_of(&way.route.keyspace.policy)
+            && let Some(limit_bytes) = self.over_limit(keyspace, options, bytes, limit_of).await?
+        {
             return Err(KvNotApplied::KeyTooLong { bytes, limit_bytes }.into());
         }
-        let way = Way::begin(self, keyspace, key.hash(), options).await?;
         let payload = ShardCommand::Command { key: key.as_bytes() }.encode(command);
         match self.command_on(way, payload).await? {
             (ShardReply::Done, rest) => Ok(rest),

@@ -130,6 +130,9 @@ impl KvConfig {
             return Err("keyspaces_replicas is 0".into());
         }
         self.call.validate().map_err(|reason| format!("call: {reason}"))?;
+        if self.call.number.is_some() {
+            return Err("call: number is one command's, and no setting".into());
+        }
         self.keyspaces_group.validate().map_err(|reason| format!("keyspaces_group: {reason}"))
     }
 }
@@ -143,6 +146,9 @@ pub(crate) fn as_ms(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use raft_fleet::CommandNumber;
+    use raft_fleet::rafted_value::SessionId;
+
     use super::*;
 
     #[test]
@@ -156,5 +162,9 @@ mod tests {
         let call = CallOptions { attempts_max: 0, ..CallOptions::default() };
         let config = KvConfig { call, ..KvConfig::default() };
         assert_eq!(config.validate(), Err("call: attempts_max is 0".into()));
+        let number = Some(CommandNumber { session: SessionId::new(1, 2), sequence: 3 });
+        let call = CallOptions { number, ..CallOptions::default() };
+        let config = KvConfig { call, ..KvConfig::default() };
+        assert_eq!(config.validate(), Err("call: number is one command's, and no setting".into()));
     }
 }

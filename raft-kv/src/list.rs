@@ -20,6 +20,13 @@ pub struct ListPosition {
     hash: u64,
 }
 
+impl ListPosition {
+    /// The first hash that was not looked at: where a listing of a range ([`Kv::keys_of`]) goes on.
+    pub fn hash(self) -> u64 {
+        self.hash
+    }
+}
+
 /// Some keys, and where to go on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KeyPage {
@@ -50,7 +57,8 @@ impl Kv {
         self.keys_of(keyspace, range, prefix, keys_max).await
     }
 
-    /// The same for the keys of a range of hashes, a shard's for example ([`Keyspace::shards`](crate::Keyspace::shards)).
+    /// The same for the keys of a range of hashes, a shard's for example ([`Keyspace::shards`](crate::Keyspace::shards));
+    /// the next page is that of the range from [`ListPosition::hash`] on.
     ///
     /// # Errors
     ///

@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use raft_kv::raft_fleet::CallOptions;
+use raft_kv::raft_fleet::{CallOptions, CommandNumber};
 use raft_kv::rafted_value::env::{sleep, timeout};
-use raft_kv::rafted_value::{CommandContext, Freshness, GroupConfig, Refused};
+use raft_kv::rafted_value::{
+    CommandContext, Freshness, GroupConfig, NotApplied, QueryError, Refused, SessionId,
+};
 use raft_kv::{
     Answer, BytesStore, Done, Key, KeyRange, KeyspacePolicy, Kv, KvCommandError, KvNotApplied, KvQueryError,
-    KvTypes, RouteError, SplitMergePolicy, ValuePerKey,
+    KvTypes, ListPosition, RouteError, SplitMergePolicy, ValuePerKey,
 };
 
 use crate::cluster::{Cluster, SECOND, key, name, policy};
@@ -260,6 +262,74 @@ fn a_call_whose_options_cannot_work_is_made_with_the_least_that_can() {
         let none = CallOptions { timeout: Duration::ZERO, ..options };
         let error = kv.query(&notes, &key("key-1"), Freshness::Latest, b"", &none).await;
         assert!(matches!(error, Ok(_) | Err(KvQueryError::Group(_))), "{error:?}");
+    });
+}
+
+/// Each call once had the number of the first, whose reply it got: what was to be set was not.
+#[test]
+fn a_store_of_bytes_gives_each_call_a_number_of_its_own() {
+    let cluster = Cluster::new(213);
+    cluster.run(|kv| async move {
+        let number = Some(CommandNumber { session: SessionId::new(1, 2), sequence: 3 });
+        let options = CallOptions { number, ..CallOptions::default() };
+        let store = BytesStore::new(kv, name("bytes"), options);
+        store.register(&KeyspacePolicy { shards: 1, ..BytesStore::policy() }).await.unwrap();
+        assert_eq!(store.set(&key("a"), "1").await, Ok(false));
+        assert_eq!(store.set(&key("a"), "2").await, Ok(true));
+        assert_eq!(store.get(&key("a")).await, Ok(Some("2".into())));
+    });
+}
+
+/// There was once no way to the next page.
+#[test]
+fn the_keys_of_one_shard_are_listed_page_by_page() {
+    let cluster = Cluster::new(214);
+    cluster.run(|kv| async move {
+        let (notes, options) = (name("notes"), CallOptions::default());
+        kv.register_keyspace(&notes, &policy()).await.unwrap();
+        for key in keys(60) {
+            kv.command(&notes, &key, b"x", &options).await.unwrap();
+        }
+        let shard = KeyRange::part(2, 4);
+        let (mut left, mut found, mut pages) = (Some(shard), Vec::new(), 0);
+        while let Some(range) = left {
+            let page = kv.keys_of(&notes, range, b"", 4).await.unwrap();
+            found.extend(page.keys);
+            pages += 1;
+            left = page.next.and_then(|next| KeyRange::new(next.hash(), shard.last()));
+        }
+        let mut wanted: Vec<Key> = keys(60).into_iter().filter(|key| shard.contains(key.hash())).collect();
+        wanted.sort_by_key(Key::hash);
+        assert_eq!(found, wanted.iter().map(|key| key.as_bytes().to_vec()).collect::<Vec<_>>());
+        assert!(pages > 2, "{pages} pages");
+    });
+}
+
+#[test]
+fn what_is_larger_than_a_message_is_refused_at_once() {
+    let cluster = Cluster::new(215);
+    cluster.run(|kv| async move {
+        let (notes, options, large) = (name("notes"), CallOptions::default(), vec![7; 5 << 20]);
+        kv.register_keyspace(&notes, &policy()).await.unwrap();
+        kv.command(&notes, &key("k"), b"x", &options).await.unwrap();
+        let env = kv.fleet().env().clone();
+        let began = env.now();
+        let error = kv.command(&notes, &key("k"), &large, &options).await.unwrap_err();
+        assert!(
+            matches!(error, KvCommandError::NotApplied(KvNotApplied::Group(NotApplied::TooLarge { .. }))),
+            "{error}"
+        );
+        let error = kv.query(&notes, &key("k"), Freshness::Latest, &large, &options).await.unwrap_err();
+        assert!(matches!(error, KvQueryError::Group(QueryError::TooLarge { .. })), "{error}");
+        let error = kv.scan_keys(&notes, &large, &ListPosition::default(), 9).await.unwrap_err();
+        assert!(error.to_string().contains("over the limit"), "{error}");
+        let keys: Vec<Key> = (0..400_u32)
+            .map(|n| Key::new([&n.to_le_bytes()[..], &vec![7; 16_000]].concat()).unwrap())
+            .collect();
+        let answers = kv.query_many(&notes, &keys, b"", &options).await;
+        assert!(answers.iter().all(|answer| *answer == Err(KvQueryError::KeyNotFound)));
+        let took = env.now().since(began);
+        assert!(took < SECOND, "{took:?}");
     });
 }
 
