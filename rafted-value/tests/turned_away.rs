@@ -64,11 +64,11 @@ impl Caller {
             key_hash: 0,
             payload: payload.into(),
         };
-        self.host.command(GROUP, command, SECOND).await.unwrap()
+        self.host.command(GROUP, command, SECOND).await.expect("it is answered")
     }
 
     async fn last_index(&self) -> u64 {
-        self.host.status(GROUP).await.unwrap().last_index
+        self.host.status(GROUP).await.expect("it is here").last_index
     }
 }
 
@@ -79,7 +79,7 @@ async fn door() -> Caller {
     let nodes = vec![host.node()];
     host.found(Found { group: GROUP, data: "door".into(), config: GroupConfig::default(), nodes })
         .await
-        .unwrap();
+        .expect("it is founded");
     let caller = Caller { env, host };
     // Whoever leads knows that once it has committed something.
     caller.tell(1, "close").await;

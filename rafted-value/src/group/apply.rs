@@ -81,6 +81,7 @@ impl Group {
         }
         self.machine = Some(machine);
         self.voters_since = index;
+        self.held_max = self.about_bytes();
         self.raw.mut_store().restore(snapshot);
         self.forgo_append_windows();
         #[cfg(feature = "sim")]

@@ -163,6 +163,8 @@ pub(crate) struct Group {
     trim_ticks: u8,
     /// Whether its turn must be finished.
     touched: bool,
+    /// The most that it held when a part of its log went.
+    held_max: u64,
 }
 
 impl Group {
@@ -274,6 +276,7 @@ impl Group {
             entered: None,
             trim_ticks: TRIM_TICKS,
             touched: false,
+            held_max: 0,
         };
         group.forgo_append_windows();
         group.plan_tick(turn.now);
@@ -556,10 +559,11 @@ impl Group {
         }
     }
 
-    /// About how much it holds: what its state was at the last snapshot, and what came since.
+    /// About how much it holds, or has held: what its state was at a snapshot, and what was in its log. A value may hold what
+    /// is no part of its state any more.
     pub(crate) fn about_bytes(&self) -> u64 {
         let log = self.raw.store();
-        log.state_bytes() + log.bytes()
+        self.held_max.max(log.state_bytes() + log.bytes())
     }
 
     /// Ends the member; whoever waits is told.

@@ -108,6 +108,7 @@ impl Group {
         if let Some(machine) = self.machine.as_mut() {
             machine.forget_poisoned(index);
         }
+        self.held_max = self.about_bytes();
         let drop_to = self.drop_to(index, self.log_limit());
         self.raw.mut_store().compact(snapshot, file, drop_to);
         if self.idles() {
