@@ -178,17 +178,17 @@ async fn check_drop(is_state: bool) {
         let nodes = vec![host.node()];
         host.found(Found { group, data: "heavy".into(), config: GroupConfig::default(), nodes })
             .await
-            .unwrap();
+            .expect("it is done");
     }
     for sequence in 1..=PIECES as u64 {
         let piece = Some(vec![7; PIECE_BYTES].into());
-        host.command(GROUP, command(sequence, piece, env.as_ref()), SECOND).await.unwrap();
+        host.command(GROUP, command(sequence, piece, env.as_ref()), SECOND).await.expect("it is done");
     }
-    host.drop_member(GROUP).await.unwrap();
-    host.command(OTHER, command(1, None, env.as_ref()), SECOND).await.unwrap();
+    host.drop_member(GROUP).await.expect("it is done");
+    host.command(OTHER, command(1, None, env.as_ref()), SECOND).await.expect("it is done");
     assert!(goes.try_recv().is_err(), "the gate is closed");
-    open.send(()).unwrap();
-    goes.recv().await.unwrap();
+    open.send(()).expect("it is done");
+    goes.recv().await.expect("it is done");
 }
 
 /// Pieces that wait at a gate before they go.
