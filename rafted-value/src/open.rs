@@ -111,7 +111,7 @@ impl OpenStore {
 
     /// Starts the writing tasks, and gives each loop what is its own.
     pub(crate) fn share_out(self, env: &Arc<dyn Env>, loops: usize) -> (Vec<Part>, Writer) {
-        let (writer, lines) = Writer::start(env, self.store, &self.config, loops);
+        let (writer, lines) = Writer::start(env, self.store, self.config.mark_idle, loops);
         let part =
             |line| Part { members: BTreeMap::new(), damaged: BTreeMap::new(), ended: BTreeMap::new(), line };
         let mut parts: Vec<Part> = lines.into_iter().map(part).collect();

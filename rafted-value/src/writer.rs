@@ -14,8 +14,7 @@ use crate::id::{GroupId, MemberId};
 use crate::message::WireSnapshot;
 use crate::outputs::{Ack, Outputs, ReadJob, SnapshotJob};
 use crate::store::{
-    KeptFile, KeptSnapshot, Place, Record, SnapshotFile, SnapshotFolder, SnapshotMeta, Store, StoreConfig,
-    StoreError,
+    KeptFile, KeptSnapshot, Place, Record, SnapshotFile, SnapshotFolder, SnapshotMeta, Store, StoreError,
 };
 
 /// Turns whose records wait for the disk at most; a loop that is further ahead waits.
@@ -84,7 +83,7 @@ impl Writer {
     pub(crate) fn start(
         env: &Arc<dyn Env>,
         store: Store,
-        config: &StoreConfig,
+        mark_idle: Duration,
         loops: usize,
     ) -> (Self, Vec<DiskLine>) {
         let (records, batches) = mpsc::channel(TURNS_WAITING_MAX);
@@ -100,13 +99,12 @@ impl Writer {
         let (running, ended) = watch::channel(());
         let running = Arc::new(running);
         let (lock, folder) = (Arc::clone(&store.lock), store.snapshots.clone());
-        let StoreConfig { mark_idle, snapshot_sync_bytes, .. } = *config;
         let scribe =
             Scribe { env: env.clone(), store, batches, voices: voices.clone(), mark_idle, asked: Vec::new() };
         let tasks: [(_, BoxFuture<()>); 3] = [
             ("rafted-value log", Box::pin(scribe.run())),
             ("rafted-value pieces", Box::pin(read_pieces(pieces, voices.clone()))),
-            ("rafted-value snapshots", Box::pin(write_snapshots(folder, snapshot_sync_bytes, jobs, voices))),
+            ("rafted-value snapshots", Box::pin(write_snapshots(folder, jobs, voices))),
         ];
         for (name, task) in tasks {
             // Whoever opens the directory next must not find one of them in it.
@@ -233,14 +231,13 @@ impl Scribe {
 
 async fn write_snapshots(
     folder: SnapshotFolder,
-    sync_bytes: u64,
     mut jobs: mpsc::UnboundedReceiver<(usize, SnapshotJob)>,
     voices: Vec<mpsc::UnboundedSender<DiskEvent>>,
 ) {
     while let Some((position, job)) = jobs.recv().await {
         let SnapshotJob { group, member, snapshot } = job;
         let voice = &voices[position];
-        match write_snapshot(&folder, sync_bytes, (group, member), snapshot, || voice.is_closed()).await {
+        match write_snapshot(&folder, group, member, snapshot, || voice.is_closed()).await {
             Ok(None) => tracing::debug!(%group, %member, "a snapshot is given up, as its loop has ended"),
             Ok(Some(meta)) => {
                 let file = KeptFile::new(&folder, SnapshotFile { group, member, index: meta.index }, meta);
@@ -258,8 +255,8 @@ async fn write_snapshots(
 /// directory is opened next.
 async fn write_snapshot(
     folder: &SnapshotFolder,
-    sync_bytes: u64,
-    (group, member): (GroupId, MemberId),
+    group: GroupId,
+    member: MemberId,
     snapshot: WireSnapshot,
     in_vain: impl Fn() -> bool,
 ) -> Result<Option<SnapshotMeta>, StoreError> {
@@ -270,7 +267,6 @@ async fn write_snapshot(
     let mut file = folder.begin((group, member), Place { index, term }, voters, learners)?;
     for part in state.chunks(PART_BYTES) {
         file.write(part)?;
-        file.sync_each(sync_bytes).await?;
         if in_vain() {
             return Ok(None);
         }

@@ -24,9 +24,6 @@ pub struct StoreConfig {
     pub rewrites_max: usize,
     /// How many bytes of a snapshot are compressed and read at a time; 64 bytes to 16 MiB. Default 256 KiB.
     pub snapshot_chunk_bytes: usize,
-    /// A snapshot that is being written is synced each time that so many bytes were written: the log's own syncs wait for no
-    /// more than that. At least 1. Default 8 MiB.
-    pub snapshot_sync_bytes: u64,
 }
 
 impl Default for StoreConfig {
@@ -40,7 +37,6 @@ impl Default for StoreConfig {
             segments_max: 64,
             rewrites_max: 256,
             snapshot_chunk_bytes: 256 << 10,
-            snapshot_sync_bytes: 8 << 20,
         }
     }
 }
@@ -81,7 +77,6 @@ impl StoreConfig {
                 SNAPSHOT_CHUNK_BYTES_MIN as u64,
                 SNAPSHOT_CHUNK_BYTES_MAX as u64,
             ),
-            ("snapshot_sync_bytes", self.snapshot_sync_bytes, 1, u64::MAX),
         ];
         for (name, value, least, most) in ranges {
             if value < least {

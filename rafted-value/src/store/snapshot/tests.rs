@@ -247,24 +247,6 @@ fn a_crash_while_a_snapshot_is_written_leaves_the_one_before() {
     }
 }
 
-/// A snapshot of 1 GiB once left the disk so far behind that a log beside it waited 1.4 s for one sync.
-#[test]
-fn a_large_snapshot_is_synced_while_it_is_written() {
-    let disk = new_disk(1);
-    let folder = folder(&disk);
-    let mut writer = folder.begin((GROUP, MEMBER), Place { index: 12, term: 3 }, vec![], vec![]).unwrap();
-    let before = disk.syncs();
-    let noise: Vec<u8> = (0..640_u64).map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
-    for chunk in noise.chunks(CHUNK) {
-        writer.write(chunk).unwrap();
-        done(writer.sync_each(200)).unwrap();
-    }
-    assert!((3..8).contains(&(disk.syncs() - before)), "{}", disk.syncs() - before);
-    disk.fail_syncs(1);
-    writer.write(&noise[..200]).unwrap();
-    assert!(matches!(done(writer.sync_each(200)), Err(StoreError::Disk(_))));
-}
-
 #[test]
 fn the_newest_two_and_the_one_in_use_are_kept() {
     let disk = new_disk(1);

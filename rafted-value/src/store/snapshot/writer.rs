@@ -25,8 +25,6 @@ pub(crate) struct SnapshotWriter {
     chunk: Vec<u8>,
     position: u64,
     offset: u64,
-    /// How far the file is synced.
-    synced: u64,
     stored: Vec<u8>,
 }
 
@@ -44,18 +42,7 @@ impl SnapshotWriter {
         let encoded = head.encode();
         file.write_at(0, &encoded)?;
         let (offset, chunk) = (encoded.len() as u64, Vec::with_capacity(head.chunk_bytes as usize));
-        Ok(Self {
-            disk,
-            files,
-            file,
-            temporary,
-            head,
-            chunk,
-            position: 0,
-            offset,
-            synced: 0,
-            stored: Vec::new(),
-        })
+        Ok(Self { disk, files, file, temporary, head, chunk, position: 0, offset, stored: Vec::new() })
     }
 
     /// Takes the next bytes of the state, however many.
@@ -95,20 +82,6 @@ impl SnapshotWriter {
         self.offset += out.len() as u64;
         self.position += 1;
         self.chunk.clear();
-        Ok(())
-    }
-
-    /// Syncs what was written, where that is so many bytes. A log on the same disk is synced all the while, and would wait
-    /// for everything that the disk has not written yet.
-    ///
-    /// # Errors
-    ///
-    /// When the file system says so; the snapshot must then be given up.
-    pub(crate) async fn sync_each(&mut self, bytes: u64) -> Result<(), StoreError> {
-        if self.offset - self.synced >= bytes {
-            self.file.sync().await?;
-            self.synced = self.offset;
-        }
         Ok(())
     }
 

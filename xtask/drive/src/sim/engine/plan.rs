@@ -271,7 +271,7 @@ impl DiskPlan {
 }
 
 fn draw_store(rng: &mut SimRng) -> StoreConfig {
-    let config = StoreConfig {
+    StoreConfig {
         segment_bytes: one_of(rng, &[2_000, 20_000, 64 << 20]),
         batch_bytes: one_of(rng, &[500, 8 << 20]),
         mark_idle: ms(one_of(rng, &[1, 100])),
@@ -279,10 +279,7 @@ fn draw_store(rng: &mut SimRng) -> StoreConfig {
         segments_max: one_of(rng, &[2, 64]),
         snapshot_chunk_bytes: one_of(rng, &[1_000, 256 << 10]),
         ..StoreConfig::default()
-    };
-    // Small chunks are synced one by one.
-    let snapshot_sync_bytes = config.snapshot_sync_bytes.min(config.snapshot_chunk_bytes as u64);
-    StoreConfig { snapshot_sync_bytes, ..config }
+    }
 }
 
 /// In some seeds nobody is told of a death, and connections outlast it by long.
