@@ -135,12 +135,10 @@ impl Ledger {
     #[cfg(feature = "sim")]
     fn shown(&self) -> crate::sim::QuotasShown {
         let limited = self.quotas.iter().filter(|(_, quota)| quota.limit != QuotaLimit::Unlimited);
-        let reserved = |name: &QuotaName, quota: &Quota| {
-            let life = (name.clone(), quota.generation);
-            let agents = self.counts.total(&life).saturating_add(self.places.sum(&life).places);
-            QuotaUsage { agents, limit: quota.limit }
-        };
-        let usages = limited.map(|(name, quota)| (name.clone(), reserved(name, quota)));
+        let usages = limited.map(|(name, quota)| {
+            let agents = self.reserved(&(name.clone(), quota.generation));
+            (name.clone(), QuotaUsage { agents, limit: quota.limit })
+        });
         crate::sim::QuotasShown { quotas: usages.collect(), leases: self.places.leases() }
     }
 
@@ -236,9 +234,13 @@ impl Ledger {
     fn usage(&self, name: QuotaName) -> Option<QuotaUsage> {
         let Quota { limit, generation } = *self.quotas.get(&name)?;
         let life = (name, generation);
-        let sum = self.places.sum(&life);
-        let agents = self.counts.total(&life).saturating_add(sum.places - sum.leased);
+        let agents = self.reserved(&life) - self.places.sum(&life).leased;
         Some(QuotaUsage { agents, limit })
+    }
+
+    /// How many agents a quota has and may get by places that are taken or leased.
+    fn reserved(&self, life: &QuotaLife) -> u64 {
+        self.counts.total(life).saturating_add(self.places.sum(life).places)
     }
 
     /// Where reports would let something go.

@@ -71,8 +71,7 @@ fn place(given: Given) -> u64 {
 
 /// All that may be used, whether it is or not.
 fn reserved(ledger: &Ledger, quota: &str) -> u64 {
-    let life = (name(quota), ledger.quotas[&name(quota)].generation);
-    ledger.counts.total(&life) + ledger.places.sum(&life).places
+    ledger.reserved(&(name(quota), ledger.quotas[&name(quota)].generation))
 }
 
 /// No place, of a quota that is full or may be.
