@@ -120,10 +120,13 @@ impl AgentValues {
         let of = self.type_of(call.id);
         let version = hosted.version(of).max(call.version);
         of.must_run(call.id.agent_type, version);
-        hosted.raise(of, version);
+        let before = hosted.raise(of, version);
         if let Some(why) = hosted.state.kept() {
             must_not_read(of, call.id, version, why);
-            return Ok(join(&AgentReply::UnreadableState, why.as_bytes()));
+            let reply = join(&AgentReply::UnreadableState, why.as_bytes());
+            // It is a command all the same: who is called is not to end as one that nobody calls.
+            hosted.set_timer(Timer::after_command(hosted.timer(), None, call.context.now_ms, call.tick_ms));
+            return Ok(reply);
         }
         match self.run(call, hosted, &AgentReply::User) {
             Ok(ran) => {
@@ -132,7 +135,10 @@ impl AgentValues {
                 }
                 Ok(ran.reply)
             }
-            Err(CommandFailure::NotRun(reason)) => Err(refused(call.id, &reason)),
+            Err(CommandFailure::NotRun(reason)) => {
+                hosted.put_back(of, before);
+                Err(refused(call.id, &reason))
+            }
             // There is no copy of a live agent to go back to. The engine undoes a command that panics, on every member
             // alike, and so it does this one; otherwise the whole shard would fail at its next snapshot.
             Err(CommandFailure::Ran(reason)) => panic!("{}", refused(call.id, &reason)),
@@ -292,7 +298,7 @@ fn changes_after(hosted: &Hosted, life: u64, revision: u64) -> Bytes {
 
 /// Changes in one answer.
 const CHANGES_MAX: usize = 256;
-/// An answer holds no further change once it has this many bytes.
+/// An answer holds no more bytes of changes, unless one alone has more.
 const CHANGES_BYTES_MAX: usize = 1 << 20;
 
 fn parse(key: &[u8]) -> Result<AgentIdRef<'_>, Refused> {

@@ -27,9 +27,9 @@ struct Known {
 }
 
 impl Answers {
-    /// At most so many, and none of more than [`ANSWER_BYTES_MAX`].
+    /// At most so many, and none that has more than [`ANSWER_BYTES_MAX`] with its question.
     pub(crate) fn new(answers_max: usize) -> Self {
-        Self { halves: Mutex::default(), half_max: (answers_max / 2).max(1) }
+        Self { halves: Mutex::default(), half_max: answers_max / 2 }
     }
 
     /// An answer to a question that was asked at most `age_max` ago.
@@ -42,7 +42,7 @@ impl Answers {
 
     /// Keeps the answer to a question that was asked at this moment.
     pub(crate) fn put(&self, agent: &Key, query: &Bytes, asked: MonoTime, answer: &Bytes) {
-        if answer.len() > ANSWER_BYTES_MAX {
+        if self.half_max == 0 || query.len().saturating_add(answer.len()) > ANSWER_BYTES_MAX {
             return;
         }
         let mut halves = self.halves.lock();
@@ -59,7 +59,7 @@ impl Answers {
     }
 }
 
-/// Larger answers are not kept.
+/// What is larger, question and answer together, is not kept.
 const ANSWER_BYTES_MAX: usize = 16 << 10;
 
 #[cfg(test)]
@@ -100,5 +100,27 @@ mod tests {
         }
         answers.put(&key("huge"), &query, at(100), &vec![7; ANSWER_BYTES_MAX + 1].into());
         assert_eq!(answers.get(&key("huge"), &query, Duration::MAX, at(100)), None);
+    }
+
+    /// Questions are kept with their answers, and were once as long as a message may be.
+    #[test]
+    fn an_answer_to_a_huge_question_is_not_kept() {
+        let (answers, query) = (Answers::new(10), Bytes::from(vec![7; ANSWER_BYTES_MAX]));
+        answers.put(&key("a"), &query, at(1), &Bytes::from("x"));
+        assert_eq!(answers.get(&key("a"), &query, Duration::MAX, at(1)), None);
+        answers.put(&key("a"), &query.slice(1..), at(1), &Bytes::from("x"));
+        assert!(answers.get(&key("a"), &query.slice(1..), Duration::MAX, at(1)).is_some());
+    }
+
+    #[test]
+    fn none_are_kept_where_none_are_wanted() {
+        for answers_max in 0..4 {
+            let (answers, query) = (Answers::new(answers_max), Bytes::new());
+            for n in 0..9 {
+                answers.put(&key(&n.to_string()), &query, at(n), &Bytes::from("x"));
+            }
+            let count: usize = answers.halves.lock().iter().map(BTreeMap::len).sum();
+            assert!(count <= answers_max, "{count} of {answers_max}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use raft_kv::raft_fleet::{CallOptions, CommandNumber};
 use raft_kv::rafted_value::Freshness;
-use raft_kv::rafted_value::env::{MonoTime, sleep};
+use raft_kv::rafted_value::env::{MonoTime, sleep, timeout};
 use raft_kv::{Key, KvCommandError, KvNotApplied, KvQueryError};
 use serde::Serialize;
 
@@ -32,6 +32,8 @@ pub(crate) struct Call<'a> {
     pub(crate) options: &'a Options,
     /// The version as which a command lets the agent run.
     pub(crate) version: u32,
+    /// When the time of the whole call is over.
+    pub(crate) deadline: MonoTime,
 }
 
 /// A user's command in bytes, which may go out several times.
@@ -50,9 +52,12 @@ impl Call<'_> {
     /// Where there is a place at hand, or the last agents that were called from here were not active, the first of the two
     /// commands is left out, which would be an entry of a log for nothing.
     pub(crate) async fn command(&self, payload: &Payload) -> Result<Bytes, AgentError> {
-        let deadline = self.cluster.fleet().env().now() + self.options.call.timeout;
-        let desk = self.cluster.desk();
-        let place = if self.options.if_active { None } else { self.place_early(deadline).await? };
+        let (desk, deadline) = (self.cluster.desk(), self.deadline);
+        let place = if self.options.if_active { Ok(None) } else { self.place_early(deadline).await };
+        let place = match place {
+            Ok(place) => place,
+            Err(why) => return self.send_without_place(payload, deadline, 0, why).await,
+        };
         let mut reply = match place {
             Some(place) => self.send_with(payload, place, deadline, 0).await,
             None => self.send(payload, self.run(None), deadline, 0).await,
@@ -96,7 +101,8 @@ impl Call<'_> {
         why: AgentNotApplied,
     ) -> Result<Bytes, AgentError> {
         // Nobody but this call sends its command: a question, which takes no entry of a log, is enough for most.
-        if self.options.session.is_none() && self.is_absent(deadline).await {
+        let is_over = || deadline.since(self.cluster.fleet().env().now()).is_zero();
+        if self.options.session.is_none() && (is_over() || self.is_absent(deadline).await) {
             return Err(why.into());
         }
         for sequence in from.. {
@@ -152,8 +158,12 @@ impl Call<'_> {
     async fn take_place(&self, deadline: MonoTime) -> Result<Place, AgentNotApplied> {
         let (quota, agent) = (self.id.quota.clone(), self.id.clone());
         let unsure_until = deadline.min(self.cluster.fleet().env().now() + UNSURE_MAX);
-        let place = self.cluster.desk().take(&quota, self.key.hash(), unsure_until).await;
-        place.map_err(|none| match none {
+        let env = self.cluster.fleet().env();
+        let take = self.cluster.desk().take(&quota, self.key.hash(), unsure_until);
+        // The ledger is asked for many at once, in a time of its own.
+        let place = timeout(env.as_ref(), deadline.since(env.now()), take).await;
+        let late = || Err(NoPlace::Unheard("it did not answer in the time of the call".to_owned()));
+        place.unwrap_or_else(late).map_err(|none| match none {
             NoPlace::NoSuchQuota => AgentNotApplied::QuotaNotFound(quota),
             NoPlace::Full { limit } => AgentNotApplied::QuotaLimitReached { quota, limit },
             NoPlace::Unheard(reason) => AgentNotApplied::NoPlace { agent, reason },

@@ -206,7 +206,8 @@ pub enum QuotaError {
     /// There is no quota of this name.
     #[error("there is no quota named {0:?}")]
     NotFound(QuotaName),
-    /// The cluster has as many quotas as it can.
+    /// The cluster has as many quotas as it can, or so many were deleted of which agents may still be there: for a quarter
+    /// of an hour.
     #[error("the cluster has {limit} quotas, its limit")]
     TooMany {
         /// The limit.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use foretoken::{Rate, TakeError};
 use raft_kv::raft_fleet::CallOptions;
 use raft_kv::rafted_value::SessionId;
+use raft_kv::rafted_value::env::MonoTime;
 use raft_kv::{Key, KvNotApplied};
 use serde::{Serialize, Serializer};
 use twox_hash::XxHash3_128;
@@ -153,9 +154,10 @@ impl<A: Agent> AgentHandle<A> {
         }
         let payload = Payload::of(&command)
             .map_err(|reason| AgentNotApplied::Unencodable { agent: self.id.clone(), reason })?;
+        let deadline = self.deadline();
         let version = self.version_for(A::version_needed(&command)).await;
         drop(command);
-        let reply = self.call(version?).command(&payload).await?;
+        let reply = self.call(version?, deadline).command(&payload).await?;
         match split::<AgentReply>(&reply).map_err(|reason| self.reply_error(reason))? {
             (AgentReply::User | AgentReply::Activated { .. }, reply) => {
                 postcard::from_bytes(reply).map_err(|error| self.reply_error(error.to_string()).into())
@@ -190,7 +192,7 @@ impl<A: Agent> AgentHandle<A> {
         let payload = join_value(&AgentQuery::User, &query)
             .map_err(|reason| AgentQueryError::Unencodable { agent: self.id.clone(), reason })?;
         drop(query);
-        let answer = self.call(0).query(&payload).await?;
+        let answer = self.call(0, self.deadline()).query(&payload).await?;
         match split::<AgentAnswer>(&answer).map_err(|reason| self.answer_error(reason))? {
             (AgentAnswer::User, answer) => {
                 postcard::from_bytes(answer).map_err(|error| self.answer_error(error.to_string()))
@@ -212,16 +214,21 @@ impl<A: Agent> AgentHandle<A> {
     }
 
     pub(crate) async fn ask(&self, query: &AgentQuery) -> Result<Bytes, AgentQueryError> {
-        self.call(0).query(&join(query, &[])).await
+        self.call(0, self.deadline()).query(&join(query, &[])).await
     }
 
     pub(crate) fn cluster(&self) -> &DistAgent {
         &self.cluster
     }
 
-    fn call(&self, version: u32) -> Call<'_> {
+    fn call(&self, version: u32, deadline: MonoTime) -> Call<'_> {
         let Self { cluster, id, key, options, .. } = self;
-        Call { cluster, id, key, options, version }
+        Call { cluster, id, key, options, version, deadline }
+    }
+
+    /// When the time of a call that begins now is over.
+    fn deadline(&self) -> MonoTime {
+        self.cluster.fleet().env().now() + self.options.call.timeout
     }
 
     /// The version as which all nodes can run the agent, if a command that needs this one may be sent.

@@ -5,8 +5,8 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use raft_kv::raft_fleet::{Fleet, FleetError};
-use raft_kv::rafted_value::Data;
 use raft_kv::rafted_value::env::{Env, TaskHandle, sleep};
+use raft_kv::rafted_value::{Data, GroupConfig};
 use raft_kv::{KeyspaceName, KeyspacePolicy, KeyspaceState, Kv, KvError, KvTypes};
 
 use crate::agent::Agent;
@@ -237,7 +237,8 @@ async fn prepare(
 async fn make_ledger(kv: &Kv, config: &DistAgentConfig) -> Result<(), FleetError> {
     let (fleet, group) = (kv.fleet(), quotas::group());
     let deadline = fleet.env().now() + config.kv.creation_timeout;
-    let (replicas, settings) = (config.agents.replicas as usize, config.agents.group.clone());
+    let replicas = config.agents.replicas as usize;
+    let settings = ledger_settings(&config.agents.group);
     loop {
         let added = match fleet.add_group(group.clone(), Ledger::NAME, replicas, settings.clone()).await {
             // Somebody else, or this node in an earlier life, is making it.
@@ -252,6 +253,16 @@ async fn make_ledger(kv: &Kv, config: &DistAgentConfig) -> Result<(), FleetError
         sleep(fleet.env().as_ref(), config.call.retry_interval).await;
     }
 }
+
+/// The ledger's group is as those of the agents are, but for its commands: however little an agent may be told, what is told
+/// of quotas goes by the hundreds, and a report of a shard names every quota of which there are agents.
+fn ledger_settings(agents: &GroupConfig) -> GroupConfig {
+    let session_replies_max = agents.session_replies_max.max(GroupConfig::default().session_replies_max);
+    GroupConfig { command_bytes_max: LEDGER_COMMAND_BYTES_MAX, session_replies_max, ..agents.clone() }
+}
+
+/// The largest command that a group can take.
+const LEDGER_COMMAND_BYTES_MAX: u64 = 3 << 20;
 
 /// Makes sure that the agents' keyspace is there. The first node of a cluster decides how the agents are spread; one
 /// that comes later with other wishes takes what it finds, since it could do no good by staying away.

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use raft_kv::raft_fleet::{CallOptions, Fleet};
-use raft_kv::rafted_value::env::{MonoTime, sleep};
-use raft_kv::rafted_value::{Freshness, encode};
+use raft_kv::rafted_value::env::{MonoTime, sleep, timeout};
+use raft_kv::rafted_value::{Freshness, QueryError, encode};
+use tokio::sync::Mutex as AsyncMutex;
 
 use crate::agent_id::AgentTypeName;
 use crate::agent_types::AgentTypes;
@@ -28,16 +29,23 @@ type Agreed = BTreeMap<AgentTypeName, u32>;
 pub(crate) struct Versions {
     /// Those of a node; none for a client.
     types: Option<AgentTypes>,
-    known: Mutex<Known>,
+    agreed: Mutex<Arc<Agreed>>,
+    /// Who asks for the sake of a call; others wait for what he is told.
+    asking: AsyncMutex<Option<Asked>>,
 }
 
-#[derive(Default)]
-struct Known {
-    agreed: Arc<Agreed>,
-    asked: Option<MonoTime>,
+/// The ledger was asked for the sake of a call.
+struct Asked {
+    /// When its answer was there, or there was none.
+    at: MonoTime,
+    answered: Result<(), QuotaError>,
 }
 
 impl Versions {
+    fn new(types: Option<AgentTypes>) -> Self {
+        Self { types, agreed: Mutex::default(), asking: AsyncMutex::default() }
+    }
+
     /// Says what this node can run.
     ///
     /// # Errors
@@ -48,7 +56,7 @@ impl Versions {
         config: &DistAgentConfig,
         types: AgentTypes,
     ) -> Result<Self, StartError> {
-        let versions = Self { types: Some(types), known: Mutex::default() };
+        let versions = Self::new(Some(types));
         let options = CallOptions { timeout: config.kv.creation_timeout, ..config.call };
         versions.say(fleet, &options).await?;
         Ok(versions)
@@ -60,13 +68,13 @@ impl Versions {
     ///
     /// When the ledger does not answer.
     pub(crate) async fn ask(fleet: &Fleet, config: &DistAgentConfig) -> Result<Self, QuotaError> {
-        let versions = Self { types: None, known: Mutex::default() };
+        let versions = Self::new(None);
         versions.look(fleet, &config.call).await?;
         Ok(versions)
     }
 
     /// The version that is agreed for a type, none where not every node knows the type; the ledger is asked anew where what
-    /// is known is less than `needed`.
+    /// is known is less than `needed`. Callers who come at once are told of one answer, whose time is that of the first.
     ///
     /// # Errors
     ///
@@ -78,13 +86,22 @@ impl Versions {
         agent_type: &str,
         needed: u32,
     ) -> Result<Option<u32>, QuotaError> {
-        let known = self.known().get(agent_type).copied();
-        let is_enough = known.is_some_and(|known| known >= needed);
-        if is_enough || !self.may_ask(fleet.env().now()) {
-            return Ok(known);
+        let env = fleet.env();
+        let (came, known) = (env.now(), || self.known().get(agent_type).copied());
+        if let Some(enough) = known().filter(|known| *known >= needed) {
+            return Ok(Some(enough));
         }
-        self.look(fleet, options).await?;
-        Ok(self.known().get(agent_type).copied())
+        let Some(mut asked) = timeout(env.as_ref(), options.timeout, self.asking.lock()).await else {
+            let limit_ms = u64::try_from(options.timeout.as_millis()).unwrap_or(u64::MAX);
+            return Err(QueryError::Timeout { limit_ms }.into());
+        };
+        let is_new = |asked: &Asked| asked.at >= came || came.since(asked.at) < ASK_INTERVAL;
+        if let Some(asked) = asked.as_ref().filter(|asked| is_new(asked)) {
+            return asked.answered.clone().map(|()| known());
+        }
+        let answered = self.look(fleet, options).await.map(drop);
+        *asked = Some(Asked { at: env.now(), answered: answered.clone() });
+        answered.map(|()| known())
     }
 
     /// Looks again and again, so that what is known is never old for long. A node sees to it that nodes which are gone hold
@@ -109,16 +126,7 @@ impl Versions {
     }
 
     fn known(&self) -> Arc<Agreed> {
-        Arc::clone(&self.known.lock().agreed)
-    }
-
-    fn may_ask(&self, now: MonoTime) -> bool {
-        let mut known = self.known.lock();
-        let may = known.asked.is_none_or(|asked| now.since(asked) >= ASK_INTERVAL);
-        if may {
-            known.asked = Some(now);
-        }
-        may
+        Arc::clone(&self.agreed.lock())
     }
 
     async fn say(&self, fleet: &Fleet, options: &CallOptions) -> Result<(), StartError> {
@@ -152,12 +160,10 @@ impl Versions {
         if let Some(types) = &self.types {
             types.agree(&agreed);
         }
-        let mut known = self.known.lock();
+        let mut known = self.agreed.lock();
         // An answer that comes late takes nothing back.
-        if *known.agreed != agreed
-            && known.agreed.iter().all(|(name, version)| agreed.get(name) >= Some(version))
-        {
-            known.agreed = Arc::new(agreed);
+        if **known != agreed && known.iter().all(|(name, version)| agreed.get(name) >= Some(version)) {
+            *known = Arc::new(agreed);
         }
     }
 }

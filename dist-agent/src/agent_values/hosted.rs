@@ -43,6 +43,12 @@ pub(super) enum State {
     InBytes(Box<Away>),
 }
 
+/// What an agent was before it was raised.
+pub(super) struct Before {
+    state: State,
+    version: u32,
+}
+
 /// A state in bytes.
 pub(super) enum Away {
     /// Because the agent asked for it.
@@ -142,25 +148,35 @@ impl Hosted {
     }
 
     /// Brings an agent whose state is only in bytes back into the memory, unless it cannot be read, and lets it run as this
-    /// version, if it runs as an earlier one.
+    /// version, if it runs as an earlier one; what it was before, if that is another state now.
     ///
     /// One that is raised goes through the bytes of its earlier version. So all members go on from the same state, those that
     /// have had it live in a later form and those that were given the bytes.
-    pub(super) fn raise(&mut self, agent_type: &dyn AgentType, version: u32) {
+    pub(super) fn raise(&mut self, agent_type: &dyn AgentType, version: u32) -> Option<Before> {
         let own = self.version(agent_type);
         let restored = match &self.state {
-            State::Live(_) if own >= version => return,
+            State::Live(_) if own >= version => return None,
             State::Live(agent) => State::restore(agent_type, own, &in_bytes(&**agent, own), false),
             State::InBytes(away) => match &**away {
                 Away::Passive(state) => State::restore(agent_type, own, &state.bytes, false),
-                Away::Kept(_) => return,
+                Away::Kept(_) => return None,
             },
         };
         let is_live = matches!(restored, State::Live(_));
-        self.state = restored;
+        let before = std::mem::replace(&mut self.state, restored);
         if is_live {
             self.set_version(agent_type, own.max(version));
         }
+        Some(Before { state: before, version: own })
+    }
+
+    /// Takes back what [`raise`](Self::raise) did, for the sake of a command that does not run.
+    pub(super) fn put_back(&mut self, agent_type: &dyn AgentType, before: Option<Before>) {
+        let Some(Before { state, version }) = before else { return };
+        // The version of a state in bytes stands beside them.
+        let live = if matches!(state, State::Live(_)) { version } else { agent_type.version() };
+        self.state = state;
+        self.set_version(agent_type, live);
     }
 
     /// Lets a live state leave the memory.
@@ -192,7 +208,7 @@ impl Hosted {
 
     /// A handler has run: what it did is one change more.
     pub(super) fn changed(&mut self, of: &dyn AgentType, at_ms: u64, command: Option<&[u8]>) {
-        self.revision += 1;
+        self.revision = self.revision.saturating_add(1);
         let retained = of.changes_retained();
         if retained > 0 {
             let command = command.map(<[u8]>::to_vec);

@@ -14,8 +14,8 @@ pub(crate) type QuotaLife = (QuotaName, u64);
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Counts {
     parts: BTreeMap<u64, Part>,
-    /// The sums over all parts.
-    totals: BTreeMap<QuotaLife, u64>,
+    /// The sums over all parts, whatever was reported of each.
+    totals: BTreeMap<QuotaLife, u128>,
 }
 
 /// What was reported of one part.
@@ -53,7 +53,8 @@ impl Counts {
         }
         let mut counts = BTreeMap::new();
         for (quota, generation, count) in &report.counts {
-            *counts.entry((quota.clone(), *generation)).or_insert(0) += count;
+            let counted: &mut u64 = counts.entry((quota.clone(), *generation)).or_insert(0);
+            *counted = counted.saturating_add(*count);
         }
         for key in touched {
             let old = self.take(key);
@@ -76,7 +77,7 @@ impl Counts {
 
     /// How many agents there are.
     pub(super) fn total(&self, quota: &QuotaLife) -> u64 {
-        self.totals.get(quota).copied().unwrap_or(0)
+        self.totals.get(quota).map_or(0, |total| u64::try_from(*total).unwrap_or(u64::MAX))
     }
 
     /// The stamped time of the oldest report, if every part of the space was reported from.
@@ -94,7 +95,7 @@ impl Counts {
 
     fn add(&mut self, part: Part) {
         for (quota, count) in &part.counts {
-            *self.totals.entry(quota.clone()).or_insert(0) += count;
+            *self.totals.entry(quota.clone()).or_insert(0) += u128::from(*count);
         }
         self.parts.insert(part.first, part);
     }
@@ -103,7 +104,7 @@ impl Counts {
         let part = self.parts.remove(&first).expect("only parts that are there are taken");
         for (quota, count) in &part.counts {
             let total = self.totals.get_mut(quota).expect("what is counted is in the sum");
-            *total -= count;
+            *total -= u128::from(*count);
             if *total == 0 {
                 self.totals.remove(quota);
             }
@@ -159,5 +160,17 @@ mod tests {
         assert_eq!((counts.at(0), counts.at(30), counts.at(70)), (Some(8), Some(9), Some(8)));
         assert_eq!(learn(&mut counts, 0, 99, 10, 2), 2);
         assert!(!counts.are_all_later_than(0), "the rest of the space has never reported");
+    }
+    /// What a node reports is a number of its own; the sum of two such numbers once ended the ledger.
+    #[test]
+    fn no_report_is_too_large_to_be_counted() {
+        let mut counts = Counts::default();
+        let (name, generation) = quota();
+        let twice = vec![(name.clone(), generation, u64::MAX), (name, generation, 1)];
+        assert!(counts.learn(&Report { first: 0, last: 9, at_ms: 1, counts: twice }));
+        assert_eq!(learn(&mut counts, 10, 19, 1, u64::MAX), u64::MAX);
+        assert_eq!(learn(&mut counts, 20, 29, 1, 3), u64::MAX);
+        assert_eq!(learn(&mut counts, 0, 9, 2, 4), u64::MAX);
+        assert_eq!(learn(&mut counts, 10, 19, 2, 5), 12);
     }
 }

@@ -24,6 +24,10 @@ use crate::wire::Pass;
 
 /// Callers that one command to the ledger serves at most.
 const BATCH_MAX: usize = 4096;
+/// A command to the ledger asks for no further quota once it has this many bytes: names of quotas are the callers' own.
+const ASKED_BYTES_MAX: usize = 512 << 10;
+/// What a caller adds to it beside the name of its quota, at most.
+const CALLER_BYTES: usize = 32;
 /// Callers that may wait.
 const WAITING_MAX: usize = 65_536;
 /// What is told to the ledger and waits to be sent; what is over it is found out by reports.
@@ -377,18 +381,30 @@ fn offer(callers: Vec<Caller>, offer: impl Fn(u64, u64) -> Offer) {
 impl Queue {
     /// What is to be sent next; `None` if nothing waits, and then nobody serves any more.
     fn batch(&mut self) -> Option<Batch> {
-        let (asked, told) = (self.asked.len().min(BATCH_MAX), self.told.len().min(BATCH_MAX));
-        if asked == 0 && told == 0 {
+        // Who has gone needs no place, and must not be in the way of who has not.
+        self.asked.retain(|(_, caller)| !caller.offered.is_closed());
+        if self.asked.is_empty() && self.told.is_empty() {
             (self.is_served, self.is_urgent) = (false, false);
             return None;
         }
-        let mut by_quota = BTreeMap::<_, Vec<_>>::new();
+        let told = self.told.len().min(BATCH_MAX);
+        let (asked, told) = (self.some_asked(), self.told.drain(..told).collect());
+        self.is_urgent = !self.asked.is_empty() || !self.told.is_empty();
+        Some(Batch { asked, told })
+    }
+
+    /// Those who have waited longest, as many as go into one command.
+    fn some_asked(&mut self) -> BTreeMap<QuotaName, Vec<Caller>> {
+        let (mut by_quota, mut bytes) = (BTreeMap::<_, Vec<_>>::new(), 0);
+        let mut fits = |(quota, _): &(QuotaName, Caller)| {
+            bytes += quota.as_str().len() + CALLER_BYTES;
+            bytes <= ASKED_BYTES_MAX
+        };
+        let asked = self.asked.iter().take(BATCH_MAX).take_while(|caller| fits(caller)).count();
         for (quota, caller) in self.asked.drain(..asked) {
             by_quota.entry(quota).or_default().push(caller);
         }
-        let told = self.told.drain(..told).collect();
-        self.is_urgent = !self.asked.is_empty() || !self.told.is_empty();
-        Some(Batch { asked: by_quota, told })
+        by_quota
     }
 
     /// So much of what was told has arrived.
@@ -438,5 +454,57 @@ impl Drop for Place {
         if !self.is_over {
             self.end(if self.is_shown { End::Unknown } else { End::Unused });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Answered = oneshot::Receiver<Result<Offer, String>>;
+
+    fn asks(queue: &mut Queue, quota: &str) -> Answered {
+        let (offered, answered) = oneshot::channel();
+        queue.asked.push((QuotaName::new(quota).unwrap(), Caller { hash: 1, offered }));
+        answered
+    }
+
+    fn callers(batch: &Batch) -> usize {
+        batch.asked.values().map(Vec::len).sum()
+    }
+
+    /// Callers whose time was over while they waited once took the places of those who came behind them: a quota that was
+    /// empty was told to be full.
+    #[test]
+    fn who_has_gone_takes_no_place_from_who_waits() {
+        let mut queue = Queue::default();
+        (0..10).for_each(|_| drop(asks(&mut queue, "ten")));
+        let waits = asks(&mut queue, "ten");
+        let batch = queue.batch().expect("somebody waits");
+        assert_eq!(callers(&batch), 1);
+        drop((batch, waits));
+        (0..10).for_each(|_| drop(asks(&mut queue, "ten")));
+        assert!(queue.batch().is_none(), "nobody waits");
+        assert!(!queue.is_served);
+    }
+
+    /// Each caller names a quota, existing or not, and a command that is too large is refused for all who are in it.
+    #[test]
+    fn a_command_to_the_ledger_has_room_for_the_longest_names() {
+        let mut queue = Queue::default();
+        let waiting: Vec<_> = (0..BATCH_MAX).map(|n| asks(&mut queue, &format!("{n:0>255}"))).collect();
+        let mut served = 0;
+        while let Some(batch) = queue.batch() {
+            let lease = Some(LeaseTerms { places_max: u32::MAX, share: u32::MAX });
+            let hashes = vec![u64::MAX];
+            let ask = |quota: &QuotaName| Ask { quota: quota.clone(), hashes: hashes.clone(), lease };
+            let asked = batch.asked.keys().map(ask).collect();
+            let fate = PlaceFate::UsedOf { number: u32::MAX, hash: u64::MAX, at_ms: u64::MAX };
+            let told = vec![Told { place: u64::MAX, fate }; BATCH_MAX];
+            let bytes = encode(&LedgerCommand::Places { asked, told, pass_ms: u64::MAX }).len();
+            assert!(bytes < 1 << 20, "{bytes}");
+            served += callers(&batch);
+        }
+        assert_eq!(served, waiting.len());
     }
 }

@@ -18,8 +18,10 @@ use crate::agent_id::QuotaName;
 /// The name of the ledger's group.
 pub(crate) const GROUP: &str = "dist-agent-quotas";
 
-/// The largest number of quotas of a cluster.
+/// The largest number of quotas of a cluster, and of those that were deleted and whose agents may not all have ended.
 const QUOTAS_MAX: usize = 100_000;
+/// Quotas whose agents are to end, as one report is told; of the rest the next is.
+const ENDED_MAX: usize = 1_000;
 /// The longest time for which a place is good without being heard of.
 pub(crate) const PASS_MAX_MS: u64 = 15 * 60_000;
 /// Places of the smallest lease.
@@ -147,7 +149,7 @@ impl Ledger {
             quota.limit = limit;
             return LedgerReply::Done;
         }
-        if self.quotas.len() >= QUOTAS_MAX {
+        if self.quotas.len().max(self.ended.len()) >= QUOTAS_MAX {
             return LedgerReply::TooManyQuotas { limit: QUOTAS_MAX as u64 };
         }
         self.generation += 1;
@@ -221,7 +223,7 @@ impl Ledger {
             }
         }
         let ended = report.counts.iter().map(|(name, generation, _)| (name.clone(), *generation));
-        let ended: Vec<_> = ended.filter(|life| self.ended.contains_key(life)).collect();
+        let ended = ended.filter(|life| self.ended.contains_key(life)).take(ENDED_MAX).collect();
         if !self.ended.is_empty() {
             let (counts, oldest) = (&self.counts, self.counts.oldest());
             self.ended.retain(|life, until_ms| {

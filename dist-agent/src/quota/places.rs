@@ -180,6 +180,10 @@ impl Places {
     }
 
     fn insert_lease(&mut self, id: u64, lease: Lease) {
+        if lease.left == 0 {
+            // It is over.
+            return;
+        }
         self.sums.entry(lease.quota.clone()).or_default();
         self.change_leased(&lease.quota, |leased| leased + u64::from(lease.left));
         self.leases.insert(id, lease);

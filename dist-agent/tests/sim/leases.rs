@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use dist_agent::raft_kv::raft_fleet::GroupName;
+use dist_agent::raft_kv::rafted_value::env::sleep;
 use dist_agent::{DistAgent, QuotaLimit, QuotaUsage};
 use futures_util::future::join_all;
 
@@ -114,4 +115,36 @@ fn what_a_dead_client_had_leased_is_free_again() {
     };
     let accepted = cluster.wait(cluster.sim.spawn_on(&cluster.nodes[0].env, others));
     assert_eq!(accepted, Some(70));
+}
+
+/// A node that expects new agents asks whether one is active before it asks for a place. Where the quota was full by the time
+/// it had an answer, it once refused the command though another client had activated the agent meanwhile.
+#[test]
+fn whoever_finds_the_quota_full_looks_whether_the_agent_has_come_to_be() {
+    const LIMIT: usize = 8;
+    let cluster = Cluster::new(908);
+    let client = cluster.client.clone();
+    cluster.run(async move { client.put_quota("eight", LIMIT as u64).await.unwrap() });
+    let (other, patient) = (cluster.nodes[1].agents.clone(), cluster.nodes[0].agents.clone());
+    let many = |agents: DistAgent, name| async move { activate(agents, "tenant-a", name, 10).await };
+    cluster.run(many(cluster.client.clone(), "client"));
+    let many = cluster.sim.spawn_on(&cluster.nodes[0].env, many(patient.clone(), "node"));
+    assert_eq!(cluster.wait(many), Some(10));
+    // The client has leased two places and used one, and others have the rest.
+    let client = cluster.client.clone();
+    cluster.run(async move { assert_eq!(activate(client, "eight", "leased", 1).await, 1) });
+    let rest = cluster
+        .sim
+        .spawn_on(&cluster.nodes[1].env, async move { activate(other, "eight", "other", LIMIT - 2).await });
+    assert_eq!(cluster.wait(rest), Some(LIMIT - 2));
+    // It waits for what may come back of the lease, until the client has used that up for the same agent.
+    let asked = cluster.sim.spawn_on(&cluster.nodes[0].env, async move {
+        counter(&patient, "eight", "shared").command(Count::Add(1)).await
+    });
+    let client = cluster.client.clone();
+    cluster.run(async move {
+        sleep(client.fleet().env().as_ref(), Duration::from_millis(50)).await;
+        assert_eq!(counter(&client, "eight", "shared").command(Count::Add(1)).await, Ok(1));
+    });
+    assert_eq!(cluster.wait(asked), Some(Ok(2)));
 }

@@ -10,6 +10,7 @@ mod examples;
 mod failover;
 mod hooks;
 mod leases;
+mod ledger;
 mod options;
 mod quotas;
 mod splits;

@@ -387,3 +387,27 @@ fn a_dead_node_holds_the_upgrade_up_only_until_it_is_given_up() {
     assert_eq!(world.news(), (Ok(0), Ok(())));
     world.end();
 }
+
+/// Callers whose command is new in this version came at once, right after the raise: one of them asked the ledger, and the
+/// others were refused without a word of it, though no node of the earlier build was left.
+#[test]
+fn all_who_come_right_after_the_raise_are_served() {
+    let mut options = ClusterOptions::new(931);
+    // What the client knows of it, it hears for the sake of a call.
+    options.config.versions_interval = 1_000 * SECOND;
+    let mut cluster = Cluster::with(options, old_build());
+    let number = cluster.agent::<New>("tenant-a", "one");
+    let added = number.clone();
+    assert_eq!(cluster.run(async move { added.command(Change::Add(1)).await }), Ok(1));
+    for node in 0..NODES {
+        cluster.kill(node);
+        cluster.restart_as(node, &new_build()).expect("it fits");
+        cluster.run_for(WHOLE);
+    }
+    let told = cluster.run(async move {
+        futures_util::future::join_all((0..4).map(|_| number.command(Change::Double))).await
+    });
+    let mut totals: Vec<u64> = told.into_iter().map(Result::unwrap).collect();
+    totals.sort_unstable();
+    assert_eq!(totals, [2, 4, 8, 16]);
+}

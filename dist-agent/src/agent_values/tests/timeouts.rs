@@ -166,6 +166,21 @@ fn a_timeout_of_a_state_that_cannot_be_read_waits_as_long_again() {
     assert_eq!(encoded(&sleepers(), KEY, kept.as_ref().unwrap())[..2], bytes[..2]);
 }
 
+/// An agent whose state no member could read (a migration that was wrong) once ended after its ticks however often it was
+/// called, and with it the bytes that the next build could have read.
+#[test]
+fn an_agent_that_cannot_be_read_does_not_end_while_it_is_called() {
+    let value = told(OnTick::Deactivate { ticks: 1 }, Then::Nothing);
+    let mut bytes = encoded(&sleepers(), KEY, &value.unwrap());
+    bytes.pop();
+    let mut kept = Some(sleepers().decode(KEY, &bytes).unwrap());
+    assert_eq!(due(&kept), Some(1_200));
+    tell(&mut kept, 1_199, None, Then::Nothing);
+    assert_eq!(due(&kept), Some(1_300));
+    wake(&mut kept, 1_300);
+    assert!(kept.is_none(), "nobody has called it for all of its ticks");
+}
+
 #[test]
 fn a_timer_comes_back_from_a_snapshot_as_it_was() {
     let value = told(OnTick::Deactivate { ticks: 3 }, Then::Nothing).unwrap();

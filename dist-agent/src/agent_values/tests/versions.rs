@@ -233,6 +233,30 @@ fn a_state_that_cannot_be_written_as_the_earlier_build_writes_it_ends_a_member()
     assert_eq!(run(&of::<Hasty>(), &mut value, 1, "who?"), Ok(AgentReply::Activated { at_ms: 5 }));
 }
 
+/// A command that does not decode changes nothing, whoever sends it. It once brought an agent that had left the memory back,
+/// and raised its version.
+#[test]
+fn a_command_that_does_not_run_leaves_a_passive_or_earlier_state_as_it_was() {
+    for passive in [true, false] {
+        let mut value = None;
+        run(&of::<New>(), &mut value, 0, "ann").unwrap();
+        if passive {
+            run(&of::<New>(), &mut value, 0, "sleep").unwrap();
+        }
+        let before = bytes_of(&of::<New>(), &value);
+        for version in [0, 1] {
+            let AgentCommand::Run { tick_ms, pass, .. } = RUN else { unreachable!("it is said above") };
+            let nonsense = join(&AgentCommand::Run { tick_ms, pass, version }, &[0xff; 3]);
+            assert!(of::<New>().command(&CONTEXT, KEY, &mut value, &nonsense).is_err());
+            assert_eq!(bytes_of(&of::<New>(), &value), before, "passive: {passive}, version {version}");
+            let is_live = matches!(value.as_ref().unwrap().state, State::Live(_));
+            assert_eq!(is_live, !passive);
+        }
+        run(&of::<New>(), &mut value, 1, "ben").unwrap();
+        assert_eq!(asked(&of::<New>(), value.as_ref().unwrap()), Ok(("ben'".to_owned(), 4)));
+    }
+}
+
 #[test]
 fn versions_that_do_not_come_back_are_refused_at_the_start() {
     /// It says that it can go on as version 0, and cannot.

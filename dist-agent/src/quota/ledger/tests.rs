@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+mod edges;
+
 use super::super::versions::{Join, Span};
 use super::*;
 use crate::agent_id::AgentTypeName;

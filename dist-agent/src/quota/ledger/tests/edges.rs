@@ -1,0 +1,56 @@
+//! What has no end, and bytes that no ledger wrote.
+
+use super::*;
+
+/// Each quota that is deleted is remembered for a quarter of an hour, in every snapshot; without an end, whoever makes and
+/// deletes quotas filled the memory of every member.
+#[test]
+fn there_is_an_end_to_the_quotas_that_were_deleted_and_may_have_agents() {
+    let mut ledger = Ledger::default();
+    let make = |ledger: &mut Ledger, n: usize| {
+        let command = LedgerCommand::Put { quota: name(&n.to_string()), limit: QuotaLimit::Unlimited };
+        ledger.command(&at(1), command)
+    };
+    for n in 0..QUOTAS_MAX {
+        assert_eq!(make(&mut ledger, n), LedgerReply::Done);
+        ledger.command(&at(1), LedgerCommand::Delete { quota: name(&n.to_string()) });
+    }
+    let refused = LedgerReply::TooManyQuotas { limit: QUOTAS_MAX as u64 };
+    assert_eq!(make(&mut ledger, 7), refused);
+    // When no agent can come to be in any of them any more, all of them are forgotten.
+    report(&mut ledger, 2 + PASS_MAX_MS, &[]);
+    assert!(ledger.ended.is_empty());
+    assert_eq!(make(&mut ledger, 7), LedgerReply::Done);
+}
+
+/// A reply that names all of a hundred thousand would be too large to be sent.
+#[test]
+fn a_report_is_told_of_some_of_the_quotas_that_ended_and_the_next_of_others() {
+    let mut ledger = Ledger::default();
+    let counts: Vec<_> = (0..ENDED_MAX as u64 + 5).map(|n| (name(&n.to_string()), n + 1, 1)).collect();
+    for (quota, _, _) in &counts {
+        let put = LedgerCommand::Put { quota: quota.clone(), limit: QuotaLimit::Unlimited };
+        assert_eq!(ledger.command(&at(1), put), LedgerReply::Done);
+        assert_eq!(ledger.command(&at(1), LedgerCommand::Delete { quota: quota.clone() }), LedgerReply::Done);
+    }
+    let mut tell = |at_ms: u64, counts: &[(QuotaName, u64, u64)]| {
+        let report = Report { first: 0, last: u64::MAX, at_ms, counts: counts.to_vec() };
+        match ledger.command(&at(at_ms), LedgerCommand::Report(report)) {
+            LedgerReply::Ended(ended) => ended.len(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(tell(5, &counts), ENDED_MAX);
+    assert_eq!(tell(6, &counts[ENDED_MAX..]), 5);
+}
+
+/// A lease without a place once ended the ledger when something was told of it.
+#[test]
+fn a_lease_of_nothing_is_over() {
+    let quota = (name("q"), 1);
+    let mut places = Places::default();
+    places.lease(3, quota.clone(), 0, 100);
+    places.give_back_of((3, 0), 1);
+    places.all_reported(101);
+    assert_eq!((places.leases(), places.sum(&quota).places), (0, 0));
+}

@@ -1,0 +1,81 @@
+//! The ledger of quotas: what it does while it has no leader, and with names that are long and many.
+
+use std::time::Duration;
+
+use dist_agent::raft_kv::raft_fleet::GroupName;
+use dist_agent::testing::{Cluster, ClusterOptions};
+use dist_agent::{AgentError, AgentNotApplied, AgentTypes};
+
+use crate::agents::{Count, Counter};
+use crate::cluster::SECOND;
+
+/// Which node leads the ledger.
+fn leader_of_ledger(cluster: &Cluster) -> usize {
+    let leads = |node: &usize| {
+        cluster.run_on(*node, |node| async move {
+            let name = GroupName::new("dist-agent-quotas").expect("a name");
+            let group = node.fleet().cluster().groups()[&name].id;
+            node.fleet().host().expect("a node").status(group).await.is_some_and(|status| status.ready)
+        })
+    };
+    (0..3).find(leads).expect("somebody leads")
+}
+
+/// The ledger answers callers by the hundreds and in a time of its own. A call once waited for it as long as that took,
+/// however little time its handle gave it.
+#[test]
+fn a_call_ends_in_its_time_though_the_ledger_has_no_leader() {
+    let mut cluster = Cluster::new(921, AgentTypes::new().with::<Counter>());
+    let leads = leader_of_ledger(&cluster);
+    let led = |key: &String| {
+        let counter = cluster.agent::<Counter>("tenant-a", key);
+        cluster.leader_of(counter.id()).is_some_and(|node| node != leads)
+    };
+    let key = (0..).map(|n| n.to_string()).find(led).expect("other nodes lead shards too");
+    let counter = cluster.agent::<Counter>("tenant-a", &key);
+    cluster.kill(leads);
+    let (begin, limit) = (cluster.sim().elapsed(), Duration::from_millis(200));
+    let asked = counter.timeout(limit);
+    let told = cluster.run(async move { asked.command(Count::Add(1)).await });
+    let took = cluster.sim().elapsed() - begin;
+    assert!(took <= limit + Duration::from_millis(20), "{took:?}: {told:?}");
+    assert!(matches!(told, Err(AgentError::NotApplied(AgentNotApplied::NoPlace { .. }))), "{told:?}");
+    assert_eq!(cluster.run(async move { counter.command(Count::Add(1)).await }), Ok(1));
+}
+
+/// A report names every quota of which a shard has agents. Where agents may be told little only, reports were once refused as
+/// too large, for ever: what ended was never free again.
+#[test]
+fn places_are_free_again_however_little_an_agent_may_be_told() {
+    const QUOTAS: usize = 30;
+    let mut options = ClusterOptions::new(922);
+    options.nodes = 1;
+    options.config.agents.shards = 1;
+    options.config.agents.replicas = 1;
+    options.config.kv.keyspaces_replicas = 1;
+    options.config.agents.group.command_bytes_max = 1_024;
+    let cluster = Cluster::with(options, AgentTypes::new().with::<Counter>());
+    let client = cluster.client().clone();
+    let quota = |n: usize| format!("{n:0>100}");
+    cluster.run(async move {
+        for n in 0..QUOTAS {
+            client.put_quota(&quota(n), 1).await.unwrap();
+            let counter = client.agent::<Counter>(&quota(n), "one").unwrap();
+            assert_eq!(counter.command(Count::Add(1)).await, Ok(1));
+        }
+    });
+    cluster.run_for(5 * SECOND);
+    let client = cluster.client().clone();
+    cluster.run(async move {
+        let ended = client.agent::<Counter>(&quota(7), "one").unwrap();
+        assert_eq!(ended.command(Count::End).await, Ok(1));
+    });
+    cluster.run_for(5 * SECOND);
+    let client = cluster.client().clone();
+    cluster.run(async move {
+        assert_eq!(client.quota_usage(&quota(7)).await.unwrap().agents, 0);
+        assert_eq!(client.quota_usage(&quota(8)).await.unwrap().agents, 1);
+        let next = client.agent::<Counter>(&quota(7), "next").unwrap();
+        assert_eq!(next.command(Count::Add(1)).await, Ok(1));
+    });
+}
