@@ -2,8 +2,9 @@
 
 mod support;
 
-use raft_fleet::{Fleet, FleetConfig, FleetError, Registry};
-use support::{SECOND, World, address};
+use raft_fleet::{CallOptions, Fleet, FleetConfig, FleetError, Registry};
+use rafted_value::{Freshness, encode};
+use support::{SECOND, World, address, name};
 
 /// What a node says that gave up.
 fn gave_up(world: &mut World, place: usize) -> String {
@@ -108,4 +109,27 @@ fn a_client_that_finds_no_cluster_says_what_was_at_each_seed() {
     let error = error.to_string();
     let alive = format!("{} is node \"node-0\": it did not tell of a cluster", address(0));
     says(&error, &["none of 3 seeds told", "in 30s: ", &alive, "host-1:1 has nobody for us: "]);
+}
+
+/// It once waited for every seed as long as for one that answers nothing, and then asked that node first for each group.
+#[test]
+fn a_client_waits_for_no_seed_that_does_not_answer_once_another_has() {
+    let mut world = World::formed(55, 3);
+    world.add_groups(&world.fleet(0), 8);
+    world.sim.pause(&world.nodes[2].env.clone());
+    // Until the others lead what it led.
+    world.sim.run_for(20 * SECOND);
+    let began = world.sim.elapsed();
+    let (_, client) = world.client("client");
+    let connected = world.sim.elapsed() - began;
+    assert!(connected < world.config.hello_timeout, "{connected:?}");
+    world.run(async move {
+        for group in (0..8).map(name) {
+            let answer = client.query(&group, Freshness::Latest, encode(&()), &CallOptions::default()).await;
+            answer.expect("the others lead it");
+        }
+    });
+    let took = world.sim.elapsed() - began - connected;
+    // A node to which there is no connection is waited for as long as a retry; it is asked for no group first.
+    assert!(took < CallOptions::default().retry_interval, "eight groups answered after {took:?}");
 }

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use futures_util::future::join_all;
-use rafted_value::env::timeout;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use rafted_value::env::{MonoTime, timeout};
+use rafted_value::transport::{CallError, PeerInfo};
 
 use crate::core::Core;
 use crate::formation::{Sight, Sightings};
@@ -25,22 +27,31 @@ pub(crate) async fn run(core: Arc<Core>) {
     }
 }
 
+/// Of `hello_timeout`, this part is left to the other seeds once one has answered: one that is dead does not answer at all,
+/// and nobody should wait for it.
+const GRACE_DIVISOR: u32 = 5;
+
 /// Dials the seeds of a node or client that reaches none of the nodes it knows; what was seen there.
 pub(crate) async fn find_contacts(core: &Core) -> Sightings {
-    let limit = core.config.hello_timeout;
-    let me = core.node;
-    let looks = join_all(core.config.seeds.iter().map(|seed| async move {
-        let peer = core.env.transport().discover(seed, limit).await;
-        if let Ok(peer) = &peer {
-            core.env.transport().set_address(peer.node, seed);
-        }
-        (seed, peer)
-    }));
+    let (env, me) = (core.env.as_ref(), core.node);
+    let mut looks: FuturesUnordered<_> = core.config.seeds.iter().map(|seed| look_at(core, seed)).collect();
+    let grace = core.config.hello_timeout / GRACE_DIVISOR;
     let (mut sightings, mut found) = (Sightings::default(), Vec::new());
-    for (seed, peer) in looks.await {
+    for seed in &core.config.seeds {
+        let reason = format!("no answer in the {} ms after another's", grace.as_millis());
+        sightings.note(seed, Sight::nobody(CallError::NoPeer { address: seed.clone(), reason }));
+    }
+    let mut until: Option<MonoTime> = None;
+    loop {
+        let next = match until {
+            Some(until) => timeout(env, until.since(env.now()), looks.next()).await.flatten(),
+            None => looks.next().await,
+        };
+        let Some((seed, peer)) = next else { break };
         let sight = match peer {
             Ok(peer) if peer.node == me => Sight::Myself,
             Ok(peer) => {
+                until = Some(env.now() + grace);
                 found.push(peer.node);
                 Sight::dialled(peer)
             }
@@ -52,4 +63,13 @@ pub(crate) async fn find_contacts(core: &Core) -> Sightings {
         core.views.set_contacts(found);
     }
     sightings
+}
+
+async fn look_at<'a>(core: &Core, seed: &'a str) -> (&'a str, Result<PeerInfo, CallError>) {
+    let transport = core.env.transport();
+    let peer = transport.discover(seed, core.config.hello_timeout).await;
+    if let Ok(peer) = &peer {
+        transport.set_address(peer.node, seed);
+    }
+    (seed, peer)
 }

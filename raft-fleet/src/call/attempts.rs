@@ -431,10 +431,12 @@ impl Core {
         }
     }
 
-    /// The nodes that may know the leader: where members should be, then everybody else.
+    /// The nodes that may know the leader: where members should be, then everybody else. Of the former those to which there
+    /// is no connection come last: most likely they have ended.
     fn candidates(&self, group: GroupId) -> Vec<NodeId> {
-        let view = self.views.current();
+        let (view, transport) = (self.views.current(), self.env.transport());
         let mut nodes = view.desired(group).unwrap_or_default();
+        nodes.sort_by_key(|node| *node != self.node && !transport.is_connected(*node));
         nodes.extend(view.state.nodes().keys());
         if group == CLUSTER_GROUP {
             nodes.extend(self.views.contacts());
