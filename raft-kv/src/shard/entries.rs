@@ -4,7 +4,7 @@
 //! the same to every shard, whatever was split or merged meanwhile. Keys whose hashes are alike share a slot and go
 //! everywhere together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::ops::RangeInclusive;
 
 /// The entries, by hash.
@@ -68,6 +68,16 @@ impl<T> Slot<T> {
         }
     }
 
+    fn insert(&mut self, entry: Entry<T>) {
+        let mut entries = match std::mem::replace(self, Slot::Several(Vec::new())) {
+            Slot::One(present) => vec![present],
+            Slot::Several(present) => present,
+        };
+        let at = entries.binary_search_by(|present| present.key.cmp(&entry.key));
+        entries.insert(at.expect_err("an entry is added where there is none"), entry);
+        *self = Slot::Several(entries);
+    }
+
     fn entries_mut(&mut self) -> &mut [Entry<T>] {
         match self {
             Slot::One(entry) => std::slice::from_mut(entry),
@@ -91,14 +101,12 @@ impl<T> Entries<T> {
 
     /// Adds an entry whose key has none.
     pub(super) fn insert(&mut self, hash: u64, entry: Entry<T>) {
-        assert!(self.get(hash, &entry.key).is_none(), "an entry is added where there is none");
-        let mut entries = match self.slots.remove(&hash) {
-            None => Vec::new(),
-            Some(Slot::One(present)) => vec![present],
-            Some(Slot::Several(present)) => present,
-        };
-        entries.push(entry);
-        self.slots.extend(Slot::of(entries).map(|slot| (hash, slot)));
+        match self.slots.entry(hash) {
+            btree_map::Entry::Vacant(place) => {
+                place.insert(Slot::One(entry));
+            }
+            btree_map::Entry::Occupied(mut place) => place.get_mut().insert(entry),
+        }
     }
 
     /// Removes the entry of a key.
