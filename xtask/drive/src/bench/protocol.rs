@@ -183,6 +183,11 @@ pub(crate) struct Standing {
     pub(crate) led: u64,
     #[serde(default)]
     pub(crate) groups: u64,
+    /// Bytes that a node of agents keeps in logs, and in snapshots that are in memory.
+    #[serde(default)]
+    pub(crate) log_bytes: u64,
+    #[serde(default)]
+    pub(crate) snapshot_bytes: u64,
 }
 
 /// What a process has used.

@@ -7,6 +7,7 @@
 
 mod clients;
 mod cluster;
+mod cores;
 mod faults;
 mod network;
 pub(crate) mod node;
@@ -25,6 +26,7 @@ use rand_core::{RngCore, SeedableRng};
 
 use self::clients::Clients;
 use self::cluster::Cluster;
+use self::cores::Apart;
 use self::network::Network;
 use self::report::Report;
 use crate::bench::{BoxError, children};
@@ -76,11 +78,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BoxError> {
     }
     children::end_on_a_signal()?;
     log_clients(arguments)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let seed = arguments.seed.unwrap_or_else(rafted_value::env::random_u64_from_os) % 1_000_000_000;
     println!("seed {seed}; a run with it breaks the same things at the same times");
     let network = if arguments.inside { Network::of_namespaces()? } else { Network::of_loopback() };
+    let apart = if arguments.overload { Apart::new()? } else { None };
+    apart.as_ref().map_or(Ok(()), Apart::be_with_nodes)?;
     let cluster = Cluster::start(arguments, network)?;
+    apart.as_ref().map_or(Ok(()), Apart::be_with_clients)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    if arguments.overload {
+        match apart.as_ref().map(Apart::counts) {
+            Some((clients, nodes)) => println!("clients run on {clients} cores, nodes on {nodes} others"),
+            None => println!("clients and nodes share the one core"),
+        }
+    }
     let result = runtime.block_on(play(arguments, cluster, seed));
     runtime.shutdown_timeout(Duration::from_secs(2));
     result

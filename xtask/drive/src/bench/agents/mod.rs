@@ -151,10 +151,17 @@ pub(super) fn many_on_one_node(arguments: &Arguments) -> Result<Vec<Row>, BoxErr
     let after = cluster.usage()?.remove(0);
     let bytes = after.resident_bytes.saturating_sub(before.resident_bytes) as f64 / agents as f64;
     let per_agent = bytes - node::STATE_BYTES as f64;
+    let standing = cluster.standing(0, 0)?;
+    let each = |bytes: u64| bytes as f64 / agents as f64;
     let mut rows = vec![
         Row::new(format!("bytes an idle agent beside its state, {agents} agents on a node"), per_agent, "B")
             .against("target", 250.0)
-            .detail(format!("key of {} bytes included", node::KEY_BYTES)),
+            .detail(format!(
+                "key of {} bytes included, {:.0} bytes of logs, {:.0} of snapshots",
+                node::KEY_BYTES,
+                each(standing.log_bytes),
+                each(standing.snapshot_bytes)
+            )),
         Row::new("activations, one node alone", per_second(&activated), "1/s").detail(latencies(&activated)),
     ];
     let mut cpu = |due| -> Result<f64, BoxError> {

@@ -255,10 +255,13 @@ impl Hosted {
             return Standing::default();
         };
         let Some(host) = node.fleet().host() else { return Standing::default() };
-        let led: Vec<_> = host.statuses().await.into_iter().filter(|status| status.ready).collect();
+        let all = host.statuses().await;
+        let log_bytes = all.iter().map(|status| status.log_bytes).sum();
+        let snapshot_bytes = all.iter().map(|status| status.snapshot_held_bytes).sum();
+        let led: Vec<_> = all.into_iter().filter(|status| status.ready).collect();
         let (whole, led) = (led.iter().all(|status| is_whole(status, nodes)), led.len() as u64);
         let groups = node.fleet().cluster().groups().len() as u64;
-        Standing { leads: leads(node, agent.id()).await, whole, led, groups }
+        Standing { leads: leads(node, agent.id()).await, whole, led, groups, log_bytes, snapshot_bytes }
     }
 }
 
