@@ -139,6 +139,12 @@ impl<'a> AgentIdRef<'a> {
         Some(&store_key[..=end])
     }
 
+    /// The name of the type in what [`AgentId::store_key`] wrote.
+    pub(crate) fn type_in(store_key: &'a [u8]) -> Option<&'a str> {
+        let name = store_key.splitn(3, |byte| *byte == SEPARATOR as u8).nth(1)?;
+        std::str::from_utf8(name).ok()
+    }
+
     /// Reads what [`AgentId::store_key`] wrote; the bytes may be a stranger's.
     pub(crate) fn parse(store_key: &'a [u8]) -> Result<Self, AgentIdError> {
         let text = std::str::from_utf8(store_key).map_err(|_| AgentIdError::StoreKey)?;
@@ -302,6 +308,7 @@ mod tests {
             let store_key = id(&quota, &agent_type, &key).store_key();
             let read = AgentIdRef::parse(store_key.as_bytes()).unwrap();
             prop_assert_eq!(read, AgentIdRef { quota: &quota, agent_type: &agent_type, key: &key });
+            prop_assert_eq!(AgentIdRef::type_in(store_key.as_bytes()), Some(&*agent_type));
         }
 
         #[test]

@@ -12,8 +12,8 @@ use crate::caught::caught;
 use crate::context::{AgentContext, QueryContext};
 use crate::hooks::{HookContext, TypeHooks};
 use crate::quota::Span;
-use crate::state_watch::{RoundTrip, StateWatch, check_encodes, is_decoded, round_trip, try_encode};
-use crate::wire::{AgentAnswer, AgentReply, join_value, split};
+use crate::state_watch::{RoundTrip, StateWatch, check_encodes, is_decoded, round_trip};
+use crate::wire::{AgentAnswer, AgentReply, join_value, split, try_encode};
 
 /// An agent type whose Rust type is forgotten.
 pub(crate) trait AgentType: Send + Sync {

@@ -10,7 +10,8 @@ use crate::agent_id::{AgentIdError, AgentTypeName};
 use crate::agent_type::{AgentType, TypeOf, write};
 use crate::hooks::{AgentHooks, TypeHooks};
 use crate::quota::{NodeTypes, TYPES_MAX, VERSIONS_MAX};
-use crate::state_watch::{RoundTrip, round_trip, try_encode};
+use crate::state_watch::{RoundTrip, round_trip};
+use crate::wire::try_encode;
 
 /// The agent types that a node can host.
 ///

@@ -14,8 +14,9 @@ use crate::agent_type::{AgentType, CommandFailure, Run};
 use crate::agent_types::AgentTypes;
 use crate::context::{AgentContext, Fate, QueryContext};
 use crate::on_tick::Timer;
-use crate::state_watch::try_encode;
-use crate::wire::{AgentAnswer, AgentCommand, AgentQuery, AgentReply, AgentSweep, Pass, join, split};
+use crate::wire::{
+    AgentAnswer, AgentCommand, AgentQuery, AgentReply, AgentSweep, Pass, join, split, try_encode,
+};
 
 pub(crate) use self::changes::KeptChange;
 pub(crate) use self::hosted::Hosted;
@@ -35,6 +36,7 @@ pub(crate) struct AgentValues {
 struct Call<'a> {
     context: &'a CommandContext,
     id: AgentIdRef<'a>,
+    of: &'a dyn AgentType,
     tick_ms: u32,
     version: u32,
     command: &'a [u8],
@@ -55,10 +57,9 @@ impl AgentValues {
 
     /// The type of an agent; ends this member if its build does not know it. Callers name a type only once every node of the
     /// cluster knows it, so that other members may well run what this one cannot.
-    fn type_of(&self, id: AgentIdRef<'_>) -> &dyn AgentType {
-        self.types.get(id.agent_type).unwrap_or_else(|| {
-            stop_member(format!("this build does not know agent type {:?}", id.agent_type))
-        })
+    fn type_of(&self, name: &str) -> &dyn AgentType {
+        let of = self.types.get(name);
+        of.unwrap_or_else(|| stop_member(format!("this build does not know agent type {name:?}")))
     }
 
     fn execute(
@@ -73,11 +74,12 @@ impl AgentValues {
         let (head, command) = split(command).map_err(Refused)?;
         let (AgentCommand::Run { tick_ms, version, .. } | AgentCommand::RunIfActive { tick_ms, version, .. }) =
             head;
-        let call = Call { context, id, tick_ms, version, command, leads };
+        let of = self.type_of(id.agent_type);
+        let call = Call { context, id, of, tick_ms, version, command, leads };
         let reply = if value.is_some() {
             self.run_on(call, value)?
         } else {
-            self.type_of(id).must_run(id.agent_type, version);
+            of.must_run(id.agent_type, version);
             match head {
                 AgentCommand::Run { pass: Some(pass), .. } => {
                     let (activated, reply) = self.activate(call, pass)?;
@@ -94,14 +96,13 @@ impl AgentValues {
     /// The first command of an agent: it is there with its first effect, or not at all. Its place in its quota is looked
     /// at once more: a pass that has run out may have been given to somebody else.
     fn activate(&self, call: Call<'_>, pass: Pass) -> Result<(Option<Hosted>, Bytes), Refused> {
-        let agent_type = self.type_of(call.id);
         let Pass { generation, until_ms } = pass;
         if call.context.now_ms > until_ms {
             return Ok((None, join(&AgentReply::PassExpired, &[])));
         }
-        let state = State::Live(agent_type.activate());
+        let state = State::Live(call.of.activate());
         let mut hosted = Hosted::new(generation, call.context.seed, state);
-        hosted.set_version(agent_type, call.version);
+        hosted.set_version(call.of, call.version);
         // What cannot be kept is dropped here, and nothing has changed.
         let head = AgentReply::Activated { at_ms: call.context.now_ms };
         let ran = self.run(call, &mut hosted, &head).map_err(|failure| match failure {
@@ -117,7 +118,7 @@ impl AgentValues {
     /// A later command.
     fn run_on(&self, call: Call<'_>, value: &mut Option<Hosted>) -> Result<Bytes, Refused> {
         let hosted = value.as_mut().expect("the caller has looked");
-        let of = self.type_of(call.id);
+        let of = call.of;
         let version = hosted.version(of).max(call.version);
         of.must_run(call.id.agent_type, version);
         let before = hosted.raise(of, version);
@@ -147,7 +148,7 @@ impl AgentValues {
 
     /// Runs a command on an agent that is live.
     fn run(&self, call: Call<'_>, hosted: &mut Hosted, head: &AgentReply) -> Result<Ran, CommandFailure> {
-        let of = self.type_of(call.id);
+        let of = call.of;
         let version = hosted.version(of);
         let State::Live(agent) = &mut hosted.state else { unreachable!("only a live agent runs") };
         let mut context = AgentContext::new(call.id, call.context, hosted.revision, version);
@@ -226,7 +227,7 @@ impl ValuePerKey for AgentValues {
                 return Ok(Answer { answer: join(&AgentAnswer::Active, &[]), load: QUERY_LOAD });
             }
         };
-        let of = self.type_of(id);
+        let of = self.type_of(id.agent_type);
         let context = QueryContext::new(id, hosted.revision, hosted.version(of));
         let answer = match &hosted.state {
             State::Live(agent) => agent.query(&context, query, &AgentAnswer::User),
@@ -263,13 +264,13 @@ impl ValuePerKey for AgentValues {
     }
 
     fn encode(&self, key: &[u8], hosted: &Hosted, out: &mut Vec<u8>) {
-        let id = AgentIdRef::parse(key).expect("only keys that are identities have agents");
-        hosted.encode(self.type_of(id), out);
+        let name = AgentIdRef::type_in(key).expect("only keys that are identities have agents");
+        hosted.encode(self.type_of(name), out);
     }
 
     fn decode(&self, key: &[u8], bytes: &[u8]) -> Result<Hosted, String> {
         let id = AgentIdRef::parse(key).map_err(|error| error.to_string())?;
-        Hosted::decode(self.type_of(id), id.agent_type, bytes)
+        Hosted::decode(self.type_of(id.agent_type), id.agent_type, bytes)
     }
 }
 

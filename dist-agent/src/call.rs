@@ -14,8 +14,8 @@ use crate::error::{AgentError, AgentNotApplied, AgentQueryError};
 use crate::handle::Options;
 use crate::node::{DistAgent, keyspace};
 use crate::quota::{NoPlace, Place};
-use crate::state_watch::try_encode;
-use crate::wire::{AgentCommand, AgentQuery, AgentReply, Pass, join, split};
+
+use crate::wire::{AgentCommand, AgentQuery, AgentReply, Pass, join, split, try_encode};
 
 /// For how long a caller waits for the shards to be counted anew before it is told that its quota is full.
 const UNSURE_MAX: Duration = Duration::from_secs(3);

@@ -11,13 +11,14 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use bytes::Bytes;
+use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::agent::Agent;
 use crate::caught::caught;
 use crate::context::AgentContext;
+use crate::wire::try_encode;
 
 /// Commands of one type that a member tries on a copy as well; in builds with debug assertions it is all of them.
 const TRIALS_MAX: u32 = 1024;
@@ -122,25 +123,37 @@ pub(crate) fn round_trip<T: Serialize + DeserializeOwned>(value: &T) -> Result<(
     let bytes = try_encode(value).map_err(|reason| broken("encode", &reason))?;
     let (again, rest) = postcard::take_from_bytes::<T>(&bytes)
         .map_err(|error| broken("decode from what it was encoded to", &error.to_string()))?;
-    if !rest.is_empty() || try_encode(&again).as_ref() != Ok(&bytes) {
+    if !rest.is_empty() || postcard::serialize_with_flavor(&again, Same(&bytes)) != Ok(true) {
         return Err(RoundTrip::Differs);
     }
     Ok(())
+}
+
+/// Whether what is written is exactly this.
+struct Same<'a>(&'a [u8]);
+
+impl Flavor for Same<'_> {
+    type Output = bool;
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.try_extend(&[byte])
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        // What error it is does not matter: the two differ.
+        self.0 = self.0.strip_prefix(bytes).ok_or(postcard::Error::SerializeBufferFull)?;
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<bool> {
+        Ok(self.0.is_empty())
+    }
 }
 
 /// Makes sure that a value encodes, without keeping the bytes.
 pub(crate) fn check_encodes<T: Serialize>(value: &T) -> Result<(), String> {
     let size = postcard::ser_flavors::Size::default();
     postcard::serialize_with_flavor(value, size).map(drop).map_err(|error| error.to_string())
-}
-
-/// Most commands and states take no more, and so their bytes grow no further.
-const TYPICAL_BYTES: usize = 64;
-
-/// The postcard bytes of a value of a user's type, whose `Serialize` may fail.
-pub(crate) fn try_encode<T: Serialize>(value: &T) -> Result<Bytes, String> {
-    let bytes = Vec::with_capacity(TYPICAL_BYTES);
-    postcard::to_extend(value, bytes).map(Bytes::from).map_err(|error| error.to_string())
 }
 
 fn broken(what: &str, reason: &str) -> RoundTrip {

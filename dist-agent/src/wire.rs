@@ -96,10 +96,17 @@ pub(crate) enum AgentAnswer {
     Active,
 }
 
+/// No head has more bytes.
+const HEAD_BYTES_MAX: usize = 48;
+/// Most values have no more, and are written where no memory is asked for.
+const TYPICAL_BYTES: usize = 128;
+
 /// A head and what follows it, in bytes.
 pub(crate) fn join(head: &impl Serialize, rest: &[u8]) -> Bytes {
-    let bytes = Vec::with_capacity(1 + rest.len());
-    let mut bytes = postcard::to_extend(head, bytes).expect("the head serialises");
+    let mut room = [0; HEAD_BYTES_MAX];
+    let head = postcard::to_slice(head, &mut room).expect("the head serialises");
+    let mut bytes = Vec::with_capacity(head.len() + rest.len());
+    bytes.extend_from_slice(head);
     bytes.extend_from_slice(rest);
     bytes.into()
 }
@@ -110,8 +117,30 @@ pub(crate) fn join(head: &impl Serialize, rest: &[u8]) -> Bytes {
 ///
 /// What the value's `Serialize` says.
 pub(crate) fn join_value(head: &impl Serialize, value: &impl Serialize) -> Result<Bytes, String> {
-    let bytes = postcard::to_extend(head, Vec::with_capacity(64)).expect("the head serialises");
-    postcard::to_extend(value, bytes).map(Bytes::from).map_err(|error| error.to_string())
+    let mut room = [0; HEAD_BYTES_MAX];
+    let head = postcard::to_slice(head, &mut room).expect("the head serialises");
+    write_behind(head, value)
+}
+
+/// The bytes of a value of the user's.
+///
+/// # Errors
+///
+/// What the value's `Serialize` says.
+pub(crate) fn try_encode(value: &impl Serialize) -> Result<Bytes, String> {
+    write_behind(&[], value)
+}
+
+fn write_behind(head: &[u8], value: &impl Serialize) -> Result<Bytes, String> {
+    let mut room = [0; HEAD_BYTES_MAX + TYPICAL_BYTES];
+    let (of_head, of_value) = room.split_at_mut(head.len());
+    of_head.copy_from_slice(head);
+    if let Ok(value) = postcard::to_slice(value, of_value) {
+        let end = head.len() + value.len();
+        return Ok(Bytes::copy_from_slice(&room[..end]));
+    }
+    // A lack of room does not always show as such: what is written by way of `Display` has an error of its own.
+    postcard::to_extend(value, head.to_vec()).map(Bytes::from).map_err(|error| error.to_string())
 }
 
 /// A head and what follows it; the bytes are a stranger's.
@@ -153,6 +182,40 @@ mod tests {
         assert_eq!(join(&AgentAnswer::UnknownAgentType, b""), &b"\x01"[..]);
         assert_eq!(join(&AgentAnswer::UnreadableState, b"why"), &b"\x02why"[..]);
         assert_eq!(join_value(&AgentQuery::User, &300_u32).unwrap(), &b"\x00\xac\x02"[..]);
+    }
+
+    #[test]
+    fn a_value_of_any_size_follows_its_head() {
+        for size in (0..400).chain([100_000]) {
+            let value = vec![7_u8; size];
+            let bytes = join_value(&AgentReply::Activated { at_ms: u64::MAX }, &value).unwrap();
+            let (head, rest) = split::<AgentReply>(&bytes).unwrap();
+            assert_eq!(head, AgentReply::Activated { at_ms: u64::MAX });
+            assert_eq!(postcard::from_bytes::<Vec<u8>>(rest).unwrap(), value);
+            assert_eq!(try_encode(&value).unwrap(), rest);
+        }
+    }
+
+    /// Such a value's lack of room looks like a fault of the value.
+    #[test]
+    fn a_long_value_that_is_written_by_way_of_its_display_is_encoded() {
+        struct Shown(String);
+        impl Serialize for Shown {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(&self.0)
+            }
+        }
+        let text = "x".repeat(1_000);
+        assert_eq!(try_encode(&Shown(text.clone())), try_encode(&text));
+    }
+
+    #[test]
+    fn the_longest_head_fits() {
+        let pass = Some(Pass { generation: u64::MAX, until_ms: u64::MAX });
+        let head = AgentCommand::Run { tick_ms: u32::MAX, pass, version: u32::MAX };
+        assert_eq!(split(&join(&head, b"x")), Ok((head, &b"x"[..])));
+        let head = AgentCommand::RunIfActive { tick_ms: u32::MAX, version: u32::MAX, call: u64::MAX };
+        assert_eq!(split(&join(&head, b"x")), Ok((head, &b"x"[..])));
     }
 
     #[test]

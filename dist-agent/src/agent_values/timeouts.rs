@@ -23,7 +23,7 @@ impl AgentValues {
         let Ok(id) = parse(key) else { return };
         // Agents that are woken by one command have each a random source of their own.
         let context = CommandContext { seed: context.seed ^ key_seed(key), ..*context };
-        let of = self.type_of(id);
+        let of = self.type_of(id.agent_type);
         let version = hosted.version(of);
         hosted.raise(of, version);
         let fate = if let Some(why) = hosted.state.kept() {

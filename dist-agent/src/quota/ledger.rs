@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::counts::{Counts, Part, QuotaLife};
 use super::limit::{QuotaLimit, QuotaUsage};
-use super::places::{Lease, Open, Places};
+use super::places::{Places, StoredPlaces};
 use super::versions::Versions;
 use super::wire::{
     Ask, Given, LeaseTerms, LedgerAnswer, LedgerCommand, LedgerQuery, LedgerReply, PlaceFate, Report, Told,
@@ -28,8 +28,6 @@ pub(crate) const PASS_MAX_MS: u64 = 15 * 60_000;
 const LEASE_MIN: u64 = 2;
 /// Names in one answer.
 const LIST_MAX: usize = 1_000;
-/// Into how many equal parts the space of key hashes is divided, to say where a report is waited for.
-pub(crate) const PARTS: u64 = 256;
 
 /// Every quota of the cluster.
 #[derive(Clone, Default, Debug, Serialize, Deserialize)]
@@ -60,8 +58,7 @@ enum Stored {
     V1 {
         quotas: BTreeMap<QuotaName, Quota>,
         parts: Vec<Part>,
-        open: Vec<Open>,
-        leases: BTreeMap<u64, Lease>,
+        places: StoredPlaces,
         ended: BTreeMap<QuotaLife, u64>,
         generation: u64,
         place: u64,
@@ -162,19 +159,18 @@ impl Ledger {
     fn delete(&mut self, name: QuotaName, now_ms: u64) -> LedgerReply {
         let Some(quota) = self.quotas.remove(&name) else { return LedgerReply::NoSuchQuota };
         let life = (name, quota.generation);
-        self.places.forget(&life);
+        self.places.forget(life.1);
         self.ended.insert(life, now_ms.saturating_add(PASS_MAX_MS));
         LedgerReply::Done
     }
 
     fn tell(&mut self, told: Told) {
-        let Self { places, counts, place: newest, .. } = self;
+        let Self { places, counts, .. } = self;
         match told.fate {
             PlaceFate::Returned => places.give_back(told.place),
             PlaceFate::Used { at_ms } => places.used(told.place, at_ms, |hash| counts.at(hash)),
             PlaceFate::UsedOf { number, hash, at_ms } => {
-                *newest += 1;
-                places.used_of((told.place, number), *newest, (hash, at_ms), counts.at(hash));
+                places.used_of((told.place, number), (hash, at_ms), counts.at(hash));
             }
             PlaceFate::ReturnedOf { number, places: count } => {
                 places.give_back_of((told.place, number), count);
@@ -190,7 +186,7 @@ impl Ledger {
             return Given::Unlimited { generation, until_ms };
         };
         let life = (ask.quota, generation);
-        let (agents, sum) = (self.counts.total(&life), self.places.sum(&life));
+        let (agents, sum) = (self.counts.total(&life), self.places.sum(generation));
         let room = limit.saturating_sub(agents.saturating_add(sum.places));
         let (wanted, reserves) = (ask.hashes.len() as u64, !planted!(RESERVE_NO_QUOTA));
         let leased = ask.lease.map_or(0, |terms| lease_of(terms, room));
@@ -198,7 +194,7 @@ impl Ledger {
             self.place += 1;
             let (lease, places) = (self.place, u32::try_from(leased).unwrap_or(u32::MAX));
             if reserves {
-                self.places.lease(lease, life, places, until_ms);
+                self.places.lease(lease, generation, places, until_ms);
             }
             return Given::Lease { lease, places, generation, until_ms };
         }
@@ -207,7 +203,7 @@ impl Ledger {
         for hash in ask.hashes.into_iter().take(usize::try_from(given).unwrap_or(usize::MAX)) {
             self.place += 1;
             if reserves {
-                self.places.take(self.place, life.clone(), hash, until_ms);
+                self.places.take(self.place, generation, hash, until_ms);
             }
         }
         let places = u32::try_from(given).unwrap_or(u32::MAX);
@@ -236,13 +232,13 @@ impl Ledger {
     fn usage(&self, name: QuotaName) -> Option<QuotaUsage> {
         let Quota { limit, generation } = *self.quotas.get(&name)?;
         let life = (name, generation);
-        let agents = self.reserved(&life) - self.places.sum(&life).leased;
+        let agents = self.reserved(&life) - self.places.sum(generation).leased;
         Some(QuotaUsage { agents, limit })
     }
 
     /// How many agents a quota has and may get by places that are taken or leased.
     fn reserved(&self, life: &QuotaLife) -> u64 {
-        self.counts.total(life).saturating_add(self.places.sum(life).places)
+        self.counts.total(life).saturating_add(self.places.sum(life.1).places)
     }
 
     /// Where reports would let something go.
@@ -250,9 +246,7 @@ impl Ledger {
         if !self.ended.is_empty() || self.places.leases() > 0 {
             return (0..=u8::MAX).collect();
         }
-        let mut parts: Vec<u8> = self.places.hashes().map(part_of).collect();
-        parts.dedup();
-        parts
+        self.places.parts().into_iter().collect()
     }
 }
 
@@ -261,15 +255,10 @@ fn lease_of(terms: LeaseTerms, room: u64) -> u64 {
     room.checked_div(u64::from(terms.share)).unwrap_or(0).min(u64::from(terms.places_max))
 }
 
-/// Which of the [`PARTS`] equal parts a hash lies in.
-pub(crate) fn part_of(hash: u64) -> u8 {
-    (hash / (u64::MAX / PARTS + 1)) as u8
-}
-
 impl From<Stored> for Ledger {
     fn from(stored: Stored) -> Self {
-        let Stored::V1 { quotas, parts, open, leases, ended, generation, place, tick_ms, versions } = stored;
-        let (counts, places) = (Counts::of(parts), Places::of(open, leases));
+        let Stored::V1 { quotas, parts, places, ended, generation, place, tick_ms, versions } = stored;
+        let (counts, places) = (Counts::of(parts), places.into());
         Self { quotas, counts, places, ended, generation, place, tick_ms, versions }
     }
 }
@@ -277,8 +266,8 @@ impl From<Stored> for Ledger {
 impl From<Ledger> for Stored {
     fn from(ledger: Ledger) -> Self {
         let Ledger { quotas, counts, places, ended, generation, place, tick_ms, versions } = ledger;
-        let (parts, (open, leases)) = (counts.parts(), places.into_parts());
-        Self::V1 { quotas, parts, open, leases, ended, generation, place, tick_ms, versions }
+        let (parts, places) = (counts.parts(), places.into());
+        Self::V1 { quotas, parts, places, ended, generation, place, tick_ms, versions }
     }
 }
 

@@ -10,7 +10,8 @@ use raft_kv::rafted_value::env::sleep;
 use raft_kv::rafted_value::{Freshness, GroupId, encode};
 use raft_kv::{Kv, LedShard, Tally};
 
-use super::ledger::{GROUP, part_of};
+use super::ledger::GROUP;
+use super::places::part_of;
 use super::wire::{LedgerAnswer, LedgerCommand, LedgerQuery, LedgerReply, Report};
 use crate::agent_id::QuotaName;
 use crate::config::VALUE_TYPE;

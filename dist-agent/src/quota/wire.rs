@@ -134,7 +134,7 @@ pub(crate) enum LedgerAnswer {
     List(Vec<QuotaName>),
     /// `None` if there is no such quota.
     Usage(Option<QuotaUsage>),
-    /// The parts of the space of key hashes, of [`PARTS`](super::ledger::PARTS) equal ones, in which places wait for a
+    /// The parts of the space of key hashes, of [`PARTS`](super::places::PARTS) equal ones, in which places wait for a
     /// report.
     Waiting(Vec<u8>),
     /// `None` if nobody has said yet.

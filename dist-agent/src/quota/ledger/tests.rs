@@ -343,7 +343,8 @@ fn the_bytes_of_the_ledger_and_its_commands_never_change() {
     ask(&mut ledger, 10, "q", 7);
     put(&mut ledger, "q", 300);
     lease(&mut ledger, 10, &[7], 299, 1);
-    tell(&mut ledger, 2, PlaceFate::ReturnedOf { number: 0, places: 1 });
+    tell(&mut ledger, 2, PlaceFate::UsedOf { number: 0, hash: 9, at_ms: 11 });
+    tell(&mut ledger, 2, PlaceFate::ReturnedOf { number: 1, places: 1 });
     put(&mut ledger, "q", 3);
     report_part(&mut ledger, 8, 9, 10, 1);
     ledger.command(&at(1), LedgerCommand::Agree { tick_ms: 300 });
@@ -351,10 +352,12 @@ fn the_bytes_of_the_ledger_and_its_commands_never_change() {
         &[0, 1, 1, b'q', 0, 3, 1][..],
         // One part, 8 to 9 at 10, with one agent of the first life of `q`.
         &[1, 8, 9, 10, 1, 1, b'q', 1, 1],
-        // One place: hash 7, place 1, until 110, not used.
-        &[1, 7, 1, 1, b'q', 1, 110, 0, 0],
-        // One lease, 2, of 298 places, of which one thing was told, until 110.
-        &[1, 2, 1, b'q', 1, 0xaa, 2, 1, 110],
+        // One place: hash 7, place 1, of the first life of any quota, until 110, not used.
+        &[1, 7, 1, 1, 110, 0, 0],
+        // One that was used: hash 9, of the same, at 11, not counted.
+        &[1, 9, 1, 11, 0],
+        // One lease, 2, of the same, 297 places, of which two things were told, until 110.
+        &[1, 2, 1, 0xa9, 2, 2, 110],
         // No quota that has ended; one generation, two places.
         &[0, 1, 2],
         &[1, 0xac, 2],
@@ -364,7 +367,7 @@ fn the_bytes_of_the_ledger_and_its_commands_never_change() {
     let bytes = postcard::to_stdvec(&ledger).unwrap();
     assert_eq!(bytes, stored.concat());
     let again: Ledger = postcard::from_bytes(&bytes).unwrap();
-    assert_eq!(usage(&again, "q"), Some(QuotaUsage { agents: 2, limit: QuotaLimit::Agents(3) }));
+    assert_eq!(usage(&again, "q"), Some(QuotaUsage { agents: 3, limit: QuotaLimit::Agents(3) }));
 }
 
 fn report_part(ledger: &mut Ledger, first: u64, last: u64, at_ms: u64, agents: u64) {

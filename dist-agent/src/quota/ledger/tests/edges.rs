@@ -47,10 +47,9 @@ fn a_report_is_told_of_some_of_the_quotas_that_ended_and_the_next_of_others() {
 /// A lease without a place once ended the ledger when something was told of it.
 #[test]
 fn a_lease_of_nothing_is_over() {
-    let quota = (name("q"), 1);
     let mut places = Places::default();
-    places.lease(3, quota.clone(), 0, 100);
+    places.lease(3, 1, 0, 100);
     places.give_back_of((3, 0), 1);
     places.all_reported(101);
-    assert_eq!((places.leases(), places.sum(&quota).places), (0, 0));
+    assert_eq!((places.leases(), places.sum(1).places), (0, 0));
 }
