@@ -28,6 +28,9 @@ mod caught;
 mod config;
 mod context;
 mod error;
+#[cfg(any(feature = "fuzzing", test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
 mod hooks;
 mod list;

@@ -97,3 +97,40 @@ fn the_options_and_the_migration_are_the_agents() {
     let old = <Room as Agent>::migrate(2, &[5]).unwrap();
     assert_eq!(old.guests, ["2 [5]"]);
 }
+
+/// An agent whose methods and arguments are called what the generated code calls something of its own.
+#[derive(Clone, Default, PartialEq, Debug, Serialize, Deserialize)]
+struct Odd(u32);
+
+#[agent(name = "odd")]
+impl Odd {
+    #[command(tag = 1)]
+    fn put(&mut self, this: &mut AgentContext<'_>, context: u32, serializer: Option<Self>) -> Self {
+        self.0 = context + serializer.map_or(0, |odd| odd.0);
+        assert_eq!(this.revision(), 0);
+        self.clone()
+    }
+
+    #[command(tag = 2)]
+    fn _1(&mut self, tag: [Self; 2], fields: u32, command: u32) -> u32 {
+        self.0 += tag[0].0 + tag[1].0 + fields + command;
+        self.0
+    }
+
+    #[query(tag = 1)]
+    fn self_(&self, query: u32) -> Vec<Self> {
+        vec![self.clone(); query as usize]
+    }
+}
+
+/// `Self` of an argument was once that of the generated enum, and an argument called `serializer` hid the serializer.
+#[tokio::test]
+async fn arguments_may_have_any_name_and_be_of_the_agents_own_type() {
+    let cluster = DistAgent::single_node(AgentTypes::new().with::<Odd>()).await.unwrap();
+    cluster.put_quota("house", QuotaLimit::Unlimited).await.unwrap();
+    let odd = cluster.agent::<Odd>("house", "one").unwrap();
+    assert_eq!(odd.put(3, Some(Odd(4))).await.unwrap(), Odd(7));
+    assert_eq!(odd._1([Odd(1), Odd(2)], 3, 4).await.unwrap(), 17);
+    assert_eq!(odd.self_(2).await.unwrap(), [Odd(17), Odd(17)]);
+    cluster.shutdown().await;
+}

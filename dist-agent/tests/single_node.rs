@@ -55,6 +55,39 @@ async fn a_directory_that_cannot_be_is_an_error_value() {
     assert!(matches!(error, StartError::Storage { .. }), "{error}");
 }
 
+/// Two writers in one directory would be two members that vote as one.
+#[tokio::test]
+async fn a_directory_that_is_in_use_is_an_error_value_and_its_user_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let start = || SingleNode::new(types()).directory(directory.path()).start();
+    let first = start().await.unwrap();
+    first.put_quota("tenant-a", QuotaLimit::Unlimited).await.unwrap();
+    let counter = first.agent::<Counter>("tenant-a", "room-42").unwrap();
+    assert_eq!(counter.command(1).await, Ok(1));
+    let error = start().await.unwrap_err();
+    assert!(error.to_string().contains(&directory.path().display().to_string()), "{error}");
+    assert_eq!(counter.command(1).await, Ok(2));
+    first.shutdown().await;
+    let next = start().await.unwrap();
+    assert_eq!(next.agent::<Counter>("tenant-a", "room-42").unwrap().command(1).await, Ok(3));
+    next.shutdown().await;
+}
+
+/// A build that does not fit is refused, and the one that fits finds everything as it was.
+#[tokio::test]
+async fn a_start_that_is_refused_leaves_the_directory_to_the_next() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = SingleNode::new(types()).directory(directory.path()).start().await.unwrap();
+    first.put_quota("tenant-a", QuotaLimit::Unlimited).await.unwrap();
+    assert_eq!(first.agent::<Counter>("tenant-a", "room-42").unwrap().command(1).await, Ok(1));
+    first.shutdown().await;
+    let none = SingleNode::new(AgentTypes::new()).directory(directory.path()).start().await;
+    assert!(matches!(none, Err(StartError::Build(_))), "{none:?}");
+    let next = SingleNode::new(types()).directory(directory.path()).start().await.unwrap();
+    assert_eq!(next.agent::<Counter>("tenant-a", "room-42").unwrap().command(1).await, Ok(2));
+    next.shutdown().await;
+}
+
 #[tokio::test]
 async fn two_nodes_of_one_program_know_nothing_of_each_other() {
     let first = DistAgent::single_node(types()).await.unwrap();

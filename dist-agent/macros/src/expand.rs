@@ -21,23 +21,13 @@ fn named(model: &Model, what: &str) -> Ident {
     format_ident!("{}{what}", model.agent)
 }
 
-/// The name of a method's variant.
-fn variant(method: &Method) -> Ident {
-    let words = method.name.to_string();
-    let words = words.trim_start_matches("r#").split('_').map(|word| {
-        let mut letters = word.chars();
-        letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
-    });
-    Ident::new(&words.collect::<String>(), method.name.span())
-}
-
 fn messages(model: &Model) -> TokenStream {
     let given = format_ident!("given");
     let asks = |methods: &[Method], what: &str| {
         let variants: Vec<_> = methods
             .iter()
             .map(|method| Variant {
-                name: variant(method),
+                name: method.variant.clone(),
                 tag: method.tag,
                 fields: method.arguments.iter().map(|(name, kind)| (name, kind)).collect(),
             })
@@ -50,7 +40,7 @@ fn messages(model: &Model) -> TokenStream {
         let variants: Vec<_> = methods
             .iter()
             .map(|method| Variant {
-                name: variant(method),
+                name: method.variant.clone(),
                 tag: method.tag,
                 fields: vec![(&given, &method.output)],
             })
@@ -86,7 +76,7 @@ fn agent(model: &Model) -> TokenStream {
         }
     });
     let needed = model.commands.iter().map(|method| {
-        let (variant, since) = (variant(method), method.since);
+        let (variant, since) = (&method.variant, method.since);
         quote!(#command::#variant { .. } => #since)
     });
     let timeout = model.timeout.as_ref().map(|method| {
@@ -100,11 +90,13 @@ fn agent(model: &Model) -> TokenStream {
     });
     let arms = |methods: &[Method], asks: &Ident, gives: &Ident| {
         let arms = methods.iter().map(|method| {
-            let (name, variant) = (&method.name, variant(method));
-            let arguments: Vec<_> = method.arguments.iter().map(|(name, _)| name).collect();
+            let Method { name, variant, .. } = method;
+            let arguments = method.arguments.iter().map(|(name, _)| name);
+            // Names of our own: an argument may be called `context`, too.
+            let bound: Vec<_> = (0..method.arguments.len()).map(|n| format_ident!("argument_{n}")).collect();
             let context = method.takes_context.then(|| quote!(context,));
             quote! {
-                #asks::#variant { #(#arguments),* } => #gives::#variant { given: self.#name(#context #(#arguments),*) }
+                #asks::#variant { #(#arguments: #bound),* } => #gives::#variant { given: self.#name(#context #(#bound),*) }
             }
         });
         quote!(#(#arms),*)
@@ -181,7 +173,7 @@ fn handle(model: &Model) -> TokenStream {
         let defined: Vec<_> = methods
             .iter()
             .map(|method| {
-                let (signature, variant) = (signature(method, error()), variant(method));
+                let (signature, variant) = (signature(method, error()), &method.variant);
                 let arguments = method.arguments.iter().map(|(name, _)| name);
                 // Of one variant there is no other.
                 let other = (!single).then(|| {

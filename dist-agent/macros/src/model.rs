@@ -1,6 +1,7 @@
 //! What the user wrote: an `impl` with marked methods. Everything that is wrong with it is found here, and pointed at.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Group, TokenStream, TokenTree};
+use quote::ToTokens;
 use syn::parse::Parser;
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
@@ -9,20 +10,25 @@ use syn::{
     LitInt, LitStr, Meta, Pat, PathArguments, Result, ReturnType, Type, TypePath, Visibility,
 };
 
-/// The names of methods that every handle has.
-const TAKEN: [&str; 11] = [
+/// The names of methods that every handle has, of its own or by traits that are always in scope.
+const TAKEN: [&str; 14] = [
     "clone",
     "command",
     "id",
     "idempotency_key",
     "if_active",
+    "into",
     "query",
     "rate_limit",
     "retries",
     "stale_ok",
     "timeout",
+    "to_owned",
+    "try_into",
     "watch",
 ];
+/// The longest name of an agent type, in bytes.
+const NAME_BYTES_MAX: usize = 255;
 /// Arguments that a method may have at most.
 const ARGUMENTS_MAX: usize = 11;
 
@@ -51,6 +57,8 @@ pub(crate) struct Model {
 pub(crate) struct Method {
     pub(crate) docs: Vec<Attribute>,
     pub(crate) name: Ident,
+    /// The name of its variant.
+    pub(crate) variant: Ident,
     /// The number of its variant on the wire; a timeout has none.
     pub(crate) tag: u32,
     /// The earliest version of the agent that has it.
@@ -110,6 +118,7 @@ impl Model {
         let agent =
             agent.ok_or_else(|| Error::new(item.self_ty.span(), "an agent type is named by one word"))?;
         let Options { name, version, version_min } = Options::parse(options)?;
+        let newest = version.as_ref().map_or(Ok(0), LitInt::base10_parse)?;
         let mut model = Self {
             agent,
             name,
@@ -125,7 +134,7 @@ impl Model {
         };
         for inner in &mut item.items {
             if let ImplItem::Fn(function) = inner {
-                model.take(function)?;
+                model.take(function, newest)?;
             }
         }
         if model.commands.is_empty() {
@@ -138,7 +147,7 @@ impl Model {
     }
 
     /// Takes a method in, if it is marked, and its mark off.
-    fn take(&mut self, function: &mut ImplItemFn) -> Result<()> {
+    fn take(&mut self, function: &mut ImplItemFn, newest: u32) -> Result<()> {
         self.migrates |= function.sig.ident == "migrate";
         self.writes_as |= function.sig.ident == "write_as";
         let marks: Vec<_> =
@@ -151,7 +160,11 @@ impl Model {
                 None => Ok(()),
             };
         };
-        let method = Method::parse(*kind, mark, function)?;
+        let method = Method::parse(*kind, mark, function, &self.agent)?;
+        if method.since > newest {
+            let message = format!("it would never be sent: the agent's version is {newest}");
+            return Err(Error::new(mark.span(), message));
+        }
         function.attrs.retain(|attribute| Kind::of(attribute).is_none());
         let is_wider = match self.visibility {
             Visibility::Inherited => true,
@@ -176,6 +189,11 @@ impl Model {
             let message = format!("tag {} is that of `{}` already", method.tag, twin.name);
             return Err(Error::new(mark.span(), message));
         }
+        if let Some(twin) = known.iter().find(|known| known.variant == method.variant) {
+            let message =
+                format!("its variant would be named `{}`, as that of `{}`", twin.variant, twin.name);
+            return Err(Error::new(method.name.span(), message));
+        }
         known.push(method);
         Ok(())
     }
@@ -194,20 +212,20 @@ impl Options {
         let number = |option: &syn::meta::ParseNestedMeta<'_>| {
             let value: LitInt = option.value()?.parse()?;
             value.base10_parse::<u32>()?;
-            Ok::<_, Error>(Some(value))
+            Ok::<_, Error>(value)
         };
         let parser = syn::meta::parser(|option| {
-            if option.path.is_ident("name") {
-                name = Some(option.value()?.parse::<LitStr>()?);
+            let is_twice = if option.path.is_ident("name") {
+                name.replace(type_name(option.value()?.parse()?)?).is_some()
             } else if option.path.is_ident("version") {
-                version = number(&option)?;
+                version.replace(number(&option)?).is_some()
             } else if option.path.is_ident("version_min") {
-                version_min = number(&option)?;
+                version_min.replace(number(&option)?).is_some()
             } else {
                 let known = "the options of #[agent] are name = \"..\", version = .. and version_min = ..";
                 return Err(option.error(known));
-            }
-            Ok(())
+            };
+            if is_twice { Err(option.error("it was said before")) } else { Ok(()) }
         });
         parser.parse2(options)?;
         let name = name.ok_or_else(|| {
@@ -218,11 +236,63 @@ impl Options {
     }
 }
 
+/// A name that an agent type can have.
+fn type_name(name: LitStr) -> Result<LitStr> {
+    let (text, wrong) = (name.value(), |message| Err(Error::new(name.span(), message)));
+    match text.len() {
+        0 => wrong("the name of an agent type is not empty".to_owned()),
+        bytes if bytes > NAME_BYTES_MAX => {
+            wrong(format!("the name of an agent type has at most {NAME_BYTES_MAX} bytes, not {bytes}"))
+        }
+        _ if text.chars().any(char::is_control) => {
+            wrong("the name of an agent type holds no control characters".to_owned())
+        }
+        _ => Ok(name),
+    }
+}
+
+/// The name of a method's variant: its words in one, and something before it where that alone could be no name.
+fn variant(method: &Ident) -> Ident {
+    let words = method.to_string();
+    let words = words.trim_start_matches("r#").split('_').map(|word| {
+        let mut letters = word.chars();
+        letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+    });
+    let name = words.collect::<String>();
+    let is_name = name != "Self" && !name.is_empty() && !name.starts_with(char::is_numeric);
+    Ident::new(&if is_name { name } else { format!("Method{name}") }, method.span())
+}
+
+/// A type of the user's as it is called outside of his `impl`: there `Self` is something else.
+fn named_type(of: &Type, agent: &Ident) -> Result<Type> {
+    syn::parse2(without_self(of.to_token_stream(), agent))
+}
+
+fn without_self(tokens: TokenStream, agent: &Ident) -> TokenStream {
+    let named = |token: TokenTree| match token {
+        TokenTree::Ident(word) if word == "Self" => Ident::new(&agent.to_string(), word.span()).into(),
+        TokenTree::Group(group) => {
+            let mut inner = Group::new(group.delimiter(), without_self(group.stream(), agent));
+            inner.set_span(group.span());
+            inner.into()
+        }
+        token => token,
+    };
+    tokens.into_iter().map(named).collect()
+}
+
 impl Method {
-    fn parse(kind: Kind, mark: &Attribute, function: &ImplItemFn) -> Result<Self> {
+    fn parse(kind: Kind, mark: &Attribute, function: &ImplItemFn, agent: &Ident) -> Result<Self> {
         let signature = &function.sig;
         if let Some(token) = &signature.asyncness {
             return Err(Error::new(token.span(), "a handler is pure: it cannot be async"));
+        }
+        if let Some(token) = &signature.unsafety {
+            return Err(Error::new(token.span(), "a handler cannot be unsafe"));
+        }
+        if let Some(cfg) = function.attrs.iter().find(|attribute| attribute.path().is_ident("cfg")) {
+            let message = "every node has the same handlers, whatever it was built for: no #[cfg]";
+            return Err(Error::new(cfg.span(), message));
         }
         if !signature.generics.params.is_empty() {
             return Err(Error::new(signature.generics.span(), "a handler cannot be generic"));
@@ -247,11 +317,11 @@ impl Method {
         if takes_context {
             inputs.next();
         }
-        let arguments = inputs.map(argument).collect::<Result<Vec<_>>>()?;
+        let arguments = inputs.map(|input| argument(input, agent)).collect::<Result<Vec<_>>>()?;
         let docs = function.attrs.iter().filter(|attribute| attribute.path().is_ident("doc"));
         let output = match &signature.output {
             ReturnType::Default => syn::parse_quote!(()),
-            ReturnType::Type(_, output) => (**output).clone(),
+            ReturnType::Type(_, output) => named_type(output, agent)?,
         };
         check_owned(&output)?;
         if kind == Kind::Timeout && (!arguments.is_empty() || signature.output != ReturnType::Default) {
@@ -262,10 +332,15 @@ impl Method {
             let message = format!("a handler takes at most {ARGUMENTS_MAX} arguments");
             return Err(Error::new(signature.inputs.span(), message));
         }
-        let (tag, since) = if kind == Kind::Timeout { (0, 0) } else { tag(kind, mark)? };
+        let (tag, since) = match (kind, &mark.meta) {
+            (Kind::Timeout, Meta::Path(_)) => (0, 0),
+            (Kind::Timeout, _) => return Err(Error::new(mark.span(), "a timeout has no options")),
+            _ => tag(kind, mark)?,
+        };
         Ok(Self {
             docs: docs.cloned().collect(),
             name: signature.ident.clone(),
+            variant: variant(&signature.ident),
             tag,
             since,
             takes_context,
@@ -284,21 +359,24 @@ fn tag(kind: Kind, mark: &Attribute) -> Result<(u32, u32)> {
     let Meta::List(_) = &mark.meta else { return Err(wrong(mark.span())) };
     let options = Punctuated::<syn::MetaNameValue, syn::Token![,]>::parse_terminated;
     let options = mark.parse_args_with(options).map_err(|_| wrong(mark.span()))?;
-    let (mut tag, mut since) = (None, 0);
+    let (mut tag, mut since) = (None, None);
     for option in options {
-        match &option.value {
+        let is_twice = match &option.value {
             Expr::Lit(ExprLit { lit: Lit::Int(value), .. }) if option.path.is_ident("tag") => {
-                tag = Some(value.base10_parse()?);
+                tag.replace(value.base10_parse()?).is_some()
             }
             Expr::Lit(ExprLit { lit: Lit::Int(value), .. })
                 if option.path.is_ident("since") && kind == Kind::Command =>
             {
-                since = value.base10_parse()?;
+                since.replace(value.base10_parse()?).is_some()
             }
             _ => return Err(wrong(option.span())),
+        };
+        if is_twice {
+            return Err(Error::new(option.span(), "it was said before"));
         }
     }
-    Ok((tag.ok_or_else(|| wrong(mark.span()))?, since))
+    Ok((tag.ok_or_else(|| wrong(mark.span()))?, since.unwrap_or(0)))
 }
 
 /// Whether an argument is the context of a handler: a reference to a type of that name.
@@ -309,7 +387,7 @@ fn is_context(argument: &FnArg, kind: Kind) -> bool {
     path.path.segments.last().is_some_and(|segment| segment.ident == kind.context())
 }
 
-fn argument(argument: &FnArg) -> Result<(Ident, Type)> {
+fn argument(argument: &FnArg, agent: &Ident) -> Result<(Ident, Type)> {
     let FnArg::Typed(argument) = argument else {
         return Err(Error::new(argument.span(), "self comes first"));
     };
@@ -317,7 +395,7 @@ fn argument(argument: &FnArg) -> Result<(Ident, Type)> {
         return Err(Error::new(argument.pat.span(), "an argument of a handler has a plain name"));
     };
     check_owned(&argument.ty)?;
-    Ok((name.ident.clone(), (*argument.ty).clone()))
+    Ok((name.ident.clone(), named_type(&argument.ty, agent)?))
 }
 
 /// What travels through the log owns itself.
@@ -327,9 +405,12 @@ fn check_owned(kind: &Type) -> Result<()> {
             let message = "it travels between nodes, so it must own itself: no references";
             Err(Error::new(reference.span(), message))
         }
-        Type::ImplTrait(implementation) => {
-            Err(Error::new(implementation.span(), "it travels between nodes, so its type must be named"))
+        Type::ImplTrait(_) | Type::TraitObject(_) => {
+            Err(Error::new(kind.span(), "it travels between nodes, so its type must be named"))
         }
+        Type::Array(array) => check_owned(&array.elem),
+        Type::Paren(inner) => check_owned(&inner.elem),
+        Type::Group(inner) => check_owned(&inner.elem),
         Type::Path(path) => {
             for segment in &path.path.segments {
                 if let PathArguments::AngleBracketed(inner) = &segment.arguments {

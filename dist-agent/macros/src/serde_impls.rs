@@ -1,7 +1,7 @@
 //! Enums whose variants have numbers on the wire that do not depend on their order.
 
 use proc_macro2::TokenStream;
-use quote::quote;
+use quote::{format_ident, quote};
 use syn::{Ident, Type, Visibility};
 
 /// A variant: its name, its number, its fields.
@@ -24,8 +24,11 @@ pub(crate) fn tagged(
         quote!(#name { #(#names: #types),* })
     });
     let writes = variants.iter().map(|Variant { name, tag, fields }| {
-        let names: Vec<_> = fields.iter().map(|(name, _)| name).collect();
-        quote!(Self::#name { #(#names),* } => __serde::Serialize::serialize(&(#tag, #(#names),*), serializer))
+        let names = fields.iter().map(|(name, _)| name);
+        // Names of our own: a field may be called `serializer`, too.
+        let bound: Vec<_> = (0..fields.len()).map(|n| format_ident!("field_{n}")).collect();
+        let fields = quote!(&(#tag, #(#bound),*));
+        quote!(Self::#name { #(#names: #bound),* } => __serde::Serialize::serialize(#fields, serializer))
     });
     let reads = variants.iter().map(|Variant { name: variant, tag, fields }| {
         let names = fields.iter().map(|(name, _)| name);

@@ -93,7 +93,8 @@ impl Counts {
         next.is_none().then_some(oldest)
     }
 
-    fn add(&mut self, part: Part) {
+    fn add(&mut self, mut part: Part) {
+        part.counts.retain(|_, count| *count > 0);
         for (quota, count) in &part.counts {
             *self.totals.entry(quota.clone()).or_insert(0) += u128::from(*count);
         }
@@ -161,6 +162,20 @@ mod tests {
         assert_eq!(learn(&mut counts, 0, 99, 10, 2), 2);
         assert!(!counts.are_all_later_than(0), "the rest of the space has never reported");
     }
+    /// Quotas of which two shards had said that they have no agents once ended the ledger when one of them said so again.
+    #[test]
+    fn a_report_of_no_agents_is_one_of_nothing() {
+        let mut counts = Counts::default();
+        let (name, generation) = quota();
+        for at_ms in [1, 2, 3] {
+            for (first, last) in [(0, 9), (10, 19)] {
+                let none = vec![(name.clone(), generation, 0)];
+                assert!(counts.learn(&Report { first, last, at_ms, counts: none }));
+            }
+        }
+        assert_eq!(counts.total(&quota()), 0);
+    }
+
     /// What a node reports is a number of its own; the sum of two such numbers once ended the ledger.
     #[test]
     fn no_report_is_too_large_to_be_counted() {

@@ -149,7 +149,7 @@ impl Ledger {
         if self.quotas.len().max(self.ended.len()) >= QUOTAS_MAX {
             return LedgerReply::TooManyQuotas { limit: QUOTAS_MAX as u64 };
         }
-        self.generation += 1;
+        self.generation = self.generation.saturating_add(1);
         self.quotas.insert(name, Quota { limit, generation: self.generation });
         LedgerReply::Done
     }
@@ -191,17 +191,17 @@ impl Ledger {
         let (wanted, reserves) = (ask.hashes.len() as u64, !planted!(RESERVE_NO_QUOTA));
         let leased = ask.lease.map_or(0, |terms| lease_of(terms, room));
         if leased >= wanted.max(LEASE_MIN) {
-            self.place += 1;
+            self.place = self.place.saturating_add(1);
             let (lease, places) = (self.place, u32::try_from(leased).unwrap_or(u32::MAX));
             if reserves {
                 self.places.lease(lease, generation, places, until_ms);
             }
             return Given::Lease { lease, places, generation, until_ms };
         }
-        let first = self.place + 1;
+        let first = self.place.saturating_add(1);
         let given = wanted.min(room);
         for hash in ask.hashes.into_iter().take(usize::try_from(given).unwrap_or(usize::MAX)) {
-            self.place += 1;
+            self.place = self.place.saturating_add(1);
             if reserves {
                 self.places.take(self.place, generation, hash, until_ms);
             }

@@ -29,4 +29,6 @@ pub(crate) use self::ledger::{GROUP, Ledger};
 pub use self::limit::{QuotaLimit, QuotaUsage};
 pub(crate) use self::reporter::Reporter;
 pub(crate) use self::versions::{Join, NodeTypes, Span, TYPES_MAX, VERSIONS_MAX};
+#[cfg(any(feature = "fuzzing", test))]
+pub(crate) use self::wire::{Ask, LeaseTerms, PlaceFate, Report, Told};
 pub(crate) use self::wire::{LedgerAnswer, LedgerCommand, LedgerQuery, LedgerReply};

@@ -1,0 +1,16 @@
+//! An agent type whose name is empty.
+use dist_agent_macros::agent;
+use serde::{Deserialize, Serialize};
+
+#[derive(Default, Serialize, Deserialize)]
+struct Counter(i64);
+
+#[agent(name = "")]
+impl Counter {
+    #[command(tag = 1)]
+    fn add(&mut self, amount: i64) {
+        self.0 += amount;
+    }
+}
+
+fn main() {}

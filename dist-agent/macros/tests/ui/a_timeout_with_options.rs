@@ -1,0 +1,19 @@
+//! A timeout that says when.
+use dist_agent_macros::agent;
+use serde::{Deserialize, Serialize};
+
+#[derive(Default, Serialize, Deserialize)]
+struct Counter(i64);
+
+#[agent(name = "counter")]
+impl Counter {
+    #[command(tag = 1)]
+    fn add(&mut self, amount: i64) {
+        self.0 += amount;
+    }
+
+    #[timeout(ticks = 3)]
+    fn tick(&mut self) {}
+}
+
+fn main() {}

@@ -1,0 +1,19 @@
+//! Two commands whose variants would have one name.
+use dist_agent_macros::agent;
+use serde::{Deserialize, Serialize};
+
+#[derive(Default, Serialize, Deserialize)]
+struct Counter(i64);
+
+#[agent(name = "counter")]
+impl Counter {
+    #[command(tag = 1)]
+    fn add(&mut self, amount: i64) {
+        self.0 += amount;
+    }
+
+    #[command(tag = 2)]
+    fn _add(&mut self) {}
+}
+
+fn main() {}
