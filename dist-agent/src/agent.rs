@@ -40,7 +40,8 @@ pub trait Agent: Default + Serialize + DeserializeOwned + Send + 'static {
     const VERSION_MIN: u32 = Self::VERSION;
     /// How many of its newest changes (commands and timeouts) an agent of this type keeps for those who watch it; see
     /// [`AgentHandle::watch`](crate::AgentHandle::watch). They are kept beside the state, in bytes. Default 0: it cannot be
-    /// watched, and pays nothing.
+    /// watched, and pays nothing. Whoever changes it raises [`VERSION`](Self::VERSION), and says in
+    /// [`changes_retained`](Self::changes_retained) how many it was before.
     const CHANGES_RETAINED: u32 = 0;
     /// What changes the agent.
     type Command: Serialize + DeserializeOwned + Send;
@@ -87,6 +88,14 @@ pub trait Agent: Default + Serialize + DeserializeOwned + Send + 'static {
     /// the earlier build may do what it cannot.
     fn write_as(&self, version: u32) -> Result<Vec<u8>, String> {
         Err(format!("version {} cannot be written as version {version}", Self::VERSION))
+    }
+
+    /// How many of its changes an agent keeps while it runs as a version, the same in every build that knows the version:
+    /// members hold them beside the state, and must hold the same. A build that keeps another number is refused
+    /// ([`BuildMismatch::Form`](crate::BuildMismatch::Form)). Default: [`CHANGES_RETAINED`](Self::CHANGES_RETAINED).
+    fn changes_retained(version: u32) -> u32 {
+        let _ = version;
+        Self::CHANGES_RETAINED
     }
 
     /// The earliest version whose handlers understand a command. One that is new in this version must not reach a node

@@ -38,8 +38,8 @@ pub(crate) trait AgentType: Send + Sync {
     /// Whether, as far as this node has heard, every node knows the newest version of this build.
     fn is_agreed(&self) -> bool;
 
-    /// How many of its changes an agent keeps.
-    fn changes_retained(&self) -> u32;
+    /// How many of its changes an agent keeps that runs as a version.
+    fn changes_retained(&self, version: u32) -> u32;
 
     /// What was seen of the states of this type.
     fn watch(&self) -> &StateWatch;
@@ -153,7 +153,10 @@ impl<A: Agent> AgentType for TypeOf<A> {
 
     fn span(&self) -> Span {
         let default = A::default();
-        let form = |version| form_of(&write(&default, version).expect("it was tried when it was registered"));
+        let form = |version| {
+            let bytes = write(&default, version).expect("it was tried when it was registered");
+            form_of(bytes, A::changes_retained(version))
+        };
         Span { first: A::VERSION_MIN, forms: (A::VERSION_MIN..=A::VERSION).map(form).collect() }
     }
 
@@ -165,8 +168,8 @@ impl<A: Agent> AgentType for TypeOf<A> {
         self.agreed.load(Ordering::Relaxed) > u64::from(A::VERSION)
     }
 
-    fn changes_retained(&self) -> u32 {
-        A::CHANGES_RETAINED
+    fn changes_retained(&self, version: u32) -> u32 {
+        A::changes_retained(version)
     }
 
     fn watch(&self) -> &StateWatch {
@@ -247,9 +250,13 @@ fn write_behind<A: Agent>(agent: &A, version: u32, mut out: Vec<u8>) -> Result<V
     Ok(out)
 }
 
-/// What tells one form of a state from another: a hash of the default state's bytes, the same on every node.
-fn form_of(bytes: &[u8]) -> u64 {
-    XxHash3_128::oneshot(bytes) as u64
+/// What tells one form of a state from another: a hash of the default state's bytes, and of how many changes are kept
+/// beside it, if any are; the same on every node.
+fn form_of(mut bytes: Vec<u8>, changes_retained: u32) -> u64 {
+    if changes_retained > 0 {
+        bytes.extend_from_slice(&changes_retained.to_le_bytes());
+    }
+    XxHash3_128::oneshot(&bytes) as u64
 }
 
 /// The longest reply: a little less than the largest message, with room for what the layers below add.

@@ -23,7 +23,8 @@ use crate::quotas;
 use crate::rate_limits::RateLimits;
 use crate::versions::Versions;
 
-/// A node of the cluster, or a client of it. Cheap to clone; all clones are one.
+/// A node of the cluster, or a client of it. Cheap to clone; all clones are one. It goes on until it is told to
+/// [`shutdown`](Self::shutdown), whether or not anybody holds it.
 #[derive(Clone)]
 pub struct DistAgent {
     kv: Kv,

@@ -66,7 +66,8 @@ impl DistAgent {
     }
 
     /// How full a quota is. Every agent that was activated from here before is counted, and every one that was activated
-    /// elsewhere, apart from those of the last few hundredths of a second.
+    /// elsewhere, apart from those of the last few hundredths of a second. In an unlimited quota, of which no place is taken,
+    /// agents are counted by the shards alone: every [`quota_interval`](crate::DistAgentConfig::quota_interval).
     ///
     /// # Errors
     ///

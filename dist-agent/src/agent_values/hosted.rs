@@ -209,11 +209,15 @@ impl Hosted {
     /// A handler has run: what it did is one change more.
     pub(super) fn changed(&mut self, of: &dyn AgentType, at_ms: u64, command: Option<&[u8]>) {
         self.revision = self.revision.saturating_add(1);
-        let retained = of.changes_retained();
+        let retained = of.changes_retained(self.version(of));
         if retained > 0 {
             let command = command.map(<[u8]>::to_vec);
             let change = KeptChange { revision: self.revision, at_ms, command };
             self.more.get_or_insert_default().changes.push(change, retained);
+        } else if let Some(more) = &mut self.more {
+            // Those of a version that kept some: what follows them is not kept, and nobody is to take them for the newest.
+            more.changes = Changes::new();
+            self.more.take_if(|more| more.is_nothing());
         }
     }
 

@@ -8,6 +8,7 @@ use dist_agent::raft_kv::rafted_value::sim::SimTask;
 use dist_agent::testing::{Cluster, ClusterOptions};
 use dist_agent::{
     Agent, AgentContext, AgentError, AgentHandle, AgentNotApplied, AgentQueryError, AgentTypes, QueryContext,
+    WatchPosition,
 };
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -410,4 +411,97 @@ fn all_who_come_right_after_the_raise_are_served() {
     let mut totals: Vec<u64> = told.into_iter().map(Result::unwrap).collect();
     totals.sort_unstable();
     assert_eq!(totals, [2, 4, 8, 16]);
+}
+
+/// The number as it was, but it can be watched.
+#[derive(Default, Serialize, Deserialize)]
+struct Watched(Old);
+
+/// ... and says that it could not before.
+#[derive(Default, Serialize, Deserialize)]
+struct WatchedNext(Old);
+
+macro_rules! watched {
+    ($agent:ident, $version:expr, $($more:tt)*) => {
+        impl Agent for $agent {
+            const TYPE: &'static str = "number";
+            const VERSION: u32 = $version;
+            const VERSION_MIN: u32 = 0;
+            const CHANGES_RETAINED: u32 = 8;
+            type Command = Change;
+            type Reply = u64;
+            type Query = ();
+            type Answer = (u64, u32);
+
+            fn handle_command(&mut self, context: &mut AgentContext<'_>, change: Change) -> u64 {
+                self.0.handle_command(context, change)
+            }
+
+            fn handle_query(&self, context: &QueryContext<'_>, (): ()) -> (u64, u32) {
+                self.0.handle_query(context, ())
+            }
+
+            $($more)*
+        }
+    };
+}
+
+watched! { Watched, 0, }
+watched! {
+    WatchedNext, 1,
+
+    fn migrate(_: u32, bytes: &[u8]) -> Result<Self, String> {
+        postcard::from_bytes(bytes).map_err(|error| error.to_string())
+    }
+
+    fn write_as(&self, _: u32) -> Result<Vec<u8>, String> {
+        postcard::to_stdvec(self).map_err(|error| error.to_string())
+    }
+
+    fn version_needed(_: &Change) -> u32 {
+        0
+    }
+
+    fn changes_retained(version: u32) -> u32 {
+        if version == 0 { 0 } else { Self::CHANGES_RETAINED }
+    }
+}
+
+/// Changes are kept beside the state, by all members alike. A build that kept others than the build before it was once taken in,
+/// and its members were found to differ.
+#[test]
+fn a_build_that_keeps_other_changes_is_refused_unless_it_says_since_when() {
+    let mut options = ClusterOptions::new(932);
+    options.config.fleet.host.divergence_check_commands = 5;
+    let mut cluster = Cluster::with(options, AgentTypes::new().with::<Old>());
+    let number = cluster.agent::<New>("tenant-a", "one");
+    let add = |cluster: &Cluster| {
+        let number = number.clone();
+        cluster.run(async move {
+            for _ in 0..20 {
+                number.command(Change::Add(1)).await.unwrap();
+            }
+        });
+    };
+    add(&cluster);
+    cluster.kill(0);
+    let refused = cluster.restart_as(0, &AgentTypes::new().with::<Watched>());
+    assert!(refused.as_ref().is_err_and(|why| why.contains("has another form")), "{refused:?}");
+    for node in 0..NODES {
+        cluster.kill(node);
+        cluster.restart_as(node, &AgentTypes::new().with::<WatchedNext>()).expect("it fits");
+        add(&cluster);
+        cluster.run_for(WHOLE);
+    }
+    add(&cluster);
+    let (asked, mut watch) = (number.clone(), number.watch(WatchPosition::after_revision(99)));
+    assert_eq!(cluster.run(async move { asked.query(()).await }).map(|(total, _)| total), Ok(100));
+    assert_eq!(cluster.run(async move { watch.next().await }).map(|change| change.revision), Ok(100));
+    for node in 0..NODES {
+        let fenced = cluster.run_on(node, |node| async move {
+            let members = node.fleet().host().expect("it is a node").statuses().await;
+            members.into_iter().find_map(|member| member.fenced)
+        });
+        assert_eq!(fenced, None, "node {node}");
+    }
 }

@@ -257,6 +257,40 @@ fn a_command_that_does_not_run_leaves_a_passive_or_earlier_state_as_it_was() {
     }
 }
 
+/// A build that keeps no changes any more once left those of the build before where they were: whoever watched the agent was
+/// told that nothing had happened since.
+#[test]
+fn changes_that_are_not_kept_any_more_are_not_the_newest() {
+    /// The agent when it could be watched.
+    #[derive(Default, Serialize, Deserialize)]
+    struct Watched(Old);
+
+    impl Agent for Watched {
+        const TYPE: &'static str = "evolving";
+        const CHANGES_RETAINED: u32 = 4;
+        type Command = String;
+        type Reply = ();
+        type Query = ();
+        type Answer = ();
+
+        fn handle_command(&mut self, context: &mut AgentContext<'_>, order: String) {
+            self.0.handle_command(context, order);
+        }
+
+        fn handle_query(&self, _: &QueryContext<'_>, (): ()) {}
+    }
+
+    let mut value = None;
+    for name in ["ann", "ben"] {
+        run(&of::<Watched>(), &mut value, 0, name).unwrap();
+    }
+    let mut value = given(&of::<Old>(), &bytes_of(&of::<Watched>(), &value)).unwrap();
+    run(&of::<Old>(), &mut value, 0, "eve").unwrap();
+    let query = join(&AgentQuery::Changes { life: 0, revision: 2 }, &[]);
+    let answer = of::<Old>().query(KEY, value.as_ref().unwrap(), &query).unwrap().answer;
+    assert_eq!(split::<AgentAnswer>(&answer), Ok((AgentAnswer::Compacted { oldest: 4 }, &[][..])));
+}
+
 #[test]
 fn versions_that_do_not_come_back_are_refused_at_the_start() {
     /// It says that it can go on as version 0, and cannot.
