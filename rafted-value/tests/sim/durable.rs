@@ -1,0 +1,282 @@
+//! Groups that live on disks: nodes that die, all at once or one by one, and come back with what they had.
+
+use crate::support::{Change, Counters, GROUP, MS, SECOND, World, stale};
+use rafted_value::env::Env;
+use rafted_value::sim::NetConfig;
+use rafted_value::{Durability, Freshness, GroupConfig, Role, encode};
+
+fn durable(seed: u64, nodes: usize, durability: Durability) -> World {
+    let mut world = World::empty(seed);
+    world.config = GroupConfig { durability, ..GroupConfig::default() };
+    world.start_durable_nodes(nodes);
+    world.found_on_all();
+    world
+}
+
+/// FAULTS 7: the term was not kept, and went back after a restart.
+#[test]
+fn a_whole_cluster_that_loses_power_comes_back_with_every_acknowledged_command() {
+    for seed in 0..30 {
+        let mut world = durable(seed, 3, Durability::Fsync);
+        let mut client = world.client();
+        let acknowledged = world.run(60 * SECOND, async move {
+            for i in 1..=50 {
+                assert_eq!(client.add("a", 1).await, i);
+            }
+            50
+        });
+        let term = (0..3).map(|node| world.status(node).term).max().unwrap();
+        for node in 0..3 {
+            world.lose_power(node);
+        }
+        for node in 0..3 {
+            world.restart(node);
+        }
+        let mut client = world.client();
+        let value = world.run(30 * SECOND, async move { client.read().await });
+        assert_eq!(value.counts["a"], acknowledged, "seed {seed}");
+        assert!(world.status(0).term >= term, "seed {seed}: the term went back");
+    }
+}
+
+#[test]
+fn commands_under_way_when_power_fails_are_whole_or_not_there() {
+    for seed in 0..40 {
+        let mut world = durable(seed, 3, Durability::Fsync);
+        let mut client = world.client();
+        let counted = std::sync::Arc::new(std::sync::atomic::AtomicI64::new(0));
+        let told = counted.clone();
+        let task = world.sim.spawn(async move {
+            for i in 1..=100_000 {
+                if client.change(&Change::Add("a".into(), 1)).await.is_ok() {
+                    told.store(i, std::sync::atomic::Ordering::Relaxed);
+                }
+            }
+        });
+        world.sim.run_for((50 + 13 * u32::try_from(seed).unwrap()) * MS);
+        for node in 0..3 {
+            world.lose_power(node);
+        }
+        task.abort();
+        let acknowledged = counted.load(std::sync::atomic::Ordering::Relaxed);
+        for node in [2, 0, 1] {
+            world.restart(node);
+        }
+        let mut client = world.client();
+        let value = world.run(30 * SECOND, async move { client.read().await });
+        let there = value.counts.get("a").copied().unwrap_or(0);
+        assert!((acknowledged..=acknowledged + 1).contains(&there), "seed {seed}: {there} of {acknowledged}");
+    }
+}
+
+#[test]
+fn a_member_that_restarts_goes_on_with_its_own_log() {
+    let mut world = durable(5, 3, Durability::Fsync);
+    let mut client = world.client();
+    world.run(30 * SECOND, async move {
+        for _ in 0..20 {
+            client.add("a", 1).await;
+        }
+    });
+    let before = world.status(2);
+    world.lose_power(2);
+    world.sim.run_for(2 * SECOND);
+    world.restart(2);
+    world.sim.run_for(2 * SECOND);
+    let after = world.status(2);
+    assert_eq!((after.member, after.snapshot_index), (before.member, before.snapshot_index));
+    assert_eq!(after.applied_index, world.status(world.leader()).applied_index);
+    assert_eq!(world.status(world.leader()).members.len(), 3);
+}
+
+#[test]
+fn a_group_of_one_comes_back_at_once() {
+    let mut world = durable(6, 1, Durability::Fsync);
+    let mut client = world.client();
+    world.run(SECOND, async move { client.add("a", 7).await });
+    world.lose_power(0);
+    world.restart(0);
+    let mut client = world.client();
+    let value = world.run(300 * MS, async move { client.read().await });
+    assert_eq!(value.counts["a"], 7);
+}
+
+#[test]
+fn a_command_that_is_sent_again_after_a_restart_runs_once() {
+    let mut world = durable(7, 3, Durability::Fsync);
+    let mut client = world.client();
+    let until = client.env.wall_ms();
+    let command = client.session.begin(until + 60_000, 0, encode(&Change::Add("a".into(), 3))).unwrap();
+    let (host, sent) = (world.nodes[world.leader()].host.clone(), command.clone());
+    world.run(SECOND, async move { host.command(GROUP, sent, SECOND).await.unwrap() });
+    for node in 0..3 {
+        world.lose_power(node);
+    }
+    for node in 0..3 {
+        world.restart(node);
+    }
+    let host = world.nodes[world.leader()].host.clone();
+    let again = world.run(SECOND, async move { host.command(GROUP, command, SECOND).await.unwrap() });
+    assert_eq!(again[..], encode(&3i64)[..]);
+    let mut client = world.client();
+    let value = world.run(SECOND, async move { client.read().await });
+    assert_eq!(value.counts["a"], 3);
+}
+
+#[test]
+fn large_snapshots_are_files_and_come_back() {
+    let mut world = World::empty(8);
+    world.config = GroupConfig { log_bytes_min: 10_000, ..GroupConfig::default() };
+    world.start_durable_nodes(3);
+    world.found_on_all();
+    let mut client = world.client();
+    world.run(60 * SECOND, async move {
+        client.change(&Change::Fill(300_000)).await.unwrap();
+        for _ in 0..400 {
+            client.add("a", 1).await;
+        }
+    });
+    let mut longest = 0;
+    for node in 0..3 {
+        let folder = world.nodes[node].disk().disk().list("snap").unwrap();
+        longest = longest.max(folder.len());
+    }
+    assert!(longest > 0, "no snapshot has a file");
+    assert!(longest <= 2, "{longest} snapshots of one group are kept");
+    for node in 0..3 {
+        world.lose_power(node);
+        world.restart(node);
+    }
+    let mut client = world.client();
+    let value = world.run(30 * SECOND, async move { client.read().await });
+    assert_eq!(value.counts["a"], 400);
+    assert!(value.counts.keys().any(|key| key.len() == 300_000));
+}
+
+#[test]
+fn an_async_member_survives_the_end_of_its_process_but_not_of_the_machine() {
+    let mut world = durable(9, 3, Durability::Async);
+    let mut client = world.client();
+    world.run(30 * SECOND, async move {
+        for _ in 0..20 {
+            client.add("a", 1).await;
+        }
+    });
+    let member = world.status(2).member;
+    world.kill(2);
+    world.restart(2);
+    world.sim.run_for(SECOND);
+    assert_eq!(world.status(2).member, member);
+    world.lose_power(2);
+    world.restart(2);
+    world.sim.run_for(3 * SECOND);
+    assert!(!world.has_member(2), "it may have lost what it acknowledged");
+    // A new member takes its place.
+    let leader = world.leader();
+    let host = world.nodes[leader].host.clone();
+    world.run(5 * SECOND, async move { host.remove_member(GROUP, member).await.unwrap() });
+    let new = world.add_voter(leader, 2);
+    assert!(new > member);
+}
+
+#[test]
+fn a_member_in_memory_never_comes_back_on_a_node_that_does() {
+    let mut world = durable(10, 3, Durability::Memory);
+    let mut client = world.client();
+    world.run(30 * SECOND, async move { client.add("a", 1).await });
+    world.kill(2);
+    world.restart(2);
+    world.sim.run_for(3 * SECOND);
+    assert!(!world.has_member(2));
+    let leader = world.leader();
+    assert_eq!(world.status(leader).role, Role::Leader);
+    let host = world.nodes[leader].host.clone();
+    let answer = world
+        .run(SECOND, async move { host.query(GROUP, Freshness::Latest, encode(&()), SECOND).await.unwrap() });
+    let value: Counters = postcard::from_bytes(&answer).unwrap();
+    assert_eq!(value.counts["a"], 1);
+}
+
+#[test]
+fn a_disk_that_fails_fences_its_members_and_the_others_go_on() {
+    let mut world = durable(11, 3, Durability::Fsync);
+    let leader = world.leader();
+    world.nodes[leader].disk().fail_syncs(1);
+    let mut client = world.client();
+    world.run(30 * SECOND, async move {
+        for i in 1..=20 {
+            assert_eq!(client.add("a", 1).await, i);
+        }
+    });
+    let fenced = world.status(leader).fenced.expect("its disk failed");
+    assert!(fenced.contains("can keep nothing"), "{fenced}");
+    assert_ne!(world.leader(), leader);
+}
+
+#[test]
+fn members_on_disks_and_in_memory_give_each_other_snapshots() {
+    let mut world = durable(12, 2, Durability::Fsync);
+    let mut client = world.client();
+    world.run(30 * SECOND, async move {
+        client.change(&Change::Fill(400_000)).await.unwrap();
+        client.add("a", 4).await;
+    });
+    let in_memory = world.start_node();
+    world.add_voter(world.leader(), in_memory);
+    world.sim.run_for(SECOND);
+    let host = world.nodes[in_memory].host.clone();
+    assert_eq!(world.run(SECOND, async move { stale(&host).await }).counts["a"], 4);
+    assert_eq!(world.status(in_memory).durability, Durability::Memory);
+    assert_eq!(world.status(0).durability, Durability::Fsync);
+}
+
+/// A leader that commits its own removal stays until the other of two knows it. Started again, it found its removal
+/// committed in its log and ended, and the other one asked for its vote for ever (simulation, seed 10663).
+#[test]
+fn a_member_that_alone_knows_of_its_removal_stays_over_a_restart() {
+    let mut told = 0;
+    for seed in 500..530 {
+        let mut world = durable(seed, 2, Durability::Fsync);
+        world.sim.run_for(SECOND);
+        let leader = world.leader();
+        let other = 1 - leader;
+        let (here, there) = ([world.nodes[leader].address()], [world.nodes[other].address()]);
+        world.sim.set_net_config(NetConfig {
+            delay_min: 10 * MS,
+            delay_max: 15 * MS,
+            ..NetConfig::default()
+        });
+        let removed = world.member_on(leader, other).unwrap();
+        // The removal gets to the other one, and nothing comes back.
+        world.sim.partition_one_way(&there, &here);
+        let host = world.nodes[leader].host.clone();
+        let task = world.sim.spawn(async move { host.remove_member(GROUP, removed).await });
+        world.sim.run_for(30 * MS);
+        world.cut_off(other);
+        assert!(world.run(10 * SECOND, task).unwrap().is_err(), "nobody can commit it");
+        world.sim.heal();
+        // Where the other one is elected, the removal gets committed, and no word of that gets out.
+        for _ in 0..2000 {
+            if world.status(other).role == Role::Leader {
+                world.sim.run_for(16 * MS);
+                world.sim.partition_one_way(&there, &here);
+                world.sim.run_for(100 * MS);
+                break;
+            }
+            if !world.has_member(other) || world.status(leader).members.len() == 1 {
+                break;
+            }
+            world.sim.run_for(2 * MS);
+        }
+        let knows = world.has_member(other) && world.status(other).members.len() == 1;
+        told += i32::from(knows && world.status(leader).members.len() == 2);
+        world.lose_power(other);
+        world.restart(other);
+        world.sim.heal();
+        world.sim.run_for(10 * SECOND);
+        assert!(world.status(leader).ready, "seed {seed}: nobody leads");
+        assert_eq!(world.status(leader).members.len(), 1, "seed {seed}");
+        assert!(!world.has_member(other), "seed {seed}: it was told");
+    }
+    assert!(told > 0, "no seed tells the story");
+}

@@ -1,0 +1,99 @@
+//! A node that joins through any member it knows: it becomes a voter, or it was never there.
+
+use std::time::Duration;
+
+use crate::support::{GROUP, MS, SECOND, World, stale};
+use rafted_value::{GroupError, MemberId};
+
+fn join(world: &World, node: usize, via: usize, limit: Duration) -> Result<MemberId, GroupError> {
+    let (host, via) = (world.nodes[node].host.clone(), world.nodes[via].id());
+    world.run(30 * SECOND, async move { host.join(GROUP, via, limit).await })
+}
+
+#[test]
+fn a_node_joins_through_a_follower_and_holds_everything() {
+    let mut world = World::with_group(1, 3);
+    let mut client = world.client();
+    world.run(10 * SECOND, async move { client.add("a", 4).await });
+    let follower = (world.leader() + 1) % 3;
+    let node = world.start_node();
+    let member = join(&world, node, follower, 5 * SECOND).unwrap();
+    world.sim.run_for(SECOND);
+    let status = world.status(node);
+    assert_eq!(status.member, member);
+    assert!(status.members.iter().any(|of| of.member == member && of.voter));
+    let host = world.nodes[node].host.clone();
+    assert_eq!(world.run(SECOND, async move { stale(&host).await }).counts["a"], 4);
+    // Once more changes nothing.
+    assert_eq!(join(&world, node, follower, 5 * SECOND), Ok(member));
+}
+
+#[test]
+fn a_node_joins_while_the_leader_changes() {
+    for seed in 10..20 {
+        let mut world = World::with_group(seed, 3);
+        world.sim.run_for(SECOND);
+        let leader = world.leader();
+        let node = world.start_node();
+        let (host, via) = (world.nodes[node].host.clone(), world.nodes[(leader + 1) % 3].id());
+        let joining = world.sim.spawn(async move { host.join(GROUP, via, 10 * SECOND).await });
+        world.sim.run_for((seed as u32) * MS / 5);
+        world.kill(leader);
+        let member = world.run(20 * SECOND, joining).unwrap().unwrap();
+        world.sim.run_for(SECOND);
+        let voters = world.status(world.leader()).members;
+        assert!(voters.iter().any(|of| of.member == member && of.voter), "seed {seed}");
+    }
+}
+
+#[test]
+fn without_a_leader_nothing_is_joined_and_nothing_is_left_over() {
+    let mut world = World::with_group(20, 3);
+    let alive = (world.leader() + 1) % 3;
+    for node in 0..3 {
+        if node != alive {
+            world.kill(node);
+        }
+    }
+    world.sim.run_for(3 * SECOND);
+    let node = world.start_node();
+    let error = join(&world, node, alive, SECOND).unwrap_err();
+    assert_eq!(error, GroupError::NoLeader { group: GROUP, limit_ms: 1000 });
+    assert_eq!(world.status(alive).members.len(), 3);
+    assert!(!world.has_member(node));
+}
+
+#[test]
+fn a_group_that_is_not_there_and_a_node_that_is_not_there_are_told_apart() {
+    let mut world = World::new(21, 2);
+    assert_eq!(join(&world, 1, 0, SECOND), Err(GroupError::NoSuchGroup(GROUP)));
+    world.kill(0);
+    world.sim.run_for(2 * SECOND);
+    let error = join(&world, 1, 0, SECOND).unwrap_err();
+    assert!(matches!(error, GroupError::Unreachable(_)), "{error}");
+}
+
+/// The learner gets nothing of what the leader sends, so that it never catches up: it must not stay a member for ever.
+#[test]
+fn a_join_that_times_out_half_way_leaves_no_learner() {
+    let mut world = World::with_group(22, 3);
+    let leader = world.leader();
+    let node = world.start_node();
+    let (to, from) = ([world.nodes[node].address()], [world.nodes[leader].address()]);
+    let (host, via) = (world.nodes[node].host.clone(), world.nodes[leader].id());
+    let joining = world.sim.spawn(async move { host.join(GROUP, via, 2 * SECOND).await });
+    while world.status(leader).members.len() == 3 {
+        world.sim.run_for(MS / 10);
+    }
+    // Nothing gets through for the whole of its patience.
+    world.sim.partition(&to, &from);
+    world.sim.run_for(2 * SECOND);
+    world.sim.heal();
+    let error = world.run(10 * SECOND, joining).unwrap().unwrap_err();
+    assert!(matches!(error, GroupError::JoinTimedOut { limit_ms: 2000, leftover: false, .. }), "{error}");
+    world.sim.run_for(2 * SECOND);
+    assert_eq!(world.status(world.leader()).members.len(), 3);
+    assert!(!world.has_member(node));
+    // It can join later.
+    join(&world, node, leader, 5 * SECOND).unwrap();
+}

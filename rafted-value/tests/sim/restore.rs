@@ -1,0 +1,181 @@
+//! A group that is founded anew from the directory of one of its members, after the others are lost.
+
+use std::sync::Arc;
+
+use crate::support::{Change, GROUP, MS, SECOND, World, stale};
+use rafted_value::disk::{Disk, DiskReason};
+use rafted_value::env::Env;
+use rafted_value::{
+    Durability, Found, GroupConfig, GroupError, GroupId, MemberId, RestoreGroupError, StoreError, encode,
+    read_last_log_index,
+};
+
+fn durable(seed: u64, durability: Durability) -> World {
+    let mut world = World::empty(seed);
+    world.config = GroupConfig { durability, log_bytes_min: 20_000, ..GroupConfig::default() };
+    world.start_durable_nodes(3);
+    world.found_on_all();
+    world
+}
+
+fn disk(world: &World, node: usize) -> Arc<dyn Disk> {
+    world.nodes[node].disk().disk()
+}
+
+/// Restores the group on a node that never had it.
+fn restore(world: &World, to: usize, from: usize) -> Result<MemberId, RestoreGroupError> {
+    let (host, from) = (world.nodes[to].host.clone(), disk(world, from));
+    world.run(5 * SECOND, async move { host.restore(GROUP, from).await })
+}
+
+/// The state and the sessions come back, from snapshots in files as well as from the log alone; the members do not.
+#[test]
+fn a_group_is_founded_anew_from_the_directory_with_the_newest_log() {
+    for seed in 0..20 {
+        let mut world = durable(seed, Durability::Fsync);
+        let mut client = world.client();
+        if seed % 2 == 0 {
+            // Large enough that its snapshots are files.
+            let (_, back) =
+                world.run(20 * SECOND, async move { (client.change(&Change::Fill(200_000)).await, client) });
+            client = back;
+        }
+        let until = client.env.wall_ms() + 60_000;
+        let change = encode(&Change::Add("a".into(), 3));
+        let command = client.session.begin(until, 0, change).unwrap();
+        let (host, sent) = (world.nodes[world.leader()].host.clone(), command.clone());
+        world.run(SECOND, async move { host.command(GROUP, sent, SECOND).await.unwrap() });
+        // One of them misses the rest.
+        let late = (world.leader() + 1) % 3;
+        world.cut_off(late);
+        world.run(60 * SECOND, async move {
+            for _ in 0..100 {
+                client.add("a", 1).await;
+            }
+        });
+        let before: Vec<MemberId> = (0..3).map(|node| world.member(node)).collect();
+        for node in 0..3 {
+            world.lose_power(node);
+        }
+        world.sim.heal();
+        let log = |node| read_last_log_index(&disk(&world, node), GROUP).unwrap().expect("it had a member");
+        let newest = (0..3).max_by_key(|node| log(*node)).unwrap();
+        assert!(log(late) < log(newest), "seed {seed}");
+        let unchanged = world.nodes[newest].disk().files();
+
+        world.start_durable_nodes(2);
+        let member = restore(&world, 3, newest).unwrap();
+        assert!(before.iter().all(|old| *old < member), "seed {seed}: ids are never used again");
+        assert_eq!(world.nodes[newest].disk().files(), unchanged, "seed {seed}: the directory was changed");
+        world.sim.run_for(50 * MS);
+        let status = world.status(3);
+        assert!(status.ready && status.members.len() == 1, "seed {seed}: {status:?}");
+        assert_eq!(status.durability, Durability::Fsync);
+        let host = world.nodes[3].host.clone();
+        assert_eq!(world.run(SECOND, async move { stale(&host).await }).counts["a"], 103, "seed {seed}");
+        // What was sent before runs no second time.
+        let host = world.nodes[3].host.clone();
+        let again = world.run(SECOND, async move { host.command(GROUP, command, SECOND).await.unwrap() });
+        assert_eq!(again[..], encode(&3i64)[..], "seed {seed}");
+        // It grows again, and is there after a loss of power.
+        world.add_voter(3, 4);
+        world.sim.run_for(200 * MS);
+        for node in [3, 4] {
+            world.lose_power(node);
+            world.restart(node);
+        }
+        world.sim.run_for(3 * SECOND);
+        let host = world.nodes[world.leader()].host.clone();
+        assert_eq!(world.run(SECOND, async move { stale(&host).await }).counts["a"], 103, "seed {seed}");
+    }
+}
+
+/// A member of the group of old that comes back and speaks to the new one is told that it is none any more.
+#[test]
+fn a_member_of_before_ends_when_it_meets_the_group_that_was_founded_anew() {
+    let mut world = durable(30, Durability::Fsync);
+    let mut client = world.client();
+    world.run(5 * SECOND, async move { client.add("a", 7).await });
+    for node in 0..3 {
+        world.lose_power(node);
+    }
+    world.start_durable_nodes(1);
+    let member = restore(&world, 3, 0).unwrap();
+    // The node of another old member takes part again, with its old member first.
+    world.restart(1);
+    let added = world.add_voter(3, 1);
+    assert!(added > member);
+    world.sim.run_for(SECOND);
+    assert_eq!(world.status(1).member, added);
+    let host = world.nodes[1].host.clone();
+    assert_eq!(world.run(SECOND, async move { stale(&host).await }).counts["a"], 7);
+}
+
+#[test]
+fn what_cannot_be_restored_is_refused_and_says_why() {
+    let mut world = durable(31, Durability::Fsync);
+    world.start_durable_nodes(1);
+    // A directory in use.
+    let refused = restore(&world, 3, 0).unwrap_err();
+    let RestoreGroupError::Store(StoreError::Disk(error)) = &refused else { panic!("{refused}") };
+    assert!(matches!(error.reason, DiskReason::InUse { .. }), "{refused}");
+    world.lose_power(0);
+    // A group that is there.
+    let host = world.nodes[1].host.clone();
+    let from = disk(&world, 0);
+    let refused = world.run(5 * SECOND, async move { host.restore(GROUP, from).await });
+    assert_eq!(refused, Err(GroupError::AlreadyExists(GROUP).into()));
+    // A group that never was.
+    let (host, from) = (world.nodes[3].host.clone(), disk(&world, 0));
+    let stranger = GroupId(5);
+    let refused = world.run(5 * SECOND, async move { host.restore(stranger, from).await }).unwrap_err();
+    assert!(
+        matches!(refused, RestoreGroupError::NothingKept { group, .. } if group == stranger),
+        "{refused}"
+    );
+    assert_eq!(read_last_log_index(&disk(&world, 0), stranger), Ok(None));
+    // A damaged directory, which is named.
+    let segment = "log/0000000000000000.seg";
+    let damaged = world.nodes[0].disk();
+    let bits = damaged.files()[segment].len() as u64 * 4;
+    assert!(damaged.flip_bit(segment, bits));
+    let refused = restore(&world, 3, 0).unwrap_err();
+    assert!(refused.to_string().starts_with(segment), "{refused}");
+}
+
+/// A member that lived in memory left nothing to restore.
+#[test]
+fn a_group_in_memory_leaves_nothing_to_restore() {
+    let mut world = durable(32, Durability::Memory);
+    world.lose_power(0);
+    world.start_durable_nodes(1);
+    let refused = restore(&world, 3, 0).unwrap_err();
+    assert!(matches!(refused, RestoreGroupError::NothingKept { .. }), "{refused}");
+    assert_eq!(read_last_log_index(&disk(&world, 0), GROUP), Ok(None));
+}
+
+/// A command that panicked is undone when it is replayed too.
+#[test]
+fn a_command_that_panicked_stays_undone_in_a_group_that_was_founded_anew() {
+    let mut world = durable(33, Durability::Async);
+    let mut client = world.client();
+    world.run(20 * SECOND, async move {
+        client.add("a", 1).await;
+        client.change(&Change::Panic).await.unwrap_err();
+        client.add("a", 1).await;
+    });
+    for node in 0..3 {
+        world.kill(node);
+    }
+    world.start_durable_nodes(1);
+    restore(&world, 3, 2).unwrap();
+    let host = world.nodes[3].host.clone();
+    let value = world.run(SECOND, async move { stale(&host).await });
+    assert_eq!((value.counts["a"], value.log), (2, vec![1, 1]));
+    // The id of the group is taken for good.
+    let (host, node) = (world.nodes[3].host.clone(), world.nodes[3].id());
+    let found =
+        Found { group: GROUP, data: "counters".into(), config: GroupConfig::default(), nodes: vec![node] };
+    let again = world.run(SECOND, async move { host.found(found).await });
+    assert_eq!(again, Err(GroupError::AlreadyExists(GROUP)));
+}
