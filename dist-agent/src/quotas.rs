@@ -14,22 +14,26 @@ const PAGE: u32 = 1_000;
 
 impl DistAgent {
     /// Makes a quota, or changes the limit of one. Agents can be activated in it from now on; a lower limit ends none that
-    /// are active. A node that has just activated an agent in it may go on without a look at its new limit: for two seconds
-    /// more where it was unlimited, else for half a second.
+    /// are active. Another node that has just activated an agent in it may go on without a look at its new limit: for two
+    /// seconds more where it was unlimited, else for half a second.
     ///
     /// # Errors
     ///
     /// When the name cannot be, there are too many quotas, or the ledger does not answer in time.
     pub async fn put_quota(&self, quota: &str, limit: impl Into<QuotaLimit>) -> Result<(), QuotaError> {
-        let command = LedgerCommand::Put { quota: QuotaName::new(quota)?, limit: limit.into() };
-        match self.change_quotas(&command).await? {
+        let quota = QuotaName::new(quota)?;
+        let command = LedgerCommand::Put { quota: quota.clone(), limit: limit.into() };
+        let reply = self.change_quotas(&command).await;
+        // Whoever asked for it here goes by it from now on, and by nothing that was given before.
+        self.desk().forget(&quota);
+        match reply? {
             LedgerReply::Done => Ok(()),
             LedgerReply::TooManyQuotas { limit } => Err(QuotaError::TooMany { limit }),
             other => Err(not_understood(&other)),
         }
     }
 
-    /// Deletes a quota. No agent can be activated in it from now on (by a node that has just activated another: for half a
+    /// Deletes a quota. No agent can be activated in it from now on (by another node that has just activated one: for half a
     /// second more, two if it was unlimited), and those that are active end within seconds. A quota that is put under the same
     /// name later is another one.
     ///
@@ -38,8 +42,9 @@ impl DistAgent {
     /// [`QuotaError::NotFound`] if there is none; when the ledger does not answer in time.
     pub async fn delete_quota(&self, quota: &str) -> Result<(), QuotaError> {
         let quota = QuotaName::new(quota)?;
+        let reply = self.change_quotas(&LedgerCommand::Delete { quota: quota.clone() }).await;
         self.desk().forget(&quota);
-        match self.change_quotas(&LedgerCommand::Delete { quota: quota.clone() }).await? {
+        match reply? {
             LedgerReply::Done => Ok(()),
             LedgerReply::NoSuchQuota => Err(QuotaError::NotFound(quota)),
             other => Err(not_understood(&other)),

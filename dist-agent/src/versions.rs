@@ -30,20 +30,13 @@ pub(crate) struct Versions {
     /// Those of a node; none for a client.
     types: Option<AgentTypes>,
     agreed: Mutex<Arc<Agreed>>,
-    /// Who asks for the sake of a call; others wait for what he is told.
-    asking: AsyncMutex<Option<Asked>>,
-}
-
-/// The ledger was asked for the sake of a call.
-struct Asked {
-    /// When its answer was there, or there was none.
-    at: MonoTime,
-    answered: Result<(), QuotaError>,
+    /// When the ledger last answered for the sake of a call. Who asks holds it; others wait for what he is told.
+    answered: AsyncMutex<Option<MonoTime>>,
 }
 
 impl Versions {
     fn new(types: Option<AgentTypes>) -> Self {
-        Self { types, agreed: Mutex::default(), asking: AsyncMutex::default() }
+        Self { types, agreed: Mutex::default(), answered: AsyncMutex::default() }
     }
 
     /// Says what this node can run.
@@ -74,7 +67,8 @@ impl Versions {
     }
 
     /// The version that is agreed for a type, none where not every node knows the type; the ledger is asked anew where what
-    /// is known is less than `needed`. Callers who come at once are told of one answer, whose time is that of the first.
+    /// is known is less than `needed`. Callers who come at once are told of one answer; where there is none, each asks in the
+    /// time that is left to it.
     ///
     /// # Errors
     ///
@@ -91,17 +85,17 @@ impl Versions {
         if let Some(enough) = known().filter(|known| *known >= needed) {
             return Ok(Some(enough));
         }
-        let Some(mut asked) = timeout(env.as_ref(), options.timeout, self.asking.lock()).await else {
+        let deadline = came + options.timeout;
+        let Some(mut answered) = timeout(env.as_ref(), options.timeout, self.answered.lock()).await else {
             let limit_ms = u64::try_from(options.timeout.as_millis()).unwrap_or(u64::MAX);
             return Err(QueryError::Timeout { limit_ms }.into());
         };
-        let is_new = |asked: &Asked| asked.at >= came || came.since(asked.at) < ASK_INTERVAL;
-        if let Some(asked) = asked.as_ref().filter(|asked| is_new(asked)) {
-            return asked.answered.clone().map(|()| known());
+        let is_new = |at: MonoTime| at >= came || came.since(at) < ASK_INTERVAL;
+        if !answered.is_some_and(is_new) {
+            self.look(fleet, &options.with_timeout(deadline.since(env.now()))).await?;
+            *answered = Some(env.now());
         }
-        let answered = self.look(fleet, options).await.map(drop);
-        *asked = Some(Asked { at: env.now(), answered: answered.clone() });
-        answered.map(|()| known())
+        Ok(known())
     }
 
     /// Looks again and again, so that what is known is never old for long. A node sees to it that nodes which are gone hold

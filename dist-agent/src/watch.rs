@@ -81,17 +81,16 @@ impl<A: Agent> AgentWatch<A> {
     /// When there is a gap, the agent has ended, or it does not answer.
     pub async fn next(&mut self) -> Result<Change<A::Command>, WatchError> {
         loop {
-            if let Some(kept) = self.fetched.front() {
-                let KeptChange { revision, at_ms, ref command } = *kept;
+            if let Some(kept) = self.fetched.pop_front() {
+                let KeptChange { revision, at_ms, command } = kept;
+                self.position.revision = revision;
                 let cause =
                     match command {
                         None => Cause::Timeout,
-                        Some(bytes) => Cause::Command(postcard::from_bytes(bytes).map_err(|error| {
+                        Some(bytes) => Cause::Command(postcard::from_bytes(&bytes).map_err(|error| {
                             WatchError::Unreadable { revision, reason: error.to_string() }
                         })?),
                     };
-                self.fetched.pop_front();
-                self.position.revision = revision;
                 return Ok(Change { revision, at_ms, cause });
             }
             if !self.fetch().await? {
@@ -144,7 +143,8 @@ pub enum WatchError {
         /// The oldest change that is kept.
         oldest: u64,
     },
-    /// The next change is a command that does not decode as one of the agent's type, by this program.
+    /// The next change is a command that does not decode as one of the agent's type, by this program. The watch goes on behind
+    /// it.
     #[error("the change to revision {revision} does not decode: {reason}")]
     Unreadable {
         /// The revision.

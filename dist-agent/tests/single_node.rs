@@ -73,6 +73,54 @@ async fn a_directory_that_is_in_use_is_an_error_value_and_its_user_goes_on() {
     next.shutdown().await;
 }
 
+/// Whatever lies in the directory, a start comes to an end: with an error, or with everything that was acknowledged.
+#[tokio::test]
+async fn a_file_that_was_damaged_is_an_error_value_or_does_no_harm() {
+    let directory = tempfile::tempdir().unwrap();
+    let start = || SingleNode::new(types()).directory(directory.path()).start();
+    let first = start().await.unwrap();
+    first.put_quota("tenant-a", QuotaLimit::Unlimited).await.unwrap();
+    for n in 0..50 {
+        let counter = first.agent::<Counter>("tenant-a", &n.to_string()).unwrap();
+        assert_eq!(counter.command(7).await, Ok(7));
+    }
+    first.shutdown().await;
+    let files = files_in(directory.path());
+    assert!(!files.is_empty());
+    for file in files {
+        let whole = std::fs::read(&file).unwrap();
+        let mut damaged = whole.clone();
+        let middle = damaged.len() / 2;
+        for byte in damaged.iter_mut().skip(middle).take(16) {
+            *byte ^= 0xff;
+        }
+        if damaged.is_empty() {
+            continue;
+        }
+        std::fs::write(&file, damaged).unwrap();
+        match start().await {
+            Ok(node) => {
+                for n in 0..50 {
+                    let counter = node.agent::<Counter>("tenant-a", &n.to_string()).unwrap();
+                    assert_eq!(counter.query(()).await, Ok(7), "{}", file.display());
+                }
+                node.shutdown().await;
+            }
+            Err(error) => assert!(error.to_string().contains("checksum"), "{}: {error}", file.display()),
+        }
+        std::fs::write(&file, whole).unwrap();
+    }
+}
+
+fn files_in(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory).expect("it is there") {
+        let path = entry.expect("it can be read").path();
+        if path.is_dir() { files.extend(files_in(&path)) } else { files.push(path) }
+    }
+    files
+}
+
 /// A build that does not fit is refused, and the one that fits finds everything as it was.
 #[tokio::test]
 async fn a_start_that_is_refused_leaves_the_directory_to_the_next() {

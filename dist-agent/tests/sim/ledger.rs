@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use dist_agent::raft_kv::raft_fleet::GroupName;
+use dist_agent::raft_kv::rafted_value::env::sleep;
 use dist_agent::testing::{Cluster, ClusterOptions};
-use dist_agent::{AgentError, AgentNotApplied, AgentTypes};
+use dist_agent::{AgentError, AgentNotApplied, AgentTypes, QuotaLimit};
 
 use crate::agents::{Count, Counter};
 use crate::cluster::SECOND;
@@ -78,4 +79,46 @@ fn places_are_free_again_however_little_an_agent_may_be_told() {
         let next = client.agent::<Counter>(&quota(7), "next").unwrap();
         assert_eq!(next.command(Count::Add(1)).await, Ok(1));
     });
+}
+
+/// What was at hand of a quota was forgotten before it was deleted, and others who activated agents meanwhile brought it back: for
+/// two seconds more a client went on by a quota that it had deleted itself, and by a limit that it had changed.
+#[test]
+fn whoever_deletes_a_quota_or_changes_its_limit_goes_by_that_at_once() {
+    let cluster = Cluster::new(923, AgentTypes::new().with::<Counter>());
+    let client = cluster.client().clone();
+    let add = |quota: &str, key: &str| {
+        let counter = cluster.agent::<Counter>(quota, key);
+        async move { counter.command(Count::Add(1)).await }
+    };
+    cluster.run(async move {
+        for quota in ["deleted", "limited"] {
+            client.put_quota(quota, QuotaLimit::Unlimited).await.unwrap();
+        }
+    });
+    let busy: Vec<_> = (0..100)
+        .flat_map(|n| ["deleted", "limited"].map(|quota| (quota, n)))
+        .map(|(quota, n)| {
+            let (env, add) = (cluster.client().fleet().env().clone(), add(quota, &format!("{n}")));
+            cluster.spawn(async move {
+                sleep(env.as_ref(), Duration::from_micros(500) * n).await;
+                drop(add.await);
+            })
+        })
+        .collect();
+    let (client, env) = (cluster.client().clone(), cluster.client().fleet().env().clone());
+    let (deleted, limited) = (add("deleted", "late"), add("limited", "late"));
+    cluster.run(async move {
+        sleep(env.as_ref(), Duration::from_millis(20)).await;
+        client.delete_quota("deleted").await.unwrap();
+        client.put_quota("limited", 0).await.unwrap();
+        let told = deleted.await;
+        assert!(matches!(told, Err(AgentError::NotApplied(AgentNotApplied::QuotaNotFound(_)))), "{told:?}");
+        let told = limited.await;
+        assert!(
+            matches!(told, Err(AgentError::NotApplied(AgentNotApplied::QuotaLimitReached { .. }))),
+            "{told:?}"
+        );
+    });
+    busy.into_iter().for_each(|busy| cluster.finish(busy));
 }

@@ -405,8 +405,13 @@ fn all_who_come_right_after_the_raise_are_served() {
         cluster.restart_as(node, &new_build()).expect("it fits");
         cluster.run_for(WHOLE);
     }
+    // The first has no time for an answer, which is no reason for the others to have none.
+    let impatient = number.timeout(Duration::from_micros(1));
     let told = cluster.run(async move {
-        futures_util::future::join_all((0..4).map(|_| number.command(Change::Double))).await
+        let all = futures_util::future::join_all((0..4).map(|_| number.command(Change::Double)));
+        let (hasty, told) = futures_util::future::join(impatient.command(Change::Double), all).await;
+        assert!(matches!(hasty, Err(AgentError::NotApplied(AgentNotApplied::NoVersion { .. }))), "{hasty:?}");
+        told
     });
     let mut totals: Vec<u64> = told.into_iter().map(Result::unwrap).collect();
     totals.sort_unstable();

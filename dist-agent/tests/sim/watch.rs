@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use dist_agent::{Cause, WatchError, WatchPosition};
+use dist_agent::{Agent, AgentContext, AgentHandle, Cause, QueryContext, WatchError, WatchPosition};
+use serde::{Deserialize, Serialize};
 
 use crate::agents::Sleep;
 use crate::cluster::{Cluster, NODES, SECOND, TICK};
@@ -92,5 +93,48 @@ fn a_watch_does_not_take_another_life_of_the_agent_for_its_own() {
             sleeper.command(Sleep::Keep).await.unwrap();
         }
         assert!(matches!(watch.next().await, Err(WatchError::Ended(_))));
+    });
+}
+
+/// The sleeper as a program has it that does not know one of its commands.
+#[derive(Default, Serialize, Deserialize)]
+struct OtherSleeper;
+
+#[derive(PartialEq, Debug, Serialize, Deserialize)]
+enum OtherSleep {
+    Timeouts(u32),
+    EndAfter(u32),
+}
+
+impl Agent for OtherSleeper {
+    const TYPE: &'static str = "sleeper";
+    type Command = OtherSleep;
+    type Reply = u64;
+    type Query = ();
+    type Answer = ();
+
+    fn handle_command(&mut self, _: &mut AgentContext<'_>, _: OtherSleep) -> u64 {
+        0
+    }
+
+    fn handle_query(&self, _: &QueryContext<'_>, (): ()) {}
+}
+
+/// A watch once stood before a command that its program did not know, and said so without end.
+#[test]
+fn a_watch_goes_on_behind_a_change_that_it_cannot_read() {
+    let cluster = Cluster::new(116);
+    let sleeper = cluster.sleeper("watched");
+    let other: AgentHandle<OtherSleeper> =
+        cluster.client.agent("tenant-a", "watched").expect("a valid identity");
+    cluster.run(async move {
+        for sleep in [Sleep::EndAfter(100), Sleep::Keep, Sleep::EndAfter(101)] {
+            sleeper.command(sleep).await.unwrap();
+        }
+        let mut watch = other.watch(WatchPosition::default());
+        assert_eq!(watch.next().await.unwrap().cause, Cause::Command(OtherSleep::EndAfter(100)));
+        assert!(matches!(watch.next().await, Err(WatchError::Unreadable { revision: 2, .. })));
+        assert_eq!(watch.position().revision(), 2);
+        assert_eq!(watch.next().await.unwrap().cause, Cause::Command(OtherSleep::EndAfter(101)));
     });
 }
