@@ -1,7 +1,9 @@
 //! A node on its own, and what it keeps.
 
+use std::time::Duration;
+
 use dist_agent::{
-    Agent, AgentContext, AgentTypes, DistAgent, QueryContext, QuotaLimit, SingleNode, StartError,
+    Agent, AgentContext, AgentTypes, DistAgent, QueryContext, QuotaLimit, Rate, SingleNode, StartError,
 };
 use serde::{Deserialize, Serialize};
 
@@ -134,6 +136,35 @@ async fn a_start_that_is_refused_leaves_the_directory_to_the_next() {
     let next = SingleNode::new(types()).directory(directory.path()).start().await.unwrap();
     assert_eq!(next.agent::<Counter>("tenant-a", "room-42").unwrap().command(1).await, Ok(2));
     next.shutdown().await;
+}
+
+/// No time is too long to be added to another.
+#[tokio::test]
+async fn times_without_end_work() {
+    let forever = Duration::MAX;
+    let start = SingleNode::new(types()).config(|config| {
+        (config.quota_interval, config.versions_interval, config.watch_interval) =
+            (forever, forever, forever);
+        (config.ready_timeout, config.kv.creation_timeout) = (forever, forever);
+        (config.call.timeout, config.call.retry_interval) = (forever, forever);
+        (config.quota_lease_places, config.quota_lease_share) = (u32::MAX, u32::MAX);
+        (config.rate_limits_max, config.answers_max) = (usize::MAX, usize::MAX);
+        config.tick_interval = Duration::from_millis(u64::from(u32::MAX));
+    });
+    let node = start.start().await.unwrap();
+    node.put_quota("tenant-a", u64::MAX).await.unwrap();
+    let counter = node.agent::<Counter>("tenant-a", "room-42").unwrap().timeout(forever).retries(u32::MAX);
+    assert_eq!(counter.command(1).await, Ok(1));
+    assert_eq!(counter.idempotency_key("").command(1).await, Ok(2));
+    assert_eq!(counter.idempotency_key("").command(1).await, Ok(2));
+    for n in 0..20 {
+        let new = node.agent::<Counter>("tenant-a", &n.to_string()).unwrap();
+        assert_eq!(new.command(1).await, Ok(1));
+    }
+    assert_eq!(counter.stale_ok(forever).query(()).await, Ok(2));
+    let limited = counter.rate_limit(Rate::per_second(1_000).unwrap(), u32::MAX);
+    assert_eq!(limited.command(1).await, Ok(3));
+    node.shutdown().await;
 }
 
 #[tokio::test]
