@@ -1,5 +1,6 @@
 //! Keeps the view fresh.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
@@ -34,9 +35,10 @@ const GRACE_DIVISOR: u32 = 5;
 /// Dials the seeds of a node or client that reaches none of the nodes it knows; what was seen there.
 pub(crate) async fn find_contacts(core: &Core) -> Sightings {
     let (env, me) = (core.env.as_ref(), core.node);
-    let mut looks: FuturesUnordered<_> = core.config.seeds.iter().map(|seed| look_at(core, seed)).collect();
+    let seeds = core.config.seeds.iter().enumerate();
+    let mut looks: FuturesUnordered<_> = seeds.map(|(place, seed)| look_at(core, place, seed)).collect();
     let grace = core.config.hello_timeout / GRACE_DIVISOR;
-    let (mut sightings, mut found) = (Sightings::default(), Vec::new());
+    let (mut sightings, mut found) = (Sightings::default(), BTreeMap::new());
     for seed in &core.config.seeds {
         let reason = format!("no answer in the {} ms after another's", grace.as_millis());
         sightings.note(seed, Sight::nobody(CallError::NoPeer { address: seed.clone(), reason }));
@@ -47,29 +49,30 @@ pub(crate) async fn find_contacts(core: &Core) -> Sightings {
             Some(until) => timeout(env, until.since(env.now()), looks.next()).await.flatten(),
             None => looks.next().await,
         };
-        let Some((seed, peer)) = next else { break };
+        let Some((place, peer)) = next else { break };
         let sight = match peer {
             Ok(peer) if peer.node == me => Sight::Myself,
             Ok(peer) => {
                 until = Some(env.now() + grace);
-                found.push(peer.node);
+                found.insert(place, peer.node);
                 Sight::dialled(peer)
             }
             Err(error) => Sight::nobody(error),
         };
-        sightings.note(seed, sight);
+        sightings.note(&core.config.seeds[place], sight);
     }
+    // In the order of the seeds, whoever was the first to answer.
     if !found.is_empty() {
-        core.views.set_contacts(found);
+        core.views.set_contacts(found.into_values().collect());
     }
     sightings
 }
 
-async fn look_at<'a>(core: &Core, seed: &'a str) -> (&'a str, Result<PeerInfo, CallError>) {
+async fn look_at(core: &Core, place: usize, seed: &str) -> (usize, Result<PeerInfo, CallError>) {
     let transport = core.env.transport();
     let peer = transport.discover(seed, core.config.hello_timeout).await;
     if let Ok(peer) = &peer {
         transport.set_address(peer.node, seed);
     }
-    (seed, peer)
+    (place, peer)
 }
