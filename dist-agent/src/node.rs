@@ -191,6 +191,17 @@ impl DistAgent {
         self.kv.fleet()
     }
 
+    /// Waits until the cluster bears the loss of any one node without losing an agent: every group has a leader and all its
+    /// members, each up to date. Whoever restarts node after node waits for this in between; a node that has just started is
+    /// part of the cluster before it holds its members.
+    ///
+    /// # Errors
+    ///
+    /// After `limit`, with what was missing last.
+    pub async fn wait_until_whole(&self, limit: Duration) -> Result<(), FleetError> {
+        self.fleet().wait_until_whole(limit).await
+    }
+
     /// Ends this node or client. The agents live on where the cluster has other members of their shards.
     pub async fn shutdown(&self) {
         self.shared.tasks.iter().for_each(TaskHandle::abort);

@@ -239,7 +239,8 @@ impl Cluster {
     }
 
     /// Starts a node that was killed again, with what is on its disk if it has one and else with an empty memory, and lets
-    /// time pass until it is part of the cluster.
+    /// time pass until it is part of the cluster; it holds its agents only a little later, see
+    /// [`wait_until_whole`](Self::wait_until_whole).
     ///
     /// # Panics
     ///
@@ -266,7 +267,19 @@ impl Cluster {
         }
     }
 
-    /// The same as another build of the program, which hosts these types. [`restart`](Self::restart) starts it as the first
+    /// Lets time pass until the cluster bears the loss of one more node: a node that was restarted is part of the cluster before
+    /// it holds its members.
+    ///
+    /// # Panics
+    ///
+    /// Panics when it is not whole after 10 minutes of virtual time.
+    pub fn wait_until_whole(&self) {
+        let client = self.client.clone();
+        let whole = self.run(async move { client.wait_until_whole(RUN_MAX / 2).await });
+        whole.unwrap_or_else(|error| panic!("seed {}: {error}", self.sim.seed()));
+    }
+
+    /// [`restart`](Self::restart) as another build of the program, which hosts these types. [`restart`](Self::restart) starts it as the first
     /// build again.
     ///
     /// # Errors

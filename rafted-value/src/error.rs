@@ -16,12 +16,20 @@ pub enum CommandError {
     Unknown(Unknown),
 }
 
+/// Where a leader is known the caller goes there; what a person sees most often is that there is none.
+fn not_leader(group: &GroupId, leader: Option<&NodeId>) -> String {
+    match leader {
+        Some(leader) => format!("group {group} is led by node {leader}, which was not asked"),
+        None => format!("group {group} has no leader that the member which was asked knows of"),
+    }
+}
+
 /// Why a command, or one attempt at it, surely changed nothing.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum NotApplied {
     /// The member that was asked does not lead its group.
-    #[error("this member of group {group} is not the leader")]
+    #[error("{}", not_leader(.group, .leader.as_ref()))]
     NotLeader {
         /// The group.
         group: GroupId,
@@ -132,7 +140,7 @@ pub enum Unknown {
 #[non_exhaustive]
 pub enum QueryError {
     /// The member that was asked does not lead its group.
-    #[error("this member of group {group} is not the leader")]
+    #[error("{}", not_leader(.group, .leader.as_ref()))]
     NotLeader {
         /// The group.
         group: GroupId,
@@ -215,7 +223,7 @@ pub enum GroupError {
     #[error("the configuration cannot work: {0}")]
     InvalidConfig(String),
     /// The member that was asked does not lead its group.
-    #[error("this member of group {group} is not the leader")]
+    #[error("{}", not_leader(.group, .leader.as_ref()))]
     NotLeader {
         /// The group.
         group: GroupId,

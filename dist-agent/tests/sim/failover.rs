@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dist_agent::raft_kv::rafted_value::env::sleep;
-use dist_agent::{AgentError, AgentHandle};
+use dist_agent::{AgentError, AgentHandle, testing};
 use parking_lot::Mutex;
 
 use crate::agents::{Count, Counter};
-use crate::cluster::{Cluster, NODES};
+use crate::cluster::{Cluster, NODES, types};
 
 const AGENTS: usize = 12;
 const CLIENTS: usize = 8;
@@ -108,4 +108,18 @@ fn after_a_restart_the_next_node_may_die() {
     }
     let value = cluster.run(async move { counter.query(()).await });
     assert_eq!(value, Ok(NODES as u64));
+}
+
+/// The kit's restarted node is part of the cluster before it holds its agents: whoever killed the next one then lost them.
+#[test]
+fn nodes_are_restarted_one_after_the_other_when_the_cluster_is_whole_and_no_agent_is_lost() {
+    let mut cluster = testing::Cluster::new(47, types());
+    let counter = cluster.agent::<Counter>("tenant-a", "room-42");
+    for round in 0..6 {
+        let counter = counter.clone();
+        assert_eq!(cluster.run(async move { counter.command(Count::Add(1)).await.unwrap() }), round + 1);
+        cluster.kill(round as usize % 3);
+        cluster.restart(round as usize % 3);
+        cluster.wait_until_whole();
+    }
 }

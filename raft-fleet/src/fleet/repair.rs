@@ -1,7 +1,9 @@
 //! For operators: what does not work, what is on its way, and how to go on without nodes that will never come back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use rafted_value::env::{sleep, timeout};
 use rafted_value::{GroupId, MemberId, NodeId};
 
 use super::Fleet;
@@ -10,6 +12,9 @@ use crate::error::FleetError;
 use crate::group_name::GroupName;
 use crate::inspect::{GroupRemoval, Inspection, LeaderlessGroup, Move, Removal, RemovalPlan, find_leader};
 use crate::wire::{FleetReply, FleetRequest};
+
+/// How often it is looked whether the cluster is whole.
+const WHOLE_POLL: Duration = Duration::from_millis(200);
 
 impl Fleet {
     /// The groups in use that nobody leads, the cluster's own first, with what their members say. It asks all nodes, and
@@ -55,6 +60,35 @@ impl Fleet {
     pub async fn moves(&self) -> Vec<Move> {
         let inspection = Inspection::gather(&self.core).await;
         inspection.moves(&self.core.views.current())
+    }
+
+    /// Waits until the cluster bears the loss of any one node without losing anything: every group has a leader and all the
+    /// members that it should have on the nodes that there are, each of them near and up to date. Whoever stops node after
+    /// node waits for this in between; a node that has just started again is part of the cluster before it holds its
+    /// members. It asks all nodes, five times a second.
+    ///
+    /// # Errors
+    ///
+    /// [`FleetError::Timeout`] after `limit`, with what was missing last.
+    pub async fn wait_until_whole(&self, limit: Duration) -> Result<(), FleetError> {
+        let (core, mut lack) = (&self.core, "an answer of the cluster's own group".to_owned());
+        let whole = timeout(core.env.as_ref(), limit, async {
+            loop {
+                match core.refresh_latest(core.config.call.timeout).await {
+                    Ok(()) => match Inspection::gather(core).await.lack(&core.views.current()) {
+                        None => return,
+                        Some(missing) => lack = missing.to_string(),
+                    },
+                    Err(error) => lack = error.to_string(),
+                }
+                sleep(core.env.as_ref(), WHOLE_POLL).await;
+            }
+        });
+        let whole = whole.await;
+        whole.ok_or_else(|| {
+            let what = format!("the wait for the whole cluster, where {lack},");
+            FleetError::Timeout { what, limit }
+        })
     }
 
     /// What it takes to go on without nodes that will never come back, and what would be lost. Nothing is changed; it is

@@ -4,6 +4,7 @@ mod leaderless;
 mod moves;
 mod removal;
 mod report;
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -50,7 +50,7 @@ impl Inspection {
     }
 }
 
-fn kinds(leader: &MemberReport, desired: &[NodeId]) -> Vec<(NodeId, MoveKind)> {
+pub(super) fn kinds(leader: &MemberReport, desired: &[NodeId]) -> Vec<(NodeId, MoveKind)> {
     let mut kinds = Vec::new();
     for member in &leader.members {
         if !desired.contains(&member.node) && !desired.is_empty() {

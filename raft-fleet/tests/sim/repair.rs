@@ -1,10 +1,11 @@
 //! Groups that have lost their majority: reported, never deleted, and brought back by a plan that says what it costs.
 
 use crate::support::{Counter, MS, SECOND, World, address, count_up, name, read};
+use raft_fleet::rafted_value::encode;
 use raft_fleet::rafted_value::sim::SimDisk;
 use raft_fleet::{
-    CLUSTER_GROUP, Data, Fleet, FleetError, GroupConfig, LeaderlessGroup, NodeId, Presence, Removal,
-    RemovalPlan,
+    CLUSTER_GROUP, CallOptions, Data, Fleet, FleetError, GroupConfig, LeaderlessGroup, NodeId, Presence,
+    Removal, RemovalPlan,
 };
 
 fn leaderless(world: &World, place: usize) -> Vec<LeaderlessGroup> {
@@ -271,4 +272,32 @@ fn a_client_repairs_a_cluster_whose_nodes_wait_for_a_majority() {
     world.run(repair(client, dead.clone()));
     (3..5).for_each(|place| world.finish(place, 30 * SECOND));
     check_repaired(&world, &dead, [3, 4]);
+}
+
+/// A node is part of the cluster before it holds its members: whoever stopped the next one then, in memory, lost all groups.
+#[test]
+fn nodes_in_memory_are_killed_one_after_the_other_as_soon_as_the_cluster_is_whole_and_nothing_is_lost() {
+    for seed in 670..674 {
+        let mut world = World::formed(seed, 3);
+        world.add_groups(&world.fleet(0), 6);
+        for round in 0..6 {
+            let place = round % 3;
+            let fleet = world.fleet(place);
+            world.run(async move { fleet.wait_until_whole(60 * SECOND).await }).expect("it is whole in time");
+            world.kill(place);
+            let other = world.fleet((place + 1) % 3);
+            let told = other.clone();
+            let early = world.run(async move { told.wait_until_whole(SECOND / 2).await });
+            assert!(matches!(early, Err(FleetError::Timeout { .. })), "seed {seed}: {early:?}");
+            for group in 0..6 {
+                let other = other.clone();
+                let reply = world.run(async move {
+                    let options = CallOptions::default().with_timeout(20 * SECOND);
+                    other.command(&name(group), 0, encode(&1_u64), &options).await.expect("two are left")
+                });
+                assert_eq!(postcard::from_bytes(&reply), Ok(round as u64 + 1), "seed {seed}");
+            }
+            world.restart(place);
+        }
+    }
 }

@@ -427,7 +427,7 @@ impl Machine {
         }
         let (outcome, kept) = if self.poisoned.contains(&(index, position)) {
             // The text is the same on every member, unlike what a panic says of itself.
-            (Err(NotApplied::Panicked("when it first ran".into())), true)
+            (Err(NotApplied::Panicked("whoever sent it first was told why".into())), true)
         } else {
             self.call(index, position, command)?
         };

@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_util::future::pending;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tokio::task::unconstrained;
 use tracing::info_span;
 
 use super::clock::NodeClock;
@@ -284,7 +285,9 @@ impl Sim {
                 Step::Network(event) => network.handle(event),
                 Step::Main => {
                     main.rearm();
-                    if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                    let mut polled = unconstrained(future.as_mut());
+                    if let Poll::Ready(output) = Pin::new(&mut polled).poll(&mut Context::from_waker(&waker))
+                    {
                         return Some(output);
                     }
                 }
