@@ -134,3 +134,48 @@ async fn arguments_may_have_any_name_and_be_of_the_agents_own_type() {
     assert_eq!(odd.self_(2).await.unwrap(), [Odd(17), Odd(17)]);
     cluster.shutdown().await;
 }
+
+/// An agent of commands alone: no query, no timeout.
+#[derive(Default, Serialize, Deserialize)]
+struct Tally(u32);
+
+#[agent(name = "tally")]
+impl Tally {
+    #[command(tag = 1)]
+    fn count(&mut self, more: u32) -> u32 {
+        self.0 += more;
+        self.0
+    }
+}
+
+/// ... and one with a timeout, and no query either.
+#[derive(Default, Serialize, Deserialize)]
+struct Fuse(bool);
+
+#[agent(name = "fuse")]
+impl Fuse {
+    #[command(tag = 1)]
+    fn light(&mut self, context: &mut AgentContext<'_>) -> bool {
+        context.on_tick(OnTick::Timeout { ticks: 1 });
+        std::mem::replace(&mut self.0, true)
+    }
+
+    #[timeout]
+    fn burn_down(&mut self) {
+        self.0 = false;
+    }
+}
+
+/// The enum of its queries has no variants, and what was generated for it did not compile.
+#[tokio::test]
+async fn an_agent_needs_no_query_and_no_timeout() {
+    let types = AgentTypes::new().with::<Tally>().with::<Fuse>();
+    let cluster = DistAgent::single_node(types).await.unwrap();
+    cluster.put_quota("house", QuotaLimit::Unlimited).await.unwrap();
+    let tally = cluster.agent::<Tally>("house", "one").unwrap();
+    assert_eq!((tally.count(2).await.unwrap(), tally.count(3).await.unwrap()), (2, 5));
+    let fuse = cluster.agent::<Fuse>("house", "one").unwrap();
+    assert_eq!((fuse.light().await.unwrap(), fuse.light().await.unwrap()), (false, true));
+    assert!(postcard::from_bytes::<TallyQuery>(&[1]).is_err());
+    cluster.shutdown().await;
+}
