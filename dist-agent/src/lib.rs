@@ -58,7 +58,9 @@ mod wire;
 ///
 /// `version = ..` and `version_min = ..` give the state's versions, functions `migrate` and `write_as` of the `impl` are the
 /// agent's, and `#[command(tag = .., since = ..)]` says in which version a command is new: it is not sent before every node
-/// knows that version.
+/// knows that version. `changes_retained = ..` says how many changes an agent keeps for those who
+/// [watch](AgentHandle::watch) it (without it none, and it cannot be watched); a function `changes_retained` says it for each
+/// version.
 ///
 /// ```
 /// use dist_agent::{AgentContext, AgentTypes, DistAgent, QuotaLimit, agent};

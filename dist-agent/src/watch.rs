@@ -58,6 +58,10 @@ pub enum Cause<C> {
 /// An agent keeps its newest [`Agent::CHANGES_RETAINED`] changes; whoever falls behind them is told
 /// [`Compacted`](WatchError::Compacted). The agent is asked for what is new every
 /// [`watch_interval`](crate::DistAgentConfig::watch_interval) while there is nothing.
+///
+/// The changes are kept with the agent and go with it: when it ends, the command or tick that ends it is never given, nor is
+/// anything before it that was not fetched yet. Whoever must not miss how an agent ends has a command that says so before
+/// the one that ends it, or uses a hook ([`AgentHooks`](crate::AgentHooks)).
 pub struct AgentWatch<A: Agent> {
     handle: AgentHandle<A>,
     position: WatchPosition,
@@ -78,7 +82,7 @@ impl<A: Agent> AgentWatch<A> {
     ///
     /// # Errors
     ///
-    /// When there is a gap, the agent has ended, or it does not answer.
+    /// When the type keeps no changes, there is a gap, the agent is not active or has ended, or it does not answer.
     pub async fn next(&mut self) -> Result<Change<A::Command>, WatchError> {
         loop {
             if let Some(kept) = self.fetched.pop_front() {
@@ -103,8 +107,12 @@ impl<A: Agent> AgentWatch<A> {
     /// Asks for what is new; whether there is anything.
     async fn fetch(&mut self) -> Result<bool, WatchError> {
         let WatchPosition { life, revision } = self.position;
+        if (A::VERSION_MIN..=A::VERSION).all(|version| A::changes_retained(version) == 0) {
+            return Err(WatchError::NotKept { agent_type: A::TYPE });
+        }
         let answer = self.handle.ask(&AgentQuery::Changes { life, revision }).await;
         let answer = answer.map_err(|error| match error {
+            AgentQueryError::AgentNotFound(agent) if life == 0 => WatchError::NotActive(agent),
             AgentQueryError::AgentNotFound(agent) => WatchError::Ended(agent),
             error => WatchError::Query(error),
         })?;
@@ -130,7 +138,17 @@ impl<A: Agent> AgentWatch<A> {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WatchError {
-    /// The agent is not there, or has ended, perhaps to begin anew. A watch from revision 0 sees its next life.
+    /// The type keeps no changes, as this program has it: its agents cannot be watched. See [`Agent::CHANGES_RETAINED`].
+    #[error("agent type {agent_type:?} keeps no changes: its CHANGES_RETAINED is 0")]
+    NotKept {
+        /// The agent type.
+        agent_type: &'static str,
+    },
+    /// No change of the agent was seen, and it is not active. The watch goes on when a command has activated it.
+    #[error("{0} is not active")]
+    NotActive(AgentId),
+    /// The agent that was watched has ended, perhaps to begin anew; what was not fetched before is gone with it, its end
+    /// included. A new watch from [`WatchPosition::default`] sees its next life.
     #[error("{0} has ended")]
     Ended(AgentId),
     /// The next change is not kept any more. A query shows what the agent has come to.

@@ -1,6 +1,8 @@
 //! Agents that the attribute makes: what they do, what their messages look like, and what is refused.
 
-use dist_agent::{Agent, AgentContext, AgentTypes, DistAgent, OnTick, QueryContext, QuotaLimit, agent};
+use dist_agent::{
+    Agent, AgentContext, AgentTypes, Cause, DistAgent, OnTick, QueryContext, QuotaLimit, WatchPosition, agent,
+};
 use serde::{Deserialize, Serialize};
 
 /// A room with guests.
@@ -132,5 +134,87 @@ async fn arguments_may_have_any_name_and_be_of_the_agents_own_type() {
     assert_eq!(odd.put(3, Some(Odd(4))).await.unwrap(), Odd(7));
     assert_eq!(odd._1([Odd(1), Odd(2)], 3, 4).await.unwrap(), 17);
     assert_eq!(odd.self_(2).await.unwrap(), [Odd(17), Odd(17)]);
+    cluster.shutdown().await;
+}
+
+/// An agent of commands alone: no query, no timeout.
+#[derive(Default, Serialize, Deserialize)]
+struct Tally(u32);
+
+#[agent(name = "tally")]
+impl Tally {
+    #[command(tag = 1)]
+    fn count(&mut self, more: u32) -> u32 {
+        self.0 += more;
+        self.0
+    }
+}
+
+/// ... and one with a timeout, and no query either.
+#[derive(Default, Serialize, Deserialize)]
+struct Fuse(bool);
+
+#[agent(name = "fuse")]
+impl Fuse {
+    #[command(tag = 1)]
+    fn light(&mut self, context: &mut AgentContext<'_>) -> bool {
+        context.on_tick(OnTick::Timeout { ticks: 1 });
+        std::mem::replace(&mut self.0, true)
+    }
+
+    #[timeout]
+    fn burn_down(&mut self) {
+        self.0 = false;
+    }
+}
+
+/// The enum of its queries has no variants, and what was generated for it did not compile.
+#[tokio::test]
+async fn an_agent_needs_no_query_and_no_timeout() {
+    let types = AgentTypes::new().with::<Tally>().with::<Fuse>();
+    let cluster = DistAgent::single_node(types).await.unwrap();
+    cluster.put_quota("house", QuotaLimit::Unlimited).await.unwrap();
+    let tally = cluster.agent::<Tally>("house", "one").unwrap();
+    assert_eq!((tally.count(2).await.unwrap(), tally.count(3).await.unwrap()), (2, 5));
+    let fuse = cluster.agent::<Fuse>("house", "one").unwrap();
+    assert_eq!((fuse.light().await.unwrap(), fuse.light().await.unwrap()), (false, true));
+    assert!(postcard::from_bytes::<TallyQuery>(&[1]).is_err());
+    cluster.shutdown().await;
+}
+
+/// An agent that is watched, and was not before its version 1.
+#[derive(Default, Serialize, Deserialize)]
+struct Journal(u32);
+
+#[agent(name = "journal", version = 1, version_min = 1, changes_retained = 2)]
+impl Journal {
+    #[command(tag = 1)]
+    fn note(&mut self, page: u32) {
+        self.0 = page;
+    }
+
+    fn changes_retained(version: u32) -> u32 {
+        if version == 0 { 0 } else { Self::CHANGES_RETAINED }
+    }
+}
+
+/// Agents of the attribute could not say how many changes they keep, so that nobody could watch them.
+#[tokio::test]
+async fn an_agent_of_the_attribute_can_be_watched() {
+    let kept = [0, 1].map(<Journal as Agent>::changes_retained);
+    assert_eq!((Tally::CHANGES_RETAINED, Journal::CHANGES_RETAINED, kept), (0, 2, [0, 2]));
+    let cluster = DistAgent::single_node(AgentTypes::new().with::<Journal>()).await.unwrap();
+    cluster.put_quota("house", QuotaLimit::Unlimited).await.unwrap();
+    let journal = cluster.agent::<Journal>("house", "one").unwrap();
+    for page in 1..=3 {
+        journal.note(page).await.unwrap();
+    }
+    let mut watch = journal.watch(WatchPosition::after_revision(1));
+    for revision in 2..=3 {
+        let change = watch.next().await.unwrap();
+        assert_eq!(change.revision, revision);
+        let Cause::Command(JournalCommand::Note { page }) = change.cause else { panic!("{revision}") };
+        assert_eq!(u64::from(page), revision);
+    }
     cluster.shutdown().await;
 }

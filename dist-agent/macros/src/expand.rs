@@ -66,6 +66,11 @@ fn agent(model: &Model) -> TokenStream {
         }
     });
     let version_min = model.version_min.as_ref().map(|version| quote!(const VERSION_MIN: u32 = #version;));
+    let changes_retained =
+        model.changes_retained.as_ref().map(|changes| quote!(const CHANGES_RETAINED: u32 = #changes;));
+    let retained_by_version = model
+        .retains_by_version
+        .then(|| quote!(fn changes_retained(version: u32) -> u32 { #agent::changes_retained(version) }));
     let write_as = model.writes_as.then(|| {
         quote! {
             fn write_as(
@@ -109,6 +114,7 @@ fn agent(model: &Model) -> TokenStream {
             const TYPE: &'static str = #name;
             #version
             #version_min
+            #changes_retained
             type Command = #command;
             type Reply = #reply;
             type Query = #query;
@@ -131,6 +137,7 @@ fn agent(model: &Model) -> TokenStream {
             #timeout
             #migrate
             #write_as
+            #retained_by_version
         }
     }
 }

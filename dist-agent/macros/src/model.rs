@@ -42,10 +42,13 @@ pub(crate) struct Model {
     pub(crate) name: LitStr,
     pub(crate) version: Option<LitInt>,
     pub(crate) version_min: Option<LitInt>,
+    pub(crate) changes_retained: Option<LitInt>,
     /// Whether the state has a function `migrate`.
     pub(crate) migrates: bool,
     /// Whether it has a function `write_as`.
     pub(crate) writes_as: bool,
+    /// Whether it has a function `changes_retained`.
+    pub(crate) retains_by_version: bool,
     pub(crate) commands: Vec<Method>,
     pub(crate) queries: Vec<Method>,
     pub(crate) timeout: Option<Method>,
@@ -117,15 +120,17 @@ impl Model {
         };
         let agent =
             agent.ok_or_else(|| Error::new(item.self_ty.span(), "an agent type is named by one word"))?;
-        let Options { name, version, version_min } = Options::parse(options)?;
+        let Options { name, version, version_min, changes_retained } = Options::parse(options)?;
         let newest = version.as_ref().map_or(Ok(0), LitInt::base10_parse)?;
         let mut model = Self {
             agent,
             name,
             version,
             version_min,
+            changes_retained,
             migrates: false,
             writes_as: false,
+            retains_by_version: false,
             commands: Vec::new(),
             queries: Vec::new(),
             timeout: None,
@@ -150,6 +155,7 @@ impl Model {
     fn take(&mut self, function: &mut ImplItemFn, newest: u32) -> Result<()> {
         self.migrates |= function.sig.ident == "migrate";
         self.writes_as |= function.sig.ident == "write_as";
+        self.retains_by_version |= function.sig.ident == "changes_retained";
         let marks: Vec<_> =
             function.attrs.iter().filter_map(|mark| Some((Kind::of(mark)?, mark.clone()))).collect();
         let [(kind, mark)] = &marks[..] else {
@@ -204,11 +210,12 @@ struct Options {
     name: LitStr,
     version: Option<LitInt>,
     version_min: Option<LitInt>,
+    changes_retained: Option<LitInt>,
 }
 
 impl Options {
     fn parse(options: TokenStream) -> Result<Self> {
-        let (mut name, mut version, mut version_min) = (None, None, None);
+        let (mut name, mut version, mut version_min, mut changes_retained) = (None, None, None, None);
         let number = |option: &syn::meta::ParseNestedMeta<'_>| {
             let value: LitInt = option.value()?.parse()?;
             value.base10_parse::<u32>()?;
@@ -221,8 +228,11 @@ impl Options {
                 version.replace(number(&option)?).is_some()
             } else if option.path.is_ident("version_min") {
                 version_min.replace(number(&option)?).is_some()
+            } else if option.path.is_ident("changes_retained") {
+                changes_retained.replace(number(&option)?).is_some()
             } else {
-                let known = "the options of #[agent] are name = \"..\", version = .. and version_min = ..";
+                let known = "the options of #[agent] are name = \"..\", version = .., version_min = .. and \
+                             changes_retained = ..";
                 return Err(option.error(known));
             };
             if is_twice { Err(option.error("it was said before")) } else { Ok(()) }
@@ -232,7 +242,7 @@ impl Options {
             let message = "an agent type needs a name that never changes: #[agent(name = \"..\")]";
             Error::new(proc_macro2::Span::call_site(), message)
         })?;
-        Ok(Self { name, version, version_min })
+        Ok(Self { name, version, version_min, changes_retained })
     }
 }
 

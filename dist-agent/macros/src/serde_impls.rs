@@ -28,7 +28,7 @@ pub(crate) fn tagged(
         // Names of our own: a field may be called `serializer`, too.
         let bound: Vec<_> = (0..fields.len()).map(|n| format_ident!("field_{n}")).collect();
         let fields = quote!(&(#tag, #(#bound),*));
-        quote!(Self::#name { #(#names: #bound),* } => __serde::Serialize::serialize(#fields, serializer))
+        quote!(Self::#name { #(#names: ref #bound),* } => __serde::Serialize::serialize(#fields, serializer))
     });
     let reads = variants.iter().map(|Variant { name: variant, tag, fields }| {
         let names = fields.iter().map(|(name, _)| name);
@@ -48,11 +48,13 @@ pub(crate) fn tagged(
             use ::dist_agent::__private::serde as __serde;
 
             impl __serde::Serialize for #name {
+                #[allow(unused_variables, reason = "an agent may have no queries")]
                 fn serialize<S: __serde::Serializer>(
                     &self,
                     serializer: S,
                 ) -> ::core::result::Result<S::Ok, S::Error> {
-                    match self { #(#writes),* }
+                    // Of the value itself: a reference to an enum without variants cannot be matched without arms.
+                    match *self { #(#writes),* }
                 }
             }
 

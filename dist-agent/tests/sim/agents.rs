@@ -10,7 +10,7 @@ pub(crate) struct Counter {
     total: u64,
 }
 
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Count {
     Add(u64),
     /// Adds, and then panics.

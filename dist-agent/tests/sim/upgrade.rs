@@ -499,7 +499,9 @@ fn a_build_that_keeps_other_changes_is_refused_unless_it_says_since_when() {
         cluster.run_for(WHOLE);
     }
     add(&cluster);
-    let (asked, mut watch) = (number.clone(), number.watch(WatchPosition::after_revision(99)));
+    // As a program has it that knows of the changes.
+    let watched = cluster.agent::<WatchedNext>("tenant-a", "one");
+    let (asked, mut watch) = (number.clone(), watched.watch(WatchPosition::after_revision(99)));
     assert_eq!(cluster.run(async move { asked.query(()).await }).map(|(total, _)| total), Ok(100));
     assert_eq!(cluster.run(async move { watch.next().await }).map(|change| change.revision), Ok(100));
     for node in 0..NODES {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use dist_agent::{Agent, AgentContext, AgentHandle, Cause, QueryContext, WatchError, WatchPosition};
 use serde::{Deserialize, Serialize};
 
-use crate::agents::Sleep;
+use crate::agents::{Count, Counter, Sleep};
 use crate::cluster::{Cluster, NODES, SECOND, TICK};
 
 #[test]
@@ -53,7 +53,9 @@ fn a_watch_that_falls_behind_is_told_so_and_one_that_resumes_in_time_misses_noth
     let sleeper = cluster.sleeper("watched");
     cluster.run(async move {
         let mut watch = sleeper.watch(WatchPosition::default());
-        assert!(matches!(watch.next().await, Err(WatchError::Ended(_))));
+        let error = watch.next().await.unwrap_err();
+        assert_eq!(error, WatchError::NotActive(sleeper.id().clone()));
+        assert!(error.to_string().ends_with(" is not active"), "{error}");
         for _ in 0..6 {
             sleeper.command(Sleep::Keep).await.unwrap();
         }
@@ -108,6 +110,7 @@ enum OtherSleep {
 
 impl Agent for OtherSleeper {
     const TYPE: &'static str = "sleeper";
+    const CHANGES_RETAINED: u32 = 16;
     type Command = OtherSleep;
     type Reply = u64;
     type Query = ();
@@ -136,5 +139,50 @@ fn a_watch_goes_on_behind_a_change_that_it_cannot_read() {
         assert!(matches!(watch.next().await, Err(WatchError::Unreadable { revision: 2, .. })));
         assert_eq!(watch.position().revision(), 2);
         assert_eq!(watch.next().await.unwrap().cause, Cause::Command(OtherSleep::EndAfter(101)));
+    });
+}
+
+/// Such a watch once waited for ever, or was told of a gap as if it had come too late.
+#[test]
+fn whoever_watches_a_type_that_keeps_no_changes_is_told_so_at_once() {
+    let cluster = Cluster::new(117);
+    let counter: AgentHandle<Counter> =
+        cluster.client.agent("tenant-a", "counted").expect("a valid identity");
+    cluster.run(async move {
+        let mut watch = counter.watch(WatchPosition::default());
+        for _ in 0..2 {
+            let error = watch.next().await.unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "agent type \"counter\" keeps no changes: its CHANGES_RETAINED is 0"
+            );
+            counter.command(Count::Add(1)).await.unwrap();
+        }
+    });
+}
+
+/// The changes are kept with the agent: when it ends they are gone, its end and what nobody had fetched yet included.
+#[test]
+fn the_changes_that_were_not_fetched_end_with_the_agent() {
+    let cluster = Cluster::new(118);
+    let sleeper = cluster.sleeper("watched");
+    let first = sleeper.clone();
+    let mut watch = cluster.run(async move {
+        first.command(Sleep::Keep).await.unwrap();
+        let mut watch = first.watch(WatchPosition::default());
+        assert_eq!(watch.next().await.unwrap().revision, 1);
+        first.command(Sleep::EndAfter(0)).await.unwrap();
+        watch
+    });
+    cluster.sim.run_for(SECOND + 2 * TICK);
+    cluster.run(async move {
+        let error = watch.next().await.unwrap_err();
+        assert_eq!(error, WatchError::Ended(sleeper.id().clone()), "revision 2 is not given");
+        assert!(error.to_string().ends_with(" has ended"), "{error}");
+        // Not even a new life is taken for what went before.
+        sleeper.command(Sleep::Keep).await.unwrap();
+        assert_eq!(watch.next().await.unwrap_err(), WatchError::Ended(sleeper.id().clone()));
+        let again = sleeper.watch(WatchPosition::default()).next().await.unwrap();
+        assert_eq!((again.revision, again.cause), (1, Cause::Command(Sleep::Keep)));
     });
 }
