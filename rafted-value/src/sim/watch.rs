@@ -104,6 +104,7 @@ pub(crate) fn is_watched() -> bool {
 pub(crate) fn tell(group: GroupId, member: MemberId, deed: Deed) {
     let watcher = WATCHER.with_borrow(Option::clone);
     if let Some(watcher) = watcher {
+        tracing::trace!(%group, %member, ?deed, "deed");
         watcher(group, member, deed);
     }
 }
