@@ -6,7 +6,7 @@
 //! ```
 //!
 //! It reads lines such as `set KEY VALUE`, `get KEY` and `shards` from its standard input, answers one line or more to
-//! each, and ends with its input; `help` names them all. A client that hosts nothing carries them out, so that any node may be
+//! each, and ends with `quit` or its input; `help` names them all. A client that hosts nothing carries them out, so that any node may be
 //! stopped and started in between.
 
 #![allow(
@@ -17,11 +17,15 @@
 )]
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::io::BufRead;
 use std::path::Path;
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use raft_kv::raft_fleet::{CallOptions, FleetConfig, NodeId};
@@ -33,6 +37,7 @@ use raft_kv::{
     BytesStore, Key, KeyspaceName, KeyspacePolicy, Kv, KvConfig, KvError, KvTypes, ListPosition,
     SplitMergePolicy,
 };
+use tokio::task::JoinHandle;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -41,6 +46,8 @@ const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
 const LINES_MAX: usize = 16;
 /// Keys of one line of a scan.
 const PAGE: u32 = 20;
+/// How long the line that starts a node waits until it is part of the cluster.
+const JOIN_WAIT: Duration = Duration::from_secs(10);
 
 const HELP: &str = "\
 set KEY VALUE | get KEY | del KEY
@@ -52,7 +59,8 @@ policy               when shards are split and merged
 policy max_keys N    split shards that have more keys than N; so with max_size, max_load, min_shards and max_shards,
                      several at a time; `policy off` for never
 fill N               set as many keys, from key-0 on
-stop NODE            | start NODE: node-1, node-2 or node-3";
+stop NODE            | start NODE: node-1, node-2 or node-3
+quit";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -66,7 +74,12 @@ async fn main() -> ExitCode {
 }
 
 async fn run(directory: Option<String>) -> Outcome<()> {
-    let mut nodes = Nodes { network: MemoryNetwork::new(), directory, running: BTreeMap::new() };
+    let mut nodes = Nodes {
+        network: MemoryNetwork::new(),
+        directory,
+        running: BTreeMap::new(),
+        starting: BTreeMap::new(),
+    };
     let starts: Vec<_> = NODES.into_iter().map(|name| nodes.begin(name)).collect::<Outcome<_>>()?;
     let started = futures_util::future::try_join_all(starts).await?;
     nodes.running = NODES.into_iter().zip(started).collect();
@@ -77,12 +90,19 @@ async fn run(directory: Option<String>) -> Outcome<()> {
     println!("three nodes serve; say `help` for what they understand");
 
     let mut lines = lines();
-    while let Some(line) = lines.recv().await {
-        match answer(&store, &mut nodes, &line).await {
-            Ok(answer) => println!("{answer}"),
-            Err(error) => println!("error: {error}"),
+    loop {
+        tokio::select! {
+            joined = nodes.joined() => println!("{joined}"),
+            line = lines.recv() => match line.as_deref().map(str::trim) {
+                None | Some("quit") => break,
+                Some(line) => match answer(&store, &mut nodes, line).await {
+                    Ok(answer) => println!("{answer}"),
+                    Err(error) => println!("error: {error}"),
+                },
+            },
         }
     }
+    nodes.starting.values().for_each(JoinHandle::abort);
     for node in nodes.running.into_values() {
         node.shutdown().await;
     }
@@ -98,6 +118,8 @@ struct Nodes {
     network: MemoryNetwork,
     directory: Option<String>,
     running: BTreeMap<&'static str, Kv>,
+    /// Those that were not part of the cluster when their line was answered.
+    starting: BTreeMap<&'static str, JoinHandle<Result<Kv, KvError>>>,
 }
 
 impl Nodes {
@@ -125,15 +147,45 @@ impl Nodes {
     async fn start(&mut self, name: &str) -> Outcome<String> {
         let known = NODES.into_iter().find(|known| *known == name);
         let known = known.ok_or_else(|| format!("there is no node {name}"))?;
-        if self.running.contains_key(known) {
+        if self.running.contains_key(known) || self.starting.contains_key(known) {
             return Err(format!("{name} runs").into());
         }
-        let node = self.begin(known)?.await?;
-        self.running.insert(known, node);
-        Ok("started".to_owned())
+        let mut start = tokio::spawn(self.begin(known)?);
+        // Without a majority of the others it may wait for minutes, and for another line that starts one of them.
+        if let Ok(started) = tokio::time::timeout(JOIN_WAIT, &mut start).await {
+            self.running.insert(known, started??);
+            return Ok("started".to_owned());
+        }
+        self.starting.insert(known, start);
+        Ok(format!("{name} is not part of the cluster after {JOIN_WAIT:?}; it goes on trying"))
+    }
+
+    /// Waits for the next of those that go on trying, and tells what became of it.
+    async fn joined(&mut self) -> String {
+        let next = poll_fn(|context| {
+            let mut starting = self.starting.iter_mut();
+            let ended = starting.find_map(|(name, start)| match Pin::new(start).poll(context) {
+                Poll::Ready(started) => Some((*name, started)),
+                Poll::Pending => None,
+            });
+            ended.map_or(Poll::Pending, Poll::Ready)
+        });
+        let (name, started) = next.await;
+        self.starting.remove(name);
+        match started {
+            Ok(Ok(node)) => {
+                self.running.insert(name, node);
+                format!("{name} is part of the cluster")
+            }
+            Ok(Err(error)) => format!("{name} gave up: {error}"),
+            Err(error) => format!("{name} ended: {error}"),
+        }
     }
 
     async fn stop(&mut self, name: &str) -> Outcome<String> {
+        if self.starting.contains_key(name) {
+            return Err(format!("{name} can be stopped when it is part of the cluster").into());
+        }
         let node = self.running.remove(name).ok_or_else(|| format!("no node {name} runs"))?;
         node.shutdown().await;
         Ok("stopped".to_owned())
@@ -187,7 +239,7 @@ async fn answer(store: &BytesStore, nodes: &mut Nodes, line: &str) -> Outcome<St
             let begun = kv.merge_shards(store.keyspace(), number(from)?, number(to)?).await?;
             format!("shard {} gets the hashes {}", begun.to, begun.range)
         }
-        ["policy"] => format!("{:?}", kv.keyspace(store.keyspace()).await?.policy.split_merge),
+        ["policy"] => in_words(&kv.keyspace(store.keyspace()).await?.policy.split_merge),
         ["policy", "off"] => set_policy(store, &[]).await?,
         ["policy", settings @ ..] if settings.len().is_multiple_of(2) => set_policy(store, settings).await?,
         ["stop", node] => nodes.stop(node).await?,
@@ -215,6 +267,26 @@ async fn set_policy(store: &BytesStore, settings: &[&str]) -> Outcome<String> {
     }
     store.kv().set_policy(store.keyspace(), &policy).await?;
     Ok("set".to_owned())
+}
+
+fn in_words(policy: &SplitMergePolicy) -> String {
+    let thresholds = [
+        policy.max_keys.map(|keys| format!("{keys} keys")),
+        policy.max_size.map(|bytes| format!("{bytes} bytes")),
+        policy.max_load.map(|calls| format!("{calls} calls a second")),
+    ];
+    let thresholds: Vec<String> = thresholds.into_iter().flatten().collect();
+    if thresholds.is_empty() {
+        return "shards are split and merged by hand only".to_owned();
+    }
+    let SplitMergePolicy { min_shards, max_shards, merge_percent, cooling_ms, .. } = policy;
+    format!(
+        "a shard is split above {}, up to {max_shards} shards\n\
+         neighbours below {merge_percent} % of that are merged, down to {min_shards}\n\
+         after either a shard is left alone for {} s",
+        thresholds.join(" or "),
+        cooling_ms / 1_000
+    )
 }
 
 async fn scan(store: &BytesStore, prefix: &str) -> Outcome<String> {

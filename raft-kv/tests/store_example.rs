@@ -1,8 +1,8 @@
 //! The example `store` as its user runs it: lines in, lines out, and the same values there after a restart.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 /// The program that is built beside this test.
 fn program() -> PathBuf {
@@ -13,14 +13,16 @@ fn program() -> PathBuf {
     program
 }
 
+/// The program with what it keeps in this directory, if any.
+fn start(directory: Option<&Path>) -> Child {
+    let mut command = Command::new(program());
+    command.args(directory).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.spawn().expect("it starts")
+}
+
 /// What it answers to these lines, with what it keeps in this directory, if any.
 fn run(directory: Option<&Path>, lines: &str) -> Vec<String> {
-    let mut child = Command::new(program())
-        .args(directory)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("it starts");
+    let mut child = start(directory);
     let mut input = child.stdin.take().expect("it is piped");
     input.write_all(lines.as_bytes()).expect("it listens");
     drop(input);
@@ -74,4 +76,33 @@ fn what_means_nothing_to_the_store_is_an_error_that_says_so() {
         assert!(answer.contains(says), "{answer} says nothing of {says}");
     }
     assert_eq!(answers.last().map(String::as_str), Some("no value"), "none of it did anything");
+}
+
+/// A node that was started where no majority was left once kept all further lines waiting for minutes, those included that
+/// would have started the others.
+#[test]
+fn a_node_that_cannot_join_keeps_no_line_waiting() {
+    let directory = tempfile::tempdir().expect("a directory for temporary files");
+    let mut child = start(Some(directory.path()));
+    let mut input = child.stdin.take().expect("it is piped");
+    let output = BufReader::new(child.stdout.take().expect("it is piped"));
+    let mut told = output.lines().map(|line| line.expect("it is text")).skip(1);
+    let lines = "set a 1\nstop node-1\nstop node-2\nstop node-3\nstart node-1\nstart node-1\nstop node-1\nstart node-2\n";
+    input.write_all(lines.as_bytes()).expect("it listens");
+    for wanted in [
+        "new",
+        "stopped",
+        "stopped",
+        "stopped",
+        "node-1 is not part of the cluster after 10s; it goes on trying",
+        "error: node-1 runs",
+        "error: node-1 can be stopped when it is part of the cluster",
+        "started",
+        "node-1 is part of the cluster",
+    ] {
+        assert_eq!(told.next().as_deref(), Some(wanted));
+    }
+    input.write_all(b"get a\nquit\nget a\n").expect("it listens");
+    assert_eq!(told.collect::<Vec<_>>(), ["1"], "and nothing behind `quit`");
+    assert!(child.wait().expect("it ends").success());
 }
