@@ -1,7 +1,7 @@
 //! What comes out of Raft: entries and snapshots to keep and apply, messages to send.
 
 use raft::Ready;
-use raft::eraftpb::{Entry, EntryType, Snapshot};
+use raft::eraftpb::{Entry, EntryType, Message, Snapshot};
 
 use super::keep::Brought;
 use super::machine::{Machine, MachineError};
@@ -14,7 +14,7 @@ impl Group {
     /// Handles one `Ready` of raft. Where nothing goes to the disk, what must be kept is so at once.
     pub(super) fn perform_ready(&mut self, turn: &mut Turn<'_>) -> Result<(), MachineError> {
         let mut ready = self.raw.ready();
-        self.send(turn, ready.take_messages());
+        let held = self.send_in_a_kept_term(turn, ready.take_messages());
         let restored = !ready.snapshot().get_metadata().get_conf_state().voters.is_empty();
         if restored {
             self.restore(ready.snapshot().clone())?;
@@ -29,7 +29,7 @@ impl Group {
             self.raw.mut_store().set_hard_state(hard_state.clone());
         }
         if self.keeper.is_slow() || (restored && self.keeper.would_begin(turn.keeps)) {
-            return self.perform_slowly(turn, ready, restored);
+            return self.perform_slowly(turn, ready, restored, held);
         }
         self.send(turn, ready.take_persisted_messages());
         self.apply(turn, ready.take_committed_entries())?;
@@ -53,8 +53,9 @@ impl Group {
         turn: &mut Turn<'_>,
         mut ready: Ready,
         restored: bool,
+        mut messages: Vec<Message>,
     ) -> Result<(), MachineError> {
-        let messages = ready.take_persisted_messages();
+        messages.extend(ready.take_persisted_messages());
         let committed = ready.take_committed_entries();
         let entries = ready.take_entries();
         let (number, must_sync) = (ready.number(), ready.must_sync());

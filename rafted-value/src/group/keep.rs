@@ -3,7 +3,7 @@
 //! Raft hands out, with each `Ready`, what must be kept and the messages that must not leave before it is. The member
 //! writes records for the first and holds the second; [`Group::kept`] lets them go. Votes, acknowledged entries and
 //! applied entries thus never run ahead of the disk, while a leader replicates an entry and writes it at the same time
-//! (Raft dissertation, section 10.2.1).
+//! (Raft dissertation, section 10.2.1), in a term that the disk knows.
 //!
 //! An entry never comes to the disk without the commit index that this member knew with it. A leader proposes a change
 //! of the membership only once the one before it is applied, so a log that holds a change knows that the one before is
@@ -341,6 +341,31 @@ impl Group {
             (answers && self.keeper.may_answer(message.term, 0)) || planted!(AcknowledgeBeforeDisk)
         };
         let (now, later): (Vec<Message>, Vec<Message>) = messages.into_iter().partition(may_go);
+        self.send(turn, now);
+        later
+    }
+
+    /// Sends what a leader may say beside the writing of what it says, and gives what it may not: anything in a term that the
+    /// disk does not know yet. One that needed others' votes has written its term before it asked for them. One that needed
+    /// only its own has not; without the term it would come back as the leader of the same term once more, with other entries
+    /// under the same numbers, and learners that have the first ones could not tell.
+    pub(super) fn send_in_a_kept_term(
+        &mut self,
+        turn: &mut Turn<'_>,
+        messages: Vec<Message>,
+    ) -> Vec<Message> {
+        if !self.keeper.is_slow() {
+            self.send(turn, messages);
+            return Vec::new();
+        }
+        let kept_term = self.keeper.kept_term;
+        // What it said as a follower, just before it became the only voter and so the leader, is no leader's word.
+        let is_of_a_leader = |message: &Message| {
+            let kind = message.get_msg_type();
+            !matches!(kind, MessageType::MsgAppendResponse | MessageType::MsgRequestVoteResponse)
+        };
+        let may_go = |message: &Message| message.term <= kept_term && is_of_a_leader(message);
+        let (now, later) = messages.into_iter().partition(may_go);
         self.send(turn, now);
         later
     }

@@ -48,8 +48,11 @@ impl Group {
             Body::VoteAck { pre: false, reject: false, .. } => {
                 self.tell(Deed::Votes { term: message.term, candidate: message.to });
             }
-            // raft answers a leader of an earlier term with the index 0, which acknowledges nothing.
-            Body::AppendAck { index: index @ 1.., reject: false, .. } => {
+            // raft answers a leader of an earlier term with the index 0, which acknowledges nothing. What waited for the disk
+            // while a later leader came tells the earlier one what was so in its term, and may have been replaced since.
+            Body::AppendAck { index: index @ 1.., reject: false, .. }
+                if message.term >= self.raw.raft.term =>
+            {
                 self.tell(Deed::Keeps { term: message.term, index });
             }
             _ => {}

@@ -39,6 +39,34 @@ fn a_whole_cluster_that_loses_power_comes_back_with_every_acknowledged_command()
     }
 }
 
+/// A single voter elects itself without asking anybody. It once sent its learners entries before its disk knew the term: after a
+/// loss of power it led that term once more, with other entries under the same numbers.
+#[test]
+fn a_single_voter_sends_nothing_in_a_term_that_its_disk_does_not_know() {
+    let mut world = World::empty(91);
+    world.config = GroupConfig { durability: Durability::Fsync, ..GroupConfig::default() };
+    world.start_durable_nodes(2);
+    world.found(0);
+    let (host, learner) = (world.nodes[0].host.clone(), world.nodes[1].id());
+    world.run(10 * SECOND, async move { host.add_learner(GROUP, learner).await }).expect("it is the leader");
+    world.sim.run_for(SECOND);
+    let before = world.status(1).last_index;
+    assert_eq!(before, world.status(0).last_index);
+    world.lose_power(0);
+    world.sync_takes = 300 * MS;
+    world.restart(0);
+    let (mut elected, mut heard) = (None, None);
+    while heard.is_none() {
+        world.sim.run_for(MS);
+        let now = world.sim.elapsed();
+        assert!(now < 30 * SECOND, "the learner hears nothing");
+        elected = elected.or((world.status(0).role == Role::Leader).then_some(now));
+        heard = (world.status(1).last_index > before).then_some(now);
+    }
+    let (elected, heard) = (elected.expect("a leader was heard"), heard.expect("the loop has ended"));
+    assert!(heard - elected > 200 * MS, "elected at {elected:?}, heard of at {heard:?}");
+}
+
 #[test]
 fn commands_under_way_when_power_fails_are_whole_or_not_there() {
     for seed in 0..40 {

@@ -99,6 +99,8 @@ pub struct World {
     pub config: GroupConfig,
     pub host_config: HostConfig,
     pub registry: Registry,
+    /// How long a sync takes on the disk of a node that comes up from now on.
+    pub sync_takes: Duration,
 }
 
 impl World {
@@ -110,7 +112,8 @@ impl World {
     fn empty_with_registry(seed: u64, registry: Registry) -> Self {
         let sim = Sim::new(seed, NetConfig::default());
         let host_config = HostConfig { loops: 2, divergence_check_commands: 8, ..HostConfig::default() };
-        Self { sim, nodes: Vec::new(), config: GroupConfig::default(), host_config, registry }
+        let config = GroupConfig::default();
+        Self { sim, nodes: Vec::new(), config, host_config, registry, sync_takes: MS / 4 }
     }
 
     pub fn new(seed: u64, nodes: usize) -> Self {
@@ -154,8 +157,8 @@ impl World {
 
     fn bring_up(&self, index: usize, id: NodeId, disk: &SimDisk) -> (Arc<SimEnv>, Host) {
         let env = self.sim.start_node_on(id, disk.disk(), &format!("node-{index}"), &format!("sim:{index}"));
-        let clock = env.clone();
-        disk.set_sync_latency(Some(Arc::new(move || sleep(clock.as_ref(), MS / 4))));
+        let (clock, takes) = (env.clone(), self.sync_takes);
+        disk.set_sync_latency(Some(Arc::new(move || sleep(clock.as_ref(), takes))));
         for (other, node) in self.nodes.iter().enumerate().filter(|(other, _)| *other != index) {
             env.transport().set_address(node.id(), &format!("sim:{other}"));
             node.env.transport().set_address(id, &format!("sim:{index}"));

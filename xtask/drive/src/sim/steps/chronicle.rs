@@ -88,7 +88,7 @@ impl Chronicle {
                     self.rare.note_log_end_replaced();
                     known.words.is_released_from(log, index);
                 }
-                self.matching.appends(index, link)?;
+                self.matching.appends(member, index, link)?;
             }
             Deed::Votes { term, candidate } => {
                 known.words.speaks(term);
@@ -122,6 +122,7 @@ impl Chronicle {
         words.stands(now.term)?;
         if std::mem::take(returns) {
             words.comes_back(log)?;
+            self.matching.comes_back(member, log.last());
         }
         let new_commit = self.safety.commits(log, now.commit)?;
         if now.leads && self.leaders.leads(member, now.term)? {
