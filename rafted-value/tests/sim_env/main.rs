@@ -1,6 +1,7 @@
 //! What holds in the simulated world.
 
 mod pair;
+mod runtime;
 
 use std::future::{pending, poll_fn};
 use std::sync::Arc;
@@ -18,24 +19,6 @@ use rafted_value::transport::{
 };
 
 use self::pair::*;
-
-/// A task that had received 128 messages once waited for its thread to yield, which a simulation does not.
-#[tokio::test]
-async fn a_world_may_be_played_within_a_runtime() {
-    let sim = Sim::new(1, NetConfig::default());
-    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
-    let receive = async move {
-        let mut sum = 0;
-        while let Some(number) = receiver.recv().await {
-            sum += number;
-        }
-        sum
-    };
-    let task = sim.spawn(receive);
-    (0..1_000_u64).for_each(|number| sender.send(number).expect("the task receives"));
-    drop(sender);
-    assert_eq!(sim.run_until(Duration::from_secs(1), task).flatten(), Some(499_500));
-}
 
 #[test]
 fn casts_on_one_lane_arrive_once_and_in_order() {
