@@ -19,6 +19,9 @@ use crate::wire::{AgentSweep, join};
 
 /// Shards that are counted at a time.
 const SHARDS_MAX: usize = 16;
+/// At every look of this number all shards are reported, changed or not. What the ledger was told of one may have been replaced by the
+/// report of another that covered its range for a moment, as when a move is undone, and nobody here would know.
+const ANEW_EVERY: u32 = 60;
 
 /// Counts agents and reports them.
 pub(crate) struct Reporter {
@@ -33,13 +36,16 @@ impl Reporter {
         Self { kv, group: GroupName::new(GROUP).expect("a short name"), options, interval }
     }
 
-    /// Reports a shard when what it holds has changed since it was last reported from here, and when the ledger waits for
-    /// a report of it.
+    /// Reports a shard when what it holds has changed since it was last reported from here, when the ledger waits for a report
+    /// of it, and now and then.
     pub(crate) async fn run(self) {
         let env = Arc::clone(self.kv.fleet().env());
         let mut reported = BTreeMap::new();
-        loop {
+        for look in 1_u32.. {
             sleep(env.as_ref(), self.interval).await;
+            if look.is_multiple_of(ANEW_EVERY) {
+                reported.clear();
+            }
             let shards = self.kv.led_shards(VALUE_TYPE).await;
             if shards.is_empty() {
                 reported.clear();
