@@ -14,7 +14,6 @@ use crate::error::{AgentError, AgentNotApplied, AgentQueryError};
 use crate::handle::Options;
 use crate::node::{DistAgent, keyspace};
 use crate::quota::{NoPlace, Place};
-
 use crate::wire::{AgentCommand, AgentQuery, AgentReply, Pass, join, split, try_encode};
 
 /// For how long a caller waits for the shards to be counted anew before it is told that its quota is full.
@@ -52,15 +51,15 @@ impl Call<'_> {
     /// Where there is a place at hand, or the last agents that were called from here were not active, the first of the two
     /// commands is left out, which would be an entry of a log for nothing.
     pub(crate) async fn command(&self, payload: &Payload) -> Result<Bytes, AgentError> {
-        let (desk, deadline) = (self.cluster.desk(), self.deadline);
-        let place = if self.options.if_active { Ok(None) } else { self.place_early(deadline).await };
+        let desk = self.cluster.desk();
+        let place = if self.options.if_active { Ok(None) } else { self.place_early().await };
         let place = match place {
             Ok(place) => place,
-            Err(why) => return self.send_without_place(payload, deadline, 0, why).await,
+            Err(why) => return self.send_without_place(payload, 0, why).await,
         };
         let mut reply = match place {
-            Some(place) => self.send_with(payload, place, deadline, 0).await,
-            None => self.send(payload, self.run(None), deadline, 0).await,
+            Some(place) => self.send_with(payload, place, 0).await,
+            None => self.send(payload, self.run(None), 0).await,
         };
         if !self.options.if_active {
             match reply.as_ref().map(|reply| head(reply)) {
@@ -77,13 +76,13 @@ impl Call<'_> {
                 Ok(Some(AgentReply::NotActive | AgentReply::NotActiveFor { .. })) => {}
                 Ok(Some(AgentReply::PassExpired)) => {
                     desk.forget(&self.id.quota);
-                    self.pause(&mut pause, deadline).await;
+                    self.pause(&mut pause).await;
                 }
                 _ => break,
             }
-            reply = match self.take_place(deadline).await {
-                Ok(place) => self.send_with(payload, place, deadline, sequence).await,
-                Err(why) => return self.send_without_place(payload, deadline, sequence, why).await,
+            reply = match self.take_place().await {
+                Ok(place) => self.send_with(payload, place, sequence).await,
+                Err(why) => return self.send_without_place(payload, sequence, why).await,
             };
         }
         reply.map_err(|error| AgentError::of_store(self.id, error))
@@ -96,18 +95,17 @@ impl Call<'_> {
     async fn send_without_place(
         &self,
         payload: &Payload,
-        deadline: MonoTime,
         from: u64,
         why: AgentNotApplied,
     ) -> Result<Bytes, AgentError> {
         // Nobody but this call sends its command: a question, which takes no entry of a log, is enough for most.
-        let is_over = || deadline.since(self.cluster.fleet().env().now()).is_zero();
-        if self.options.session.is_none() && (is_over() || self.is_absent(deadline).await) {
+        let is_over = || self.deadline.since(self.cluster.fleet().env().now()).is_zero();
+        if self.options.session.is_none() && (is_over() || self.is_absent().await) {
             return Err(why.into());
         }
         for sequence in from.. {
             let call = self.cluster.fleet().env().random_u64();
-            let reply = self.send(payload, self.run_if_active(call), deadline, sequence).await;
+            let reply = self.send(payload, self.run_if_active(call), sequence).await;
             match reply.as_ref().map(|reply| head(reply)) {
                 Ok(Some(AgentReply::NotActiveFor { call: of })) if of == call => return Err(why.into()),
                 Ok(Some(
@@ -121,15 +119,15 @@ impl Call<'_> {
 
     /// Waits before the next place is taken where the last was not good any more: once is nothing, for a place that is used
     /// again may be of a quota that has changed. Again and again, the clocks of two nodes are further apart than places last.
-    async fn pause(&self, pause: &mut Duration, deadline: MonoTime) {
+    async fn pause(&self, pause: &mut Duration) {
         let env = self.cluster.fleet().env();
-        sleep(env.as_ref(), (*pause).min(deadline.since(env.now()))).await;
+        sleep(env.as_ref(), (*pause).min(self.deadline.since(env.now()))).await;
         *pause = (*pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
     }
 
     /// Whether the agent is surely not active at this moment. What cannot be told in one attempt is told by the command.
-    async fn is_absent(&self, deadline: MonoTime) -> bool {
-        let left = deadline.since(self.cluster.fleet().env().now());
+    async fn is_absent(&self) -> bool {
+        let left = self.deadline.since(self.cluster.fleet().env().now());
         let options = CallOptions { attempts_max: 1, ..self.options.call.with_timeout(left) };
         let query = join(&AgentQuery::IsActive, &[]);
         let answer = self.cluster.kv().query(keyspace(), self.key, Freshness::Latest, &query, &options).await;
@@ -140,7 +138,7 @@ impl Call<'_> {
     ///
     /// One that is at hand costs nothing. In a quota with much room another is taken on the chance, and goes back if it was not
     /// needed. Elsewhere somebody could be refused for it, so the agent is asked first: a question takes no entry of a log.
-    async fn place_early(&self, deadline: MonoTime) -> Result<Option<Place>, AgentNotApplied> {
+    async fn place_early(&self) -> Result<Option<Place>, AgentNotApplied> {
         let desk = self.cluster.desk();
         if let Some(place) = desk.at_hand(&self.id.quota, self.key.hash()) {
             return Ok(Some(place));
@@ -150,18 +148,18 @@ impl Call<'_> {
             return Ok(None);
         }
         if desk.has_room(&self.id.quota) {
-            return Ok(self.take_place(deadline).await.ok());
+            return Ok(self.take_place().await.ok());
         }
-        if self.is_absent(deadline).await { self.take_place(deadline).await.map(Some) } else { Ok(None) }
+        if self.is_absent().await { self.take_place().await.map(Some) } else { Ok(None) }
     }
 
-    async fn take_place(&self, deadline: MonoTime) -> Result<Place, AgentNotApplied> {
+    async fn take_place(&self) -> Result<Place, AgentNotApplied> {
         let (quota, agent) = (self.id.quota.clone(), self.id.clone());
-        let unsure_until = deadline.min(self.cluster.fleet().env().now() + UNSURE_MAX);
+        let unsure_until = self.deadline.min(self.cluster.fleet().env().now() + UNSURE_MAX);
         let env = self.cluster.fleet().env();
         let take = self.cluster.desk().take(&quota, self.key.hash(), unsure_until);
         // The ledger is asked for many at once, in a time of its own.
-        let place = timeout(env.as_ref(), deadline.since(env.now()), take).await;
+        let place = timeout(env.as_ref(), self.deadline.since(env.now()), take).await;
         let late = || Err(NoPlace::Unheard("it did not answer in the time of the call".to_owned()));
         place.unwrap_or_else(late).map_err(|none| match none {
             NoPlace::NoSuchQuota => AgentNotApplied::QuotaNotFound(quota),
@@ -176,10 +174,9 @@ impl Call<'_> {
         &self,
         payload: &Payload,
         mut place: Place,
-        deadline: MonoTime,
         sequence: u64,
     ) -> Result<Bytes, KvCommandError> {
-        let reply = self.send(payload, self.run(Some(place.show())), deadline, sequence).await;
+        let reply = self.send(payload, self.run(Some(place.show())), sequence).await;
         match reply.as_ref().map(|reply| head(reply)) {
             Ok(Some(AgentReply::Activated { at_ms })) => place.used(at_ms),
             Ok(Some(_)) | Err(KvCommandError::NotApplied(_)) => place.give_back(),
@@ -200,11 +197,10 @@ impl Call<'_> {
         &self,
         payload: &Payload,
         command: AgentCommand,
-        deadline: MonoTime,
         sequence: u64,
     ) -> Result<Bytes, KvCommandError> {
         let kv = self.cluster.kv();
-        let left = deadline.since(self.cluster.fleet().env().now());
+        let left = self.deadline.since(self.cluster.fleet().env().now());
         if left.is_zero() {
             // Nothing was sent.
             let what = "the call's time was over before the command could be sent".to_owned();
