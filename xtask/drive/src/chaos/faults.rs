@@ -23,21 +23,33 @@ pub(super) struct Broken {
     pub(super) length: Duration,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
+/// A kind of fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(super) enum Kind {
+    /// A node ends as `kill -9` ends it, and is started again.
     Kill,
+    /// The same for the node that leads most groups.
     KillLeader,
+    /// All nodes end at once.
     KillAll,
+    /// A node ends and its disk is lost.
     Wipe,
+    /// A node stands still for a while.
     Stop,
+    /// A node reaches nobody, and nobody reaches it.
     Cut,
+    /// A node is cut off in one direction.
     OneWay,
+    /// Every link is cut with some probability.
     Partial,
+    /// Syncs take long.
     SlowDisk,
+    /// A disk is full; its node is started again with room.
     FullDisk,
 }
 
-fn possible(cluster: &Cluster) -> Vec<Kind> {
+/// The kinds that can happen in this cluster, of those that are wanted; all are if none is named.
+fn possible(cluster: &Cluster, wanted: &[Kind]) -> Vec<Kind> {
     let mut kinds = vec![Kind::Kill, Kind::KillLeader, Kind::KillLeader, Kind::Stop, Kind::Stop];
     if cluster.on_disks {
         kinds.extend([Kind::KillAll, Kind::Wipe, Kind::SlowDisk]);
@@ -48,6 +60,7 @@ fn possible(cluster: &Cluster) -> Vec<Kind> {
     if cluster.has_small_disk() {
         kinds.push(Kind::FullDisk);
     }
+    kinds.retain(|kind| wanted.is_empty() || wanted.contains(kind));
     kinds
 }
 
@@ -55,12 +68,16 @@ fn possible(cluster: &Cluster) -> Vec<Kind> {
 ///
 /// # Errors
 ///
-/// When a process cannot be started, or a tool fails.
+/// When a process cannot be started, a tool fails, or no kind that is wanted can happen here.
 pub(super) async fn break_something(
     cluster: &mut Cluster,
     rng: &mut ChaCha12Rng,
+    wanted: &[Kind],
 ) -> Result<Broken, BoxError> {
-    let kinds = possible(cluster);
+    let kinds = possible(cluster, wanted);
+    if kinds.is_empty() {
+        return Err(format!("none of {wanted:?} can happen here").into());
+    }
     let kind = kinds[(rng.next_u64() % kinds.len() as u64) as usize];
     let all = cluster.nodes.len();
     let mut node = (rng.next_u64() % all as u64) as usize;

@@ -14,6 +14,7 @@ pub(crate) mod node;
 mod overload;
 mod report;
 mod slow_disk;
+mod tally;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -55,6 +56,9 @@ pub(crate) struct Arguments {
     /// Cut no links and fill no disk, even where it is possible.
     #[arg(long)]
     plain: bool,
+    /// Break only this, as often as it is named; all kinds if none is.
+    #[arg(long, value_name = "KIND", value_delimiter = ',')]
+    only: Vec<faults::Kind>,
     /// Break nothing, and send ten times what the cluster can do.
     #[arg(long)]
     overload: bool,
@@ -125,7 +129,7 @@ async fn play(arguments: &Arguments, mut cluster: Cluster, seed: u64) -> Result<
             break;
         }
         let told = clients.told();
-        let broken = faults::break_something(&mut cluster, &mut rng).await?;
+        let broken = faults::break_something(&mut cluster, &mut rng, &arguments.only).await?;
         let mended = Instant::now();
         let whole = cluster.until_whole(WHOLE_MAX).await;
         report.add(broken, whole.map(|()| mended.elapsed()), clients.waits(), clients.told() - told);

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
 
 use super::slow_disk::SlowDisk;
+use super::tally::Tally;
 use crate::bench::BoxError;
 use crate::sim::panics;
 use crate::sim::stack::ledger::Ledger;
@@ -102,7 +103,8 @@ async fn serve(arguments: &Arguments) -> Result<(), BoxError> {
     if arguments.directory.is_none() {
         config.agents.group.durability = Durability::Memory;
     }
-    let started = DistAgent::start(env.clone(), config, AgentTypes::new().with::<Ledger>());
+    let types = AgentTypes::new().with::<Ledger>().with::<Tally>();
+    let started = DistAgent::start(env.clone(), config, types);
     let agents = tokio::select! {
         agents = started => agents?,
         () = input_ends() => return Ok(()),

@@ -1,5 +1,5 @@
 //! Ten times what the cluster can do, for a while: it must go on doing nearly as much as before, refuse the rest at once,
-//! and not grow.
+//! not grow, and have counted each command once that it said was done, and none that it refused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use comfy_table::Table;
 use dist_agent::raft_kv::KvNotApplied;
-use dist_agent::{AgentError, AgentHandle, AgentNotApplied, DistAgent};
+use dist_agent::{AgentError, AgentHandle, AgentNotApplied, AgentQueryError, DistAgent};
 use futures_util::FutureExt;
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
@@ -17,9 +17,9 @@ use rafted_value::env::Env;
 use super::Arguments;
 use super::clients::wait;
 use super::cluster::Cluster;
+use super::tally::{Count, Tally, Total};
 use crate::bench::BoxError;
 use crate::bench::usage::of_this_process;
-use crate::sim::stack::ledger::{Ledger, Write};
 use crate::sim::stack::load::{QUOTA, key};
 
 /// Agents that the load is spread over.
@@ -84,14 +84,19 @@ impl Told {
     fn done(&self) -> u64 {
         self.done.lock().len()
     }
+
+    /// How many commands must have been counted, and how many at most: those that ended otherwise may have been.
+    fn counted(&self) -> (u64, u64) {
+        (self.done(), self.done() + self.other.load(Ordering::Relaxed))
+    }
 }
 
 /// The agents that are called.
-type Agents = Arc<[AgentHandle<Ledger>]>;
+type Agents = Arc<[AgentHandle<Tally>]>;
 
 fn agents(client: &DistAgent) -> Agents {
     let agent = |number| {
-        let handle = client.agent::<Ledger>(QUOTA, &key(number as u16)).expect("a valid identity");
+        let handle = client.agent::<Tally>(QUOTA, &key(number as u16)).expect("a valid identity");
         handle.timeout(CALL_TIMEOUT)
     };
     (0..AGENTS).map(agent).collect()
@@ -102,17 +107,35 @@ async fn send(agents: Agents, number: u64, told: Arc<Told>) {
     let under_way = told.under_way.fetch_add(1, Ordering::Relaxed) + 1;
     told.under_way_max.fetch_max(under_way, Ordering::Relaxed);
     let begun = Instant::now();
-    let result = agents[(number % AGENTS) as usize].command(Write::Append(number as u32)).await;
+    let result = agents[(number % AGENTS) as usize].command(Count).await;
     told.note(result.map(|_| ()), begun);
     told.under_way.fetch_sub(1, Ordering::Relaxed);
 }
 
-/// One command that most likely is refused at once, and then needs no task; whether it has come to its end. One that has not
-/// is walked away from before it was sent.
-fn is_refused(agents: &Agents, number: u64, told: &Told) -> bool {
+/// One command that most likely is refused at once, and then needs no task. One that is not, because room came meanwhile, is
+/// walked away from, and nobody learns its end.
+fn send_into_the_full(agents: &Agents, number: u64, told: &Told) {
     let begun = Instant::now();
-    let result = agents[(number % AGENTS) as usize].command(Write::Append(number as u32)).now_or_never();
-    result.map(|result| told.note(result.map(|_| ()), begun)).is_some()
+    match agents[(number % AGENTS) as usize].command(Count).now_or_never() {
+        Some(result) => told.note(result.map(|_| ()), begun),
+        None => {
+            told.other.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What was seen.
+struct Seen {
+    peak: f64,
+    sent: u64,
+    time: Duration,
+    told: Arc<Told>,
+    /// Memory of the largest node in bytes, before the flood and at most.
+    largest: (u64, u64),
+    /// Commands a second afterwards.
+    recovered: f64,
+    /// What the agents have counted, and what they had to count at least and at most.
+    counted: (u64, (u64, u64)),
 }
 
 /// Looks for the peak, then sends ten times as much, and judges.
@@ -122,11 +145,12 @@ fn is_refused(agents: &Agents, number: u64, told: &Told) -> bool {
 /// What did not hold.
 pub(super) async fn run(arguments: &Arguments, cluster: &Cluster) -> Result<(), BoxError> {
     let (env, client) = cluster.connect().await?;
-    let mut peak = 0.0_f64;
+    let (mut peak, mut all) = (0.0_f64, Vec::new());
     for workers in CLOSED {
-        let rate = closed(&env, &client, workers).await;
+        let (rate, told) = closed(&env, &client, workers).await;
         println!("{workers} commands under way at a time: {rate:.0}/s");
         peak = peak.max(rate);
+        all.push(told);
     }
     let before = largest_node(cluster);
     let time = Duration::from_secs_f64(arguments.minutes * 60.0);
@@ -134,58 +158,94 @@ pub(super) async fn run(arguments: &Arguments, cluster: &Cluster) -> Result<(), 
     println!("{per_second} commands a second are sent for {:.0} s", time.as_secs_f64());
     let told = Told::new();
     let (sent, largest) = flood(&env, &client, cluster, (per_second, time), &told).await;
-    let goodput = told.done() as f64 / time.as_secs_f64();
     while told.under_way.load(Ordering::Relaxed) > 0 {
         wait(POUR_EVERY).await;
     }
-    let recovered = closed(&env, &client, CLOSED[1]).await;
-    let (own, refused) = (of_this_process()?.resident_bytes >> 20, told.refused.lock().len());
-    let quantile = |histogram: &Mutex<Histogram<u64>>, quantile: f64| {
-        format!("{:.1} ms", histogram.lock().value_at_quantile(quantile) as f64 / 1_000.0)
-    };
-    let mut table = Table::new();
-    table.add_row(["peak, commands/s".to_owned(), format!("{peak:.0}")]);
-    table.add_row(["sent, commands/s".to_owned(), format!("{:.0}", sent as f64 / time.as_secs_f64())]);
-    table.add_row(["done, commands/s".to_owned(), format!("{goodput:.0} ({:.0} %)", 100.0 * goodput / peak)]);
-    table.add_row([
-        "done, p50 / p99".to_owned(),
-        format!("{} / {}", quantile(&told.done, 0.5), quantile(&told.done, 0.99)),
-    ]);
-    table.add_row(["refused as overloaded".to_owned(), refused.to_string()]);
-    table.add_row([
-        "refused after, p50 / p99".to_owned(),
-        format!("{} / {}", quantile(&told.refused, 0.5), quantile(&told.refused, 0.99)),
-    ]);
-    table.add_row(["told otherwise".to_owned(), told.other.load(Ordering::Relaxed).to_string()]);
-    let most = told.under_way_max.load(Ordering::Relaxed);
-    table.add_row(["under way at a time at most".to_owned(), most.to_string()]);
-    table.add_row([
-        "largest node before / at most, MiB".to_owned(),
-        format!("{} / {}", before >> 20, largest >> 20),
-    ]);
-    table.add_row(["the clients' process at the end, MiB".to_owned(), own.to_string()]);
-    table.add_row(["afterwards, commands/s".to_owned(), format!("{recovered:.0}")]);
-    println!("{table}");
+    let (recovered, last) = closed(&env, &client, CLOSED[1]).await;
+    all.extend([told.clone(), last]);
+    let expected =
+        all.iter().map(|told| told.counted()).fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1));
+    let counted = (total(&client).await?, expected);
+    let seen = Seen { peak, sent, time, told, largest: (before, largest), recovered, counted };
+    seen.print()?;
     client.shutdown().await;
-    if goodput < GOODPUT_MIN * peak {
-        return Err(format!("{goodput:.0} commands/s are left of {peak:.0}").into());
+    seen.judge()
+}
+
+impl Seen {
+    /// Commands a second that were done in the flood.
+    fn goodput(&self) -> f64 {
+        self.told.done() as f64 / self.time.as_secs_f64()
     }
-    if (largest.saturating_sub(before)) >> 20 > GROWTH_MAX_MIB {
-        return Err(format!("a node grew from {} to {} MiB", before >> 20, largest >> 20).into());
+
+    fn print(&self) -> Result<(), BoxError> {
+        let Self { peak, sent, time, told, largest: (before, largest), recovered, counted } = self;
+        let quantiles = |histogram: &Mutex<Histogram<u64>>| {
+            let quantile = |at| histogram.lock().value_at_quantile(at) as f64 / 1_000.0;
+            format!("{:.1} / {:.1} ms", quantile(0.5), quantile(0.99))
+        };
+        let goodput = self.goodput();
+        let refused = told.refused.lock().len();
+        let clients = of_this_process()?.resident_bytes >> 20;
+        let (counted, (least, most)) = counted;
+        let mut table = Table::new();
+        for (what, figure) in [
+            ("peak, commands/s", format!("{peak:.0}")),
+            ("sent, commands/s", format!("{:.0}", *sent as f64 / time.as_secs_f64())),
+            ("done, commands/s", format!("{goodput:.0} ({:.0} %)", 100.0 * goodput / peak)),
+            ("done, p50 / p99", quantiles(&told.done)),
+            ("refused as overloaded", refused.to_string()),
+            ("refused after, p50 / p99", quantiles(&told.refused)),
+            ("told otherwise", told.other.load(Ordering::Relaxed).to_string()),
+            ("under way at a time at most", told.under_way_max.load(Ordering::Relaxed).to_string()),
+            ("largest node before / at most, MiB", format!("{} / {}", before >> 20, largest >> 20)),
+            ("the clients' process at the end, MiB", clients.to_string()),
+            ("afterwards, commands/s", format!("{recovered:.0}")),
+            ("counted / at least / at most", format!("{counted} / {least} / {most}")),
+        ] {
+            table.add_row([what.to_owned(), figure]);
+        }
+        println!("{table}");
+        Ok(())
     }
-    let median = Duration::from_micros(told.refused.lock().value_at_quantile(0.5));
-    if refused > 0 && median > REFUSED_MAX {
-        return Err(format!("half of the refusals took longer than {median:?}").into());
+
+    /// Whether all of it held.
+    fn judge(&self) -> Result<(), BoxError> {
+        let (counted, (least, most)) = self.counted;
+        if !(least..=most).contains(&counted) {
+            return Err(format!("{counted} commands were counted, of {least} to {most} that ran").into());
+        }
+        let (goodput, peak, (before, largest)) = (self.goodput(), self.peak, self.largest);
+        if goodput < GOODPUT_MIN * peak {
+            return Err(format!("{goodput:.0} commands/s are left of {peak:.0}").into());
+        }
+        if (largest.saturating_sub(before)) >> 20 > GROWTH_MAX_MIB {
+            return Err(format!("a node grew from {} to {} MiB", before >> 20, largest >> 20).into());
+        }
+        let refused = self.told.refused.lock();
+        let median = Duration::from_micros(refused.value_at_quantile(0.5));
+        if !refused.is_empty() && median > REFUSED_MAX {
+            return Err(format!("half of the refusals took longer than {median:?}").into());
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn largest_node(cluster: &Cluster) -> u64 {
     cluster.resident_bytes().into_iter().max().unwrap_or(0)
 }
 
-/// Commands a second with so many under way at a time.
-async fn closed(env: &Arc<dyn Env>, client: &DistAgent, workers: u64) -> f64 {
+/// What the agents have counted.
+async fn total(client: &DistAgent) -> Result<u64, AgentQueryError> {
+    let mut total = 0;
+    for agent in agents(client).iter() {
+        total += agent.query(Total).await?;
+    }
+    Ok(total)
+}
+
+/// Commands a second with so many under way at a time, and what came of them.
+async fn closed(env: &Arc<dyn Env>, client: &DistAgent, workers: u64) -> (f64, Arc<Told>) {
     let (told, stop) = (Told::new(), Arc::new(AtomicBool::new(false)));
     let agents = agents(client);
     for worker in 0..workers {
@@ -210,7 +270,7 @@ async fn closed(env: &Arc<dyn Env>, client: &DistAgent, workers: u64) -> f64 {
     while told.under_way.load(Ordering::Relaxed) > 0 {
         wait(POUR_EVERY).await;
     }
-    rate
+    (rate, told)
 }
 
 /// Sends so many a second whatever comes of them; how many that were, and how large a node became.
@@ -228,9 +288,15 @@ async fn flood(
         // What the clients' machine does not get done in time is not caught up with: it would be one burst.
         let burst = (due - passed).min(per_second / 50 + 1);
         for number in sent..sent + burst {
-            // What costs the flood time is missing to the cluster, which runs on the same machine.
-            if client.fleet().check_room().is_ok() || !is_refused(&agents, number, told) {
-                env.spawn("client", Box::pin(send(agents.clone(), number, told.clone())));
+            // What costs the flood time is missing to the calls that are under way: a task is made only for those that have
+            // to wait, and each takes its room before the next is looked at.
+            if client.fleet().check_room().is_err() {
+                send_into_the_full(&agents, number, told);
+                continue;
+            }
+            let mut call = Box::pin(send(agents.clone(), number, told.clone()));
+            if call.as_mut().now_or_never().is_none() {
+                env.spawn("client", call);
             }
         }
         sent += burst;
