@@ -115,7 +115,10 @@ impl Network {
         let (near, far) = (format!("near{node}"), format!("far{node}"));
         // That of the node's former life may still be there.
         let _ = ip(&format!("link del {near}"));
-        ip(&format!("link add {near} type veth peer name {far}"))?;
+        // A node keeps its hardware address, as a machine does. With a new one nobody who still knows the old one would reach
+        // it until that is forgotten, which takes seconds.
+        let address = format!("02:00:0a:4d:00:{:02x}", node + 1);
+        ip(&format!("link add {near} type veth peer name {far} address {address}"))?;
         ip(&format!("link set {near} master {BRIDGE} up"))?;
         await_namespace(pid)?;
         ip(&format!("link set {far} netns {pid}"))?;
