@@ -74,6 +74,9 @@ async fn main() -> ExitCode {
 }
 
 async fn run(directory: Option<String>) -> Outcome<()> {
+    if directory.as_ref().is_some_and(|directory| directory.starts_with('-')) {
+        return Err("usage: store [DIR], the directory that the nodes keep what they have in".into());
+    }
     let mut nodes = Nodes {
         network: MemoryNetwork::new(),
         directory,

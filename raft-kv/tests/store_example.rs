@@ -106,3 +106,14 @@ fn a_node_that_cannot_join_keeps_no_line_waiting() {
     assert_eq!(told.collect::<Vec<_>>(), ["1"], "and nothing behind `quit`");
     assert!(child.wait().expect("it ends").success());
 }
+
+/// `--help` once became a directory of that name.
+#[test]
+fn an_option_is_no_directory() {
+    let within = tempfile::tempdir().expect("a directory for temporary files");
+    let output = Command::new(program()).arg("--help").current_dir(&within).output().expect("it starts");
+    assert!(!output.status.success(), "{output:?}");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("usage: store [DIR]"), "{told}");
+    assert_eq!(std::fs::read_dir(&within).expect("it is there").count(), 0, "nothing was made");
+}

@@ -12,10 +12,15 @@ use dist_agent::raft_kv::rafted_value::Role;
 use dist_agent::raft_kv::rafted_value::env::{Env, sleep};
 use dist_agent::{AgentTypes, DistAgent, DistAgentConfig};
 use futures_util::future::{Either, select};
+use mimalloc::MiMalloc;
 use serde_json::json;
 
 use self::settings::Settings;
 use crate::demo;
+
+/// A node makes and drops small things all the time, which the system's allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// The longest time that a node may take to hand over what it holds.
 const DRAIN_MAX: Duration = Duration::from_secs(60);

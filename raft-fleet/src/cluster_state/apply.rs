@@ -185,6 +185,7 @@ impl ClusterState {
             return Ok(Change::None(ClusterReply::Done));
         }
         self.suspects.insert(node, Suspicion { by, since_ms: now_ms.saturating_sub(silent_ms) });
+        self.found_again(self.foundable_without(node));
         Ok(Change::Some(ClusterReply::Done))
     }
 
@@ -343,6 +344,14 @@ impl ClusterState {
         self.found_again(self.unfinished(|_| true));
     }
 
+    /// The groups that a node is to found and another could: whoever waits for them need not wait until it is purged.
+    fn foundable_without(&self, node: NodeId) -> Vec<GroupName> {
+        let mut groups = self.unfinished(|founder| founder == node);
+        groups
+            .retain(|name| self.founder(name, &self.groups[name].data).is_ok_and(|founder| founder != node));
+        groups
+    }
+
     /// The groups that are being founded by such a founder.
     fn unfinished(&self, by: impl Fn(NodeId) -> bool) -> Vec<GroupName> {
         let unfinished = self.groups.iter().filter(|(_, entry)| match entry.state {
@@ -363,12 +372,23 @@ impl ClusterState {
         }
     }
 
-    /// A new id for the group of this name, and who founds it: the node that keeps the newest of what one of its name has
-    /// left, else the one that placement prefers.
+    /// Who founds a group of this name: the node that keeps the newest of what one of its name has left; else the one that
+    /// placement prefers of those that answer, and of all where none does.
+    fn founder(&self, name: &GroupName, data: &str) -> Result<NodeId, ClusterRefusal> {
+        if let Some(restorer) = self.restorer(name, data)? {
+            return Ok(restorer);
+        }
+        let answers = |node: &NodeId| !self.suspects.contains_key(node);
+        let preferred = self.desired(name, 1).first().copied().ok_or(ClusterRefusal::NoActiveNode)?;
+        if answers(&preferred) {
+            return Ok(preferred);
+        }
+        Ok(self.desired(name, self.nodes.len() as u32).into_iter().find(answers).unwrap_or(preferred))
+    }
+
+    /// A new id for the group of this name, and who founds it.
     fn begin_founding(&mut self, name: &GroupName, data: &str) -> Result<(GroupId, NodeId), ClusterRefusal> {
-        let restorer = self.restorer(name, data)?;
-        let founder = restorer.or_else(|| self.desired(name, 1).first().copied());
-        let founder = founder.ok_or(ClusterRefusal::NoActiveNode)?;
+        let founder = self.founder(name, data)?;
         let id = GroupId(self.next_group);
         self.next_group += 1;
         if let Some(kept) = self.kept.get_mut(name) {

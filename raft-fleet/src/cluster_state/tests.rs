@@ -1,5 +1,7 @@
 //! What each command does to the cluster state, and that its bytes stay as they are.
 
+mod founding;
+
 use proptest::prelude::*;
 use rafted_value::encode;
 
@@ -96,39 +98,6 @@ fn a_node_of_another_cluster_or_with_a_bad_zone_is_refused() {
     bad.zone = "x".repeat(10_000);
     let ClusterReply::Refused(refusal) = join(&mut state, bad) else { panic!() };
     assert_eq!(refusal.to_string(), "the zone has 10000 bytes, over the limit of 255");
-}
-
-#[test]
-fn a_group_whose_founder_dies_before_it_is_ready_is_founded_anew_under_another_id() {
-    let mut state = formed(3);
-    let (first, founder) = added(&mut state, "g");
-    assert_eq!(first, FIRST_GROUP);
-    let other = *state.nodes().keys().find(|node| **node != founder).unwrap();
-    purge(&mut state, founder, other);
-    let entry = state.groups()[&name("g")].clone();
-    assert_ne!(entry.id, first);
-    let GroupState::Founding { founder: second } = entry.state else { panic!() };
-    assert_ne!(second, founder);
-    let stale = state.apply(0, ClusterCommand::GroupReady { name: name("g"), id: first });
-    assert!(matches!(stale, ClusterReply::Refused(ClusterRefusal::NoSuchGroup(_))));
-    let ready = state.apply(0, ClusterCommand::GroupReady { name: name("g"), id: entry.id });
-    assert_eq!(ready, ClusterReply::Done);
-}
-
-/// A founder once made another node's member the second of two voters; that node died, and the group, which nobody had used
-/// yet, could elect no leader for ever.
-#[test]
-fn a_group_that_loses_another_node_before_it_is_ready_is_founded_anew_as_well() {
-    let mut state = formed(3);
-    let (first, founder) = added(&mut state, "g");
-    let other = *state.nodes().keys().find(|node| **node != founder).unwrap();
-    purge(&mut state, other, founder);
-    let second = state.groups()[&name("g")].id;
-    assert_ne!(second, first);
-    let stale = state.apply(0, ClusterCommand::GroupReady { name: name("g"), id: first });
-    assert!(matches!(stale, ClusterReply::Refused(ClusterRefusal::NoSuchGroup(_))));
-    let ready = state.apply(0, ClusterCommand::GroupReady { name: name("g"), id: second });
-    assert_eq!(ready, ClusterReply::Done);
 }
 
 /// Fault 27: the original deletes a group, with its data, when all its members look dead.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::support::{self, MS, SECOND, World, address, count_up, name};
-use raft_fleet::{CLUSTER_GROUP, FleetError, Presence};
+use crate::support::{self, Counter, MS, SECOND, World, address, count_up, name};
+use raft_fleet::{CLUSTER_GROUP, Data, FleetError, Presence};
 
 fn lists(world: &World, at: usize, node: raft_fleet::NodeId) -> bool {
     world.fleet(at).cluster().nodes().contains_key(&node)
@@ -195,5 +195,29 @@ fn a_minority_purges_nobody() {
         world.until(40 * SECOND, "all are together again", |world| {
             (0..5).all(|place| world.fleet(place).cluster().nodes().len() == 5)
         });
+    }
+}
+
+/// A group that a dead node was to found once waited until that node was purged.
+#[test]
+fn groups_are_founded_while_any_one_node_is_away() {
+    for victim in 0..3 {
+        for notice in [Duration::ZERO, 10 * SECOND] {
+            let mut world = World::new(880 + victim as u64, 3);
+            world.config.failure_window = 600 * SECOND;
+            world.config.add_group_wait = 30 * SECOND;
+            (0..3).for_each(|place| world.begin(place));
+            (0..3).for_each(|place| world.finish(place, 30 * SECOND));
+            world.kill(victim);
+            world.sim.run_for(notice);
+            let begun = world.sim.elapsed();
+            let fleet = world.fleet((victim + 1) % 3);
+            world.run(async move {
+                let add = |number| fleet.add_usual_group(name(number), Counter::NAME);
+                futures_util::future::try_join_all((0..8).map(add)).await.expect("all are founded")
+            });
+            let took = world.sim.elapsed() - begun;
+            assert!(took < 15 * SECOND, "without node {victim}, known for {notice:?}: {took:?}");
+        }
     }
 }

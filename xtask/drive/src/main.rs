@@ -8,6 +8,11 @@ mod chaos;
 mod sim;
 
 use clap::{Parser, Subcommand};
+use mimalloc::MiMalloc;
+
+/// Nodes and simulated worlds make and drop small things all the time, which the system's allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// The programs behind `cargo xtask bench`, `sim`, `chaos`, `ca` and `node`.
 #[derive(Parser)]
