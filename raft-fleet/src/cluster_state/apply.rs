@@ -378,12 +378,9 @@ impl ClusterState {
         if let Some(restorer) = self.restorer(name, data)? {
             return Ok(restorer);
         }
-        let answers = |node: &NodeId| !self.suspects.contains_key(node);
-        let preferred = self.desired(name, 1).first().copied().ok_or(ClusterRefusal::NoActiveNode)?;
-        if answers(&preferred) {
-            return Ok(preferred);
-        }
-        Ok(self.desired(name, self.nodes.len() as u32).into_iter().find(answers).unwrap_or(preferred))
+        let ranked = self.desired(name, self.nodes.len() as u32);
+        let answering = ranked.iter().find(|node| !self.suspects.contains_key(node));
+        answering.or(ranked.first()).copied().ok_or(ClusterRefusal::NoActiveNode)
     }
 
     /// A new id for the group of this name, and who founds it.
