@@ -26,6 +26,9 @@ impl Group {
             let (index, term) = self.raw.store().before();
             self.tell(Deed::Begins { index, term, recovered });
             self.raw.store().all().for_each(|entry| self.tell_entry(entry));
+            if recovered {
+                self.tell(Deed::Returns);
+            }
         }
     }
 

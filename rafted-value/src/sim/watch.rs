@@ -20,6 +20,8 @@ pub enum Deed {
         /// Whether it came back from its disk with all this. Else it was founded, or took a leader's snapshot.
         recovered: bool,
     },
+    /// It is back, with all that was told since it began.
+    Returns,
     /// An entry takes its place in the log; whatever stood there and behind it is gone.
     Appends {
         /// Its index.

@@ -38,8 +38,6 @@ pub(super) struct Known {
     /// Where it stands, while its node lives.
     pub(super) standing: Option<Standing>,
     pub(super) words: Words,
-    /// Whether it has come back and not stood anywhere yet.
-    pub(super) returns: bool,
     /// Whether it has done nothing since it stood there.
     pub(super) rests: bool,
 }
@@ -70,7 +68,6 @@ impl Chronicle {
             Deed::Begins { index, term, recovered } => {
                 let log = Log::from(index, self.matching.begins(index, term)?);
                 if recovered {
-                    known.returns = true;
                     self.rare.note_return(scene);
                 } else {
                     if known.log.is_some() || index > 1 {
@@ -84,11 +81,16 @@ impl Chronicle {
                 let log = known.log.as_mut().ok_or("appends to a log that never began")?;
                 let replaces = index <= log.last();
                 let link = log.put(index, term, digest)?;
-                if replaces && !known.returns {
+                if replaces {
                     self.rare.note_log_end_replaced();
                     known.words.is_released_from(log, index);
                 }
                 self.matching.appends(member, index, link)?;
+            }
+            Deed::Returns => {
+                let log = known.log.as_ref().ok_or("comes back without a log")?;
+                known.words.comes_back(log)?;
+                self.matching.comes_back(member, log.last());
             }
             Deed::Votes { term, candidate } => {
                 known.words.speaks(term);
@@ -115,15 +117,11 @@ impl Chronicle {
         clocks: &Clocks,
     ) -> Result<(), String> {
         let known = self.members.entry(member).or_default();
-        let Known { log: Some(log), words, returns, standing, .. } = known else {
+        let Known { log: Some(log), words, standing, .. } = known else {
             return Err("stands without a log".into());
         };
         no_step_back(standing.as_ref(), &now)?;
         words.stands(now.term)?;
-        if std::mem::take(returns) {
-            words.comes_back(log)?;
-            self.matching.comes_back(member, log.last());
-        }
         let new_commit = self.safety.commits(log, now.commit)?;
         if now.leads && self.leaders.leads(member, now.term)? {
             self.complete.leads(now.term, log, member)?;
@@ -225,7 +223,29 @@ mod tests {
         see(&mut chronicle, TWO, Deed::Keeps { term: 2, index: 2 }).unwrap();
         chronicle.node_ends(NodeId(1));
         see(&mut chronicle, TWO, Deed::Begins { index: 1, term: 1, recovered: true }).unwrap();
-        let stands = Deed::Stands(Standing { term: 2, ..standing(1) });
-        assert!(see(&mut chronicle, TWO, stands).unwrap_err().contains("without entry 2"));
+        assert!(see(&mut chronicle, TWO, Deed::Returns).unwrap_err().contains("without entry 2"));
+    }
+
+    /// A member may hear of a new leader before its first turn has ended; seed 80202 of the stack once failed over it.
+    #[test]
+    fn what_a_member_came_back_with_may_be_replaced_before_it_stands_anywhere() {
+        let mut chronicle = pair();
+        see(&mut chronicle, TWO, Deed::Keeps { term: 2, index: 2 }).unwrap();
+        chronicle.node_ends(NodeId(1));
+        see(&mut chronicle, TWO, Deed::Begins { index: 1, term: 1, recovered: true }).unwrap();
+        see(&mut chronicle, TWO, Deed::Appends { index: 2, term: 2, digest: 5 }).unwrap();
+        see(&mut chronicle, TWO, Deed::Returns).unwrap();
+        see(&mut chronicle, TWO, Deed::Appends { index: 2, term: 3, digest: 6 }).unwrap();
+        see(&mut chronicle, TWO, Deed::Stands(Standing { term: 3, ..standing(1) })).unwrap();
+    }
+
+    /// What a leader sends again does not hide that it was lost.
+    #[test]
+    fn what_was_lost_is_found_though_it_is_sent_again() {
+        let mut chronicle = pair();
+        see(&mut chronicle, TWO, Deed::Keeps { term: 2, index: 2 }).unwrap();
+        see(&mut chronicle, TWO, Deed::Begins { index: 1, term: 1, recovered: true }).unwrap();
+        see(&mut chronicle, TWO, Deed::Returns).unwrap_err();
+        see(&mut chronicle, TWO, Deed::Appends { index: 2, term: 2, digest: 5 }).unwrap();
     }
 }
