@@ -149,6 +149,10 @@ pub struct HostConfig {
     pub entry_bytes_max: usize,
     /// Commands and queries of one group that wait in a loop at most; more are refused. 1 to 1,048,576. Default 65,536.
     pub group_waiting_max: usize,
+    /// How long the commands of one group may wait for each other: a leader that gets more than can be done refuses those
+    /// that would wait longer, by what was done a second lately, or longer than three times what a command waits that finds
+    /// few before it. It should be well below the time that callers give an attempt. 1 ms to an hour. Default 200 ms.
+    pub wait_target: Duration,
     /// A member that was made by a message but never got its state is dropped after this long; 1 s to a day. Default
     /// 60 s.
     pub uninitialised_max: Duration,
@@ -215,6 +219,7 @@ impl HostConfig {
             entry_commands_max: self.entry_commands_max.clamp(1, 16_384),
             entry_bytes_max: self.entry_bytes_max.clamp(1, 1 << 20),
             group_waiting_max: self.group_waiting_max.clamp(1, 1 << 20),
+            wait_target: self.wait_target.clamp(MS, HOUR),
             uninitialised_max: self.uninitialised_max.clamp(1000 * MS, 24 * HOUR),
             snapshot_retry: self.snapshot_retry.clamp(100 * MS, HOUR),
             // What travels in one message is taken in anyway.
@@ -266,8 +271,9 @@ impl HostConfig {
         ]
     }
 
-    fn times(&self) -> [(&'static str, Duration); 7] {
+    fn times(&self) -> [(&'static str, Duration); 8] {
         [
+            ("wait_target", self.wait_target),
             ("uninitialised_max", self.uninitialised_max),
             ("snapshot_retry", self.snapshot_retry),
             ("handover_max", self.handover_max),
@@ -322,6 +328,7 @@ impl Default for HostConfig {
             entry_commands_max: 1024,
             entry_bytes_max: 256 << 10,
             group_waiting_max: 65_536,
+            wait_target: Duration::from_millis(200),
             uninitialised_max: Duration::from_secs(60),
             snapshot_retry: Duration::from_secs(10),
             snapshot_beside_bytes: 1 << 20,

@@ -44,6 +44,9 @@ impl Driver {
             let clocks = clocks(self.env.as_ref());
             self.engine.step(&mut inputs, clocks, &mut out);
             self.perform(&mut out).await;
+            if self.engine.has_worked() {
+                self.engine.end_turn(crate::driver::clocks(self.env.as_ref()));
+            }
         }
     }
 

@@ -162,6 +162,8 @@ pub(crate) struct Engine {
     buried: BTreeMap<GroupId, MemberId>,
     /// Groups whose turn must be finished, each once.
     touched: Vec<GroupId>,
+    /// Groups that have done commands in this turn.
+    worked: Vec<GroupId>,
     timers: Timers,
     /// The loops that quiet groups are shared with.
     neighbours: Neighbours,
@@ -214,6 +216,7 @@ impl Engine {
             fenced: BTreeMap::new(),
             buried: BTreeMap::new(),
             touched: Vec::new(),
+            worked: Vec::new(),
             timers: Timers::default(),
             neighbours: Neighbours::default(),
             next_beat: MonoTime::ZERO,
@@ -259,6 +262,7 @@ impl Engine {
 
     /// One turn: takes in `inputs`, moves every group that is touched or due, and says what is to be done.
     pub(crate) fn step(&mut self, inputs: &mut Vec<Input>, clocks: Clocks, out: &mut Outputs) {
+        self.worked.clear();
         for input in inputs.drain(..) {
             self.take_in(input, clocks, out);
         }
@@ -269,6 +273,20 @@ impl Engine {
             self.finish_group(id, clocks, out);
         }
         self.touched = touched;
+    }
+
+    /// Whether [`end_turn`](Self::end_turn) wants to be told of the end of this turn.
+    pub(crate) fn has_worked(&self) -> bool {
+        !self.worked.is_empty()
+    }
+
+    /// All that a turn brought is done, and this is when.
+    pub(crate) fn end_turn(&mut self, clocks: Clocks) {
+        for id in self.worked.drain(..) {
+            if let Some(group) = self.groups.get_mut(&id) {
+                group.end_turn(clocks, self.config.wait_target);
+            }
+        }
     }
 
     fn take_in(&mut self, input: Input, clocks: Clocks, out: &mut Outputs) {
@@ -411,6 +429,9 @@ impl Engine {
             self.fence(id, reason, clocks, out);
         } else if let Some(group) = self.groups.get_mut(&id) {
             group.set_touched(false);
+            if group.has_worked() {
+                self.worked.push(id);
+            }
             #[cfg(feature = "sim")]
             group.tell_standing(self.node, clocks.now);
             if group.is_removed() {

@@ -130,7 +130,11 @@ impl Group {
                 break;
             }
             let proposal = self.proposals.pop_front().expect("there is a front");
-            self.waiting -= proposal.waiters.len();
+            let count = proposal.waiters.len();
+            self.waiting -= count;
+            // Those of one entry wait for each other.
+            let wait = (turn.now.since(proposal.since), proposal.ahead + count.saturating_sub(1));
+            self.pace.takes_out(turn.now, count, wait, turn.limits.wait_target);
             if proposal.index == entry.index && proposal.term == entry.term {
                 for (waiter, result) in proposal.waiters.into_iter().zip(results) {
                     turn.out.command(waiter, result);

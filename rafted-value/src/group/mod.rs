@@ -14,6 +14,7 @@ mod frozen;
 mod keep;
 mod machine;
 mod offer;
+mod pace;
 mod propose;
 mod quick;
 mod reads;
@@ -41,6 +42,7 @@ pub(crate) use self::frozen::FrozenMachine;
 use self::keep::Keeper;
 pub(crate) use self::machine::{CommandResult, Machine, MachineError, panic_message};
 use self::offer::Outgoing;
+use self::pace::Pace;
 use self::reads::Read;
 use self::rest::Rest;
 use self::stream::Incoming;
@@ -90,6 +92,9 @@ struct Proposal {
     term: u64,
     index: u64,
     waiters: Vec<Waiter<CommandResult>>,
+    /// When they were proposed, and how many commands waited before them.
+    since: MonoTime,
+    ahead: usize,
 }
 
 /// One member of one group on this node.
@@ -124,6 +129,7 @@ pub(crate) struct Group {
     incoming_bytes: usize,
     proposals: VecDeque<Proposal>,
     waiting: usize,
+    pace: Pace,
     reads: VecDeque<Read>,
     change: Option<change::PendingChange>,
     /// A change of the voters that is applied here, and who waits until enough of them know it.
@@ -254,6 +260,7 @@ impl Group {
             incoming_bytes: 0,
             proposals: VecDeque::new(),
             waiting: 0,
+            pace: Pace::default(),
             reads: VecDeque::new(),
             change: None,
             spreading: None,
@@ -553,6 +560,7 @@ impl Group {
             turn.out.query(read.waiter, Err(QueryError::NotLeader { group: self.id, leader }));
         }
         self.waiting = 0;
+        self.pace.forget();
         let change = self.change.take().map(|change| change.waiter);
         for waiter in change.into_iter().chain(self.spreading.take().map(|settled| settled.waiter)) {
             turn.out.member(waiter, Err(GroupError::Unknown(self.id)));

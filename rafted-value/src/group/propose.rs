@@ -1,10 +1,14 @@
 //! Commands on their way into the log: admitted, gathered for a turn, and proposed together.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use raft::eraftpb::{Entry, Message, MessageType};
 
 use super::machine::Machine;
+use super::pace::Moment;
 use super::{CommandResult, Group, Proposal, RETRY_AFTER_MS, Turn};
+use crate::engine::Clocks;
 use crate::entry::{Commands, EntryBody};
 use crate::error::{CommandError, NotApplied, Unknown};
 use crate::request::Command;
@@ -21,6 +25,7 @@ impl Group {
             turn.out.command(waiter, Ok(reply));
             return;
         }
+        self.pace.lets_in(turn.now, self.commands_waiting());
         self.waiting += 1;
         self.incoming_bytes += command.payload.len();
         self.incoming.push((command, waiter));
@@ -36,7 +41,9 @@ impl Group {
         if self.leading.is_none() {
             return Err(NotApplied::NotLeader { group: self.id, leader: self.leader_to_ask() }.into());
         }
-        if self.waiting >= turn.limits.group_waiting_max {
+        let has_pace = self.pace.has_room(self.commands_waiting(), turn.limits.wait_target);
+        if self.waiting >= turn.limits.group_waiting_max || !has_pace {
+            metrics::counter!("rafted_value_commands_refused_total").increment(1);
             return Err(NotApplied::Overloaded { retry_after_ms: RETRY_AFTER_MS }.into());
         }
         let (bytes, limit_bytes) = (command.payload.len() as u64, self.config.command_bytes_max);
@@ -49,6 +56,22 @@ impl Group {
             return Err(NotApplied::Malformed(text).into());
         }
         Ok(())
+    }
+
+    /// Whether [`end_turn`](Self::end_turn) wants to be told of the end of this turn.
+    pub(crate) fn has_worked(&self) -> bool {
+        self.pace.works()
+    }
+
+    /// All that a turn brought is done.
+    pub(crate) fn end_turn(&mut self, clocks: Clocks, wait_target: Duration) {
+        let Clocks { now, wall_ms } = clocks;
+        self.pace.ends_turn(Moment { now, wall_ms, wait_target }, self.commands_waiting());
+    }
+
+    /// Commands of which it is not known yet what becomes of them.
+    fn commands_waiting(&self) -> usize {
+        self.waiting - self.reads.len()
     }
 
     /// A command outside its window would be refused when it is applied. It is refused before it is proposed, so that
@@ -92,6 +115,7 @@ impl Group {
             }
             return;
         };
+        let mut ahead = self.commands_waiting() - incoming.len();
         let (mut entries, mut waiters) = (Vec::new(), Vec::new());
         for (commands, group_waiters) in split_into_entries(incoming, bytes, turn) {
             let body = EntryBody::Commands(Commands { stamp_ms: turn.wall_ms, commands });
@@ -101,7 +125,9 @@ impl Group {
         match self.propose_entries(entries) {
             Ok(first) => {
                 for (index, waiters) in (first..).zip(waiters) {
-                    self.proposals.push_back(Proposal { term, index, waiters });
+                    let count = waiters.len();
+                    self.proposals.push_back(Proposal { term, index, waiters, since: turn.now, ahead });
+                    ahead += count;
                 }
             }
             Err(error) => {
