@@ -268,6 +268,9 @@ pub struct CallOptions {
     pub attempt_timeout: Duration,
     /// The most attempts, the first included; the time limits them anyway. At least 1. Default: no limit.
     pub attempts_max: u32,
+    /// How often a group may refuse the call as overloaded and is asked again, each time after twice the wait; refused once
+    /// more, the caller is told so. [Essential](CallOptions::essential) calls go on until their time is up. Default 3.
+    pub refusals_max: u32,
     /// The number of a command, where its caller chooses it; see [`CommandNumber`]. Default: none, one is given.
     pub number: Option<CommandNumber>,
     /// The wait between two attempts where a new leader must first be found. At least 1 ms. Default 50 ms.
@@ -275,8 +278,9 @@ pub struct CallOptions {
     /// For how much longer than `timeout` the group keeps the reply for a late attempt, within what the group allows.
     /// Default 60 s.
     pub retry_margin: Duration,
-    /// Whether the call goes out even while [`calls_max`](FleetConfig::calls_max) are under way: for what must go on
-    /// when callers ask too much, as the moves of a layer above. Default false.
+    /// Whether the call goes out even while [`calls_max`](FleetConfig::calls_max) are under way, and is sent again as often
+    /// as a busy group refuses it: for what must go on when callers ask too much, as the moves of a layer above. Default
+    /// false.
     pub essential: bool,
 }
 
@@ -297,6 +301,7 @@ impl Default for CallOptions {
             timeout: Duration::from_secs(5),
             attempt_timeout: Duration::from_millis(500),
             attempts_max: u32::MAX,
+            refusals_max: 3,
             number: None,
             retry_interval: Duration::from_millis(50),
             retry_margin: Duration::from_secs(60),

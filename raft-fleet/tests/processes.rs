@@ -210,7 +210,8 @@ fn the_last_of_four_processes_goes_on_alone_once_it_is_told_to() {
         assert_eq!(nodes[group % NODES].say(&format!("add group-{group} 4")), "added");
     }
     count(&mut nodes[1], 1);
-    assert_eq!(nodes[0].say("lost"), "every group has a leader");
+    // A leadership may be on its way to where it belongs.
+    nodes[0].until("lost", "every group has a leader");
     nodes.iter_mut().for_each(Node::kill);
 
     let mut last = Node::start_by(command("repair", 2, directory.path(), &ports));

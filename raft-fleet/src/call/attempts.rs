@@ -9,7 +9,7 @@ use rafted_value::{
 };
 
 use super::chase::{Chase, Shown};
-use super::gate::Pass;
+use super::gate::{Pass, refuse};
 use super::line::Ticket;
 use crate::cluster_state::{CLUSTER_GROUP, GroupState};
 use crate::config::{CallOptions, CommandNumber};
@@ -219,6 +219,10 @@ impl Core {
         deadline: MonoTime,
     ) -> Result<Ticket, CommandError> {
         let line = self.lines.of(self.env.as_ref(), target.group);
+        let mut place = line.enter(self.env.now(), options.essential);
+        if place.is_none() {
+            return Err(refuse().into());
+        }
         // The group measures the window by its own clock: leave room for one that is behind ours.
         let allowed = millis(target.retry_window_max_ms / 10 * 9);
         let window = options.timeout.saturating_add(options.retry_margin).min(allowed);
@@ -226,10 +230,10 @@ impl Core {
         if let Some(CommandNumber { session, sequence }) = options.number {
             let acknowledged = 0;
             let command = Command { session, sequence, acknowledged, retry_until_ms, key_hash, payload };
-            return Ok(Ticket::of(command));
+            return Ok(Ticket::of(command, place));
         }
         loop {
-            if let Some(ticket) = line.begin(retry_until_ms, key_hash, payload.clone()) {
+            if let Some(ticket) = line.begin(&mut place, retry_until_ms, key_hash, payload.clone()) {
                 return Ok(ticket);
             }
             if self.env.now() >= deadline {
@@ -272,6 +276,7 @@ impl Core {
             let error = match self.command_once(node, target.group, ticket, limit).await {
                 Ok(reply) => {
                     line.set_leader(node);
+                    line.window.widen();
                     return Ok(reply);
                 }
                 Err(error) => error,
@@ -289,11 +294,12 @@ impl Core {
                 _ => (),
             }
             self.learn_of_stranger(node, shown, limit).await;
+            if matches!(shown, Shown::Overloaded(_)) {
+                line.window.narrow(self.env.now());
+            }
             let pause = self.learn_from(&line, target.group, node, shown, &mut chase);
-            match pause {
-                Some(pause) if pause.is_zero() => (),
-                Some(pause) => sleep(self.env.as_ref(), pause.min(left)).await,
-                None => break,
+            if !self.pause(pause, &chase, options, left).await {
+                break;
             }
         }
         Err(self.give_up(target.group, unknown.clone(), last, options))
@@ -353,10 +359,9 @@ impl Core {
                 last = Some(error);
             }
             self.learn_of_stranger(node, shown, limit).await;
-            match self.learn_from(&line, group, node, shown, &mut chase) {
-                Some(pause) if pause.is_zero() => (),
-                Some(pause) => sleep(self.env.as_ref(), pause.min(left)).await,
-                None => break,
+            let pause = self.learn_from(&line, group, node, shown, &mut chase);
+            if !self.pause(pause, &chase, options, left).await {
+                break;
             }
         }
         let limit_ms = as_ms(options.timeout);
@@ -392,7 +397,7 @@ impl Core {
                 line.forget_leader(asked);
                 self.views.refresh_soon();
             }
-            Shown::Busy(_) | Shown::Final => (),
+            Shown::Busy(_) | Shown::Overloaded(_) | Shown::Final => (),
         }
         let pause = chase.pause(asked, shown);
         if let Shown::Redirect(leader) = shown
@@ -402,6 +407,33 @@ impl Core {
             line.forget_leader(leader);
         }
         self.views.current().lists(group).then_some(pause)
+    }
+
+    /// Waits before the next attempt; whether there is one.
+    async fn pause(
+        &self,
+        pause: Option<Duration>,
+        chase: &Chase,
+        options: &CallOptions,
+        left: Duration,
+    ) -> bool {
+        let Some(pause) = pause else { return false };
+        let refusals = chase.refusals();
+        if refusals > options.refusals_max && !options.essential {
+            return false;
+        }
+        // Those that were refused together should not come together again.
+        let pause = if refusals > 0 { self.half_or_more_of(pause) } else { pause };
+        if !pause.is_zero() {
+            sleep(self.env.as_ref(), pause.min(left)).await;
+        }
+        true
+    }
+
+    fn half_or_more_of(&self, pause: Duration) -> Duration {
+        let half = pause / 2;
+        let nanos = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX);
+        half + Duration::from_nanos(self.env.random_u64() % nanos.saturating_add(1).max(1))
     }
 
     async fn command_once(

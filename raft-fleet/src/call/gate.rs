@@ -67,7 +67,8 @@ impl Gate {
     }
 }
 
-fn refuse() -> Full {
+/// One call is refused.
+pub(super) fn refuse() -> Full {
     metrics::counter!("raft_fleet_calls_refused_total").increment(1);
     Full
 }

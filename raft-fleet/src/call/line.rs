@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use rafted_value::env::Env;
+use rafted_value::env::{Env, MonoTime};
 use rafted_value::{ClientSession, Command, GroupId, NodeId, SessionId};
+
+use super::window::Window;
 
 /// The line to one group. All its locks are held for a few instructions.
 pub(crate) struct Line {
@@ -16,6 +18,7 @@ pub(crate) struct Line {
     /// Commands are spread over several sessions, so that callers do not wait for one lock.
     sessions: Vec<Mutex<ClientSession>>,
     turn: AtomicUsize,
+    pub(super) window: Window,
 }
 
 impl Line {
@@ -28,6 +31,7 @@ impl Line {
             leader: AtomicU64::new(0),
             sessions: std::iter::repeat_with(session).take(sessions.max(1)).collect(),
             turn: AtomicUsize::new(0),
+            window: Window::default(),
         }
     }
 
@@ -50,16 +54,31 @@ impl Line {
         let _ = self.leader.compare_exchange(node.0, 0, Ordering::Relaxed, Ordering::Relaxed);
     }
 
+    /// A place for one command, if the group takes so many.
+    pub(super) fn enter(self: &Arc<Self>, now: MonoTime, essential: bool) -> Option<Place> {
+        self.window.enter(now, essential).then(|| Place(Arc::clone(self)))
+    }
+
     /// Numbers a command; `None` when too many wait already.
-    pub(crate) fn begin(
+    pub(super) fn begin(
         self: &Arc<Self>,
+        place: &mut Option<Place>,
         retry_until_ms: u64,
         key_hash: u64,
         payload: Bytes,
     ) -> Option<Ticket> {
         let session = self.turn.fetch_add(1, Ordering::Relaxed) % self.sessions.len();
         let command = self.sessions[session].lock().begin(retry_until_ms, key_hash, payload)?;
-        Some(Ticket { line: Some((Arc::clone(self), session)), command })
+        Some(Ticket { line: Some((Arc::clone(self), session)), command, _place: place.take() })
+    }
+}
+
+/// One of the commands that are under way to a group.
+pub(super) struct Place(Arc<Line>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.window.leave();
     }
 }
 
@@ -68,13 +87,14 @@ pub(crate) struct Ticket {
     /// The line and which of its sessions; none for a command whose number its caller chose.
     line: Option<(Arc<Line>, usize)>,
     command: Command,
+    _place: Option<Place>,
 }
 
 impl Ticket {
     /// A command with a number of the caller's choice. Its reply stays for as long as its group keeps it: somebody else
     /// may send it again.
-    pub(crate) fn of(command: Command) -> Self {
-        Self { line: None, command }
+    pub(super) fn of(command: Command, place: Option<Place>) -> Self {
+        Self { line: None, command, _place: place }
     }
 
     pub(crate) fn command(&self) -> &Command {

@@ -4,6 +4,7 @@ mod attempts;
 mod chase;
 mod gate;
 mod line;
+mod window;
 
 pub use self::attempts::BegunCommand;
 pub(crate) use self::attempts::{Target, as_ms};

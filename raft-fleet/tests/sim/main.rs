@@ -8,6 +8,7 @@ mod copies;
 mod disks;
 mod drain;
 mod faults;
+mod overload;
 mod purge;
 mod repair;
 mod strangers;
