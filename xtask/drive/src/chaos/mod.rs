@@ -62,6 +62,9 @@ pub(crate) struct Arguments {
     /// Break nothing, and send ten times what the cluster can do.
     #[arg(long)]
     overload: bool,
+    /// How long a command of the overload keeps a core of each of its replicas busy, in microseconds.
+    #[arg(long, value_name = "N", default_value_t = 50, requires = "overload")]
+    work_us: u32,
     /// Write the logs of the nodes and of the clients there, and leave them; RUST_LOG says what is in them.
     #[arg(long, value_name = "DIRECTORY")]
     logs: Option<PathBuf>,

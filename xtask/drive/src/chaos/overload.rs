@@ -1,5 +1,9 @@
 //! Ten times what the cluster can do, for a while: it must go on doing nearly as much as before, refuse the rest at once,
 //! not grow, and have counted each command once that it said was done, and none that it refused.
+//!
+//! Commands do some work, as those of users do: else whoever sends them is busier than the nodes, and what is measured is
+//! what the flood costs its sender. Several clients send them, each of which lets a limited number be under way: what they
+//! let through together is more than the nodes can do in the time that a command has.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,13 +21,15 @@ use rafted_value::env::Env;
 use super::Arguments;
 use super::clients::wait;
 use super::cluster::Cluster;
-use super::tally::{Count, Tally, Total};
+use super::tally::{Count, Tally, Total, rounds_in};
 use crate::bench::BoxError;
 use crate::bench::usage::of_this_process;
 use crate::sim::stack::load::{QUOTA, key};
 
 /// Agents that the load is spread over.
 const AGENTS: u64 = 256;
+/// Clients that send it.
+const CLIENTS: u64 = 8;
 /// Commands under way at a time while the peak is looked for.
 const CLOSED: [u64; 4] = [64, 256, 1_024, 2_048];
 /// How long each of them is measured.
@@ -68,13 +74,11 @@ impl Told {
     }
 
     /// What came of a command.
-    fn note(&self, result: Result<(), AgentError>, begun: Instant) {
+    fn note(&self, result: &Result<(), AgentError>, begun: Instant) {
         let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(MICROS_MAX);
         match result {
             Ok(()) => self.done.lock().saturating_record(took),
-            Err(AgentError::NotApplied(AgentNotApplied::Store(KvNotApplied::Group(
-                NotApplied::Overloaded { .. },
-            )))) => self.refused.lock().saturating_record(took),
+            Err(error) if is_refusal(error).is_some() => self.refused.lock().saturating_record(took),
             Err(_) => {
                 self.other.fetch_add(1, Ordering::Relaxed);
             }
@@ -91,37 +95,48 @@ impl Told {
     }
 }
 
-/// The agents that are called.
-type Agents = Arc<[AgentHandle<Tally>]>;
+/// After how long a command that was refused as too much may be tried again.
+fn is_refusal(error: &AgentError) -> Option<Duration> {
+    match error {
+        AgentError::NotApplied(AgentNotApplied::Store(KvNotApplied::Group(NotApplied::Overloaded {
+            retry_after_ms,
+        }))) => Some(Duration::from_millis(*retry_after_ms)),
+        _ => None,
+    }
+}
 
-fn agents(client: &DistAgent) -> Agents {
+/// Who sends, and what.
+#[derive(Clone)]
+struct Senders {
+    /// Every client's handles of all agents.
+    agents: Arc<[Vec<AgentHandle<Tally>>]>,
+    command: Count,
+}
+
+impl Senders {
+    fn new(clients: &[DistAgent], command: Count) -> Self {
+        Self { agents: clients.iter().map(agents).collect(), command }
+    }
+
+    /// One command, and what came of it. Where it was refused, after how long it may be tried again.
+    async fn send(self, number: u64, told: Arc<Told>) -> Option<Duration> {
+        let under_way = told.under_way.fetch_add(1, Ordering::Relaxed) + 1;
+        told.under_way_max.fetch_max(under_way, Ordering::Relaxed);
+        let begun = Instant::now();
+        let agents = &self.agents[(number % CLIENTS) as usize];
+        let result = agents[(number / CLIENTS % AGENTS) as usize].command(self.command).await.map(|_| ());
+        told.note(&result, begun);
+        told.under_way.fetch_sub(1, Ordering::Relaxed);
+        result.err().as_ref().and_then(is_refusal)
+    }
+}
+
+fn agents(client: &DistAgent) -> Vec<AgentHandle<Tally>> {
     let agent = |number| {
         let handle = client.agent::<Tally>(QUOTA, &key(number as u16)).expect("a valid identity");
         handle.timeout(CALL_TIMEOUT)
     };
     (0..AGENTS).map(agent).collect()
-}
-
-/// One command, and what came of it.
-async fn send(agents: Agents, number: u64, told: Arc<Told>) {
-    let under_way = told.under_way.fetch_add(1, Ordering::Relaxed) + 1;
-    told.under_way_max.fetch_max(under_way, Ordering::Relaxed);
-    let begun = Instant::now();
-    let result = agents[(number % AGENTS) as usize].command(Count).await;
-    told.note(result.map(|_| ()), begun);
-    told.under_way.fetch_sub(1, Ordering::Relaxed);
-}
-
-/// One command that most likely is refused at once, and then needs no task. One that is not, because room came meanwhile, is
-/// walked away from, and nobody learns its end.
-fn send_into_the_full(agents: &Agents, number: u64, told: &Told) {
-    let begun = Instant::now();
-    match agents[(number % AGENTS) as usize].command(Count).now_or_never() {
-        Some(result) => told.note(result.map(|_| ()), begun),
-        None => {
-            told.other.fetch_add(1, Ordering::Relaxed);
-        }
-    }
 }
 
 /// What was seen.
@@ -144,10 +159,18 @@ struct Seen {
 ///
 /// What did not hold.
 pub(super) async fn run(arguments: &Arguments, cluster: &Cluster) -> Result<(), BoxError> {
-    let (env, client) = cluster.connect().await?;
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        clients.push(cluster.connect().await?);
+    }
+    let (env, clients): (Vec<_>, Vec<_>) = clients.into_iter().unzip();
+    let env = &env[0];
+    let rounds = rounds_in(Duration::from_micros(arguments.work_us.into()));
+    println!("a command is {rounds} rounds of work, about {} us", arguments.work_us);
+    let senders = Senders::new(&clients, Count { rounds });
     let (mut peak, mut all) = (0.0_f64, Vec::new());
     for workers in CLOSED {
-        let (rate, told) = closed(&env, &client, workers).await;
+        let (rate, told) = closed(env, &senders, workers).await;
         println!("{workers} commands under way at a time: {rate:.0}/s");
         peak = peak.max(rate);
         all.push(told);
@@ -157,18 +180,20 @@ pub(super) async fn run(arguments: &Arguments, cluster: &Cluster) -> Result<(), 
     let per_second = (peak * TIMES as f64) as u64;
     println!("{per_second} commands a second are sent for {:.0} s", time.as_secs_f64());
     let told = Told::new();
-    let (sent, largest) = flood(&env, &client, cluster, (per_second, time), &told).await;
+    let (sent, largest) = flood(env, &senders, cluster, (per_second, time), &told).await;
     while told.under_way.load(Ordering::Relaxed) > 0 {
         wait(POUR_EVERY).await;
     }
-    let (recovered, last) = closed(&env, &client, CLOSED[1]).await;
+    let (recovered, last) = closed(env, &senders, CLOSED[1]).await;
     all.extend([told.clone(), last]);
     let expected =
         all.iter().map(|told| told.counted()).fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1));
-    let counted = (total(&client).await?, expected);
+    let counted = (total(&clients[0]).await?, expected);
     let seen = Seen { peak, sent, time, told, largest: (before, largest), recovered, counted };
     seen.print()?;
-    client.shutdown().await;
+    for client in &clients {
+        client.shutdown().await;
+    }
     seen.judge()
 }
 
@@ -238,25 +263,26 @@ fn largest_node(cluster: &Cluster) -> u64 {
 /// What the agents have counted.
 async fn total(client: &DistAgent) -> Result<u64, AgentQueryError> {
     let mut total = 0;
-    for agent in agents(client).iter() {
+    for agent in agents(client) {
         total += agent.query(Total).await?;
     }
     Ok(total)
 }
 
 /// Commands a second with so many under way at a time, and what came of them.
-async fn closed(env: &Arc<dyn Env>, client: &DistAgent, workers: u64) -> (f64, Arc<Told>) {
+async fn closed(env: &Arc<dyn Env>, senders: &Senders, workers: u64) -> (f64, Arc<Told>) {
     let (told, stop) = (Told::new(), Arc::new(AtomicBool::new(false)));
-    let agents = agents(client);
     for worker in 0..workers {
-        let (agents, told, stop) = (agents.clone(), told.clone(), stop.clone());
+        let (senders, told, stop) = (senders.clone(), told.clone(), stop.clone());
         env.spawn(
             "client",
             Box::pin(async move {
                 let mut number = worker;
                 while !stop.load(Ordering::Relaxed) {
                     number = number.wrapping_add(workers);
-                    send(agents.clone(), number, told.clone()).await;
+                    if let Some(after) = senders.clone().send(number, told.clone()).await {
+                        wait(after).await;
+                    }
                 }
             }),
         );
@@ -276,25 +302,20 @@ async fn closed(env: &Arc<dyn Env>, client: &DistAgent, workers: u64) -> (f64, A
 /// Sends so many a second whatever comes of them; how many that were, and how large a node became.
 async fn flood(
     env: &Arc<dyn Env>,
-    client: &DistAgent,
+    senders: &Senders,
     cluster: &Cluster,
     (per_second, time): (u64, Duration),
     told: &Arc<Told>,
 ) -> (u64, u64) {
-    let (agents, begun) = (agents(client), Instant::now());
+    let begun = Instant::now();
     let (mut sent, mut passed, mut largest, mut look) = (0, 0, 0, Duration::ZERO);
     while begun.elapsed() < time {
         let due = (begun.elapsed().as_secs_f64() * per_second as f64) as u64;
         // What the clients' machine does not get done in time is not caught up with: it would be one burst.
         let burst = (due - passed).min(per_second / 50 + 1);
         for number in sent..sent + burst {
-            // What costs the flood time is missing to the calls that are under way: a task is made only for those that have
-            // to wait, and each takes its room before the next is looked at.
-            if client.fleet().check_room().is_err() {
-                send_into_the_full(&agents, number, told);
-                continue;
-            }
-            let mut call = Box::pin(send(agents.clone(), number, told.clone()));
+            // A task is made only for those that have to wait, and each takes its room before the next is looked at.
+            let mut call = Box::pin(senders.clone().send(number, told.clone()).map(|_| ()));
             if call.as_mut().now_or_never().is_none() {
                 env.spawn("client", call);
             }
