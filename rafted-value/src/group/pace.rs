@@ -43,8 +43,8 @@ pub(super) struct Moment {
 /// What a leader knows of how fast its commands are done.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pace {
-    /// Since when commands are done, one after the other, in time that is not counted yet; none while none waits, or the
-    /// first of them is not done, which may take long by itself.
+    /// Since when commands are done, one after the other, in time that is not counted yet; none while none waits. What the
+    /// first of them waits by itself is not counted.
     since: Option<MonoTime>,
     /// That time in the period that is measured, how many were done, and the most that waited at a time.
     busy: Duration,
@@ -84,6 +84,9 @@ impl Pace {
             (self.slow, self.probing) = (false, false);
             self.begin(waiting);
         }
+        if waiting == 0 {
+            self.since = self.base.map(|base| now + base);
+        }
         self.most = self.most.max(waiting as u64 + 1);
     }
 
@@ -96,7 +99,7 @@ impl Pace {
         wait_target: Duration,
     ) {
         (self.done, self.works) = (self.done + count as u64, true);
-        self.since.get_or_insert(now);
+        self.since = Some(self.since.map_or(now, |since| since.min(now)));
         if (ahead as u64) < self.few(wait_target)
             && (self.probing || self.base.is_none_or(|base| waited < base))
         {
