@@ -80,11 +80,11 @@ impl Pace {
 
     /// A command is let in that finds so many before it.
     pub(super) fn lets_in(&mut self, now: MonoTime, waiting: usize) {
-        if waiting == 0 && now.since(self.measured) > IDLE {
-            (self.slow, self.probing) = (false, false);
-            self.begin(waiting);
-        }
         if waiting == 0 {
+            if now.since(self.measured) > IDLE {
+                (self.slow, self.probing) = (false, false);
+                self.begin(waiting);
+            }
             self.since = self.base.map(|base| now + base);
         }
         self.most = self.most.max(waiting as u64 + 1);

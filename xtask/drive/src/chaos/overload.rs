@@ -78,7 +78,7 @@ impl Told {
         let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(MICROS_MAX);
         match result {
             Ok(()) => self.done.lock().saturating_record(took),
-            Err(error) if is_refusal(error).is_some() => self.refused.lock().saturating_record(took),
+            Err(error) if try_again_after(error).is_some() => self.refused.lock().saturating_record(took),
             Err(_) => {
                 self.other.fetch_add(1, Ordering::Relaxed);
             }
@@ -96,7 +96,7 @@ impl Told {
 }
 
 /// After how long a command that was refused as too much may be tried again.
-fn is_refusal(error: &AgentError) -> Option<Duration> {
+fn try_again_after(error: &AgentError) -> Option<Duration> {
     match error {
         AgentError::NotApplied(AgentNotApplied::Store(KvNotApplied::Group(NotApplied::Overloaded {
             retry_after_ms,
@@ -127,7 +127,7 @@ impl Senders {
         let result = agents[(number / CLIENTS % AGENTS) as usize].command(self.command).await.map(|_| ());
         told.note(&result, begun);
         told.under_way.fetch_sub(1, Ordering::Relaxed);
-        result.err().as_ref().and_then(is_refusal)
+        result.err().as_ref().and_then(try_again_after)
     }
 }
 
