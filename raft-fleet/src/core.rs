@@ -377,9 +377,14 @@ impl Core {
 
     /// A time between half and one and a half of `interval`, so that nodes do not act in step.
     pub(crate) fn jittered(&self, interval: Duration) -> MonoTime {
+        self.env.now() + self.half_and_up_to(interval, 2)
+    }
+
+    /// Half of `interval`, and up to so many more halves of it.
+    pub(crate) fn half_and_up_to(&self, interval: Duration, halves: u64) -> Duration {
         let half = as_ms(interval) / 2;
-        let jitter = self.env.random_u64() % (2 * half + 1);
-        self.env.now() + Duration::from_millis(half.saturating_add(jitter))
+        let jitter = self.env.random_u64() % (halves * half + 1);
+        Duration::from_millis(half.saturating_add(jitter))
     }
 
     fn cluster(&self) -> Target {

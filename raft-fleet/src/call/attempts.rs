@@ -423,17 +423,11 @@ impl Core {
             return false;
         }
         // Those that were refused together should not come together again.
-        let pause = if refusals > 0 { self.half_or_more_of(pause) } else { pause };
+        let pause = if refusals > 0 { self.half_and_up_to(pause, 1) } else { pause };
         if !pause.is_zero() {
             sleep(self.env.as_ref(), pause.min(left)).await;
         }
         true
-    }
-
-    fn half_or_more_of(&self, pause: Duration) -> Duration {
-        let half = pause / 2;
-        let nanos = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX);
-        half + Duration::from_nanos(self.env.random_u64() % nanos.saturating_add(1).max(1))
     }
 
     async fn command_once(
