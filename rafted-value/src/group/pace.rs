@@ -127,11 +127,16 @@ impl Pace {
             return;
         }
         let rate = u128::from(self.done) * 1_000_000_000 / self.busy.as_nanos();
+        let is_known = self.rates[usize::from(self.at)] > 0;
         self.at = (self.at + 1) % PERIODS as u8;
         self.rates[usize::from(self.at)] = u32::try_from(rate).unwrap_or(u32::MAX);
         let room = self.room(wait_target);
-        // A line that is kept short is not gone.
-        self.slow = self.probing || self.most > if self.slow { room / GONE } else { room };
+        self.slow = match self.slow {
+            // A line that is kept short is not gone.
+            true => self.probing || self.most > room / GONE,
+            // One period may have been a stall of the disk.
+            false => is_known && self.most > room,
+        };
         let round = wall_ms / PROBE_EVERY_MS;
         if self.slow && self.probed != round {
             (self.probing, self.probed) = (true, round);
@@ -299,6 +304,20 @@ mod tests {
         model.callers(10_000, 256, Bound::Delay(500));
         model.callers(50_000, 256, Bound::Delay(500));
         assert_eq!(model.refused, 0);
+    }
+
+    /// After a stall of the disk in the first moments of a leader its rate looked low, and callers of which each waited for
+    /// 8 ms were refused.
+    #[test]
+    fn one_stall_is_no_reason_to_refuse() {
+        for stall_ms in [150, 400] {
+            let mut model = Model::default();
+            model.callers(10, 1, Bound::Delay(2));
+            model.callers(stall_ms, 250, Bound::Work(0));
+            assert_eq!((model.refused, model.done), (0, 0));
+            model.callers(2_000, 250, Bound::Work(100));
+            assert_eq!(model.refused, 0, "after {stall_ms} ms");
+        }
     }
 
     #[test]
