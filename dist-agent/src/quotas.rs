@@ -35,18 +35,25 @@ impl DistAgent {
 
     /// Deletes a quota. No agent can be activated in it from now on (by another node that has just activated one: for half a
     /// second more, two if it was unlimited), and those that are active end within seconds. A quota that is put under the same
-    /// name later is another one.
+    /// name later is another one, which no late attempt of this call deletes.
     ///
     /// # Errors
     ///
     /// [`QuotaError::NotFound`] if there is none; when the ledger does not answer in time.
     pub async fn delete_quota(&self, quota: &str) -> Result<(), QuotaError> {
         let quota = QuotaName::new(quota)?;
-        let reply = self.change_quotas(&LedgerCommand::Delete { quota: quota.clone() }).await;
+        let generation = match self.ask_quotas(&LedgerQuery::Generation { quota: quota.clone() }).await? {
+            LedgerAnswer::Generation(Some(generation)) => generation,
+            LedgerAnswer::Generation(None) => return Err(QuotaError::NotFound(quota)),
+            other => return Err(not_understood(&other)),
+        };
+        // This one and no other: the reply may be lost, and another have the name by the time that the command comes again.
+        let command = LedgerCommand::DeleteThis { quota: quota.clone(), generation };
+        let reply = self.change_quotas(&command).await;
         self.desk().forget(&quota);
         match reply? {
-            LedgerReply::Done => Ok(()),
-            LedgerReply::NoSuchQuota => Err(QuotaError::NotFound(quota)),
+            // It is gone, by this call or by one beside it.
+            LedgerReply::Done | LedgerReply::NoSuchQuota => Ok(()),
             other => Err(not_understood(&other)),
         }
     }

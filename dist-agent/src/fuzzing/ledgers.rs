@@ -46,17 +46,19 @@ pub(super) fn commands() -> Vec<(&'static str, LedgerCommand)> {
         ("delete", LedgerCommand::Delete { quota: name("gone") }),
         ("report_split", report(50, 99, 12, vec![(name("q"), 1, 1), (name("gone"), 3, 1)])),
         ("report_all", report(0, u64::MAX, 200, vec![(name("q"), 1, 3)])),
+        ("delete_this", LedgerCommand::DeleteThis { quota: name("any"), generation: 2 }),
     ]
 }
 
 /// One of each thing that it is asked.
-pub(super) fn queries() -> [(&'static str, LedgerQuery); 5] {
+pub(super) fn queries() -> [(&'static str, LedgerQuery); 6] {
     [
         ("list", LedgerQuery::List { after: Some(name("any")), max: 7 }),
         ("usage", LedgerQuery::Usage { quota: name("q") }),
         ("waiting", LedgerQuery::Waiting),
         ("agreed", LedgerQuery::Agreed),
         ("versions", LedgerQuery::Versions),
+        ("generation", LedgerQuery::Generation { quota: name("q") }),
     ]
 }
 

@@ -94,13 +94,16 @@ impl Data for Ledger {
             LedgerQuery::Versions => {
                 LedgerAnswer::Versions { agreed: self.versions.agreed(), nodes: self.versions.nodes() }
             }
+            LedgerQuery::Generation { quota } => {
+                LedgerAnswer::Generation(self.quotas.get(&quota).map(|quota| quota.generation))
+            }
         }
     }
 
     fn command_kind(command: &LedgerCommand) -> &'static str {
         match command {
             LedgerCommand::Put { .. } => "put",
-            LedgerCommand::Delete { .. } => "delete",
+            LedgerCommand::Delete { .. } | LedgerCommand::DeleteThis { .. } => "delete",
             LedgerCommand::Places { .. } => "places",
             LedgerCommand::Report(_) => "report",
             LedgerCommand::Agree { .. } => "agree",
@@ -113,7 +116,10 @@ impl Ledger {
     fn execute(&mut self, context: &CommandContext, command: LedgerCommand) -> LedgerReply {
         match command {
             LedgerCommand::Put { quota, limit } => self.put(quota, limit),
-            LedgerCommand::Delete { quota } => self.delete(quota, context.now_ms),
+            LedgerCommand::Delete { quota } => self.delete(quota, None, context.now_ms),
+            LedgerCommand::DeleteThis { quota, generation } => {
+                self.delete(quota, Some(generation), context.now_ms)
+            }
             LedgerCommand::Places { asked, told, pass_ms } => {
                 told.into_iter().for_each(|told| self.tell(told));
                 let until_ms = context.now_ms.saturating_add(pass_ms.min(PASS_MAX_MS));
@@ -156,9 +162,14 @@ impl Ledger {
 
     /// The quota is gone at once. Its agents end when their shards next report; those that are activated yet, with a place
     /// that was given before, end at the report after that.
-    fn delete(&mut self, name: QuotaName, now_ms: u64) -> LedgerReply {
-        let Some(quota) = self.quotas.remove(&name) else { return LedgerReply::NoSuchQuota };
-        let life = (name, quota.generation);
+    fn delete(&mut self, name: QuotaName, generation: Option<u64>, now_ms: u64) -> LedgerReply {
+        let present = self.quotas.get(&name).map(|quota| quota.generation);
+        let Some(generation) = present.filter(|present| generation.is_none_or(|asked| asked == *present))
+        else {
+            return LedgerReply::NoSuchQuota;
+        };
+        self.quotas.remove(&name);
+        let life = (name, generation);
         self.places.forget(life.1);
         self.ended.insert(life, now_ms.saturating_add(PASS_MAX_MS));
         LedgerReply::Done

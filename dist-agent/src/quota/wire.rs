@@ -14,7 +14,7 @@ use crate::error::BuildMismatch;
 pub(crate) enum LedgerCommand {
     /// Makes a quota, or changes the limit of one.
     Put { quota: QuotaName, limit: QuotaLimit },
-    /// Ends a quota and, with it, its agents.
+    /// Ends whatever quota has the name and, with it, its agents.
     Delete { quota: QuotaName },
     /// Takes places for agents, and tells what became of places that were taken before.
     Places { asked: Vec<Ask>, told: Vec<Told>, pass_ms: u64 },
@@ -24,6 +24,8 @@ pub(crate) enum LedgerCommand {
     Agree { tick_ms: u32 },
     /// A node says which versions of which agent types it can run.
     Join(Join),
+    /// Ends a quota and, with it, its agents, and no other quota that got its name since.
+    DeleteThis { quota: QuotaName, generation: u64 },
 }
 
 /// Places for agents of one quota are asked for.
@@ -125,6 +127,8 @@ pub(crate) enum LedgerQuery {
     Agreed,
     /// Which versions of agent types are agreed, and which nodes have said what they can run.
     Versions,
+    /// Which quota of those that there were has the name.
+    Generation { quota: QuotaName },
 }
 
 /// What the ledger answers to a query.
@@ -141,4 +145,6 @@ pub(crate) enum LedgerAnswer {
     Agreed { tick_ms: Option<u32> },
     /// By type, and the nodes.
     Versions { agreed: BTreeMap<AgentTypeName, u32>, nodes: Vec<u64> },
+    /// `None` if there is no such quota.
+    Generation(Option<u64>),
 }

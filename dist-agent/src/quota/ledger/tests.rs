@@ -334,6 +334,12 @@ fn the_bytes_of_the_ledger_and_its_commands_never_change() {
     let mismatch = BuildMismatch::Form { agent_type: "c".into(), version: 2 };
     assert_eq!(reply(LedgerReply::Mismatch(mismatch)), [7, 2, 1, b'c', 2]);
     assert_eq!(postcard::to_stdvec(&LedgerQuery::Versions).unwrap(), [4]);
+    assert_eq!(
+        bytes(&LedgerCommand::DeleteThis { quota: name("q"), generation: 300 }),
+        [6, 1, b'q', 0xac, 2]
+    );
+    assert_eq!(postcard::to_stdvec(&LedgerQuery::Generation { quota: name("q") }).unwrap(), [5, 1, b'q']);
+    assert_eq!(postcard::to_stdvec(&LedgerAnswer::Generation(Some(300))).unwrap(), [5, 1, 0xac, 2]);
     let versions = LedgerAnswer::Versions { agreed: [(counter, 2)].into(), nodes: vec![6] };
     assert_eq!(postcard::to_stdvec(&versions).unwrap(), [4, 1, 1, b'c', 2, 1, 6]);
 

@@ -23,6 +23,28 @@ fn there_is_an_end_to_the_quotas_that_were_deleted_and_may_have_agents() {
     assert_eq!(make(&mut ledger, 7), LedgerReply::Done);
 }
 
+/// A deletion whose reply did not come was repeated; an attempt of the first, which arrived once the name was given anew,
+/// deleted the quota that had it by then and ended its agents.
+#[test]
+fn a_quota_that_got_the_name_of_one_that_is_deleted_stays() {
+    let mut ledger = Ledger::default();
+    let generation = |ledger: &Ledger| match ledger.query(LedgerQuery::Generation { quota: name("q") }) {
+        LedgerAnswer::Generation(generation) => generation,
+        other => panic!("{other:?}"),
+    };
+    let delete = |generation| LedgerCommand::DeleteThis { quota: name("q"), generation };
+    assert_eq!(generation(&ledger), None);
+    put(&mut ledger, "q", 5);
+    assert_eq!(generation(&ledger), Some(1));
+    assert_eq!(ledger.command(&at(10), delete(1)), LedgerReply::Done);
+    put(&mut ledger, "q", 7);
+    assert_eq!(ledger.command(&at(20), delete(1)), LedgerReply::NoSuchQuota);
+    assert_eq!(generation(&ledger), Some(2));
+    // What its agents are counted under is alive too.
+    assert_eq!(report(&mut ledger, 30, &[("q", 1, 1), ("q", 2, 1)]), [(name("q"), 1)]);
+    assert_eq!(usage(&ledger, "q"), Some(QuotaUsage { agents: 1, limit: QuotaLimit::Agents(7) }));
+}
+
 /// A reply that names all of a hundred thousand would be too large to be sent.
 #[test]
 fn a_report_is_told_of_some_of_the_quotas_that_ended_and_the_next_of_others() {
