@@ -18,7 +18,7 @@ use crate::answers::Answers;
 use crate::config::{DistAgentConfig, VALUE_TYPE};
 use crate::error::StartError;
 use crate::handle::AgentHandle;
-use crate::quota::{Desk, Ledger, Reporter};
+use crate::quota::{self, Desk, Ledger, Reporter};
 use crate::quotas;
 use crate::rate_limits::RateLimits;
 use crate::versions::Versions;
@@ -270,11 +270,8 @@ async fn make_ledger(kv: &Kv, config: &DistAgentConfig) -> Result<(), FleetError
 /// of quotas goes by the hundreds, and a report of a shard names every quota of which there are agents.
 fn ledger_settings(agents: &GroupConfig) -> GroupConfig {
     let session_replies_max = agents.session_replies_max.max(GroupConfig::default().session_replies_max);
-    GroupConfig { command_bytes_max: LEDGER_COMMAND_BYTES_MAX, session_replies_max, ..agents.clone() }
+    GroupConfig { command_bytes_max: quota::COMMAND_BYTES_MAX, session_replies_max, ..agents.clone() }
 }
-
-/// The largest command that a group can take.
-const LEDGER_COMMAND_BYTES_MAX: u64 = 3 << 20;
 
 /// Makes sure that the agents' keyspace is there. The first node of a cluster decides how the agents are spread; one
 /// that comes later with other wishes takes what it finds, since it could do no good by staying away.

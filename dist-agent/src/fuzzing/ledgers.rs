@@ -6,7 +6,7 @@ use super::whole;
 use crate::agent_id::{AgentTypeName, QuotaName};
 use crate::quota::{
     Ask, Join, LeaseTerms, Ledger, LedgerAnswer, LedgerCommand, LedgerQuery, LedgerReply, PlaceFate,
-    QuotaLimit, Report, Span, Told,
+    QuotaLimit, Report, Span, Told, UnnamedReport,
 };
 
 fn at(now_ms: u64) -> CommandContext {
@@ -25,6 +25,8 @@ pub(super) fn commands() -> Vec<(&'static str, LedgerCommand)> {
     let told = |place, fate| vec![Told { place, fate }];
     let terms = Some(LeaseTerms { places_max: 5, share: 2 });
     let report = |first, last, at_ms, counts| LedgerCommand::Report(Report { first, last, at_ms, counts });
+    let unnamed =
+        UnnamedReport { first: 0, last: u64::MAX, at_ms: 210, counts: vec![(1, 2), (2, 1), (7, 1)] };
     let types = [(AgentTypeName::new("c").expect("a name"), Span { first: 0, forms: vec![3, 4] })].into();
     vec![
         ("put", put("q", QuotaLimit::Agents(20))),
@@ -47,6 +49,7 @@ pub(super) fn commands() -> Vec<(&'static str, LedgerCommand)> {
         ("report_split", report(50, 99, 12, vec![(name("q"), 1, 1), (name("gone"), 3, 1)])),
         ("report_all", report(0, u64::MAX, 200, vec![(name("q"), 1, 3)])),
         ("delete_this", LedgerCommand::DeleteThis { quota: name("any"), generation: 2 }),
+        ("report_unnamed", LedgerCommand::ReportUnnamed(unnamed)),
     ]
 }
 

@@ -12,11 +12,15 @@ use super::places::{Places, StoredPlaces};
 use super::versions::Versions;
 use super::wire::{
     Ask, Given, LeaseTerms, LedgerAnswer, LedgerCommand, LedgerQuery, LedgerReply, PlaceFate, Report, Told,
+    UnnamedReport,
 };
 use crate::agent_id::QuotaName;
 
 /// The name of the ledger's group.
 pub(crate) const GROUP: &str = "dist-agent-quotas";
+
+/// The largest command to it, in bytes: as large as a group can take.
+pub(crate) const COMMAND_BYTES_MAX: u64 = 3 << 20;
 
 /// The largest number of quotas of a cluster, and of those that were deleted and whose agents may not all have ended.
 const QUOTAS_MAX: usize = 100_000;
@@ -105,7 +109,7 @@ impl Data for Ledger {
             LedgerCommand::Put { .. } => "put",
             LedgerCommand::Delete { .. } | LedgerCommand::DeleteThis { .. } => "delete",
             LedgerCommand::Places { .. } => "places",
-            LedgerCommand::Report(_) => "report",
+            LedgerCommand::Report(_) | LedgerCommand::ReportUnnamed(_) => "report",
             LedgerCommand::Agree { .. } => "agree",
             LedgerCommand::Join(_) => "join",
         }
@@ -126,6 +130,7 @@ impl Ledger {
                 LedgerReply::Places(asked.into_iter().map(|ask| self.give(ask, until_ms)).collect())
             }
             LedgerCommand::Report(report) => self.learn(&report),
+            LedgerCommand::ReportUnnamed(report) => self.learn(&self.named(report)),
             LedgerCommand::Agree { tick_ms } => {
                 LedgerReply::Agreed { tick_ms: *self.tick_ms.get_or_insert(tick_ms) }
             }
@@ -238,6 +243,21 @@ impl Ledger {
             });
         }
         LedgerReply::Ended(ended)
+    }
+
+    /// The report with the names of its quotas. What is told of one that is neither there nor ending counts nowhere.
+    fn named(&self, report: UnnamedReport) -> Report {
+        let UnnamedReport { first, last, at_ms, counts: unnamed } = report;
+        let mut counted = BTreeMap::<u64, u64>::new();
+        for (generation, count) in unnamed {
+            let counted = counted.entry(generation).or_insert(0);
+            *counted = counted.saturating_add(count);
+        }
+        let present = self.quotas.iter().map(|(name, quota)| (name, quota.generation));
+        let ended = self.ended.keys().map(|(name, generation)| (name, *generation));
+        let lives = ended.chain(present);
+        let named = lives.filter_map(|(name, life)| Some((name.clone(), life, *counted.get(&life)?)));
+        Report { first, last, at_ms, counts: named.collect() }
     }
 
     fn usage(&self, name: QuotaName) -> Option<QuotaUsage> {

@@ -25,10 +25,10 @@ mod versions;
 mod wire;
 
 pub(crate) use self::desk::{Desk, NoPlace, Place};
-pub(crate) use self::ledger::{GROUP, Ledger};
+pub(crate) use self::ledger::{COMMAND_BYTES_MAX, GROUP, Ledger};
 pub use self::limit::{QuotaLimit, QuotaUsage};
 pub(crate) use self::reporter::Reporter;
 pub(crate) use self::versions::{Join, NodeTypes, Span, TYPES_MAX, VERSIONS_MAX};
 #[cfg(any(feature = "fuzzing", test))]
-pub(crate) use self::wire::{Ask, LeaseTerms, PlaceFate, Report, Told};
+pub(crate) use self::wire::{Ask, LeaseTerms, PlaceFate, Report, Told, UnnamedReport};
 pub(crate) use self::wire::{LedgerAnswer, LedgerCommand, LedgerQuery, LedgerReply};

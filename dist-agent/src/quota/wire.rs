@@ -26,6 +26,8 @@ pub(crate) enum LedgerCommand {
     Join(Join),
     /// Ends a quota and, with it, its agents, and no other quota that got its name since.
     DeleteThis { quota: QuotaName, generation: u64 },
+    /// What a shard held, of more quotas than a command can name.
+    ReportUnnamed(UnnamedReport),
 }
 
 /// Places for agents of one quota are asked for.
@@ -77,6 +79,19 @@ pub(crate) struct Report {
     /// The stamped time of the shard: whatever was stamped earlier is counted.
     pub(crate) at_ms: u64,
     pub(crate) counts: Vec<(QuotaName, u64, u64)>,
+}
+
+/// A [`Report`] that has room for all quotas that there may be: which of them one is says its name too, to the ledger.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct UnnamedReport {
+    /// As of [`Report`].
+    pub(crate) first: u64,
+    /// As of [`Report`].
+    pub(crate) last: u64,
+    /// As of [`Report`].
+    pub(crate) at_ms: u64,
+    /// By which quota of all that there ever were.
+    pub(crate) counts: Vec<(u64, u64)>,
 }
 
 /// What the ledger answers to a command.

@@ -338,6 +338,8 @@ fn the_bytes_of_the_ledger_and_its_commands_never_change() {
         bytes(&LedgerCommand::DeleteThis { quota: name("q"), generation: 300 }),
         [6, 1, b'q', 0xac, 2]
     );
+    let unnamed = UnnamedReport { first: 1, last: 2, at_ms: 3, counts: vec![(4, 5)] };
+    assert_eq!(bytes(&LedgerCommand::ReportUnnamed(unnamed)), [7, 1, 2, 3, 1, 4, 5]);
     assert_eq!(postcard::to_stdvec(&LedgerQuery::Generation { quota: name("q") }).unwrap(), [5, 1, b'q']);
     assert_eq!(postcard::to_stdvec(&LedgerAnswer::Generation(Some(300))).unwrap(), [5, 1, 0xac, 2]);
     let versions = LedgerAnswer::Versions { agreed: [(counter, 2)].into(), nodes: vec![6] };

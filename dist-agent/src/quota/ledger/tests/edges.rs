@@ -45,6 +45,29 @@ fn a_quota_that_got_the_name_of_one_that_is_deleted_stays() {
     assert_eq!(usage(&ledger, "q"), Some(QuotaUsage { agents: 1, limit: QuotaLimit::Agents(7) }));
 }
 
+/// Of one and the same shard the ledger is told in either way.
+#[test]
+fn a_report_without_names_says_what_one_with_names_says() {
+    let mut ledger = Ledger::default();
+    for quota in ["a", "b", "c"] {
+        put(&mut ledger, quota, 5);
+    }
+    ledger.command(&at(10), LedgerCommand::Delete { quota: name("b") });
+    put(&mut ledger, "b", 5);
+    let named = vec![(name("a"), 1, 1), (name("b"), 2, 2), (name("b"), 4, 3), (name("c"), 3, u64::MAX)];
+    let mut counts: Vec<_> = named.iter().map(|(_, life, count)| (*life, *count)).collect();
+    // One that is counted twice, and one that was forgotten.
+    counts.extend([(3, 1), (77, 1)]);
+    let mut other = ledger.clone();
+    let (first, last, at_ms) = (5, 90, 20);
+    let command = LedgerCommand::Report(Report { first, last, at_ms, counts: named });
+    let told = other.command(&at(30), command);
+    let command = LedgerCommand::ReportUnnamed(UnnamedReport { first, last, at_ms, counts });
+    assert_eq!(ledger.command(&at(30), command), told);
+    assert_eq!(told, LedgerReply::Ended(vec![(name("b"), 2)]));
+    assert_eq!(postcard::to_stdvec(&ledger).unwrap(), postcard::to_stdvec(&other).unwrap());
+}
+
 /// A reply that names all of a hundred thousand would be too large to be sent.
 #[test]
 fn a_report_is_told_of_some_of_the_quotas_that_ended_and_the_next_of_others() {
