@@ -195,18 +195,24 @@ impl Scribe {
 
     /// Gets rid of what nobody needs any more.
     async fn make_room(&mut self, segments: usize, records: &[Record]) -> Result<(), StoreError> {
+        let mut unneeded = Vec::new();
         for record in records {
             match record {
                 Record::Ended { group, newest } => {
-                    self.store.snapshots.remove_ended(*group, *newest).await?;
+                    unneeded.extend(self.store.snapshots.of_ended(*group, *newest));
                 }
                 Record::Compacted { group, member, snapshot: KeptSnapshot::File(meta), .. }
                 | Record::Base { group, member, snapshot: KeptSnapshot::File(meta), .. } => {
                     let used = SnapshotFile { group: *group, member: *member, index: meta.index };
-                    self.store.snapshots.prune(used).await?;
+                    unneeded.extend(self.store.snapshots.unneeded(used));
                 }
                 _ => {}
             }
+        }
+        if !unneeded.is_empty() {
+            // What the log on the disk speaks of must be there if power is lost now.
+            self.store.log.sync().await?;
+            self.store.snapshots.remove(&unneeded).await?;
         }
         let rewritten =
             records.iter().any(|record| matches!(record, Record::Base { .. } | Record::Compacted { .. }));

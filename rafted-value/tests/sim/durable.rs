@@ -308,3 +308,46 @@ fn a_member_that_alone_knows_of_its_removal_stays_over_a_restart() {
     }
     assert!(told > 0, "no seed tells the story");
 }
+
+/// The files of a member that ended were removed before the disk knew that it had: after a loss of power the log spoke of a
+/// snapshot that was not there, and the group was fenced on that node for ever.
+#[test]
+fn a_member_that_ends_while_power_fails_is_whole_or_not_there() {
+    for seed in 0..10 {
+        let mut world = World::empty(seed);
+        world.config = GroupConfig {
+            durability: Durability::Fsync,
+            log_bytes_min: 10_000,
+            log_expansion_factor: 1,
+            ..GroupConfig::default()
+        };
+        world.start_durable_nodes(3);
+        world.found_on_all();
+        let mut client = world.client();
+        world.run(20 * SECOND, async move {
+            client.change(&Change::Fill(300_000)).await.unwrap();
+            client.change(&Change::Add("y".repeat(400_000), 1)).await.unwrap();
+            client.add("a", 1).await;
+        });
+        world.sim.run_for(2 * SECOND);
+        let leader = world.leader();
+        let node = (0..3).find(|node| *node != leader).expect("there are others");
+        let snapshots = |world: &World| {
+            world.nodes[node].disk().files().into_keys().filter(|name| name.ends_with(".snap")).count()
+        };
+        assert!(snapshots(&world) > 0);
+        let host = world.nodes[node].host.clone();
+        let ends = world.sim.spawn_on(&world.nodes[node].env, async move { host.drop_member(GROUP).await });
+        while snapshots(&world) > 0 {
+            world.sim.run_for(MS);
+        }
+        drop(ends);
+        world.lose_power(node);
+        world.restart(node);
+        world.sim.run_for(SECOND);
+        let host = world.nodes[node].host.clone();
+        let fenced =
+            world.run(SECOND, async move { host.status(GROUP).await }).and_then(|status| status.fenced);
+        assert_eq!(fenced, None, "seed {seed}");
+    }
+}

@@ -129,13 +129,9 @@ impl SnapshotFolder {
         }
     }
 
-    /// Removes snapshots of a member that are older than its two newest and than `used`, the one its log speaks of, and
-    /// all of members before it, but none that somebody reads: it goes with a later call. Gives how many.
-    ///
-    /// # Errors
-    ///
-    /// When the file system says so.
-    pub(crate) async fn prune(&self, used: SnapshotFile) -> Result<usize, StoreError> {
+    /// Snapshots of a member that are older than its two newest and than `used`, the one its log speaks of, and all of
+    /// members before it, but none that somebody reads: it goes with a later one.
+    pub(crate) fn unneeded(&self, used: SnapshotFile) -> Vec<SnapshotFile> {
         let mut old = self.of_group(used.group);
         let mine = old.iter().rev().filter(|file| file.member == used.member);
         let kept_from = mine.take(KEPT).last().map_or(used, |file| used.min(*file));
@@ -143,21 +139,22 @@ impl SnapshotFolder {
             let pinned = self.pinned.lock();
             old.retain(|file| *file < kept_from && !pinned.contains_key(file));
         }
-        self.remove(&old).await
+        old
     }
 
-    /// Removes all snapshots of a group's members up to `newest`, which have ended. Gives how many.
+    /// All snapshots of a group's members up to `newest`, which have ended.
+    pub(crate) fn of_ended(&self, group: GroupId, newest: MemberId) -> Vec<SnapshotFile> {
+        let mut ended = self.of_group(group);
+        ended.retain(|file| file.member <= newest);
+        ended
+    }
+
+    /// Removes snapshots of which the log does not speak any more, however much of it is lost. Gives how many.
     ///
     /// # Errors
     ///
     /// When the file system says so.
-    pub(crate) async fn remove_ended(&self, group: GroupId, newest: MemberId) -> Result<usize, StoreError> {
-        let mut ended = self.of_group(group);
-        ended.retain(|file| file.member <= newest);
-        self.remove(&ended).await
-    }
-
-    async fn remove(&self, files: &[SnapshotFile]) -> Result<usize, StoreError> {
+    pub(crate) async fn remove(&self, files: &[SnapshotFile]) -> Result<usize, StoreError> {
         for file in files {
             match self.disk.remove(&file_of(*file)) {
                 Err(error) if error.reason != DiskReason::NotFound => return Err(error.into()),

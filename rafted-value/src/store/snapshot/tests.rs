@@ -142,6 +142,10 @@ fn another_snapshot_in_place_of_a_pinned_one_is_not_given_out() {
     assert!(matches!(&error, StoreError::Corrupt { file, .. } if *file == path(9)), "{error}");
 }
 
+fn prune(folder: &SnapshotFolder, used: u64) -> usize {
+    done(folder.remove(&folder.unneeded(name(used)))).unwrap()
+}
+
 #[test]
 fn a_snapshot_that_is_read_stays_until_it_is_not_and_newer_ones_are_pruned() {
     let disk = new_disk(1);
@@ -151,16 +155,16 @@ fn a_snapshot_that_is_read_stays_until_it_is_not_and_newer_ones_are_pruned() {
     let (first, second) = (kept.pin(), kept.pin());
     for index in 2..=5 {
         write(&folder, MEMBER, index, &state);
-        done(folder.prune(name(index))).unwrap();
+        prune(&folder, index);
     }
     let there = || folder.of_group(GROUP).iter().map(|file| file.index).collect::<Vec<_>>();
     assert_eq!(there(), [1, 4, 5]);
     assert_eq!(first.read_piece(0, 300).unwrap()[..], state[..]);
     drop(first);
-    done(folder.prune(name(5))).unwrap();
+    prune(&folder, 5);
     assert_eq!(there(), [1, 4, 5], "it is read by another");
     drop(second);
-    assert_eq!(done(folder.prune(name(5))).unwrap(), 1);
+    assert_eq!(prune(&folder, 5), 1);
     assert_eq!(there(), [4, 5]);
 }
 
@@ -259,12 +263,12 @@ fn the_newest_two_and_the_one_in_use_are_kept() {
     let kept = |folder: &SnapshotFolder| -> Vec<u64> {
         folder.of_group(GROUP).into_iter().map(|file| file.index).collect()
     };
-    assert_eq!(done(folder.prune(name(6))), Ok(2), "the earlier member's and the oldest");
+    assert_eq!(prune(&folder, 6), 2, "the earlier member's and the oldest");
     assert_eq!(kept(&folder), [6, 9, 12]);
-    assert_eq!(done(folder.prune(name(12))), Ok(1));
+    assert_eq!(prune(&folder, 12), 1);
     assert_eq!(kept(&folder), [9, 12]);
     assert_eq!(kept(&SnapshotFolder::open(disk.disk(), CHUNK).unwrap()), [9, 12]);
-    assert_eq!(done(folder.remove_ended(GROUP, MEMBER)), Ok(2));
+    assert_eq!(done(folder.remove(&folder.of_ended(GROUP, MEMBER))), Ok(2));
     assert_eq!(folder.of_group(GROUP), []);
     assert_eq!(disk.files().len(), 0);
 }
