@@ -13,7 +13,7 @@ use rafted_value::{
 };
 use serde::de::DeserializeOwned;
 
-use crate::call::{Gate, Lines, Target, as_ms};
+use crate::call::{Gate, Lines, Target};
 use crate::cluster_state::{
     CLUSTER_GROUP, ClusterAnswer, ClusterCommand, ClusterQuery, ClusterReply, ClusterState, NodeEntry,
 };
@@ -382,9 +382,10 @@ impl Core {
 
     /// Half of `interval`, and up to so many more halves of it.
     pub(crate) fn half_and_up_to(&self, interval: Duration, halves: u64) -> Duration {
-        let half = as_ms(interval) / 2;
-        let jitter = self.env.random_u64() % (halves * half + 1);
-        Duration::from_millis(half.saturating_add(jitter))
+        let half = interval / 2;
+        let half_nanos = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX);
+        let jitter = self.env.random_u64() % half_nanos.saturating_mul(halves).saturating_add(1);
+        half.saturating_add(Duration::from_nanos(jitter))
     }
 
     fn cluster(&self) -> Target {

@@ -1,9 +1,9 @@
 //! Founds the groups that the cluster state gives this node to found. The adjuster then adds the other members.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use rafted_value::env::timeout;
+use rafted_value::env::{MonoTime, timeout};
 use rafted_value::{Found, GroupError, GroupId, Keepsake};
 
 use crate::cluster_state::{ClusterCommand, GroupState};
@@ -12,11 +12,19 @@ use crate::group_name::GroupName;
 use crate::keepsakes;
 use crate::view::View;
 
+/// What became of the groups that this node was to found.
+#[derive(Default)]
+struct Done {
+    founded: BTreeSet<GroupId>,
+    /// Those that it could not found when it tried first.
+    fenced: BTreeMap<GroupId, MonoTime>,
+}
+
 pub(crate) async fn run(core: Arc<Core>) {
-    let mut founded = BTreeSet::new();
+    let mut done = Done::default();
     loop {
         let view = core.views.current();
-        found_all(&core, &view, &mut founded).await;
+        found_all(&core, &view, &mut done).await;
         // What could not be founded is tried again even if the view does not change.
         let newer = core.views.newer_than(view.state.revision());
         let _ = timeout(core.env.as_ref(), core.config.balancing_interval, newer).await;
@@ -40,9 +48,10 @@ async fn kept_for(
     keepsake.map(Some).ok_or_else(|| format!("nothing is left of group {} here", kept.group))
 }
 
-async fn found_all(core: &Core, view: &View, founded: &mut BTreeSet<GroupId>) {
+async fn found_all(core: &Core, view: &View, Done { founded, fenced }: &mut Done) {
     let Some(host) = core.host.get() else { return };
     founded.retain(|group| view.lists(*group));
+    fenced.retain(|group, _| view.lists(*group));
     for (name, entry) in view.state.groups() {
         let mine = entry.state == GroupState::Founding { founder: core.node };
         if !mine || founded.contains(&entry.id) {
@@ -72,12 +81,26 @@ async fn found_all(core: &Core, view: &View, founded: &mut BTreeSet<GroupId>) {
                 if let Some(member) = &core.member {
                     member.note_not_founded(entry.id, error.to_string());
                 }
-                let remove = ClusterCommand::RemoveGroup { name: name.clone() };
-                if let Err(error) = core.change_cluster(&remove, &core.config.call).await {
-                    tracing::warn!(%name, %error, "the group is not removed yet");
+                give_up(core, name, entry.id, true).await;
+            }
+            Err(error @ GroupError::Fenced { .. }) => {
+                tracing::error!(group = %entry.id, %name, %error, "a group cannot be founded here");
+                let now = core.env.now();
+                // Where no node can, it should not go round in circles at the speed of the network.
+                let since = *fenced.entry(entry.id).or_insert(now);
+                if now.since(since) >= core.config.balancing_interval {
+                    give_up(core, name, entry.id, false).await;
                 }
             }
             Err(error) => tracing::warn!(group = %entry.id, %name, %error, "a group is not founded yet"),
         }
+    }
+}
+
+/// By its id: another group may have this name, and be in use, before the cluster hears of it.
+async fn give_up(core: &Core, name: &GroupName, id: GroupId, for_good: bool) {
+    let give_up = ClusterCommand::GiveUpFounding { name: name.clone(), id, node: core.node, for_good };
+    if let Err(error) = core.change_cluster(&give_up, &core.config.call).await {
+        tracing::warn!(%name, %error, "the cluster does not know yet that a group cannot be founded here");
     }
 }

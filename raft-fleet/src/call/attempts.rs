@@ -143,7 +143,7 @@ impl Core {
                 return Err(unknown.clone().map_or_else(|| no.command_error(name), CommandError::Unknown));
             }
         };
-        check_size(target, &ticket.command().payload)?;
+        check_size(target, &ticket.command().payload).map_err(|error| final_error(error, unknown.clone()))?;
         self.attempt(target, ticket, options, *deadline, unknown).await
     }
 
@@ -283,6 +283,11 @@ impl Core {
             };
             let shown = Shown::by_command(&error);
             if shown == Shown::Final {
+                if matches!(error, CommandError::NotApplied(NotApplied::Refused(_) | NotApplied::Panicked(_)))
+                {
+                    // It took its turn like any other.
+                    line.window.widen();
+                }
                 return Err(final_error(error, unknown.clone()));
             }
             tracing::debug!(group = %target.group, %node, %error, "an attempt at a command ended without a reply");
@@ -509,7 +514,11 @@ fn check_size(target: Target, payload: &Bytes) -> Result<(), CommandError> {
 fn final_error(error: CommandError, earlier: Option<Unknown>) -> CommandError {
     match (error, earlier) {
         (
-            CommandError::NotApplied(NotApplied::RetryWindowTooLong { .. } | NotApplied::TooLarge { .. }),
+            CommandError::NotApplied(
+                NotApplied::RetryWindowTooLong { .. }
+                | NotApplied::TooLarge { .. }
+                | NotApplied::Malformed(_),
+            ),
             Some(unknown),
         ) => unknown.into(),
         (error, _) => error,

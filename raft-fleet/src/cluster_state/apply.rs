@@ -47,6 +47,9 @@ impl ClusterState {
             ClusterCommand::JoinInLife { node, cluster, from, life } => {
                 self.join_in_life(node, cluster, from, life)
             }
+            ClusterCommand::GiveUpFounding { name, id, node, for_good } => {
+                self.give_up_founding(name, id, node, for_good)
+            }
         };
         match done {
             Ok(Change::None(reply)) => reply,
@@ -143,6 +146,10 @@ impl ClusterState {
         if self.lives.len() > LIVES_MAX {
             let gone = self.lives.keys().find(|node| !self.nodes.contains_key(node)).copied();
             self.lives.remove(&gone.expect("fewer nodes than this are listed"));
+        }
+        if known.is_some() {
+            // What it had founded, or was to vote in, may have gone with its former process.
+            self.found_unfinished_again();
         }
         let (Change::None(reply) | Change::Some(reply)) = joined;
         Ok(Change::Some(reply))
@@ -308,6 +315,27 @@ impl ClusterState {
         Ok(Change::Some(ClusterReply::Done))
     }
 
+    fn give_up_founding(&mut self, name: GroupName, id: GroupId, node: NodeId, for_good: bool) -> Applied {
+        let founder = GroupState::Founding { founder: node };
+        if self.groups.get(&name).is_none_or(|entry| entry.id != id || entry.state != founder) {
+            return Err(ClusterRefusal::NoSuchGroup(name));
+        }
+        if for_good {
+            return self.remove_group(name);
+        }
+        if self.kept.get(&name).is_some_and(|kept| kept.restored_as == Some(id)) {
+            // What it is to begin with is there.
+            return Ok(Change::None(ClusterReply::Done));
+        }
+        let ranked = self.desired(&name, self.nodes.len() as u32);
+        let other = ranked.into_iter().find(|other| *other != node && !self.suspects.contains_key(other));
+        let founder = other.ok_or(ClusterRefusal::NoActiveNode)?;
+        let id = self.new_id(&name);
+        let entry = self.groups.get_mut(&name).expect("it was looked for above");
+        (entry.id, entry.state) = (id, GroupState::Founding { founder });
+        Ok(Change::Some(ClusterReply::Done))
+    }
+
     fn cleaned_up(&mut self, node: NodeId, groups: &[GroupId]) -> Applied {
         let mut changed = false;
         for group in groups {
@@ -386,12 +414,16 @@ impl ClusterState {
     /// A new id for the group of this name, and who founds it.
     fn begin_founding(&mut self, name: &GroupName, data: &str) -> Result<(GroupId, NodeId), ClusterRefusal> {
         let founder = self.founder(name, data)?;
+        Ok((self.new_id(name), founder))
+    }
+
+    fn new_id(&mut self, name: &GroupName) -> GroupId {
         let id = GroupId(self.next_group);
         self.next_group += 1;
         if let Some(kept) = self.kept.get_mut(name) {
             kept.restored_as = Some(id);
         }
-        Ok((id, founder))
+        id
     }
 }
 

@@ -157,6 +157,17 @@ pub enum ClusterCommand {
         /// Its present life.
         life: Life,
     },
+    /// A group cannot be founded by the node that is to; nothing happens to one that is founded elsewhere by now, or runs.
+    GiveUpFounding {
+        /// Its name.
+        name: GroupName,
+        /// The id that it was to be founded under.
+        id: GroupId,
+        /// Who cannot.
+        node: NodeId,
+        /// Whether nobody could, so that the group is removed; else another node is to.
+        for_good: bool,
+    },
 }
 
 /// What a command did.

@@ -378,6 +378,7 @@ fn the_stored_bytes_never_change() {
     assert_eq!(fourth.apply(0, join_in_life.clone()), ClusterReply::Joined { superseded: None });
     let fourth = encode(&fourth);
     assert_eq!(postcard::from_bytes::<ClusterState>(&fourth).unwrap().lives()[&NodeId(1)], life);
+    let give_up = ClusterCommand::GiveUpFounding { name: name("g"), id, node, for_good: true };
     let other_life = ClusterRefusal::OtherLife { node, asked: 2, known: 300 };
     let kept_other = ClusterRefusal::KeptOther { name: name("g"), data: "d".into() };
     let kept_elsewhere = ClusterRefusal::KeptElsewhere { name: name("g"), holders: 3, active: 1 };
@@ -421,6 +422,7 @@ fn the_stored_bytes_never_change() {
             ("fourth_state", &fourth),
             ("join_in_life", &encode(&join_in_life)),
             ("other_life", &encode(&ClusterReply::Refused(other_life))),
+            ("give_up", &encode(&give_up)),
         ],
     );
 }

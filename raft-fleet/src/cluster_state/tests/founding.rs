@@ -67,6 +67,78 @@ fn a_group_whose_founder_is_silent_is_founded_by_one_that_answers() {
     }
 }
 
+fn give_up(state: &mut ClusterState, group: &str, id: GroupId, node: NodeId, for_good: bool) -> ClusterReply {
+    state.apply(0, ClusterCommand::GiveUpFounding { name: name(group), id, node, for_good })
+}
+
+/// It gave up by the name. Another node had founded the group by then, because this one had been cut off, and it was in use:
+/// it was removed with all that was in it.
+#[test]
+fn a_founder_that_gives_up_removes_nothing_that_another_has_founded() {
+    for for_good in [true, false] {
+        let mut state = formed(3);
+        let (first, former) = added(&mut state, "g");
+        let other = *state.nodes().keys().find(|node| **node != former).unwrap();
+        suspect(&mut state, 0, former.0, other.0);
+        let second = state.groups()[&name("g")].id;
+        let none = ClusterReply::Refused(ClusterRefusal::NoSuchGroup(name("g")));
+        assert_eq!(give_up(&mut state, "g", first, former, for_good), none);
+        assert_eq!(
+            give_up(&mut state, "g", second, former, for_good),
+            none,
+            "it is not the founder any more"
+        );
+        state.apply(0, ClusterCommand::GroupReady { name: name("g"), id: second });
+        for founder in [former, founder_of(&state)] {
+            assert_eq!(give_up(&mut state, "g", second, founder, for_good), none, "it runs");
+        }
+        assert_eq!(state.groups()[&name("g")].id, second);
+    }
+}
+
+fn founder_of(state: &ClusterState) -> NodeId {
+    state.nodes().keys().copied().find(|node| !state.suspects().contains_key(node)).unwrap()
+}
+
+#[test]
+fn a_group_that_nobody_can_found_is_removed_and_one_that_this_node_cannot_found_goes_to_another() {
+    let mut state = formed(3);
+    let (first, founder) = added(&mut state, "g");
+    assert_eq!(give_up(&mut state, "g", first, founder, false), ClusterReply::Done);
+    let second = state.groups()[&name("g")].id;
+    let next = self::founder(&state, "g");
+    assert!(second != first && next != founder);
+    let removed = give_up(&mut state, "g", second, next, true);
+    assert_eq!(removed, ClusterReply::GroupRemoved { id: second });
+
+    let mut alone = formed(1);
+    let (id, founder) = added(&mut alone, "g");
+    let refused = give_up(&mut alone, "g", id, founder, false);
+    assert_eq!(refused, ClusterReply::Refused(ClusterRefusal::NoActiveNode));
+    assert_eq!(alone.groups()[&name("g")].id, id);
+}
+
+/// What it had of the group was in its memory, and nobody noticed, for it was back before anybody missed it: the group was
+/// being founded for ever.
+#[test]
+fn a_group_whose_founder_was_restarted_is_founded_anew() {
+    let mut state = formed(0);
+    for node in 1..=3 {
+        let life = Life { number: 1, mark: node };
+        let join = ClusterCommand::JoinInLife { node: info(node), cluster: CLUSTER, from: None, life };
+        assert_eq!(state.apply(0, join), ClusterReply::Joined { superseded: None });
+    }
+    let (first, founder) = added(&mut state, "g");
+    let from = state.lives().get(&founder).copied();
+    let life = Life { number: 2, mark: 77 };
+    let again = ClusterCommand::JoinInLife { node: info(founder.0), cluster: CLUSTER, from, life };
+    state.apply(0, again.clone());
+    let second = state.groups()[&name("g")].id;
+    assert_ne!(second, first);
+    state.apply(0, again);
+    assert_eq!(state.groups()[&name("g")].id, second, "it joins in this life already");
+}
+
 /// One that begins with what another has left has the newest of it, or waits.
 #[test]
 fn a_silent_node_that_keeps_the_newest_is_still_the_founder() {
