@@ -210,8 +210,15 @@ impl ValuePerKey for AgentValues {
     }
 
     fn sweep(&self, _: &CommandContext, _: &[u8], value: &mut Option<Hosted>, payload: &Bytes) -> u64 {
-        if let Ok((AgentSweep::EndQuota { generation }, _)) = split(payload) {
-            *value = value.take().filter(|hosted| hosted.generation != generation);
+        let ends = |hosted: &Hosted| match split(payload) {
+            Ok((AgentSweep::EndQuota { generation }, _)) => hosted.generation == generation,
+            Ok((AgentSweep::EndQuotas, list)) => {
+                postcard::from_bytes(list).is_ok_and(|list: Vec<u64>| list.contains(&hosted.generation))
+            }
+            Err(_) => false,
+        };
+        if value.as_ref().is_some_and(ends) {
+            *value = None;
         }
         0
     }

@@ -40,11 +40,13 @@ pub(crate) struct Pass {
     pub(crate) until_ms: u64,
 }
 
-/// What is done to all agents of a quota.
+/// What is done to all agents of quotas.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum AgentSweep {
     /// Those that were activated under this generation of it end.
     EndQuota { generation: u64 },
+    /// Those that were activated under any of some generations end; the list follows.
+    EndQuotas,
 }
 
 /// What an agent's place answers to a command.
@@ -163,6 +165,8 @@ mod tests {
         let run = AgentCommand::RunIfActive { tick_ms: 300, version: 5, call: 300 };
         assert_eq!(join(&run, b"x"), &b"\x01\xac\x02\x05\xac\x02x"[..]);
         assert_eq!(join(&AgentSweep::EndQuota { generation: 2 }, b""), &b"\x00\x02"[..]);
+        let list = try_encode(&[2_u64, 300].as_slice()).unwrap();
+        assert_eq!(join(&AgentSweep::EndQuotas, &list), &b"\x01\x02\x02\xac\x02"[..]);
         assert_eq!(join(&AgentReply::User, b"x"), &b"\x00x"[..]);
         assert_eq!(join(&AgentReply::UnknownAgentType, b""), &b"\x01"[..]);
         assert_eq!(join(&AgentReply::UnreadableState, b"why"), &b"\x02why"[..]);

@@ -102,6 +102,25 @@ fn the_first_command_activates_the_agent_and_takes_effect() {
 }
 
 #[test]
+fn a_sweep_ends_the_agents_of_the_quotas_that_it_names_and_no_others() {
+    let list = try_encode(&[7_u64, 1].as_slice()).unwrap();
+    let others = try_encode(&[7_u64, 2].as_slice()).unwrap();
+    for (sweep, ends) in [
+        (join(&AgentSweep::EndQuota { generation: 1 }, &[]), true),
+        (join(&AgentSweep::EndQuota { generation: 2 }, &[]), false),
+        (join(&AgentSweep::EndQuotas, &list), true),
+        (join(&AgentSweep::EndQuotas, &others), false),
+        (join(&AgentSweep::EndQuotas, &list[..2]), false),
+        (Bytes::from_static(&[9]), false),
+    ] {
+        let mut value = None;
+        assert_eq!(command::<Adder>(&mut value, &5), Ok(5));
+        values().sweep(&CONTEXT, b"quota\0adder\0key", &mut value, &sweep);
+        assert_eq!(value.is_none(), ends, "{sweep:?}");
+    }
+}
+
+#[test]
 fn an_agent_that_deactivates_itself_is_gone_and_its_reply_arrives() {
     let mut value = None;
     assert_eq!(command::<Adder>(&mut value, &5), Ok(5));

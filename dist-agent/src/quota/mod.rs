@@ -16,6 +16,7 @@
 
 mod counts;
 mod desk;
+mod ending;
 mod held;
 mod ledger;
 mod limit;

@@ -11,12 +11,12 @@ use raft_kv::rafted_value::env::sleep;
 use raft_kv::rafted_value::{Freshness, GroupId, encode};
 use raft_kv::{Kv, LedShard, Tally};
 
+use super::ending::Ending;
 use super::ledger::{COMMAND_BYTES_MAX, GROUP};
 use super::places::part_of;
 use super::wire::{LedgerAnswer, LedgerCommand, LedgerQuery, LedgerReply, Report, UnnamedReport};
 use crate::agent_id::QuotaName;
 use crate::config::VALUE_TYPE;
-use crate::wire::{AgentSweep, join};
 
 /// Shards that are counted at a time.
 const SHARDS_MAX: usize = 16;
@@ -34,6 +34,7 @@ pub(crate) struct Reporter {
     group: GroupName,
     options: CallOptions,
     interval: Duration,
+    ending: Ending,
 }
 
 /// What is known here of a shard that was led at the last look.
@@ -47,7 +48,8 @@ struct Seen {
 
 impl Reporter {
     pub(crate) fn new(kv: Kv, options: CallOptions, interval: Duration) -> Self {
-        Self { kv, group: GroupName::new(GROUP).expect("a short name"), options, interval }
+        let ending = Ending::new(Arc::clone(kv.fleet().env()));
+        Self { kv, group: GroupName::new(GROUP).expect("a short name"), options, interval, ending }
     }
 
     /// Reports a shard when what it holds has changed since it was last reported from here, when the ledger waits for a report
@@ -114,25 +116,17 @@ impl Reporter {
     }
 
     async fn report(&self, shard: &LedShard) -> Result<Tally, String> {
+        // What is counted during a sweep may be over when the sweep is: the next look begins another where one is needed.
+        let is_ending = self.ending.is_busy(shard.group());
         let tally = shard.tally().await.map_err(|error| error.to_string())?;
         let reply = self.kv.fleet().command(&self.group, 0, command_of(&tally), &self.options).await;
         let reply = reply.map_err(|error| error.to_string())?;
         match postcard::from_bytes(&reply) {
-            Ok(LedgerReply::Ended(ended)) => self.end(shard, ended).await?,
+            Ok(LedgerReply::Ended(ended)) if !is_ending => self.ending.begin(shard, &ended),
+            Ok(LedgerReply::Ended(_)) => {}
             other => return Err(format!("the answer is not understood: {other:?}")),
         }
         Ok(tally)
-    }
-
-    /// Ends the agents of quotas that were deleted.
-    async fn end(&self, shard: &LedShard, ended: Vec<(QuotaName, u64)>) -> Result<(), String> {
-        for (quota, generation) in ended {
-            let payload = join(&AgentSweep::EndQuota { generation }, &[]);
-            let prefix = format!("{}\0", quota.as_str());
-            tracing::info!(%quota, group = %shard.group(), "the agents of a deleted quota end");
-            shard.sweep(prefix.as_bytes(), &payload).await.map_err(|error| error.to_string())?;
-        }
-        Ok(())
     }
 
     /// Where the ledger waits for reports; a ledger that does not answer waits for none.
@@ -193,7 +187,7 @@ mod tests {
     fn a_report_of_as_many_quotas_as_there_may_be_is_one_that_the_ledger_takes() {
         const QUOTAS: u64 = 100_000;
         let mut ledger = Ledger::default();
-        let name = |n: u64| QuotaName::new(&format!("{n:0>255}")).unwrap();
+        let name = |n: u64| QuotaName::new(format!("{n:0>255}")).unwrap();
         for n in 0..QUOTAS {
             let put = LedgerCommand::Put { quota: name(n), limit: QuotaLimit::Agents(3) };
             learn(&mut ledger, &encode(&put));

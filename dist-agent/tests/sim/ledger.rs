@@ -5,8 +5,10 @@ use std::time::Duration;
 use dist_agent::raft_kv::raft_fleet::{CallOptions, GroupName};
 use dist_agent::raft_kv::rafted_value::encode;
 use dist_agent::raft_kv::rafted_value::env::sleep;
+use dist_agent::raft_kv::rafted_value::sim::NetConfig;
 use dist_agent::testing::{Cluster, ClusterOptions};
 use dist_agent::{AgentError, AgentNotApplied, AgentTypes, DistAgent, QuotaLimit};
+use futures_util::future::join_all;
 
 use crate::agents::{Count, Counter};
 use crate::cluster::SECOND;
@@ -122,6 +124,56 @@ fn whoever_deletes_a_quota_or_changes_its_limit_goes_by_that_at_once() {
         );
     });
     busy.into_iter().for_each(|busy| cluster.finish(busy));
+}
+
+/// Each of the quotas had a sweep of the whole shard to itself, one after the other, and no shard was looked at meanwhile: what
+/// came free of other quotas stayed taken.
+#[test]
+fn the_agents_of_many_deleted_quotas_end_at_once_and_hold_up_nobody() {
+    const AGENTS: usize = 2_000;
+    const DELETED: usize = 40;
+    let mut options = ClusterOptions::new(924);
+    options.config.agents.shards = 1;
+    let cluster = Cluster::with(options, AgentTypes::new().with::<Counter>());
+    let client = cluster.client().clone();
+    let quota = |n: usize| format!("deleted-{n}");
+    cluster.run(async move {
+        client.put_quota("one", 1).await.unwrap();
+        let add = |quota: &str, key: &str| {
+            let counter = client.agent::<Counter>(quota, key).unwrap();
+            async move { assert_eq!(counter.command(Count::Add(1)).await, Ok(1)) }
+        };
+        add("one", "one").await;
+        join_all((0..AGENTS).map(|n| add("tenant-a", &format!("{n}")))).await;
+        for n in 0..DELETED {
+            client.put_quota(&quota(n), QuotaLimit::Unlimited).await.unwrap();
+            add(&quota(n), "one").await;
+        }
+    });
+    cluster.run_for(5 * SECOND);
+    let delay = Duration::from_millis(50);
+    let network = cluster.sim().net_config();
+    cluster.sim().set_net_config(NetConfig { delay_min: delay, delay_max: delay, ..network });
+    let client = cluster.client().clone();
+    cluster.run(async move {
+        let delete = |n| {
+            let client = client.clone();
+            async move { client.delete_quota(&quota(n)).await.unwrap() }
+        };
+        join_all((0..DELETED).map(delete)).await;
+    });
+    cluster.run_for(2 * SECOND);
+    let client = cluster.client().clone();
+    cluster.run(async move {
+        let ended = client.agent::<Counter>("one", "one").unwrap();
+        assert_eq!(ended.command(Count::End).await, Ok(1));
+    });
+    cluster.run_for(6 * SECOND);
+    let client = cluster.client().clone();
+    let usage = cluster.run(async move { client.quota_usage("one").await.unwrap() });
+    assert_eq!(usage.agents, 0);
+    let left = cluster.run_on(0, |node| async move { node.local_agents().await });
+    assert_eq!(left, AGENTS as u64);
 }
 
 /// A move that was undone once left the ledger with the count of a shard that had covered the ranges of others for a moment; those
