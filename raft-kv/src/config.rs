@@ -40,7 +40,8 @@ pub struct KvConfig {
     /// For how long a shard that was merged into its neighbour still sends callers there before its group is removed.
     /// Default 1 s.
     pub move_linger: Duration,
-    /// A move whose range changes faster than it is copied is given up after so many rounds. Default 200.
+    /// A move whose range changes faster than it is copied is given up after so many rounds: chunks of what has changed
+    /// after which no less was left than before. Default 200.
     pub move_rounds_max: u64,
     /// The range is given up when no more than so many bytes of changes and of records of commands were left the last time:
     /// about as much is handed over while nobody serves it. Default 128 KiB.

@@ -1,5 +1,6 @@
 //! Splits and merges: who performs them, and when they are due.
 
+mod catch_up;
 mod performer;
 mod plan;
 pub(crate) mod planner;

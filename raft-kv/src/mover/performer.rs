@@ -10,6 +10,7 @@ use raft_fleet::GroupName;
 use raft_fleet::rafted_value::env::{MonoTime, sleep};
 use raft_fleet::rafted_value::{CommandError, Freshness, QueryError};
 
+use super::catch_up::CatchUp;
 use crate::config::{KvConfig, as_ms};
 use crate::error::{KvError, is_final};
 use crate::keyspace::Keyspace;
@@ -109,12 +110,12 @@ impl Performer {
     /// Copies the range while it is served where it is, then what has changed, until hardly anything is left.
     async fn copy(&self, progress: Progress, bytes_max: u64) -> Result<Progress, Halt> {
         let mut progress = self.copy_range(progress, bytes_max).await?;
-        let mut rounds = 0;
+        let mut catch_up = CatchUp::default();
         let KvConfig { move_tail_bytes, move_tail_rounds_max, .. } = *self.list.config();
         for _ in 0..=move_tail_rounds_max {
             let (records, changes);
             (progress, records) = self.copy_records(progress, bytes_max).await?;
-            (progress, changes) = self.copy_changes(progress, bytes_max, &mut rounds).await?;
+            (progress, changes) = self.copy_changes(progress, bytes_max, &mut catch_up).await?;
             // About as much will have changed when the range is given up.
             if records + changes <= move_tail_bytes {
                 break;
@@ -167,9 +168,11 @@ impl Performer {
         &self,
         mut progress: Progress,
         bytes_max: u64,
-        rounds: &mut u64,
+        catch_up: &mut CatchUp,
     ) -> Result<(Progress, u64), Halt> {
         let Move { id: move_id, from, .. } = self.task;
+        let rounds_max = self.list.config().move_rounds_max;
+        catch_up.begin_pass();
         loop {
             let query = ShardQuery::Changes { move_id, after: progress.changes, bytes_max };
             let (to, left, slots) = match self.ask(from, &query).await? {
@@ -181,10 +184,9 @@ impl Performer {
             if left == 0 {
                 return Ok((progress, slots.len() as u64));
             }
-            *rounds += 1;
-            if *rounds > self.list.config().move_rounds_max {
+            if !catch_up.goes_on(left, rounds_max) {
                 return Err(Halt::Failed(format!(
-                    "it changes faster than it is copied, after {rounds} rounds"
+                    "it changes faster than it is copied: no less of {left} changes was left in over {rounds_max} rounds"
                 )));
             }
             self.rest().await;

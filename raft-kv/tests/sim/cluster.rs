@@ -123,6 +123,11 @@ impl Cluster {
         Self::formed(seed, false, config(), types())
     }
 
+    /// The same with other settings.
+    pub(crate) fn with_config(seed: u64, config: KvConfig) -> Self {
+        Self::formed(seed, false, config, types())
+    }
+
     /// The same with value types of a test's own, which may differ from node to node.
     pub(crate) fn with_types(seed: u64, types: impl Fn(usize) -> KvTypes + 'static) -> Self {
         Self::formed(seed, false, config(), Rc::new(types))

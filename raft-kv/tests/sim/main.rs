@@ -1,6 +1,7 @@
 //! The store over simulated nodes.
 
 mod all_keys;
+mod busy;
 mod cluster;
 mod edges;
 mod keyspaces;

@@ -1,0 +1,54 @@
+//! Moves of ranges that are busy.
+
+use std::time::Duration;
+
+use raft_kv::raft_fleet::CallOptions;
+use raft_kv::rafted_value::env::sleep;
+use raft_kv::{Kv, KvConfig};
+
+use crate::cluster::{Cluster, config, key, name};
+use crate::moves::{one_shard, settled};
+
+/// Appends a text to each of so many keys.
+async fn write_all(kv: &Kv, keys: usize) {
+    for n in 0..keys {
+        let options = CallOptions::default();
+        kv.command(&name("notes"), &key(&format!("key-{n}")), b"x", &options).await.expect("it is written");
+    }
+}
+
+/// Splits a shard whose values of 40 keys change `times` while it is copied hash by hash; the shards afterwards.
+fn split_while_values_change(seed: u64, times: usize) -> Vec<u32> {
+    let pause = Duration::from_millis(50);
+    let slow = KvConfig { move_chunk_bytes: 1, move_chunk_pause: pause, move_rounds_max: 5, ..config() };
+    let cluster = Cluster::with_config(seed, slow);
+    cluster.run(move |kv| async move {
+        let notes = name("notes");
+        kv.register_keyspace(&notes, &one_shard()).await.expect("nothing fails here");
+        write_all(&kv, 40).await;
+        kv.split_shard(&notes, 0, None).await.expect("nothing fails here");
+        let env = kv.fleet().env().clone();
+        while !kv.shard_statuses(&notes).await.expect("nothing fails here")[0].moving {
+            sleep(env.as_ref(), pause).await;
+        }
+        for _ in 0..times {
+            write_all(&kv, 40).await;
+            if kv.moves().await.expect("nothing fails here").is_empty() {
+                break;
+            }
+        }
+        settled(&kv).await
+    })
+}
+
+/// Each chunk of changes but the last once counted as a round, so that a move of which much had changed while it was copied
+/// was given up, though nothing changed any more.
+#[test]
+fn a_range_that_changed_much_while_it_was_copied_is_split_once_it_changes_less() {
+    assert_eq!(split_while_values_change(250, 1), [0, 1]);
+}
+
+#[test]
+fn a_range_that_changes_faster_than_it_is_copied_stays_where_it_is() {
+    assert_eq!(split_while_values_change(251, 400), [0]);
+}
