@@ -378,7 +378,11 @@ impl<V: ValuePerKey> ShardData<V> {
             ShardCommand::Abort { step } => Ok(self.abort(step).encode(&[])),
             ShardCommand::Forget { slots_max } => Ok(self.forget(slots_max).encode(&[])),
             ShardCommand::Wake { keys_max } => Ok(self.wake(context, keys_max, leads).encode(&[])),
-            ShardCommand::Tally => Ok(self.tally_at(context.now_ms)),
+            ShardCommand::Tally => {
+                // It may be large, and whoever asks again wants to know it anew.
+                records.keep_no_reply();
+                Ok(self.tally_at(context.now_ms))
+            }
             ShardCommand::Sweep { prefix, after, keys_max } => {
                 Ok(self.sweep(context, prefix, after, keys_max, &payload.slice_ref(rest)))
             }

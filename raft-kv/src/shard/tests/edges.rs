@@ -114,6 +114,25 @@ fn an_answer_to_many_keys_has_the_first_of_them_where_all_are_too_much() {
     assert_eq!(answers(&[b"c", b"d"]), 2);
 }
 
+/// Each was once kept for two seconds though nobody asks for one twice, and moved with the range that has the first hash: a
+/// large one made a page that no command holds.
+#[test]
+fn tallies_are_not_kept() {
+    let mut member = shard(KeyRange::ALL);
+    command(&mut member, "k", "+1").unwrap();
+    let kept = member.records.replies();
+    let tally = Command {
+        session: SessionId::new(8, 1),
+        sequence: 1,
+        acknowledged: 0,
+        retry_until_ms: 9000,
+        key_hash: 0,
+        payload: ShardCommand::Tally.encode(&[]),
+    };
+    assert_eq!(member.run(1, &tally).unwrap().0, ShardReply::Tally);
+    assert_eq!(member.records.replies(), kept);
+}
+
 /// It once took note of the step, and so a refused command had changed something.
 #[test]
 fn records_that_do_not_decode_leave_the_receiver_as_it_was() {
