@@ -16,8 +16,9 @@ use crate::node::{DistAgent, keyspace};
 use crate::quota::{NoPlace, Place};
 use crate::wire::{AgentCommand, AgentQuery, AgentReply, Pass, join, split, try_encode};
 
-/// For how long a caller waits for the shards to be counted anew before it is told that its quota is full.
-const UNSURE_MAX: Duration = Duration::from_secs(3);
+/// For how long a caller waits for the shards to be counted anew before it is told that its quota is full. A quota that got a
+/// limit and had none is unsure for two seconds and until all shards are counted after that.
+const UNSURE_MAX: Duration = Duration::from_secs(4);
 /// The pause after the second place of a call that was not good any more; each further one is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// The longest of these pauses.

@@ -17,6 +17,11 @@ impl DistAgent {
     /// are active. Another node that has just activated an agent in it may go on without a look at its new limit: for two
     /// seconds more where it was unlimited, else for half a second.
     ///
+    /// In an unlimited quota no places are taken. When it gets a limit, it has none for anybody until every shard has
+    /// counted what was activated up to two seconds after that, which takes about three seconds: activations wait so long, and those
+    /// whose time is over before are told that it is full. What was under way for longer than that is not waited for, and may
+    /// pass the limit.
+    ///
     /// # Errors
     ///
     /// When the name cannot be, there are too many quotas, or the ledger does not answer in time.

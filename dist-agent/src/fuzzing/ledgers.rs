@@ -50,6 +50,8 @@ pub(super) fn commands() -> Vec<(&'static str, LedgerCommand)> {
         ("report_all", report(0, u64::MAX, 200, vec![(name("q"), 1, 3)])),
         ("delete_this", LedgerCommand::DeleteThis { quota: name("any"), generation: 2 }),
         ("report_unnamed", LedgerCommand::ReportUnnamed(unnamed)),
+        ("put_free", put("free", QuotaLimit::Unlimited)),
+        ("put_limited", put("free", QuotaLimit::Agents(4))),
     ]
 }
 

@@ -7,6 +7,7 @@ use raft_kv::rafted_value::{CommandContext, Data};
 use serde::{Deserialize, Serialize};
 
 use super::counts::{Counts, Part, QuotaLife};
+use super::held::REUSE_MAX;
 use super::limit::{QuotaLimit, QuotaUsage};
 use super::places::{Places, StoredPlaces};
 use super::versions::Versions;
@@ -28,6 +29,9 @@ const QUOTAS_MAX: usize = 100_000;
 const ENDED_MAX: usize = 1_000;
 /// The longest time for which a place is good without being heard of.
 pub(crate) const PASS_MAX_MS: u64 = 15 * 60_000;
+/// For how long agents may be activated of which no place was taken, once an unlimited quota has got a limit: by those who
+/// have not heard of it. A place is good for longer, for calls that are under way; whether there is room is not held up for those.
+const UNLIMITED_MS: u64 = REUSE_MAX.as_millis() as u64;
 /// Places of the smallest lease.
 const LEASE_MIN: u64 = 2;
 /// Names in one answer.
@@ -47,6 +51,9 @@ pub(crate) struct Ledger {
     /// The length of a tick, as the first node said.
     tick_ms: Option<u32>,
     versions: Versions,
+    /// Quotas that got a limit and had none before, and until when agents may be activated of which no place was taken. They
+    /// have no place for anybody before all of these are counted.
+    limited: BTreeMap<u64, u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -59,16 +66,21 @@ struct Quota {
 /// The ledger in bytes; append-only.
 #[derive(Serialize, Deserialize)]
 enum Stored {
-    V1 {
-        quotas: BTreeMap<QuotaName, Quota>,
-        parts: Vec<Part>,
-        places: StoredPlaces,
-        ended: BTreeMap<QuotaLife, u64>,
-        generation: u64,
-        place: u64,
-        tick_ms: Option<u32>,
-        versions: Versions,
-    },
+    V1(StoredLedger),
+    /// With quotas that got a limit a moment ago.
+    V2(StoredLedger, BTreeMap<u64, u64>),
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredLedger {
+    quotas: BTreeMap<QuotaName, Quota>,
+    parts: Vec<Part>,
+    places: StoredPlaces,
+    ended: BTreeMap<QuotaLife, u64>,
+    generation: u64,
+    place: u64,
+    tick_ms: Option<u32>,
+    versions: Versions,
 }
 
 impl Data for Ledger {
@@ -119,7 +131,7 @@ impl Data for Ledger {
 impl Ledger {
     fn execute(&mut self, context: &CommandContext, command: LedgerCommand) -> LedgerReply {
         match command {
-            LedgerCommand::Put { quota, limit } => self.put(quota, limit),
+            LedgerCommand::Put { quota, limit } => self.put(quota, limit, context.now_ms),
             LedgerCommand::Delete { quota } => self.delete(quota, None, context.now_ms),
             LedgerCommand::DeleteThis { quota, generation } => {
                 self.delete(quota, Some(generation), context.now_ms)
@@ -152,8 +164,15 @@ impl Ledger {
         crate::sim::QuotasShown { quotas: usages.collect(), leases: self.places.leases() }
     }
 
-    fn put(&mut self, name: QuotaName, limit: QuotaLimit) -> LedgerReply {
+    fn put(&mut self, name: QuotaName, limit: QuotaLimit, now_ms: u64) -> LedgerReply {
         if let Some(quota) = self.quotas.get_mut(&name) {
+            match (quota.limit, limit) {
+                (_, QuotaLimit::Unlimited) => drop(self.limited.remove(&quota.generation)),
+                (QuotaLimit::Unlimited, QuotaLimit::Agents(_)) => {
+                    self.limited.insert(quota.generation, now_ms.saturating_add(UNLIMITED_MS));
+                }
+                (QuotaLimit::Agents(_), QuotaLimit::Agents(_)) => {}
+            }
             quota.limit = limit;
             return LedgerReply::Done;
         }
@@ -176,6 +195,7 @@ impl Ledger {
         self.quotas.remove(&name);
         let life = (name, generation);
         self.places.forget(life.1);
+        self.limited.remove(&life.1);
         self.ended.insert(life, now_ms.saturating_add(PASS_MAX_MS));
         LedgerReply::Done
     }
@@ -203,7 +223,10 @@ impl Ledger {
         };
         let life = (ask.quota, generation);
         let (agents, sum) = (self.counts.total(&life), self.places.sum(generation));
-        let room = limit.saturating_sub(agents.saturating_add(sum.places));
+        let room = match self.limited.contains_key(&generation) {
+            true => 0,
+            false => limit.saturating_sub(agents.saturating_add(sum.places)),
+        };
         let (wanted, reserves) = (ask.hashes.len() as u64, !planted!(RESERVE_NO_QUOTA));
         let leased = ask.lease.map_or(0, |terms| lease_of(terms, room));
         if leased >= wanted.max(LEASE_MIN) {
@@ -233,6 +256,10 @@ impl Ledger {
             if let Some(oldest_ms) = self.counts.oldest().filter(|_| self.places.leases() > 0) {
                 self.places.all_reported(oldest_ms);
             }
+        }
+        if !self.limited.is_empty() {
+            let oldest = self.counts.oldest();
+            self.limited.retain(|_, until_ms| oldest.is_none_or(|oldest| oldest <= *until_ms));
         }
         let ended = report.counts.iter().map(|(name, generation, _)| (name.clone(), *generation));
         let ended = ended.filter(|life| self.ended.contains_key(life)).take(ENDED_MAX).collect();
@@ -274,7 +301,7 @@ impl Ledger {
 
     /// Where reports would let something go.
     fn waiting(&self) -> Vec<u8> {
-        if !self.ended.is_empty() || self.places.leases() > 0 {
+        if !self.ended.is_empty() || !self.limited.is_empty() || self.places.leases() > 0 {
             return (0..=u8::MAX).collect();
         }
         self.places.parts().into_iter().collect()
@@ -288,17 +315,23 @@ fn lease_of(terms: LeaseTerms, room: u64) -> u64 {
 
 impl From<Stored> for Ledger {
     fn from(stored: Stored) -> Self {
-        let Stored::V1 { quotas, parts, places, ended, generation, place, tick_ms, versions } = stored;
+        let (stored, limited) = match stored {
+            Stored::V1(stored) => (stored, BTreeMap::new()),
+            Stored::V2(stored, limited) => (stored, limited),
+        };
+        let StoredLedger { quotas, parts, places, ended, generation, place, tick_ms, versions } = stored;
         let (counts, places) = (Counts::of(parts), places.into());
-        Self { quotas, counts, places, ended, generation, place, tick_ms, versions }
+        Self { quotas, counts, places, ended, generation, place, tick_ms, versions, limited }
     }
 }
 
 impl From<Ledger> for Stored {
     fn from(ledger: Ledger) -> Self {
-        let Ledger { quotas, counts, places, ended, generation, place, tick_ms, versions } = ledger;
+        let Ledger { quotas, counts, places, ended, generation, place, tick_ms, versions, limited } = ledger;
         let (parts, places) = (counts.parts(), places.into());
-        Self::V1 { quotas, parts, places, ended, generation, place, tick_ms, versions }
+        let stored = StoredLedger { quotas, parts, places, ended, generation, place, tick_ms, versions };
+        // What is as it could always be is written as it always was.
+        if limited.is_empty() { Self::V1(stored) } else { Self::V2(stored, limited) }
     }
 }
 

@@ -123,7 +123,7 @@ pub(crate) enum Given {
     /// The quota is not limited, and nothing needs to be told.
     Unlimited { generation: u64, until_ms: u64 },
     /// A place for each of the first so many of those who asked, numbered from the first on. There is none for the rest: the
-    /// quota is full, or may be, where some places may be counted twice, which will be known soon.
+    /// quota is full, or may be, where some places may be counted twice or some agents not at all, which will be known soon.
     Places { first: u64, places: u32, generation: u64, until_ms: u64, limit: u64, unsure: bool },
     /// So many places for any agents of the quota, at least one for each of those who asked.
     Lease { lease: u64, places: u32, generation: u64, until_ms: u64 },

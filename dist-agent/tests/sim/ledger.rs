@@ -176,6 +176,33 @@ fn the_agents_of_many_deleted_quotas_end_at_once_and_hold_up_nobody() {
     assert_eq!(left, AGENTS as u64);
 }
 
+/// Agents of an unlimited quota take no places, and are counted a second later. Right after such a quota got a limit, as many more
+/// agents as the limit said were let in.
+#[test]
+fn a_quota_that_gets_a_limit_counts_the_agents_that_came_while_it_had_none() {
+    const AGENTS: usize = 300;
+    let cluster = Cluster::new(925, AgentTypes::new().with::<Counter>());
+    let client = cluster.client().clone();
+    cluster.run(async move {
+        let add = |quota: &str, key: String| {
+            let counter = client.agent::<Counter>(quota, &key).unwrap();
+            async move { counter.command(Count::Add(1)).await }
+        };
+        for quota in ["full", "roomy"] {
+            client.put_quota(quota, QuotaLimit::Unlimited).await.unwrap();
+            let told = join_all((0..AGENTS).map(|n| add(quota, format!("{n}")))).await;
+            assert!(told.iter().all(|told| *told == Ok(1)));
+        }
+        client.put_quota("full", 100).await.unwrap();
+        client.put_quota("roomy", AGENTS as u64 + 1).await.unwrap();
+        let told = join_all((0..50).map(|n| add("full", format!("late-{n}")))).await;
+        assert!(told.iter().all(|told| crate::quotas::full(told, 100)), "{told:?}");
+        // Whoever is let in waits until that is known, and is not refused.
+        let told = join_all((0..3).map(|n| add("roomy", format!("late-{n}")))).await;
+        assert_eq!(told.iter().filter(|told| **told == Ok(1)).count(), 1, "{told:?}");
+    });
+}
+
 /// A move that was undone once left the ledger with the count of a shard that had covered the ranges of others for a moment; those
 /// had not changed since their own reports, and so were never reported again (seed 60175 of the stack).
 #[test]

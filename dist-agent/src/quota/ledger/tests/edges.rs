@@ -45,6 +45,76 @@ fn a_quota_that_got_the_name_of_one_that_is_deleted_stays() {
     assert_eq!(usage(&ledger, "q"), Some(QuotaUsage { agents: 1, limit: QuotaLimit::Agents(7) }));
 }
 
+/// No place is taken of an unlimited quota: its agents are known by reports alone. The ledger once counted too few of them, right
+/// after it got a limit, and gave places that there were not.
+#[test]
+fn a_quota_that_had_no_limit_has_no_place_before_all_of_its_agents_are_counted() {
+    let limited = |agents: [u64; 2]| {
+        let mut ledger = Ledger::default();
+        put(&mut ledger, "q", QuotaLimit::Unlimited);
+        report_part(&mut ledger, 0, 99, 900, 1);
+        report_part(&mut ledger, 100, u64::MAX, 900, 1);
+        let limit = LedgerCommand::Put { quota: name("q"), limit: QuotaLimit::Agents(10) };
+        assert_eq!(ledger.command(&at(1_000), limit), LedgerReply::Done);
+        let over_ms = 1_000 + UNLIMITED_MS;
+        for (at_ms, [low, high]) in [(1_001, [1, 1]), (over_ms, [5, 1])] {
+            assert!(none(10, true)(ask(&mut ledger, at_ms, "q", 1)));
+            assert!(none(10, true)(lease(&mut ledger, at_ms, &[1], 4, 1)));
+            let bytes = postcard::to_stdvec(&ledger).unwrap();
+            ledger = postcard::from_bytes(&bytes).unwrap();
+            report_part(&mut ledger, 0, 99, at_ms, low);
+            report_part(&mut ledger, 100, u64::MAX, at_ms, high);
+        }
+        assert_eq!(ledger.query(LedgerQuery::Waiting), LedgerAnswer::Waiting((0..=u8::MAX).collect()));
+        report_part(&mut ledger, 0, 99, over_ms + 1, agents[0]);
+        assert!(none(10, agents[0] < 9)(ask(&mut ledger, over_ms + 2, "q", 1)));
+        report_part(&mut ledger, 100, u64::MAX, over_ms + 1, agents[1]);
+        assert_eq!(ledger.query(LedgerQuery::Waiting), LedgerAnswer::Waiting(vec![]));
+        ask(&mut ledger, over_ms + 3, "q", 1)
+    };
+    assert!(none(10, false)(limited([9, 900])));
+    assert_eq!(place(limited([5, 4])), 1);
+}
+
+/// One whose limit only changes counts its places all along, and one that has a limit no longer waits for nothing.
+#[test]
+fn only_a_quota_that_had_no_limit_waits_for_the_count_of_its_agents() {
+    let mut ledger = Ledger::default();
+    put(&mut ledger, "q", 3);
+    put(&mut ledger, "q", 4);
+    assert_eq!(place(ask(&mut ledger, 1, "q", 1)), 1);
+    put(&mut ledger, "q", QuotaLimit::Unlimited);
+    put(&mut ledger, "q", 4);
+    assert!(none(4, true)(ask(&mut ledger, 1, "q", 1)));
+    put(&mut ledger, "q", 5);
+    assert!(none(5, true)(ask(&mut ledger, 1, "q", 1)));
+    put(&mut ledger, "q", QuotaLimit::Unlimited);
+    assert!(matches!(ask(&mut ledger, 1, "q", 1), Given::Unlimited { .. }));
+    assert!(ledger.limited.is_empty());
+    put(&mut ledger, "q", 4);
+    ledger.command(&at(1), LedgerCommand::Delete { quota: name("q") });
+    assert!(ledger.limited.is_empty());
+}
+
+/// Old snapshots are read again.
+#[test]
+fn the_bytes_of_a_ledger_of_quotas_that_just_got_a_limit_never_change() {
+    let mut ledger = Ledger::default();
+    put(&mut ledger, "q", QuotaLimit::Unlimited);
+    put(&mut ledger, "q", 3);
+    let first_form = [1, 1, b'q', 0, 3, 1, 0, 0, 0, 0, 0, 1, 0, 0];
+    let bytes = postcard::to_stdvec(&ledger).unwrap();
+    let limited = [1, 1, 0xd1, 0xf];
+    assert_eq!(bytes[..1 + first_form.len()], [&[1][..], &first_form].concat());
+    assert!(bytes.ends_with(&limited), "{bytes:?}");
+    let again: Ledger = postcard::from_bytes(&bytes).unwrap();
+    assert_eq!(again.limited, ledger.limited);
+    ledger.limited.clear();
+    let older = postcard::to_stdvec(&ledger).unwrap();
+    assert_eq!([&[1], &older[1..], &limited].concat(), bytes);
+    assert_eq!(older[0], 0);
+}
+
 /// Of one and the same shard the ledger is told in either way.
 #[test]
 fn a_report_without_names_says_what_one_with_names_says() {
