@@ -24,6 +24,10 @@ use crate::shard::{
 /// Entries that a shard forgets in one command, beside which it serves others.
 const FORGET_SLOTS_MAX: u32 = 2000;
 
+/// One part in so many of the receiver's table of sessions is left free by what is copied: for the commands that it serves
+/// meanwhile, for what comes with the last changes, and for the steps of the move themselves.
+const TABLE_ROOM_PART: u64 = 4;
+
 /// One node's performance of a move.
 pub(super) struct Performer {
     list: Arc<KeyspaceList>,
@@ -41,6 +45,14 @@ enum Halt {
     Failed(String),
     /// The cluster does not answer; whoever claims the move later goes on.
     Unanswered(KvError),
+}
+
+/// The sessions and replies that both shards had when the copying began, and how many either may have.
+#[derive(Clone, Copy)]
+struct Tables {
+    receiver: u64,
+    sender: u64,
+    limit: u64,
 }
 
 impl Performer {
@@ -101,20 +113,24 @@ impl Performer {
         };
         let progress = match self.tell(from, |step| ShardCommand::Send { step, range, to }, &[]).await?.0 {
             ShardReply::Sending { given_up: true } => progress,
-            ShardReply::Sending { given_up: false } => self.copy(progress, chunk_bytes).await?,
+            ShardReply::Sending { given_up: false } => {
+                let (receiver, sender) = (self.count_records(to).await?, self.count_records(from).await?);
+                let limit = keyspace.policy.group.session_replies_max;
+                self.copy(progress, chunk_bytes, Tables { receiver, sender, limit }).await?
+            }
             other => return Err(refused("the sender", &other)),
         };
         self.give_up(progress, chunk_bytes).await
     }
 
     /// Copies the range while it is served where it is, then what has changed, until hardly anything is left.
-    async fn copy(&self, progress: Progress, bytes_max: u64) -> Result<Progress, Halt> {
+    async fn copy(&self, progress: Progress, bytes_max: u64, tables: Tables) -> Result<Progress, Halt> {
         let mut progress = self.copy_range(progress, bytes_max).await?;
         let mut catch_up = CatchUp::default();
         let KvConfig { move_tail_bytes, move_tail_rounds_max, .. } = *self.list.config();
         for _ in 0..=move_tail_rounds_max {
             let (records, changes);
-            (progress, records) = self.copy_records(progress, bytes_max).await?;
+            (progress, records) = self.copy_records(progress, bytes_max, tables).await?;
             (progress, changes) = self.copy_changes(progress, bytes_max, &mut catch_up).await?;
             // About as much will have changed when the range is given up.
             if records + changes <= move_tail_bytes {
@@ -142,7 +158,14 @@ impl Performer {
     }
 
     /// Copies the records of commands that are new; how many bytes that were.
-    async fn copy_records(&self, mut progress: Progress, bytes_max: u64) -> Result<(Progress, u64), Halt> {
+    async fn copy_records(
+        &self,
+        mut progress: Progress,
+        bytes_max: u64,
+        tables: Tables,
+    ) -> Result<(Progress, u64), Halt> {
+        let Tables { receiver, sender, limit } = tables;
+        let count_max = limit - limit / TABLE_ROOM_PART;
         let mut ask = RecordsAsk { since_ms: progress.records_ms, after: None, bytes_max };
         let (mut began_ms, mut bytes) = (None, 0);
         loop {
@@ -154,12 +177,30 @@ impl Performer {
             bytes += head.len() as u64;
             let began_ms = *began_ms.get_or_insert(stamp_ms);
             let until_ms = next.is_none().then_some(began_ms);
-            progress = self.install(Cover::Records { until_ms }, &head).await?;
+            let cover = Cover::RecordsWithin { until_ms, count_max };
+            let install = |step| ShardCommand::Install { step, cover, last: false };
+            progress = match self.tell(self.task.to, install, &head).await?.0 {
+                ShardReply::Receiving(progress) => progress,
+                ShardReply::TooManyRecords => {
+                    return Err(Halt::Failed(format!(
+                        "the sessions of both do not fit into one table: {receiver} and {sender} of {limit}"
+                    )));
+                }
+                other => return Err(refused("the receiver", &other)),
+            };
             if next.is_none() {
                 return Ok((progress, bytes));
             }
             ask.after = next;
             self.rest().await;
+        }
+    }
+
+    /// How many sessions and replies a shard has.
+    async fn count_records(&self, shard: u32) -> Result<u64, Halt> {
+        match self.tell(shard, |_| ShardCommand::CountRecords, &[]).await?.0 {
+            ShardReply::RecordsCounted { count } => Ok(count),
+            other => Err(Halt::Failed(format!("shard {shard} answers {other:?}"))),
         }
     }
 

@@ -31,6 +31,9 @@
 //! - **Records move** with their keys ([`Records`]), with stamped time and the marks of commands to all keys
 //!   ([`all_keys`]), so that a retry is answered and not run, by whichever shard it comes to.
 //! - **Memory is bounded**: chunks have a limit, and of what changes meanwhile only hashes are kept.
+//! - **The receiver's table has room**: a full one admits no command, and no step of a move either. So records are copied
+//!   only up to a part of its limit, and a move that needs more is undone while the range is served still. Those that come
+//!   with the last changes are always taken in: nothing may be lost then.
 //! - **The pause is short**: what the receiver counts and indexes it counts as the chunks come, and what the sender has
 //!   counted it takes back after `Finish`; so `GiveUp` and the last `Install` cost as much as what changed just before.
 //!
@@ -370,6 +373,10 @@ impl<V: ValuePerKey> ShardData<V> {
                 Ok(self.receive(step, range, value_size_max).encode(&[]))
             }
             ShardCommand::Records { step, ask } => Ok(self.records(step, ask, records)),
+            ShardCommand::CountRecords => {
+                records.keep_no_reply();
+                Ok(ShardReply::RecordsCounted { count: records.count() }.encode(&[]))
+            }
             ShardCommand::GiveUp { step, ask } => Ok(self.give_up(step, ask, records)),
             ShardCommand::Install { step, cover, last } => {
                 Ok(self.install(step, cover, last, rest, records)?.encode(&[]))

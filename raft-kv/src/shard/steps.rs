@@ -153,10 +153,16 @@ impl<V: ValuePerKey> ShardData<V> {
                     && !last
             }
             Cover::Changes { .. } => copied_all && slots.iter().all(|(hash, _)| range.contains(*hash)),
-            Cover::Records { .. } => slots.is_empty() && !last,
+            Cover::Records { .. } | Cover::RecordsWithin { .. } => slots.is_empty() && !last,
         };
         if !fits {
             return Ok(ShardReply::OutOfStep);
+        }
+        if let (Cover::RecordsWithin { count_max, .. }, Some(page)) = (cover, &page) {
+            let new = records.count_new(page);
+            if new > 0 && records.count().saturating_add(new) > count_max {
+                return Ok(ShardReply::TooManyRecords);
+            }
         }
         let drops_records = self.range.is_none() && planted!(DROP_SESSIONS_AT_SPLIT);
         if let Some(page) = page.filter(|_| !drops_records) {
@@ -173,7 +179,7 @@ impl<V: ValuePerKey> ShardData<V> {
                 progress.copied = progress.copied.max(Some(part.last()));
             }
             Cover::Changes { to } => progress.changes = progress.changes.max(to),
-            Cover::Records { until_ms } => {
+            Cover::Records { until_ms } | Cover::RecordsWithin { until_ms, .. } => {
                 progress.records_ms = progress.records_ms.max(until_ms.unwrap_or(0));
             }
         }

@@ -55,6 +55,8 @@ pub(crate) enum ShardCommand<'a> {
     },
     /// Asks for records of the range that is about to go, while it is served.
     Records { step: MoveStep, ask: RecordsAsk },
+    /// Asks how many sessions and replies the shard's table has.
+    CountRecords,
 }
 
 /// Which records the performer of a move wants.
@@ -83,6 +85,8 @@ pub(crate) enum Cover {
     Changes { to: u64 },
     /// No slots, but a page of records; with the last of them, all that were there before this stamped time have come.
     Records { until_ms: Option<u64> },
+    /// The same, unless the receiver's table came to more sessions and replies than this.
+    RecordsWithin { until_ms: Option<u64>, count_max: u64 },
 }
 
 /// What goes with a range besides its entries.
@@ -149,6 +153,10 @@ pub(crate) enum ShardReply {
     Records { stamp_ms: u64, next: Option<RecordPosition> },
     /// The value would be larger than its keyspace allows; nothing changed.
     TooLarge { size: u64, limit: u64 },
+    /// The table has so many sessions and replies.
+    RecordsCounted { count: u64 },
+    /// The records that were brought find no room beside those that are there; nothing changed.
+    TooManyRecords,
 }
 
 /// What asks a shard.
@@ -273,6 +281,7 @@ impl<'a> ShardCommand<'a> {
             ShardCommand::Tally => "tally",
             ShardCommand::Sweep { .. } => "sweep",
             ShardCommand::Records { .. } => "records",
+            ShardCommand::CountRecords => "count records",
         }
     }
 }
@@ -400,6 +409,9 @@ mod tests {
         check(&install(Cover::Range(range), false), &[6, 7, 8, 9, 0, 1, 0xac, 2, 0, b's']);
         check(&install(Cover::Changes { to: 4 }, true), &[6, 7, 8, 9, 1, 4, 1, b's']);
         check(&install(Cover::Records { until_ms: Some(4) }, false), &[6, 7, 8, 9, 2, 1, 4, 0, b's']);
+        let within = Cover::RecordsWithin { until_ms: Some(4), count_max: 5 };
+        check(&install(within, false), &[6, 7, 8, 9, 3, 1, 4, 5, 0, b's']);
+        check(&ShardCommand::CountRecords.encode(&[]), &[14]);
         check(&ShardCommand::Finish { step: STEP }.encode(&[]), &[7, 7, 8, 9]);
         check(&ShardCommand::Abort { step: STEP }.encode(&[]), &[8, 7, 8, 9]);
         check(&ShardCommand::Forget { slots_max: 3 }.encode(&[]), &[9, 3]);
@@ -455,6 +467,8 @@ mod tests {
         check(&ShardReply::Swept.encode(b"k"), b"\x11k");
         check(&ShardReply::Records { stamp_ms: 5, next: None }.encode(b"h"), b"\x12\x05\x00h");
         check(&ShardReply::TooLarge { size: 6, limit: 5 }.encode(&[]), &[19, 6, 5]);
+        check(&ShardReply::RecordsCounted { count: 5 }.encode(&[]), &[20, 5]);
+        check(&ShardReply::TooManyRecords.encode(&[]), &[21]);
     }
 
     #[test]

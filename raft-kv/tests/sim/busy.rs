@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use raft_kv::raft_fleet::CallOptions;
+use raft_kv::raft_fleet::{CallOptions, CommandNumber};
 use raft_kv::rafted_value::env::sleep;
-use raft_kv::{Kv, KvConfig};
+use raft_kv::rafted_value::{GroupConfig, SessionId};
+use raft_kv::{KeyspacePolicy, Kv, KvConfig, MovePhase};
 
-use crate::cluster::{Cluster, config, key, name};
+use crate::cluster::{Cluster, config, key, name, policy};
 use crate::moves::{one_shard, settled};
 
 /// Appends a text to each of so many keys.
@@ -51,4 +52,46 @@ fn a_range_that_changed_much_while_it_was_copied_is_split_once_it_changes_less()
 #[test]
 fn a_range_that_changes_faster_than_it_is_copied_stays_where_it_is() {
     assert_eq!(split_while_values_change(251, 400), [0]);
+}
+
+/// Merges two shards, whose tables hold 200 sessions and replies, after so many callers have sent them one command each; the
+/// shards afterwards, and why the move was undone if it was.
+fn merge_after(seed: u64, callers: u64) -> (Vec<u32>, Option<String>) {
+    let cluster = Cluster::new(seed);
+    cluster.run(move |kv| async move {
+        let notes = name("notes");
+        let group = GroupConfig { session_replies_max: 200, ..policy().group };
+        let two = KeyspacePolicy { shards: 2, group, ..policy() };
+        kv.register_keyspace(&notes, &two).await.expect("nothing fails here");
+        for n in 0..callers {
+            let number = Some(CommandNumber { session: SessionId::new(7, n), sequence: 1 });
+            let options = CallOptions { number, ..CallOptions::default() };
+            kv.command(&notes, &key(&format!("key-{n}")), b"x", &options).await.expect("nothing fails here");
+        }
+        let moving = kv.merge_shards(&notes, 0, 1).await.expect("nothing fails here");
+        let env = kv.fleet().env().clone();
+        let mut reason = None;
+        while let Some(present) =
+            kv.moves().await.expect("nothing fails here").into_iter().find(|other| other.id == moving.id)
+        {
+            if let MovePhase::Aborting(why) = present.phase {
+                reason = Some(why);
+            }
+            sleep(env.as_ref(), Duration::from_millis(1)).await;
+        }
+        write_all(&kv, 10).await;
+        (settled(&kv).await, reason)
+    })
+}
+
+/// The receiver's table was once filled beyond its limit, and it refused all further commands, with them those that were to
+/// end the move.
+#[test]
+fn shards_whose_sessions_do_not_fit_into_one_table_are_not_merged() {
+    let (shards, reason) = merge_after(252, 120);
+    assert_eq!(shards, [0, 1]);
+    let reason = reason.expect("the move is undone");
+    assert!(reason.starts_with("the sessions of both do not fit into one table: "), "{reason}");
+    assert!(reason.ends_with(" of 200"), "{reason}");
+    assert_eq!(merge_after(253, 20), (vec![1], None));
 }

@@ -72,6 +72,29 @@ impl<'a> Records<'a> {
         self.kept
     }
 
+    /// How many sessions and replies are kept, which together are what
+    /// [`session_replies_max`](GroupConfig::session_replies_max) limits.
+    pub fn count(&self) -> u64 {
+        self.sessions.replies() + self.sessions.sessions.len() as u64
+    }
+
+    /// How many more there would be, at most, once a page was taken in.
+    pub fn count_new(&self, page: &ReadRecords) -> u64 {
+        let Page::V1 { stamp_ms, sessions } = &page.0;
+        let stamp_ms = (*stamp_ms).max(*self.stamp_ms);
+        let lasting = sessions.iter().filter(|session| session.last_until_ms >= stamp_ms);
+        let new = lasting.map(|session| match self.sessions.sessions.get(&session.id) {
+            None => 1 + session.kept.len(),
+            Some(present) => {
+                let new = |sequence: &u64| {
+                    *sequence >= present.acknowledged && !present.kept.contains_key(sequence)
+                };
+                session.kept.iter().filter(|(sequence, _)| new(sequence)).count()
+            }
+        });
+        new.sum::<usize>() as u64
+    }
+
     /// The records of commands whose key hash lies in `hashes`, behind `after`, up to about `bytes_max` bytes, unless one
     /// record alone has more; and the acknowledged marks of their sessions, whether they have such a record or not.
     pub fn export(

@@ -95,6 +95,34 @@ fn records_that_find_no_room_beside_the_last_changes_go_behind_them() {
     assert_eq!(commands.each_ref().map(|command| to.run(1, command).unwrap()), replies);
 }
 
+/// Pages of records once filled the receiver's table beyond its limit, and it admitted no command any more, nor what was to
+/// end the move.
+#[test]
+fn records_that_find_no_room_in_the_table_are_refused_and_those_that_are_there_are_not() {
+    let (mut from, mut to) = (shard(KeyRange::ALL), Member { id: 1, ..Member::new() });
+    begin(&mut from, &mut to, KeyRange::ALL);
+    for n in 0..10 {
+        let payload = ShardCommand::Command { key: b"k" }.encode(b"+x");
+        let (session, acknowledged, retry_until_ms) = (SessionId::new(7, n), 0, 9000);
+        let key_hash = key::hash(b"k");
+        let command = Command { session, sequence: 1, acknowledged, retry_until_ms, key_hash, payload };
+        from.run(1, &command).unwrap();
+    }
+    assert_eq!(from.tell(&ShardCommand::CountRecords, &[]).0, ShardReply::RecordsCounted { count: 21 });
+    let ask = RecordsAsk { since_ms: 0, after: None, bytes_max: 1 << 20 };
+    let (_, head) = from.tell(&ShardCommand::Records { step: step(3), ask }, &[]);
+    let mut install = |number, count_max| {
+        let cover = Cover::RecordsWithin { until_ms: None, count_max };
+        let (reply, _) = to.tell(&ShardCommand::Install { step: step(number), cover, last: false }, &head);
+        (reply, to.records.records().count())
+    };
+    // Its own session and the reply to it.
+    assert_eq!(install(4, 21), (ShardReply::TooManyRecords, 2));
+    let (reply, count) = install(5, 22);
+    assert_eq!((reply, count), (ShardReply::Receiving(Progress::default()), 23));
+    assert_eq!(install(6, 22), (reply, 23), "nothing of it is new");
+}
+
 /// An answer to many keys once held all of them, however large, and was thrown away when it was made.
 #[test]
 fn an_answer_to_many_keys_has_the_first_of_them_where_all_are_too_much() {
