@@ -122,7 +122,9 @@ impl KeyspaceList {
     async fn make(&self, mut keyspace: Keyspace, deadline: MonoTime) -> Result<(), KvError> {
         if keyspace.state == KeyspaceState::Creating {
             for some in keyspace.shards.chunks(self.config.creations_max) {
-                try_join_all(some.iter().map(|place| self.make_shard(&keyspace, place, deadline))).await?;
+                if !self.make_shards(&keyspace, some, deadline).await? {
+                    return Ok(());
+                }
             }
             let (name, generation) = (keyspace.name.clone(), keyspace.generation);
             let command = KeyspacesCommand::MarkReady { name, generation };
@@ -135,14 +137,65 @@ impl KeyspaceList {
         Ok(())
     }
 
-    async fn make_shard(
+    /// Makes some shards of a keyspace; not so where others have made all of them meanwhile.
+    async fn make_shards(
+        &self,
+        keyspace: &Keyspace,
+        some: &[ShardPlace],
+        deadline: MonoTime,
+    ) -> Result<bool, KvError> {
+        let groups = some.iter().map(|place| self.make_shard_group(keyspace, place.number, deadline));
+        let founded = try_join_all(groups).await;
+        // Whoever was held up has perhaps founded anew what was merged away since: it must not serve its first range.
+        if !self.is_unmade(keyspace, some, deadline).await? {
+            return Ok(false);
+        }
+        founded?;
+        let shards = some.iter().map(|place| self.initialise_shard(keyspace, place, deadline));
+        match try_join_all(shards).await {
+            Ok(_) => Ok(true),
+            // Since the last look others may have made it, and split or merged the shard.
+            Err(error) if self.is_unmade(keyspace, some, deadline).await? => Err(error),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Whether a keyspace is still to be made, as the list says now. Where it is not, those of the groups that are no shard's
+    /// any more are removed.
+    async fn is_unmade(
+        &self,
+        keyspace: &Keyspace,
+        some: &[ShardPlace],
+        deadline: MonoTime,
+    ) -> Result<bool, KvError> {
+        let what = "reading a keyspace that is being made";
+        let Keyspace { name, generation, .. } = keyspace;
+        let get = KeyspacesQuery::Get { name: name.clone() };
+        let listed = loop {
+            match self.query(&get, Freshness::Latest, &self.config.call).await {
+                Ok((listed, _)) => break listed,
+                Err(unread) => self.pause(unread.told(what), deadline).await?,
+            }
+        };
+        let present = listed.keyspaces.iter().find(|present| present.generation == *generation);
+        if present.is_some_and(|present| present.state == KeyspaceState::Creating) {
+            return Ok(true);
+        }
+        let groups = some.iter().map(|place| keyspace.group(place.number));
+        for group in groups.filter(|group| listed.is_stray(group)) {
+            self.remove_group(&group).await;
+        }
+        self.routes.learn(present.ok_or_else(|| KvError::NoSuchKeyspace(name.clone()))?);
+        Ok(false)
+    }
+
+    async fn initialise_shard(
         &self,
         keyspace: &Keyspace,
         place: &ShardPlace,
         deadline: MonoTime,
     ) -> Result<(), KvError> {
         let what = "initialising a shard";
-        self.make_shard_group(keyspace, place.number, deadline).await?;
         let ShardPlace { number: shard, range, .. } = *place;
         let value_size_max = keyspace.policy.value_bytes_max;
         let payload = ShardCommand::Initialise { range, value_size_max }.encode(&[]);
@@ -234,16 +287,14 @@ impl KeyspaceList {
     /// Reads the whole list, and learns from it.
     pub(crate) async fn read_all(&self) -> Result<Listed, KvError> {
         let what = "reading the list of keyspaces";
-        let unread = |error| match error {
-            Unread::Query(error) => KvError::Query { what, error },
-            Unread::Answer(reason) => KvError::Answer { what, reason },
-        };
         let mut after = None;
         let mut all = None::<Listed>;
         let listed = loop {
             let query = KeyspacesQuery::Page { after };
-            let (listed, more) =
-                self.query(&query, Freshness::Latest, &self.config.call).await.map_err(unread)?;
+            let (listed, more) = self
+                .query(&query, Freshness::Latest, &self.config.call)
+                .await
+                .map_err(|unread| unread.told(what))?;
             after = listed.keyspaces.last().map(|keyspace| keyspace.name.clone());
             let listed = match all.take() {
                 Some(mut before) => {
@@ -465,4 +516,13 @@ fn checked_reply(reply: KeyspacesReply) -> Result<KeyspacesReply, String> {
 enum Unread {
     Query(QueryError),
     Answer(String),
+}
+
+impl Unread {
+    fn told(self, what: &'static str) -> KvError {
+        match self {
+            Unread::Query(error) => KvError::Query { what, error },
+            Unread::Answer(reason) => KvError::Answer { what, reason },
+        }
+    }
 }

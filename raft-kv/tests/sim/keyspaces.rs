@@ -10,6 +10,7 @@ use raft_kv::{
 };
 
 use crate::cluster::{Cluster, NODES, SECOND, key, name, policy};
+use crate::moves::{settled, watch_shards};
 
 /// In the original, a command to an unknown keyspace was an internal crash instead of an error (fault 13).
 #[test]
@@ -144,5 +145,55 @@ fn a_keyspace_whose_maker_died_is_finished_by_the_others() {
                 kv.command(&name("notes"), &key(&format!("key-{n}")), b"x", &options).await.unwrap();
             }
         });
+    }
+}
+
+/// Lets a client be cut off while it makes a keyspace, until others have made it, merged its shards, and removed the group
+/// of the one that ended.
+fn hold_up_a_maker(seed: u64, later: Duration) {
+    let cluster = Cluster::new(seed);
+    let (seen, _watching) = watch_shards();
+    let policy = || KeyspacePolicy { shards: 2, ..policy() };
+    cluster.run(|kv| async move {
+        kv.register_keyspace(&name("first"), &policy()).await.expect("nothing fails here");
+    });
+    let making =
+        cluster.spawn(move |kv| async move { kv.register_keyspace(&name("notes"), &policy()).await });
+    let on_a_node =
+        |kv: raft_kv::Kv| async move { kv.list_keyspaces().await.expect("nothing fails here").len() };
+    while cluster.wait(cluster.spawn_on(0, on_a_node)).expect("nothing fails here") < 2 {}
+    cluster.sim.run_for(later);
+    let nodes: Vec<_> = cluster.nodes.iter().map(|(env, _)| env.clone()).collect();
+    cluster.sim.partition(&[cluster.client_env().clone()], &nodes);
+    let merging = cluster.spawn_on(0, move |kv| async move {
+        kv.register_keyspace(&name("notes"), &policy()).await.expect("nothing fails here");
+        kv.merge_shards(&name("notes"), 0, 1).await.expect("nothing fails here");
+        settled(&kv).await
+    });
+    assert_eq!(cluster.wait(merging).expect("nothing fails here"), [1]);
+    let groups = || -> Vec<String> {
+        let state = cluster.nodes[0].1.fleet().cluster();
+        let kept = state.kept().keys().chain(state.groups().keys());
+        kept.map(ToString::to_string).filter(|group| group.starts_with("kv/notes/")).collect()
+    };
+    cluster.sim.run_for(5 * SECOND);
+    assert_eq!(groups(), ["kv/notes/2.1"]);
+    let before: Vec<_> = seen.borrow().keys().copied().collect();
+    cluster.sim.heal();
+    cluster.wait(making).expect("nothing fails here").expect("nothing fails here");
+    cluster.sim.run_for(10 * SECOND);
+    let seen = seen.borrow();
+    let newer = seen.iter().filter(|(group, _)| !before.contains(group));
+    let serving = newer.filter(|(_, shown)| shown.iter().any(|shown| shown.serves.is_some()));
+    assert_eq!(serving.count(), 0, "two shards served one range, seed {seed}");
+    assert_eq!(groups(), ["kv/notes/2.1"], "seed {seed}");
+}
+
+/// It once founded the group of a shard anew that was merged away since, and gave it the range that it had at first: two
+/// shards served it.
+#[test]
+fn a_maker_that_was_held_up_makes_no_shard_that_is_gone_since() {
+    for step in 0..8 {
+        hold_up_a_maker(280 + u64::from(step), Duration::from_millis(1) * step);
     }
 }

@@ -434,9 +434,9 @@ fn a_shard_with_too_much_load_is_split_and_one_hot_key_is_told_and_not_split() {
 }
 
 /// What is shown of shards as they change, by group, the newest last.
-type Seen = Rc<RefCell<BTreeMap<GroupId, Vec<ShardShown>>>>;
+pub(crate) type Seen = Rc<RefCell<BTreeMap<GroupId, Vec<ShardShown>>>>;
 
-fn watch_shards() -> (Seen, WatchingShown) {
+pub(crate) fn watch_shards() -> (Seen, WatchingShown) {
     let seen = Seen::default();
     let watching = watch_shown({
         let seen = seen.clone();
