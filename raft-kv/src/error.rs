@@ -183,7 +183,8 @@ pub enum KvError {
         /// What it should hold.
         wanted: KeyRange,
     },
-    /// The list of keyspaces, or a new shard, did not take a command. Asking again is safe.
+    /// The list of keyspaces, or a new shard, did not take a command; or, after [`CommandError::Unknown`], perhaps it did.
+    /// Asking again is safe.
     #[error("{what}: {error}")]
     Command {
         /// What was to be done.

@@ -252,8 +252,30 @@ impl KeyspaceList {
         deadline: MonoTime,
     ) -> Result<KeyspacesReply, KvError> {
         let reply = self.send(what, &self.group, 0, &encode(command), deadline).await?;
-        let reply = postcard::from_bytes(&reply).map_err(|error| error.to_string()).and_then(checked_reply);
-        reply.map_err(|reason| KvError::Answer { what, reason })
+        read_reply(what, &reply)
+    }
+
+    /// Changes the list once at most: the command has one number however often it is tried, and its reply is that of the
+    /// first time that it ran. What was begun by an attempt without a reply would refuse the next one.
+    pub(crate) async fn command_once(
+        &self,
+        what: &'static str,
+        command: &KeyspacesCommand,
+    ) -> Result<KeyspacesReply, KvError> {
+        let (payload, options) = (encode(command), &self.config.call);
+        let deadline = self.fleet.env().now() + options.timeout;
+        let mut begun = loop {
+            match self.fleet.begin(&self.group, 0, payload.clone(), options).await {
+                Ok(begun) => break begun,
+                Err(error) => self.pause(KvError::Command { what, error }, deadline).await?,
+            }
+        };
+        loop {
+            match self.fleet.send(&self.group, &mut begun).await {
+                Ok(reply) => return read_reply(what, &reply),
+                Err(error) => self.pause(KvError::Command { what, error }, begun.deadline()).await?,
+            }
+        }
     }
 
     /// Sends a command that may run any number of times.
@@ -388,33 +410,21 @@ impl KeyspaceList {
         policy: &SplitMergePolicy,
     ) -> Result<(), KvError> {
         let what = "setting the policy of a keyspace";
-        let deadline = self.fleet.env().now() + self.config.call.timeout;
         let command = KeyspacesCommand::SetPolicy { name: name.clone(), policy: policy.clone() };
-        match self.command_if_made(what, &command, deadline).await? {
-            Some(KeyspacesReply::PolicySet(keyspace)) => {
+        match self.command_once(what, &command).await {
+            Ok(KeyspacesReply::PolicySet(keyspace)) => {
                 self.routes.learn(&keyspace);
                 Ok(())
             }
-            Some(KeyspacesReply::InvalidPolicy(reason)) => {
+            Ok(KeyspacesReply::InvalidPolicy(reason)) => {
                 Err(KvError::InvalidPolicy { name: name.clone(), reason })
             }
-            Some(KeyspacesReply::NoSuchKeyspace) | None => Err(KvError::NoSuchKeyspace(name.clone())),
-            Some(reply) => Err(KvError::Answer { what, reason: format!("{reply:?}") }),
-        }
-    }
-
-    /// Changes the list if there is one; the first registration makes it.
-    pub(crate) async fn command_if_made(
-        &self,
-        what: &'static str,
-        command: &KeyspacesCommand,
-        deadline: MonoTime,
-    ) -> Result<Option<KeyspacesReply>, KvError> {
-        match self.command(what, command, deadline).await {
-            Ok(reply) => Ok(Some(reply)),
-            Err(KvError::Command { error: CommandError::NotApplied(NotApplied::NoSuchName(_)), .. }) => {
-                Ok(None)
+            // The first registration makes the list.
+            Ok(KeyspacesReply::NoSuchKeyspace)
+            | Err(KvError::Command { error: CommandError::NotApplied(NotApplied::NoSuchName(_)), .. }) => {
+                Err(KvError::NoSuchKeyspace(name.clone()))
             }
+            Ok(reply) => Err(KvError::Answer { what, reason: format!("{reply:?}") }),
             Err(error) => Err(error),
         }
     }
@@ -500,6 +510,11 @@ impl KeyspaceList {
         listed.keyspaces.iter().try_for_each(Keyspace::check_shards).map_err(Unread::Answer)?;
         Ok((listed, more))
     }
+}
+
+fn read_reply(what: &'static str, reply: &[u8]) -> Result<KeyspacesReply, KvError> {
+    let reply = postcard::from_bytes(reply).map_err(|error| error.to_string()).and_then(checked_reply);
+    reply.map_err(|reason| KvError::Answer { what, reason })
 }
 
 /// A reply whose keyspace, if it tells one, may become a route.

@@ -135,7 +135,8 @@ impl Kv {
     ///
     /// # Errors
     ///
-    /// When the policy cannot work, there is no such keyspace, or the cluster does not answer in time.
+    /// When the policy cannot work, there is no such keyspace, or the cluster does not answer in time. After
+    /// [`Unknown`](raft_fleet::rafted_value::CommandError::Unknown) it may be set or not.
     pub async fn set_policy(&self, name: &KeyspaceName, policy: &SplitMergePolicy) -> Result<(), KvError> {
         self.shared.list.set_policy(name, policy).await
     }
@@ -146,7 +147,8 @@ impl Kv {
     /// # Errors
     ///
     /// When there is no such shard, it takes part in a move, as many moves as there may be are under way, or the policy
-    /// allows no more shards.
+    /// allows no more shards. After [`Unknown`](raft_fleet::rafted_value::CommandError::Unknown) it may have begun:
+    /// [`moves`](Kv::moves) and [`keyspace`](Kv::keyspace) tell.
     pub async fn split_shard(
         &self,
         name: &KeyspaceName,
@@ -179,9 +181,7 @@ impl Kv {
 
     async fn start_move(&self, command: KeyspacesCommand, keyspace: Keyspace) -> Result<Move, KvError> {
         let what = "starting a move";
-        let list = &self.shared.list;
-        let deadline = self.fleet().env().now() + list.config().call.timeout;
-        match list.command(what, &command, deadline).await? {
+        match self.shared.list.command_once(what, &command).await? {
             KeyspacesReply::Moving(started) => Ok(started),
             KeyspacesReply::MoveRefused(refusal) => Err(KvError::Move { name: keyspace.name, refusal }),
             KeyspacesReply::NoSuchKeyspace => Err(KvError::NoSuchKeyspace(keyspace.name)),

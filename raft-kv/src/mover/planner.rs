@@ -88,8 +88,7 @@ async fn begin(list: &KeyspaceList, plan: Plan) -> Begun {
             return Begun::Nothing;
         }
     };
-    let deadline = list.fleet().env().now() + list.config().call.timeout;
-    match list.command("starting a move", &command, deadline).await {
+    match list.command_once("starting a move", &command).await {
         Ok(KeyspacesReply::Moving(started)) => Begun::Moving(started),
         other => {
             tracing::debug!(?other, "a move does not begin");

@@ -5,6 +5,7 @@ mod busy;
 mod cluster;
 mod edges;
 mod keyspaces;
+mod lost;
 mod moves;
 mod takeover;
 mod values;
