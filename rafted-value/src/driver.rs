@@ -43,6 +43,7 @@ impl Driver {
             // The clocks are read after the inputs were taken in: a query that is answered at this time came before it.
             let clocks = clocks(self.env.as_ref());
             self.engine.step(&mut inputs, clocks, &mut out);
+            self.engine.has_stepped(clocks.now, self.env.now());
             self.perform(&mut out).await;
             if self.engine.has_worked() {
                 self.engine.end_turn(crate::driver::clocks(self.env.as_ref()));

@@ -7,6 +7,7 @@ mod time;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rand_chacha::ChaCha12Rng;
@@ -164,6 +165,8 @@ pub(crate) struct Engine {
     touched: Vec<GroupId>,
     /// Groups that have done commands in this turn.
     worked: Vec<GroupId>,
+    /// How long all turns have taken.
+    busy: Duration,
     timers: Timers,
     /// The loops that quiet groups are shared with.
     neighbours: Neighbours,
@@ -182,6 +185,7 @@ macro_rules! turn {
         Turn {
             now: $clocks.now,
             wall_ms: $clocks.wall_ms,
+            busy: $engine.busy,
             rng: &mut $engine.rng,
             limits: &$engine.config,
             arrivals: &$engine.arrivals,
@@ -217,6 +221,7 @@ impl Engine {
             buried: BTreeMap::new(),
             touched: Vec::new(),
             worked: Vec::new(),
+            busy: Duration::ZERO,
             timers: Timers::default(),
             neighbours: Neighbours::default(),
             next_beat: MonoTime::ZERO,
@@ -273,6 +278,11 @@ impl Engine {
             self.finish_group(id, clocks, out);
         }
         self.touched = touched;
+    }
+
+    /// The turn that began at `began` has taken until `now`.
+    pub(crate) fn has_stepped(&mut self, began: MonoTime, now: MonoTime) {
+        self.busy += now.since(began);
     }
 
     /// Whether [`end_turn`](Self::end_turn) wants to be told of the end of this turn.

@@ -132,8 +132,10 @@ impl Group {
             let proposal = self.proposals.pop_front().expect("there is a front");
             let count = proposal.waiters.len();
             self.waiting -= count;
+            // The lines of all groups of the loop are behind what it did meanwhile: no command waits for that by itself.
+            let alone = turn.now.since(proposal.since).saturating_sub(turn.busy - proposal.busy);
             // Those of one entry wait for each other.
-            let wait = (turn.now.since(proposal.since), proposal.ahead + count.saturating_sub(1));
+            let wait = (alone, proposal.ahead + count.saturating_sub(1));
             self.pace.takes_out(turn.now, count, wait, turn.limits.wait_target);
             if proposal.index == entry.index && proposal.term == entry.term {
                 for (waiter, result) in proposal.waiters.into_iter().zip(results) {

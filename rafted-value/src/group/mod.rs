@@ -75,6 +75,8 @@ const TRIM_TICKS: u8 = 20;
 pub(crate) struct Turn<'a> {
     pub(crate) now: MonoTime,
     pub(crate) wall_ms: u64,
+    /// How long all turns of the loop before this one have taken.
+    pub(crate) busy: Duration,
     pub(crate) rng: &'a mut ChaCha12Rng,
     pub(crate) limits: &'a HostConfig,
     /// Places for snapshots that come.
@@ -92,8 +94,9 @@ struct Proposal {
     term: u64,
     index: u64,
     waiters: Vec<Waiter<CommandResult>>,
-    /// When they were proposed, and how many commands waited before them.
+    /// When they were proposed, how long the loop had been busy by then, and how many commands waited before them.
     since: MonoTime,
+    busy: Duration,
     ahead: usize,
 }
 

@@ -17,12 +17,12 @@ use crate::waiter::Waiter;
 impl Group {
     /// Takes in a command; it is proposed when the turn ends.
     pub(crate) fn command(&mut self, turn: &mut Turn<'_>, command: Command, waiter: Waiter<CommandResult>) {
-        if let Err(refusal) = self.admit(turn, &command) {
-            turn.out.command(waiter, Err(refusal));
-            return;
-        }
         if let Some(reply) = self.turn_away(turn, &command) {
             turn.out.command(waiter, Ok(reply));
+            return;
+        }
+        if let Err(refusal) = self.admit(turn, &command) {
+            turn.out.command(waiter, Err(refusal));
             return;
         }
         self.pace.lets_in(turn.now, self.commands_waiting());
@@ -126,7 +126,8 @@ impl Group {
             Ok(first) => {
                 for (index, waiters) in (first..).zip(waiters) {
                     let count = waiters.len();
-                    self.proposals.push_back(Proposal { term, index, waiters, since: turn.now, ahead });
+                    let (since, busy) = (turn.now, turn.busy);
+                    self.proposals.push_back(Proposal { term, index, waiters, since, busy, ahead });
                     ahead += count;
                 }
             }
