@@ -14,7 +14,9 @@ use crate::agent_types::AgentTypesError;
 /// Why a command has no reply.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum AgentError {
-    /// The command surely changed nothing, and never will. It may be sent again.
+    /// The command surely changed nothing, and never will. It may be sent again. Of a call under an idempotency key this is
+    /// said of that call alone: an earlier one under the same key that ended as [`Unknown`](Self::Unknown) may have been
+    /// applied, or may be still, so go on under that key until one is answered.
     #[error("not applied: {0}")]
     NotApplied(AgentNotApplied),
     /// The command may have been applied, or may be still.

@@ -303,7 +303,9 @@ impl Core {
                 line.window.narrow(self.env.now());
             }
             let pause = self.learn_from(&line, target.group, node, shown, &mut chase);
-            if !self.pause(pause, &chase, options, left).await {
+            // What may have been applied has a reply that is worth waiting for.
+            let refusals_max = if unknown.is_some() { u32::MAX } else { options.refusals_max };
+            if !self.pause(pause, &chase, (options, refusals_max), left).await {
                 break;
             }
         }
@@ -365,7 +367,7 @@ impl Core {
             }
             self.learn_of_stranger(node, shown, limit).await;
             let pause = self.learn_from(&line, group, node, shown, &mut chase);
-            if !self.pause(pause, &chase, options, left).await {
+            if !self.pause(pause, &chase, (options, options.refusals_max), left).await {
                 break;
             }
         }
@@ -419,12 +421,12 @@ impl Core {
         &self,
         pause: Option<Duration>,
         chase: &Chase,
-        options: &CallOptions,
+        (options, refusals_max): (&CallOptions, u32),
         left: Duration,
     ) -> bool {
         let Some(pause) = pause else { return false };
         let refusals = chase.refusals();
-        if refusals > options.refusals_max && !options.essential {
+        if refusals > refusals_max && !options.essential {
             return false;
         }
         // Those that were refused together should not come together again.

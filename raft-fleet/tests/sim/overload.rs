@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::{Counter, MS, SECOND, World, name, read};
+use crate::support::{Counter, MS, SECOND, World, address, name, read};
 use futures_util::future::join_all;
-use raft_fleet::rafted_value::env::Env;
+use raft_fleet::rafted_value::env::{Env, sleep};
 use raft_fleet::rafted_value::sim::SimEnv;
 use raft_fleet::{CallOptions, CommandError, Data, Fleet, GroupConfig, NotApplied, encode};
 
@@ -106,6 +106,31 @@ fn an_essential_call_goes_on_until_it_is_done() {
     narrow.send(200, CallOptions::default());
     let told = narrow.send(60, CallOptions::default().as_essential().with_timeout(60 * SECOND));
     assert_eq!((told.done, told.refused), (60, 0));
+}
+
+/// Whose first attempt was in the log, and found the group busy when it asked again, was soon told that nobody knows what became
+/// of it, though its reply was there a moment later.
+#[test]
+fn what_may_have_been_applied_is_asked_for_however_busy_the_group_is() {
+    let narrow = Narrow::new(54);
+    let world = &narrow.world;
+    world.sim.run_for(5 * SECOND);
+    let (leader, ..) = world.leaders().into_values().next_back().expect("a group was added");
+    let (led, others): (Vec<usize>, Vec<usize>) = (0..3).partition(|place| world.id(*place) == leader);
+    let addresses = |places: Vec<usize>| places.into_iter().map(address).collect::<Vec<_>>();
+    let (led, others) = (addresses(led), addresses(others));
+    world.sim.partition(&led, &others);
+    let sim = world.sim.clone();
+    drop(world.sim.spawn_on(&narrow.env, {
+        let env = narrow.env.clone();
+        async move {
+            sleep(env.as_ref(), 1_500 * MS).await;
+            sim.heal();
+        }
+    }));
+    let told = narrow.send(4, CallOptions::default());
+    assert_eq!((told.done, told.refused), (4, 0));
+    assert_eq!(narrow.ran(), 4);
 }
 
 /// Commands that come one after the other are never too many, however slow the links are.
