@@ -156,7 +156,8 @@ async fn standing(agents: &DistAgent) -> Standing {
     let listed: Vec<_> = view.groups().values().map(|entry| entry.id).chain([CLUSTER_GROUP]).collect();
     for status in host.statuses().await {
         standing.fenced += u64::from(status.fenced.is_some());
-        if status.ready && status.leased && listed.contains(&status.group) {
+        // The leader of a group that rests needs no lease.
+        if status.ready && (status.leased || status.quiet) && listed.contains(&status.group) {
             let whole = status.members.iter().all(|member| {
                 let caught_up =
                     member.matched.is_some_and(|matched| matched + BEHIND_MAX > status.last_index);
