@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn the_kept_bytes_never_change() {
-        let keepsake = Keepsake { index: 300, state: bytes::Bytes::from_static(b"s") };
+        let keepsake = Keepsake { rank: 300, state: bytes::Bytes::from_static(b"s") };
         let bytes = seal(&Kept::V1 { group: GroupId(17), keepsake });
         assert_eq!(bytes[CHECKSUM_BYTES..], [0, 17, 172, 2, 1, b's']);
         assert_eq!(file_of(GroupId(17)), "fleet-removed/0000000000000011");

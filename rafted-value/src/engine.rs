@@ -74,7 +74,7 @@ pub(crate) enum Input {
     /// What a member has come to.
     Keepsake {
         group: GroupId,
-        waiter: Waiter<Option<Keepsake>>,
+        waiter: Waiter<Result<Option<Keepsake>, GroupError>>,
     },
     /// Founds a group anew with what a member of it had kept.
     Restore {
@@ -347,8 +347,7 @@ impl Engine {
                 self.answer_founder(found.group, made, waiter, clocks, out);
             }
             Input::Keepsake { group, waiter } => {
-                let keepsake = self.groups.get(&group).and_then(|group| group.keepsake());
-                out.answers.push(Answer::Keepsake(waiter, keepsake));
+                out.answers.push(Answer::Keepsake(waiter, self.keepsake(group)));
             }
             Input::Restore { group, kept, waiter } => {
                 let made = self.restore(group, *kept, clocks, out);

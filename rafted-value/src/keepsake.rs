@@ -9,34 +9,47 @@ use crate::host::Host;
 use crate::id::{GroupId, MemberId};
 use crate::waiter::{Answer, Waiter};
 
-/// The state, the sessions and the settings of a group as one member had applied them. May be stored: its shape is
-/// frozen, and what is in it has versions of its own.
+/// Bits of a [`Keepsake::rank`] that tell the index of its last entry; those above tell the term.
+const INDEX_BITS: u32 = 40;
+
+/// The state, the sessions and the settings of a group with all that was in one member's log, committed or not. May be
+/// stored: its shape is frozen, and what is in it has versions of its own.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Keepsake {
-    /// The index of the last entry that is in it: of two keepsakes of one group, the one with the larger is newer.
-    pub index: u64,
+    /// How new it is: by the term of the last entry that is in it, and among those of one term by its index. Of the keepsakes
+    /// of a majority of a group's voters, one with the highest has every command that was acknowledged: those who elect a
+    /// leader compare their logs so (Raft, section 5.4.1).
+    pub rank: u64,
     /// The state in bytes.
     pub state: Bytes,
 }
 
+/// Where a log that ends with this entry stands among others.
+pub(crate) fn rank_of(term: u64, index: u64) -> u64 {
+    let index_max = (1 << INDEX_BITS) - 1;
+    let term_max = (1 << (u64::BITS - INDEX_BITS)) - 1;
+    (term.min(term_max) << INDEX_BITS) | index.min(index_max)
+}
+
 /// Never sent to another node.
-impl Answer for Option<Keepsake> {
+impl Answer for Result<Option<Keepsake>, GroupError> {
     fn within(self, _: usize) -> Self {
         self
     }
 }
 
 impl Host {
-    /// What this node's member of a group has come to; `None` if there is none, it has no state yet, it is fenced, or the
-    /// value does not encode.
+    /// What this node's member of a group has come to, with all that is in its log; `None` if there is none, or it has no
+    /// state yet.
     ///
-    /// A command that was acknowledged a moment ago may be missing on a follower, which hears of it with the next
-    /// heartbeat: of the keepsakes of a majority, the newest has everything that was acknowledged a few heartbeats before
-    /// the first of them was taken.
-    pub async fn keepsake(&self, group: GroupId) -> Option<Keepsake> {
+    /// # Errors
+    ///
+    /// [`GroupError::Fenced`] if the member is, or its value does not encode; [`GroupError::Unavailable`] if the host is too
+    /// busy or ends.
+    pub async fn keepsake(&self, group: GroupId) -> Result<Option<Keepsake>, GroupError> {
         let (waiter, answer) = Waiter::local();
         self.put(group, Input::Keepsake { group, waiter });
-        answer.await.ok().flatten()
+        answer.await.unwrap_or(Err(GroupError::Unavailable))
     }
 
     /// Founds a group as [`found`](Self::found) does, with what a member of another group had come to. Its settings are
@@ -49,5 +62,18 @@ impl Host {
         let group = found.group;
         let keepsake = Some(keepsake);
         self.ask_member(group, |waiter| Input::Found { found, keepsake, waiter }).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// They were compared by the index alone: what a leader that was cut off has in its log may be long, and was never
+    /// acknowledged.
+    #[test]
+    fn a_later_term_is_newer_than_any_number_of_entries() {
+        let ranks = [(0, 5), (1, 1), (2, 100), (3, 60), (3, 61), (u64::MAX, 3), (u64::MAX, u64::MAX)];
+        assert!(ranks.map(|(term, index)| rank_of(term, index)).is_sorted_by(|one, other| one < other));
     }
 }

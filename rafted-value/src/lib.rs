@@ -71,7 +71,7 @@ pub use self::id::{FOUNDER, GroupId, MemberId, NodeId, SessionId};
 pub use self::keepsake::Keepsake;
 pub use self::registry::Registry;
 pub use self::request::{Command, Freshness};
-pub use self::restore::{RestoreGroupError, read_last_log_index};
+pub use self::restore::{RestoreGroupError, read_log_rank};
 pub use self::session::{ReadRecords, RecordPosition, RecordTable, Records, RecordsPage};
 pub use self::status::{GroupStatus, MemberStatus, Role};
 #[doc(hidden)]

@@ -23,7 +23,7 @@ pub(crate) enum Answer {
     Query(Waiter<Result<Bytes, QueryError>>, Result<Bytes, QueryError>),
     Member(Waiter<Result<MemberId, GroupError>>, Result<MemberId, GroupError>),
     Statuses(Waiter<Vec<GroupStatus>>, Vec<GroupStatus>),
-    Keepsake(Waiter<Option<Keepsake>>, Option<Keepsake>),
+    Keepsake(Waiter<Result<Option<Keepsake>, GroupError>>, Result<Option<Keepsake>, GroupError>),
 }
 
 /// Who is told once a record is on the disk.

@@ -1,7 +1,7 @@
 //! A group that is founded anew from the directory of a node that had a member of it: the state, not the membership.
 //!
 //! For a group of which too little is left to go on, or nothing but its directories: of those that are left, the one
-//! with the highest [`read_last_log_index`] has every command that was acknowledged under
+//! with the highest [`read_log_rank`] has every command that was acknowledged under
 //! [`Durability::Fsync`](crate::Durability::Fsync), if they are a majority.
 
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use crate::group::MachineError;
 use crate::group::recover::KeptMember;
 use crate::host::Host;
 use crate::id::{GroupId, MemberId};
+use crate::keepsake::rank_of;
 use crate::open::{Unreadable, read_member};
 use crate::registry::Registry;
 use crate::store::{StoreError, look_at};
@@ -40,17 +41,20 @@ pub enum RestoreGroupError {
     },
 }
 
-/// The last entry in the log that a directory keeps of a group, whether it was committed or not; `None` where it keeps
-/// nothing of it. The directory must not be in use; nothing is changed in it. It reads the whole log of the node.
+/// How new the log is that a directory keeps of a group, with what was not committed, as
+/// [`Keepsake::rank`](crate::Keepsake::rank) says it; `None` where it keeps nothing of it. The directory must not be in use;
+/// nothing is changed in it. It reads the whole log of the node.
 ///
 /// # Errors
 ///
 /// When the directory is in use, damaged or newer than this program, or the file system says so.
-pub fn read_last_log_index(disk: &Arc<dyn Disk>, group: GroupId) -> Result<Option<u64>, StoreError> {
+pub fn read_log_rank(disk: &Arc<dyn Disk>, group: GroupId) -> Result<Option<u64>, StoreError> {
     let kept = look_at(disk, group)?.filter(|(kept, _)| kept.durability != Durability::Memory);
     Ok(kept.map(|(kept, _)| {
-        let before = kept.before.index.max(kept.snapshot.index());
-        kept.entries.back().map_or(before, |entry| entry.index)
+        let newest = kept.entries.back().map(|entry| (entry.term, entry.index));
+        let (term, index) =
+            newest.unwrap_or((kept.before.term, kept.before.index).max(kept.snapshot.newest()));
+        rank_of(term, index)
     }))
 }
 

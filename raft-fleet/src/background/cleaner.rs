@@ -113,18 +113,25 @@ async fn leave_behind(core: &Core, host: &Host, group: GroupId) -> bool {
     if core.env.disk().is_none() || core.views.current().state.kept_of(group).is_none() {
         return true;
     }
-    let index = match host.keepsake(group).await {
+    let come_to = match host.keepsake(group).await {
+        Ok(come_to) => come_to,
+        Err(error) => {
+            tracing::error!(%group, %error, "what a removed group had come to is not known yet; its member stays");
+            return false;
+        }
+    };
+    let rank = match come_to {
         Some(keepsake) => {
-            let index = keepsake.index;
+            let rank = keepsake.rank;
             if let Err(reason) = keepsakes::save(&core.env, group, keepsake).await {
                 tracing::error!(%group, reason, "what a removed group had come to cannot be kept; its member stays");
                 return false;
             }
-            index
+            rank
         }
         // Perhaps it was written down before this node stopped, or before the cluster heard of it.
         None => match keepsakes::load(&core.env, group).await {
-            Ok(Some(keepsake)) => keepsake.index,
+            Ok(Some(keepsake)) => keepsake.rank,
             Ok(None) => return true,
             Err(reason) => {
                 tracing::error!(%group, reason, "what a removed group had come to cannot be read");
@@ -132,7 +139,7 @@ async fn leave_behind(core: &Core, host: &Host, group: GroupId) -> bool {
             }
         },
     };
-    let keep = ClusterCommand::Keep { node: core.node, group, index };
+    let keep = ClusterCommand::Keep { node: core.node, group, rank };
     match core.change_cluster(&keep, &core.config.call).await {
         Ok(_) => true,
         Err(error) => {

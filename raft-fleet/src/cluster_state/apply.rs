@@ -42,7 +42,7 @@ impl ClusterState {
             ClusterCommand::AddPinnedGroup { name, data, replicas, config, zones } => {
                 self.add_group(name, data, replicas, config, zones)
             }
-            ClusterCommand::Keep { node, group, index } => self.keep(node, group, index),
+            ClusterCommand::Keep { node, group, rank } => self.keep(node, group, rank),
             ClusterCommand::DeleteGroup { name } => self.delete_group(name),
             ClusterCommand::JoinInLife { node, cluster, from, life } => {
                 self.join_in_life(node, cluster, from, life)

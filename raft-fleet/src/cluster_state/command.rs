@@ -138,8 +138,8 @@ pub enum ClusterCommand {
         node: NodeId,
         /// The group.
         group: GroupId,
-        /// How new it is.
-        index: u64,
+        /// How new it is, as [`Keepsake::rank`](rafted_value::Keepsake::rank) says.
+        rank: u64,
     },
     /// Removes a group, if there is one of this name, and whatever is kept of removed ones of this name.
     DeleteGroup {

@@ -69,14 +69,14 @@ impl ClusterState {
             let (holders, active) = (kept.holders.len() as u32, count as u32);
             return Err(ClusterRefusal::KeptElsewhere { name: name.clone(), holders, active });
         }
-        Ok(active.max_by_key(|(_, index)| **index).map(|(node, _)| *node))
+        Ok(active.max_by_key(|(_, rank)| **rank).map(|(node, _)| *node))
     }
 
-    pub(super) fn keep(&mut self, node: NodeId, group: GroupId, index: u64) -> Applied {
+    pub(super) fn keep(&mut self, node: NodeId, group: GroupId, rank: u64) -> Applied {
         let Some(kept) = self.kept.values_mut().find(|kept| kept.group == group) else {
             return Ok(Change::None(ClusterReply::Done));
         };
-        let changed = kept.holders.insert(node, index) != Some(index);
+        let changed = kept.holders.insert(node, rank) != Some(rank);
         Ok(if changed { Change::Some(ClusterReply::Done) } else { Change::None(ClusterReply::Done) })
     }
 

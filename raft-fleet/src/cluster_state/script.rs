@@ -121,8 +121,8 @@ fn command(words: &[&str]) -> ClusterCommand {
         ["ready", group, id] => ClusterCommand::GroupReady { name: name(group), id: GroupId(number(id)) },
         ["remove", group] => ClusterCommand::RemoveGroup { name: name(group) },
         ["delete", group] => ClusterCommand::DeleteGroup { name: name(group) },
-        ["keep", id, group, index] => {
-            ClusterCommand::Keep { node: node(id), group: GroupId(number(group)), index: number(index) }
+        ["keep", id, group, rank] => {
+            ClusterCommand::Keep { node: node(id), group: GroupId(number(group)), rank: number(rank) }
         }
         ["cleaned", id, group] => {
             ClusterCommand::CleanedUp { node: node(id), groups: vec![GroupId(number(group))] }

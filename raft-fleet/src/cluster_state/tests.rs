@@ -256,7 +256,7 @@ fn a_pinned_group_is_placed_in_its_zones_only() {
 }
 
 fn keep(state: &mut ClusterState, node: u64, group: GroupId, index: u64) {
-    state.apply(0, ClusterCommand::Keep { node: NodeId(node), group, index });
+    state.apply(0, ClusterCommand::Keep { node: NodeId(node), group, rank: index });
 }
 
 /// A group that ran on all nodes and was removed; nodes have written down these indexes.
@@ -415,7 +415,7 @@ fn the_stored_bytes_never_change() {
             ("add_pinned", &encode(&pinned)),
             ("last_refusal", &encode(&ClusterReply::Refused(ClusterRefusal::TooManyZones(300)))),
             ("third_state", &third),
-            ("keep", &encode(&ClusterCommand::Keep { node, group: id, index: 300 })),
+            ("keep", &encode(&ClusterCommand::Keep { node, group: id, rank: 300 })),
             ("delete", &encode(&ClusterCommand::DeleteGroup { name: name("g") })),
             ("kept_other", &encode(&ClusterReply::Refused(kept_other))),
             ("kept_elsewhere", &encode(&ClusterReply::Refused(kept_elsewhere))),
@@ -506,10 +506,10 @@ fn any_command() -> impl Strategy<Value = ClusterCommand> {
             let zones = if zone == 2 { BTreeSet::new() } else { [format!("z{zone}")].into() };
             ClusterCommand::Pin { name, zones }
         }),
-        (node.clone(), 16..40_u64, 0..9_u64).prop_map(|(node, group, index)| ClusterCommand::Keep {
+        (node.clone(), 16..40_u64, 0..9_u64).prop_map(|(node, group, rank)| ClusterCommand::Keep {
             node: NodeId(node),
             group: GroupId(group),
-            index,
+            rank,
         }),
         deleted.prop_map(|name| ClusterCommand::DeleteGroup { name }),
         node.clone().prop_map(|node| ClusterCommand::Activate { node: info(node), cluster: CLUSTER }),

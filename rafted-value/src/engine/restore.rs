@@ -2,11 +2,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::missing::Missing;
 use super::{Clocks, Engine};
 use crate::error::GroupError;
 use crate::group::recover::KeptMember;
 use crate::group::{Group, MachineError, Turn, panic_message};
 use crate::id::{GroupId, MemberId};
+use crate::keepsake::Keepsake;
 use crate::outputs::Outputs;
 use crate::restore::not_restored;
 
@@ -23,6 +25,23 @@ impl Engine {
             Some(reason) => Err(GroupError::Fenced { group, reason: reason.clone() }),
             None => Ok(()),
         }
+    }
+
+    /// What this node's member of a group has come to.
+    pub(super) fn keepsake(&self, id: GroupId) -> Result<Option<Keepsake>, GroupError> {
+        match self.group(id) {
+            Ok(()) => {}
+            Err(Missing::NoSuchGroup(_)) => return Ok(None),
+            Err(missing) => return Err(missing.group_error()),
+        }
+        let group = &self.groups[&id];
+        let made = catch_unwind(AssertUnwindSafe(|| group.keepsake())).unwrap_or_else(|panic| {
+            Err(MachineError::Unsnapshotable(format!("it panicked: {}", panic_message(panic.as_ref()))))
+        });
+        made.map_err(|error| {
+            tracing::error!(group = %id, %error, "no keepsake can be taken");
+            GroupError::Fenced { group: id, reason: error.to_string() }
+        })
     }
 
     /// Makes the only member of a group that begins anew with what a member of it had kept.

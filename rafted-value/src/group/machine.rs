@@ -179,7 +179,7 @@ impl Machine {
             MachineError::NoSuchData(name) => GroupError::NoSuchData(name),
             error => GroupError::InvalidConfig(error.to_string()),
         };
-        let mut machine = Self::restore(group, registry, keepsake.index, &keepsake.state).map_err(broken)?;
+        let mut machine = Self::restore(group, registry, 1, &keepsake.state).map_err(broken)?;
         if machine.data_name != data_name {
             let held = machine.data_name;
             return Err(GroupError::InvalidConfig(format!("what was kept is a {held}, not a {data_name}")));

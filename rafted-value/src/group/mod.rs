@@ -211,18 +211,6 @@ impl Group {
         Ok(group)
     }
 
-    /// What this member has come to, if it has come to anything that encodes.
-    pub(crate) fn keepsake(&self) -> Option<Keepsake> {
-        let machine = self.machine.as_ref()?;
-        match machine.snapshot(0) {
-            Ok(state) => Some(Keepsake { index: self.applied_index(), state }),
-            Err(error) => {
-                tracing::error!(group = %self.id, member = %self.member, %error, "no keepsake can be taken");
-                None
-            }
-        }
-    }
-
     /// A member that has nothing yet and waits for a leader's snapshot.
     pub(crate) fn join(id: GroupId, member: MemberId, registry: &Registry, turn: &mut Turn<'_>) -> Self {
         let log = MemberLog::new(Snapshot::default());

@@ -9,6 +9,7 @@ use super::machine::{Machine, MachineError};
 use super::{Group, Turn};
 use crate::config::Durability;
 use crate::id::{GroupId, MemberId, NodeId};
+use crate::keepsake::{Keepsake, rank_of};
 use crate::message::{WireEntry, WireSnapshot};
 use crate::raft::convert::{entry_from_wire, snapshot_from_wire};
 use crate::raft::log::MemberLog;
@@ -73,6 +74,21 @@ impl Group {
         group.campaign_alone();
         tracing::warn!(group = %id, %member, last, "a group begins anew with what one of its members had kept");
         Ok(group)
+    }
+
+    /// What this member has come to with all that is in its log, if it has come to anything.
+    pub(crate) fn keepsake(&self) -> Result<Option<Keepsake>, MachineError> {
+        let Some(machine) = &self.machine else { return Ok(None) };
+        let (log, applied) = (self.raw.store(), self.applied_index());
+        let mut state = machine.snapshot(0)?;
+        if log.last() > applied {
+            let mut whole = Machine::restore(self.id, &self.registry, applied, &state)?;
+            for entry in log.range(applied + 1, log.last()) {
+                whole.catch_up(log, entry)?;
+            }
+            state = whole.snapshot(0)?;
+        }
+        Ok(Some(Keepsake { rank: rank_of(self.raw.raft.raft_log.last_term(), log.last()), state }))
     }
 
     /// The member as it was when it last wrote; what was committed since is applied as raft hands it out again.

@@ -47,12 +47,17 @@ impl KeptSnapshot {
         }
     }
 
-    /// The newest entry that is in it.
+    /// The index of the newest entry that is in it.
     pub(crate) fn index(&self) -> u64 {
+        self.newest().1
+    }
+
+    /// The term and the index of that entry.
+    pub(crate) fn newest(&self) -> (u64, u64) {
         match self {
-            KeptSnapshot::Nothing => 0,
-            KeptSnapshot::Inline(snapshot) => snapshot.index,
-            KeptSnapshot::File(meta) => meta.index,
+            KeptSnapshot::Nothing => (0, 0),
+            KeptSnapshot::Inline(snapshot) => (snapshot.term, snapshot.index),
+            KeptSnapshot::File(meta) => (meta.term, meta.index),
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::support::{Change, GROUP, MS, SECOND, World, stale};
+use crate::support::{Change, Counters, GROUP, MS, SECOND, World, stale};
 use rafted_value::disk::{Disk, DiskReason};
 use rafted_value::env::Env;
 use rafted_value::{
-    Durability, Found, GroupConfig, GroupError, GroupId, MemberId, RestoreGroupError, StoreError, encode,
-    read_last_log_index,
+    Data, Durability, Found, Freshness, GroupConfig, GroupError, GroupId, MemberId, RestoreGroupError,
+    StoreError, encode, read_log_rank,
 };
 
 fn durable(seed: u64, durability: Durability) -> World {
@@ -58,7 +58,7 @@ fn a_group_is_founded_anew_from_the_directory_with_the_newest_log() {
             world.lose_power(node);
         }
         world.sim.heal();
-        let log = |node| read_last_log_index(&disk(&world, node), GROUP).unwrap().expect("it had a member");
+        let log = |node| read_log_rank(&disk(&world, node), GROUP).unwrap().expect("it had a member");
         let newest = (0..3).max_by_key(|node| log(*node)).unwrap();
         assert!(log(late) < log(newest), "seed {seed}");
         let unchanged = world.nodes[newest].disk().files();
@@ -133,7 +133,7 @@ fn what_cannot_be_restored_is_refused_and_says_why() {
         matches!(refused, RestoreGroupError::NothingKept { group, .. } if group == stranger),
         "{refused}"
     );
-    assert_eq!(read_last_log_index(&disk(&world, 0), stranger), Ok(None));
+    assert_eq!(read_log_rank(&disk(&world, 0), stranger), Ok(None));
     // A damaged directory, which is named.
     let segment = "log/0000000000000000.seg";
     let damaged = world.nodes[0].disk();
@@ -151,7 +151,7 @@ fn a_group_in_memory_leaves_nothing_to_restore() {
     world.start_durable_nodes(1);
     let refused = restore(&world, 3, 0).unwrap_err();
     assert!(matches!(refused, RestoreGroupError::NothingKept { .. }), "{refused}");
-    assert_eq!(read_last_log_index(&disk(&world, 0), GROUP), Ok(None));
+    assert_eq!(read_log_rank(&disk(&world, 0), GROUP), Ok(None));
 }
 
 /// A command that panicked is undone when it is replayed too.
@@ -178,4 +178,34 @@ fn a_command_that_panicked_stays_undone_in_a_group_that_was_founded_anew() {
         Found { group: GROUP, data: "counters".into(), config: GroupConfig::default(), nodes: vec![node] };
     let again = world.run(SECOND, async move { host.found(found).await });
     assert_eq!(again, Err(GroupError::AlreadyExists(GROUP)));
+}
+
+/// A keepsake was what a member had applied. One that is just back from a loss of power does not know that its last entries
+/// were committed, and what begins with its keepsake lacked commands that were acknowledged.
+#[test]
+fn a_keepsake_has_all_that_was_acknowledged_though_nobody_says_so_any_more() {
+    for seed in 40..50 {
+        let mut world = durable(seed, Durability::Fsync);
+        let mut client = world.client();
+        world.run(5 * SECOND, async move {
+            client.add("a", 3).await;
+            client.add("a", 4).await;
+        });
+        let leader = world.leader();
+        for node in 0..3 {
+            world.lose_power(node);
+        }
+        world.restart(leader);
+        let host = world.nodes[leader].host.clone();
+        let begins = async move {
+            let keepsake =
+                host.keepsake(GROUP).await.expect("it is there").expect("it has come to something");
+            let (group, data, config) = (GroupId(78), Counters::NAME.into(), GroupConfig::default());
+            let found = Found { group, data, config, nodes: vec![host.node()] };
+            host.found_with(found, keepsake).await.expect("a new group");
+            let query = host.query(GroupId(78), Freshness::Latest, encode(&()), SECOND).await;
+            postcard::from_bytes::<Counters>(&query.expect("it leads")).expect("it is the value")
+        };
+        assert_eq!(world.run(5 * SECOND, begins).counts["a"], 7, "seed {seed}");
+    }
 }
