@@ -285,8 +285,8 @@ impl ClusterState {
         }
         check_zones(&zones)?;
         self.set_pin(&name, zones);
-        let begun = self.begin_founding(&name, &data).inspect_err(|_| _ = self.pins.remove(&name));
-        let (id, founder) = begun?;
+        let founder = self.founder(&name, &data).inspect_err(|_| _ = self.pins.remove(&name))?;
+        let id = self.new_id(&name);
         let state = GroupState::Founding { founder };
         self.groups.insert(name, GroupEntry { id, data, replicas, config, state });
         Ok(Change::Some(ClusterReply::GroupAdded { id, founder }))
@@ -329,10 +329,7 @@ impl ClusterState {
         }
         let ranked = self.desired(&name, self.nodes.len() as u32);
         let other = ranked.into_iter().find(|other| *other != node && !self.suspects.contains_key(other));
-        let founder = other.ok_or(ClusterRefusal::NoActiveNode)?;
-        let id = self.new_id(&name);
-        let entry = self.groups.get_mut(&name).expect("it was looked for above");
-        (entry.id, entry.state) = (id, GroupState::Founding { founder });
+        self.give_to(&name, other.ok_or(ClusterRefusal::NoActiveNode)?);
         Ok(Change::Some(ClusterReply::Done))
     }
 
@@ -393,11 +390,17 @@ impl ClusterState {
         for name in names {
             let data = self.groups[&name].data.clone();
             // One that is to begin with what another has left waits for whoever keeps that.
-            let Ok((id, founder)) = self.begin_founding(&name, &data) else { continue };
-            let entry = self.groups.get_mut(&name).expect("the name was taken from the table above");
-            entry.id = id;
-            entry.state = GroupState::Founding { founder };
+            if let Ok(founder) = self.founder(&name, &data) {
+                self.give_to(&name, founder);
+            }
         }
+    }
+
+    /// Another node founds a group that is listed, under another id.
+    fn give_to(&mut self, name: &GroupName, founder: NodeId) {
+        let id = self.new_id(name);
+        let entry = self.groups.get_mut(name).expect("the name was taken from the table");
+        (entry.id, entry.state) = (id, GroupState::Founding { founder });
     }
 
     /// Who founds a group of this name: the node that keeps the newest of what one of its name has left; else the one that
@@ -411,12 +414,7 @@ impl ClusterState {
         answering.or(ranked.first()).copied().ok_or(ClusterRefusal::NoActiveNode)
     }
 
-    /// A new id for the group of this name, and who founds it.
-    fn begin_founding(&mut self, name: &GroupName, data: &str) -> Result<(GroupId, NodeId), ClusterRefusal> {
-        let founder = self.founder(name, data)?;
-        Ok((self.new_id(name), founder))
-    }
-
+    /// A new id for the group of this name.
     fn new_id(&mut self, name: &GroupName) -> GroupId {
         let id = GroupId(self.next_group);
         self.next_group += 1;
