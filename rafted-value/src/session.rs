@@ -41,6 +41,9 @@ pub(crate) struct Sessions {
     /// When each session is looked at next; exactly one entry a session.
     due: BTreeSet<(u64, SessionId)>,
     replies: u64,
+    /// The stamped time of the snapshot that this member has them from. No part of what is replicated.
+    #[serde(skip)]
+    restored_ms: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,8 +54,8 @@ struct Session {
     last_until_ms: u64,
     due_ms: u64,
     kept: BTreeMap<u64, Kept>,
-    /// The stamped time of the last change that this member has seen of it; 0 where it came in a snapshot. No part of what
-    /// is replicated: it only spares an export what was exported before.
+    /// The stamped time of the last change that this member has seen of it; 0 where it came in a snapshot, after which it
+    /// has not changed. No part of what is replicated: it only spares an export what was exported before.
     #[serde(skip)]
     changed_ms: u64,
 }
@@ -71,6 +74,11 @@ impl Sessions {
     /// How many replies are kept.
     pub(crate) fn replies(&self) -> u64 {
         self.replies
+    }
+
+    /// They came in a snapshot that was made at stamped time `stamp_ms`.
+    pub(crate) fn restored(self, stamp_ms: u64) -> Self {
+        Self { restored_ms: stamp_ms, ..self }
     }
 
     /// Decides what to do with `command` at stamped time `stamp_ms`, and takes note of what its client acknowledges.

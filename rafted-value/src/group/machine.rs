@@ -224,7 +224,11 @@ impl Machine {
             restored: true,
             data_name: state.data_name,
             data,
-            sessions: if planted!(DropSessions) { Sessions::default() } else { state.sessions },
+            sessions: if planted!(DropSessions) {
+                Sessions::default()
+            } else {
+                state.sessions.restored(state.stamp_ms)
+            },
             stamp_ms: state.stamp_ms,
             config: state.config,
             nodes: state.nodes,

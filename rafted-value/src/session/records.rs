@@ -106,8 +106,8 @@ impl<'a> Records<'a> {
         self.export_since(0, hashes, after, bytes_max)
     }
 
-    /// The same of what has changed at `since_ms` in stamped time or later, and of what this member does not know when it
-    /// changed (it came in a snapshot). It looks at every session, and at every record of those that have changed.
+    /// The same of what has changed at `since_ms` in stamped time or later. What this member has from a snapshot counts as
+    /// changed when that was made. It looks at every session, and at every record of those that have changed.
     pub fn export_since(
         &self,
         since_ms: u64,
@@ -115,8 +115,8 @@ impl<'a> Records<'a> {
         after: Option<RecordPosition>,
         bytes_max: usize,
     ) -> RecordsPage {
-        // Whatever came in a snapshot may have changed at any time.
-        let is_old = |changed_ms: u64| changed_ms != 0 && changed_ms < since_ms;
+        // Whatever came in a snapshot may have changed at any time before.
+        let is_old = |changed_ms: u64| changed_ms.max(self.sessions.restored_ms) < since_ms;
         let from = after.map_or(SessionId::new(0, 0), |after| after.session);
         let (mut sessions, mut bytes, mut next) = (Vec::new(), 0, None);
         // What the last record or session was that is in the page.
