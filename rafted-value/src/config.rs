@@ -36,7 +36,8 @@ pub struct GroupConfig {
     pub clock_drift_margin_ms: u32,
     /// A follower that hears nothing campaigns after a random time of at least this, in ms. Default 600.
     pub election_timeout_min_ms: u32,
-    /// ... and at most this, in ms. Default 1,200.
+    /// ... and at most this, in ms. Default 1,200. After elections that it has lost a candidate waits longer, until somebody
+    /// leads: the span between the two doubles each time, up to eight times what it is.
     pub election_timeout_max_ms: u32,
     /// Replies that clients have not acknowledged, over all sessions; more are refused. Default 100,000.
     pub session_replies_max: u64,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use raft::StateRole;
 use rand_core::RngCore;
 
 use super::{Group, Turn};
@@ -17,6 +18,8 @@ const CAMPAIGN_INSTANTS: u64 = 32;
 /// How often a follower of a dead leader tries again after a short wait; then it waits as everybody does, since it is
 /// the other voters that are missing.
 const HURRIED_TRIES_MAX: u32 = 6;
+/// How often the span that waits are drawn from doubles while elections are lost.
+const DOUBLINGS_MAX: u32 = 3;
 const MS: u64 = 1_000_000;
 
 /// A follower of a leader whose process has ended, until somebody else leads.
@@ -35,13 +38,22 @@ pub(super) struct Bereaved {
 
 impl Group {
     /// Waits for a random time within the election timeout before it campaigns (Raft, section 5.2).
+    ///
+    /// After elections that this member has lost, the time may be longer: what is right where votes take a moment is too
+    /// short where disks take as long as the timeout, and then every candidate gives up before its votes come in, or asks
+    /// for them when the others vote for themselves.
     pub(super) fn draw_election_deadline(&mut self, turn: &mut Turn<'_>) {
-        let (min, max) = (self.config.election_timeout_min_ms, self.config.election_timeout_max_ms);
-        let span = u64::from(max - min) * MS;
-        let wait = u64::from(min) * MS + turn.rng.next_u64() % span.max(1);
+        let span = self.campaign_span() << self.elections_lost.min(DOUBLINGS_MAX);
+        let min = u64::from(self.config.election_timeout_min_ms) * MS;
+        let wait = min + turn.rng.next_u64() % span.max(1);
         self.election_wait = Duration::from_nanos(wait);
         self.election_deadline = turn.now + self.election_wait;
         self.bereaved = None;
+    }
+
+    /// By how much the waits of two members may differ, in nanoseconds.
+    fn campaign_span(&self) -> u64 {
+        u64::from(self.config.election_timeout_max_ms - self.config.election_timeout_min_ms) * MS
     }
 
     /// Whether this member follows a leader on that node.
@@ -107,8 +119,7 @@ impl Group {
     /// members whose waits span no more than a heartbeat drew the same number of them again and again, split every
     /// vote, and elected nobody.
     pub(super) fn campaign_instant(&self) -> MonoTime {
-        let span = u64::from(self.config.election_timeout_max_ms - self.config.election_timeout_min_ms) * MS;
-        let grid = (span / CAMPAIGN_INSTANTS).clamp(MS, u64::from(self.config.heartbeat_ms) * MS);
+        let grid = (self.campaign_span() / CAMPAIGN_INSTANTS).clamp(MS, u64::from(self.config.heartbeat_ms) * MS);
         let due = self.election_deadline.max(self.promise.end());
         if self.bereaved.is_some() {
             return due;
@@ -125,6 +136,9 @@ impl Group {
             tracing::debug!(group = %self.id, member = %self.member, "does not campaign before the disk has all it knows");
         } else if self.raw.raft.promotable() {
             tracing::debug!(group = %self.id, member = %self.member, term = self.raw.raft.term, "campaigns");
+            if self.raw.raft.state == StateRole::Candidate {
+                self.elections_lost = self.elections_lost.saturating_add(1);
+            }
             self.campaign();
         } else {
             self.ask_whether_removed(turn);
@@ -218,6 +232,9 @@ impl Group {
         self.step(message);
         let raft = &self.raw.raft;
         let accepted = raft.term == term && raft.leader_id == leader.0 && leader != self.member;
+        if accepted {
+            self.elections_lost = 0;
+        }
         if accepted && self.mourns().is_none() {
             self.draw_election_deadline(turn);
         } else if accepted {

@@ -118,6 +118,8 @@ pub(crate) struct Group {
     election_deadline: MonoTime,
     /// The wait that was drawn last.
     election_wait: Duration,
+    /// The elections in which it was a candidate since anybody led.
+    elections_lost: u32,
     /// The leader that it follows, or followed last, is dead.
     bereaved: Option<election::Bereaved>,
     promise: Promise,
@@ -241,6 +243,7 @@ impl Group {
             next_tick: turn.now,
             election_deadline: turn.now,
             election_wait: Duration::ZERO,
+            elections_lost: 0,
             bereaved: None,
             promise: Promise::default(),
             accepted: (0, 0),
@@ -526,6 +529,7 @@ impl Group {
         self.outgoing.clear();
         match leading {
             Some(term) => {
+                self.elections_lost = 0;
                 tracing::info!(group = %self.id, member = %self.member, term, "leads");
                 metrics::counter!("rafted_value_elections_won_total").increment(1);
             }

@@ -290,3 +290,34 @@ fn a_leader_whose_death_is_told_is_replaced_when_the_promises_end() {
     // A promise of 200 ms, a turn of 25, and the votes; an election timeout is at least 600.
     assert!(longest < 300 * MS, "{longest:?}");
 }
+
+/// Where a vote came onto the disk later than the election timeout ended, every candidate gave up before it had the votes,
+/// for ever: a group of four voters, one of which was gone, had no leader after 239 terms.
+#[test]
+fn a_leader_is_elected_where_votes_take_longer_than_the_election_timeout() {
+    let mut longest = Duration::ZERO;
+    for seed in 0..20 {
+        let mut world = World::empty(seed);
+        world.config = GroupConfig {
+            heartbeat_ms: 10,
+            promise_ms: 10,
+            clock_drift_margin_ms: 0,
+            election_timeout_min_ms: 20,
+            election_timeout_max_ms: 30,
+            ..GroupConfig::default()
+        };
+        world.sync_takes = 25 * MS;
+        world.start_durable_nodes(3);
+        world.found_on_all();
+        let leader = world.leader();
+        world.cut_off(leader);
+        let start = world.sim.elapsed();
+        let others = || (0..3).filter(|node| *node != leader);
+        while !others().any(|node| world.status(node).ready) {
+            assert!(world.sim.elapsed() - start < 10 * SECOND, "seed {seed}: nobody leads");
+            world.sim.run_for(5 * MS);
+        }
+        longest = longest.max(world.sim.elapsed() - start);
+    }
+    assert!(longest < SECOND, "{longest:?}");
+}
