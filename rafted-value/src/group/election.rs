@@ -119,7 +119,8 @@ impl Group {
     /// members whose waits span no more than a heartbeat drew the same number of them again and again, split every
     /// vote, and elected nobody.
     pub(super) fn campaign_instant(&self) -> MonoTime {
-        let grid = (self.campaign_span() / CAMPAIGN_INSTANTS).clamp(MS, u64::from(self.config.heartbeat_ms) * MS);
+        let grid =
+            (self.campaign_span() / CAMPAIGN_INSTANTS).clamp(MS, u64::from(self.config.heartbeat_ms) * MS);
         let due = self.election_deadline.max(self.promise.end());
         if self.bereaved.is_some() {
             return due;
