@@ -10,8 +10,10 @@ use crate::invocation::Invocation;
 use crate::step::{Step, run_all};
 use crate::tidy;
 
-/// Fixed seeds of every scenario, as many as there is time for: no new one is started after three minutes.
-const SIMULATION: &str = "run --quiet --locked --release --package drive -- sim --seeds 0..400 --minutes 2.8";
+/// The seeds that once failed, then fixed seeds of every scenario, as many as there is time for: no new one is started after
+/// three minutes.
+const SIMULATION: &str =
+    "run --quiet --locked --release --package drive -- sim --once-failed --seeds 0..400 --minutes 2.8";
 
 /// Runs the steps in order and stops at the first that fails.
 pub(crate) fn run() -> Outcome {

@@ -15,6 +15,7 @@ pub(crate) mod panics;
 mod report;
 mod sabotage;
 mod scenario;
+mod seeds;
 pub(crate) mod stack;
 mod steps;
 mod tally;
@@ -27,6 +28,7 @@ use self::limits::Limits;
 use self::report::Report;
 use self::sabotage::Sabotage;
 use self::scenario::Scenario;
+use self::seeds::Seeds;
 use self::workers::Job;
 use crate::bench::BoxError;
 
@@ -36,6 +38,9 @@ pub(crate) struct Arguments {
     /// Seeds to play, from A up to but not including B; 0..1000 where nothing says otherwise.
     #[arg(long, value_name = "A..B", value_parser = parse_seeds)]
     seeds: Option<Range<u64>>,
+    /// Play those first that once showed a fault which is mended.
+    #[arg(long)]
+    once_failed: bool,
     /// Only this scenario.
     #[arg(long, value_enum)]
     only: Option<Scenario>,
@@ -111,9 +116,10 @@ impl Arguments {
         self.minutes.map(share).or(self.seconds_max.map(Duration::from_secs))
     }
 
-    fn seeds(&self) -> Range<u64> {
+    fn seeds(&self, scenario: Scenario) -> Seeds {
         let all = if self.minutes.is_some() { 0..u64::MAX } else { 0..1000 };
-        self.seeds.clone().unwrap_or(all)
+        let seeds = Seeds::new(self.seeds.clone().unwrap_or(all));
+        if self.once_failed { seeds.behind_once_failed(scenario) } else { seeds }
     }
 }
 
@@ -129,7 +135,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BoxError> {
     for scenario in arguments.scenarios() {
         let job = Job {
             scenario,
-            seeds: arguments.seeds(),
+            seeds: arguments.seeds(scenario),
             twice: arguments.twice,
             time_max: arguments.time_max(),
             limits: limits.clone(),

@@ -37,15 +37,13 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn begin(job: &Job, whole_journal: bool) -> Result<Self, BoxError> {
-        let template = "{prefix} {bar:40} {pos}/{len} seeds, {per_sec}, {elapsed} {msg}";
+        let template = match job.seeds.count() {
+            Some(_) => "{prefix} {bar:40} {pos}/{len} seeds, {per_sec}, {elapsed} {msg}",
+            None => "{prefix} {spinner} {pos} seeds, {per_sec}, {elapsed} {msg}",
+        };
         let bar = std::io::stderr()
             .is_terminal()
-            .then(|| ProgressBar::new(job.seeds.end - job.seeds.start).with_prefix(job.scenario.name()));
-        let template = if job.seeds.end == u64::MAX {
-            "{prefix} {spinner} {pos} seeds, {per_sec}, {elapsed} {msg}"
-        } else {
-            template
-        };
+            .then(|| ProgressBar::new(job.seeds.count().unwrap_or(0)).with_prefix(job.scenario.name()));
         if let Some(bar) = &bar {
             bar.set_style(ProgressStyle::with_template(template)?);
         }
@@ -138,13 +136,12 @@ impl Report {
 
     /// No more seeds will come.
     pub(super) fn end(&mut self, job: &Job) {
-        let asked = job.seeds.end - job.seeds.start;
         self.real_time = self.begun.elapsed();
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
         let played = self.passed + self.failed;
-        if played < asked && job.seeds.end < u64::MAX {
+        if let Some(asked) = job.seeds.count().filter(|asked| played < *asked) {
             let (name, seconds) = (self.scenario.name(), self.real_time.as_secs_f64());
             println!("{name}: {played} of {asked} seeds were played in {seconds:.0} s");
         }

@@ -1,6 +1,5 @@
 //! Plays seeds on all cores, one seed a thread at a time.
 
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -9,6 +8,7 @@ use super::limits::Limits;
 use super::minimise::{Smaller, minimise};
 use super::notes::Notes;
 use super::scenario::Scenario;
+use super::seeds::Seeds;
 
 /// The first seeds, and every one of so many, are played twice in any case.
 const TWICE_FIRST: u64 = 3;
@@ -19,7 +19,7 @@ const FAILURES_MAX: u64 = 10;
 /// What is played.
 pub(super) struct Job {
     pub(super) scenario: Scenario,
-    pub(super) seeds: Range<u64>,
+    pub(super) seeds: Seeds,
     /// Play every seed twice and compare.
     pub(super) twice: bool,
     /// No new seeds are started after this time.
@@ -46,7 +46,7 @@ pub(super) fn play(job: &Job, mut report: impl FnMut(Played)) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = job.threads.unwrap_or(cores).max(1);
     let begun = Instant::now();
-    let next = AtomicU64::new(job.seeds.start);
+    let next = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
     let minimises = AtomicBool::new(job.minimises);
     let (sender, played) = mpsc::sync_channel(threads * 4);
@@ -57,11 +57,9 @@ pub(super) fn play(job: &Job, mut report: impl FnMut(Played)) {
                 while !stop.load(Ordering::Relaxed)
                     && job.time_max.is_none_or(|time_max| begun.elapsed() < time_max)
                 {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if !job.seeds.contains(&seed) {
-                        return;
-                    }
-                    let mut played = play_one(job, seed);
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(seed) = job.seeds.nth(n) else { return };
+                    let mut played = play_one(job, seed, job.twice || n < TWICE_FIRST);
                     // One failure in full is enough to understand; it takes as long as many seeds.
                     if played.result.is_err() && minimises.swap(false, Ordering::Relaxed) {
                         let time = played.notes.faults_time;
@@ -85,9 +83,9 @@ pub(super) fn play(job: &Job, mut report: impl FnMut(Played)) {
     });
 }
 
-fn play_one(job: &Job, seed: u64) -> Played {
+fn play_one(job: &Job, seed: u64, twice: bool) -> Played {
     let (notes, mut result) = job.scenario.play(seed, &job.limits);
-    let twice = job.twice || seed - job.seeds.start < TWICE_FIRST || seed.is_multiple_of(TWICE_EVERY);
+    let twice = twice || seed.is_multiple_of(TWICE_EVERY);
     if twice && result.is_ok() {
         let (again, _) = job.scenario.play(seed, &job.limits);
         if again.trace_hash != notes.trace_hash {
