@@ -71,8 +71,8 @@ pub(crate) enum Input {
         keepsake: Option<Keepsake>,
         waiter: Waiter<Result<MemberId, GroupError>>,
     },
-    /// What a member has come to.
-    Keepsake {
+    /// What a member has come to, which is in nothing from then on.
+    Retire {
         group: GroupId,
         waiter: Waiter<Result<Option<Keepsake>, GroupError>>,
     },
@@ -159,6 +159,8 @@ pub(crate) struct Engine {
     groups: BTreeMap<GroupId, Box<Group>>,
     /// Members that failed on this node, and why.
     fenced: BTreeMap<GroupId, (MemberId, String)>,
+    /// What members of groups that are over had come to, each of which is fenced.
+    retired: BTreeMap<GroupId, Option<Keepsake>>,
     /// The newest member of a group that this node had and has no more: it, and any before it, stays dead.
     buried: BTreeMap<GroupId, MemberId>,
     /// Groups whose turn must be finished, each once.
@@ -218,6 +220,7 @@ impl Engine {
             rng: ChaCha12Rng::seed_from_u64(seed),
             groups: BTreeMap::new(),
             fenced: BTreeMap::new(),
+            retired: BTreeMap::new(),
             buried: BTreeMap::new(),
             touched: Vec::new(),
             worked: Vec::new(),
@@ -346,8 +349,9 @@ impl Engine {
                 let made = self.found(&found, keepsake.as_ref(), clocks, out);
                 self.answer_founder(found.group, made, waiter, clocks, out);
             }
-            Input::Keepsake { group, waiter } => {
-                out.answers.push(Answer::Keepsake(waiter, self.keepsake(group)));
+            Input::Retire { group, waiter } => {
+                let retired = self.retire(group, clocks, out);
+                out.answers.push(Answer::Keepsake(waiter, retired));
             }
             Input::Restore { group, kept, waiter } => {
                 let made = self.restore(group, *kept, clocks, out);
@@ -484,6 +488,7 @@ impl Engine {
             self.end(id, group, clocks, out);
         }
         self.fenced.remove(&id);
+        self.retired.remove(&id);
         let buried = self.buried.entry(id).or_insert(newest);
         *buried = newest.max(*buried);
         if self.keeps {

@@ -122,7 +122,7 @@ impl Refusal {
             | Input::Drop { waiter, .. }
             | Input::Stop { waiter } => waiter.answer(Err(GroupError::Unavailable)),
             Input::Statuses { waiter, .. } => waiter.answer(Vec::new()),
-            Input::Keepsake { waiter, .. } => waiter.answer(Err(GroupError::Unavailable)),
+            Input::Retire { waiter, .. } => waiter.answer(Err(GroupError::Unavailable)),
             Input::Peer { .. } => metrics::counter!("rafted_value_peer_batches_dropped_total").increment(1),
             // Then its silence will tell.
             Input::Beat { .. } => metrics::counter!("rafted_value_peer_batches_dropped_total").increment(1),

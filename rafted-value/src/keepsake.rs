@@ -39,16 +39,20 @@ impl Answer for Result<Option<Keepsake>, GroupError> {
 }
 
 impl Host {
-    /// What this node's member of a group has come to, with all that is in its log; `None` if there is none, or it has no
-    /// state yet.
+    /// Takes this node's member of a group that is over out of service, and gives what it had come to, with all that is in
+    /// its log; `None` if there is none, or it has no state yet.
+    ///
+    /// From then on the member takes part in nothing, so that all that it ever acknowledged is in it; its status says that it
+    /// is fenced, another call gives the same, and [`drop_member`](Self::drop_member) ends it. A restart brings it back as
+    /// it was: then it must retire once more before it ends.
     ///
     /// # Errors
     ///
     /// [`GroupError::Fenced`] if the member is, or its value does not encode; [`GroupError::Unavailable`] if the host is too
     /// busy or ends.
-    pub async fn keepsake(&self, group: GroupId) -> Result<Option<Keepsake>, GroupError> {
+    pub async fn retire(&self, group: GroupId) -> Result<Option<Keepsake>, GroupError> {
         let (waiter, answer) = Waiter::local();
-        self.put(group, Input::Keepsake { group, waiter });
+        self.put(group, Input::Retire { group, waiter });
         answer.await.unwrap_or(Err(GroupError::Unavailable))
     }
 

@@ -63,15 +63,14 @@ fn a_group_begins_with_the_state_and_the_sessions_of_one_that_has_ended() {
         nodes: vec![host.node()],
     };
     let all = async {
-        assert_eq!(host.keepsake(GroupId(7)).await, Ok(None), "there is no such group");
+        assert_eq!(host.retire(GroupId(7)).await, Ok(None), "there is no such group");
         host.found(found(7, "counter")).await.expect("a new group");
         let mut session = ClientSession::new(SessionId::new(1, 1), 4);
         let until = host.env().wall_ms() + 60_000;
         let command = session.begin(until, 0, encode(&5_u64)).expect("there is room");
         let reply = host.command(GroupId(7), command.clone(), SECOND).await;
         assert_eq!(reply, Ok(encode(&5_u64)));
-        let keepsake =
-            host.keepsake(GroupId(7)).await.expect("it is there").expect("it has come to something");
+        let keepsake = host.retire(GroupId(7)).await.expect("it is there").expect("it has come to something");
         host.drop_member(GroupId(7)).await.expect("it ends");
 
         let other = host.found_with(found(8, "other"), keepsake.clone()).await;

@@ -33,9 +33,10 @@ pub(crate) async fn run(core: Arc<Core>) {
         }
         let revision = core.views.current().state.revision();
         quiet += 1;
-        let due = revision != compared || quiet >= QUIET_INTERVALS;
-        if due && drop_strays(&core, host).await {
-            (compared, quiet) = (revision, 0);
+        if revision != compared || quiet >= QUIET_INTERVALS {
+            if drop_strays(&core, host).await {
+                (compared, quiet) = (revision, 0);
+            }
             sweep(&core).await;
             orphans.end(&core, host).await;
         }
@@ -76,14 +77,16 @@ async fn drop_strays(core: &Core, host: &Host) -> bool {
     let query = ClusterQuery::Missing { groups: strays };
     match core.ask_cluster(&query, core.config.call.timeout).await {
         Ok(ClusterAnswer::Missing(groups)) => {
+            let mut ended = true;
             for group in groups {
-                if !leave_behind(core, host, group).await {
-                    return false;
+                if leave_behind(core, host, group).await {
+                    tracing::info!(%group, node = %core.node, "the member of a removed group ends");
+                    end(host, group).await;
+                } else {
+                    ended = false;
                 }
-                tracing::info!(%group, node = %core.node, "the member of a removed group ends");
-                end(host, group).await;
             }
-            return true;
+            return ended;
         }
         Ok(other) => tracing::warn!(?other, "a query for missing groups was answered strangely"),
         Err(error) => tracing::debug!(%error, "nobody knows whether groups were removed"),
@@ -91,29 +94,30 @@ async fn drop_strays(core: &Core, host: &Host) -> bool {
     false
 }
 
-/// Makes sure that no member of a removed group can come to be here, then says so.
+/// Makes sure that no member of removed groups can come to be here, then says so; one that does not end holds up no other.
 async fn clean_up(core: &Core, host: &Host, groups: Vec<GroupId>) {
-    if groups.is_empty() {
-        return;
-    }
-    for group in &groups {
-        if !leave_behind(core, host, *group).await || !end(host, *group).await {
-            return;
+    let mut ended = Vec::new();
+    for group in groups {
+        if leave_behind(core, host, group).await && end(host, group).await {
+            ended.push(group);
         }
     }
-    let command = ClusterCommand::CleanedUp { node: core.node, groups };
+    if ended.is_empty() {
+        return;
+    }
+    let command = ClusterCommand::CleanedUp { node: core.node, groups: ended };
     if let Err(error) = core.change_cluster(&command, &core.config.call).await {
         tracing::debug!(%error, "the cluster does not know yet that members have ended");
     }
 }
 
-/// Writes down what the member of a removed group had come to, where the cluster wants that kept, and says so. Only then
-/// may the member end: says whether it may.
+/// Takes the member of a removed group out of service, and writes down what it had come to, where the cluster wants that
+/// kept, and says so. Only then may the member end: says whether it may.
 async fn leave_behind(core: &Core, host: &Host, group: GroupId) -> bool {
     if core.env.disk().is_none() || core.views.current().state.kept_of(group).is_none() {
         return true;
     }
-    let come_to = match host.keepsake(group).await {
+    let come_to = match host.retire(group).await {
         Ok(come_to) => come_to,
         Err(error) => {
             tracing::error!(%group, %error, "what a removed group had come to is not known yet; its member stays");

@@ -27,8 +27,17 @@ impl Engine {
         }
     }
 
-    /// What this node's member of a group has come to.
-    pub(super) fn keepsake(&self, id: GroupId) -> Result<Option<Keepsake>, GroupError> {
+    /// What this node's member of a group has come to, which takes part in nothing from then on: what it acknowledged
+    /// later would not be in it.
+    pub(super) fn retire(
+        &mut self,
+        id: GroupId,
+        clocks: Clocks,
+        out: &mut Outputs,
+    ) -> Result<Option<Keepsake>, GroupError> {
+        if let Some(taken) = self.retired.get(&id) {
+            return Ok(taken.clone());
+        }
         match self.group(id) {
             Ok(()) => {}
             Err(Missing::NoSuchGroup(_)) => return Ok(None),
@@ -38,10 +47,16 @@ impl Engine {
         let made = catch_unwind(AssertUnwindSafe(|| group.keepsake())).unwrap_or_else(|panic| {
             Err(MachineError::Unsnapshotable(format!("it panicked: {}", panic_message(panic.as_ref()))))
         });
-        made.map_err(|error| {
+        let keepsake = made.map_err(|error| {
             tracing::error!(group = %id, %error, "no keepsake can be taken");
             GroupError::Fenced { group: id, reason: error.to_string() }
-        })
+        })?;
+        let group = self.groups.remove(&id).expect("it was just asked");
+        tracing::info!(group = %id, member = %group.member(), "the member retires");
+        self.fenced.insert(id, (group.member(), "the group is over, and what it had come to is kept".into()));
+        self.retired.insert(id, keepsake.clone());
+        self.end(id, group, clocks, out);
+        Ok(keepsake)
     }
 
     /// Makes the only member of a group that begins anew with what a member of it had kept.

@@ -1,6 +1,7 @@
 //! A group that is founded anew from the directory of one of its members, after the others are lost.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::support::{Change, Counters, GROUP, MS, SECOND, World, stale};
 use rafted_value::disk::{Disk, DiskReason};
@@ -198,8 +199,7 @@ fn a_keepsake_has_all_that_was_acknowledged_though_nobody_says_so_any_more() {
         world.restart(leader);
         let host = world.nodes[leader].host.clone();
         let begins = async move {
-            let keepsake =
-                host.keepsake(GROUP).await.expect("it is there").expect("it has come to something");
+            let keepsake = host.retire(GROUP).await.expect("it is there").expect("it has come to something");
             let (group, data, config) = (GroupId(78), Counters::NAME.into(), GroupConfig::default());
             let found = Found { group, data, config, nodes: vec![host.node()] };
             host.found_with(found, keepsake).await.expect("a new group");
@@ -207,5 +207,50 @@ fn a_keepsake_has_all_that_was_acknowledged_though_nobody_says_so_any_more() {
             postcard::from_bytes::<Counters>(&query.expect("it leads")).expect("it is the value")
         };
         assert_eq!(world.run(5 * SECOND, begins).counts["a"], 7, "seed {seed}");
+    }
+}
+
+/// A member went on with its group after it was asked what it had come to. What it acknowledged until it was dropped was
+/// answered to clients, and nobody had it any more.
+#[test]
+fn what_is_acknowledged_while_members_retire_is_in_what_they_leave() {
+    for seed in 60..80 {
+        let mut world = durable(seed, Durability::Fsync);
+        let mut client = world.client();
+        let told = Arc::new(AtomicI64::new(0));
+        let tells = told.clone();
+        drop(world.sim.spawn(async move {
+            while let Ok(count) = client.change(&Change::Add("a".into(), 1)).await {
+                tells.store(count, Ordering::Relaxed);
+            }
+        }));
+        world.sim.run_for(SECOND);
+        let retire = |node: usize| {
+            let host = world.nodes[node].host.clone();
+            let retired = world.sim.spawn(async move { host.retire(GROUP).await });
+            world.end(retired).expect("it is there").expect("it has come to something")
+        };
+        // Those that follow come first, so that the leader could go on with either as long as both take part.
+        let leader = world.leader();
+        let others: Vec<usize> = (0..3).filter(|node| *node != leader).collect();
+        let first = retire(others[0]);
+        world.sim.run_for(100 * MS);
+        assert_eq!(retire(others[0]), first, "seed {seed}: it has come to nothing more");
+        let second = retire(others[1]);
+        world.sim.run_for(100 * MS);
+        assert!(told.load(Ordering::Relaxed) > 0, "seed {seed}");
+        let newest = [first, second].into_iter().max_by_key(|kept| kept.rank).expect("there are two");
+
+        let host = world.nodes[others[0]].host.clone();
+        let begins = async move {
+            host.drop_member(GROUP).await.expect("it ends");
+            let (group, data, config) = (GroupId(78), Counters::NAME.into(), GroupConfig::default());
+            let found = Found { group, data, config, nodes: vec![host.node()] };
+            host.found_with(found, newest).await.expect("a new group");
+            let query = host.query(GroupId(78), Freshness::Latest, encode(&()), SECOND).await;
+            postcard::from_bytes::<Counters>(&query.expect("it leads")).expect("it is the value")
+        };
+        let count = world.run(5 * SECOND, begins).counts["a"];
+        assert!(count >= told.load(Ordering::Relaxed), "seed {seed}: {count} of {told:?} are left");
     }
 }
