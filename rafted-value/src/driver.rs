@@ -100,6 +100,8 @@ impl Driver {
         if let Some(line) = &mut self.disk {
             inputs.extend(std::iter::from_fn(|| line.try_hear()).map(Input::Disk));
         }
+        // Under load the inbox is never empty, and nothing else would be heard.
+        inputs.extend(std::iter::from_fn(|| self.errands.try_hear()).map(Input::Errand));
         true
     }
 

@@ -19,6 +19,7 @@ use crate::config::{GroupConfig, HostConfig};
 use crate::env::MonoTime;
 use crate::errand::{Done, Errand, Work, drop_ended};
 use crate::error::{GroupError, QueryError};
+use crate::fenced::Fenced;
 use crate::group::change::ChangeRequest;
 use crate::group::recover::KeptMember;
 use crate::group::{CommandResult, Group, Turn, panic_message};
@@ -158,7 +159,7 @@ pub(crate) struct Engine {
     /// Boxed: half of what a tree of them holds is room for more.
     groups: BTreeMap<GroupId, Box<Group>>,
     /// Members that failed on this node, and why.
-    fenced: BTreeMap<GroupId, (MemberId, String)>,
+    fenced: BTreeMap<GroupId, Fenced>,
     /// What members of groups that are over had come to, each of which is fenced.
     retired: BTreeMap<GroupId, Option<Keepsake>>,
     /// The newest member of a group that this node had and has no more: it, and any before it, stays dead.
@@ -238,7 +239,7 @@ impl Engine {
     pub(crate) fn recover(
         &mut self,
         members: BTreeMap<GroupId, KeptMember>,
-        damaged: BTreeMap<GroupId, (MemberId, String)>,
+        damaged: BTreeMap<GroupId, Fenced>,
         ended: BTreeMap<GroupId, MemberId>,
         clocks: Clocks,
         out: &mut Outputs,
@@ -247,7 +248,7 @@ impl Engine {
         self.buried = ended;
         self.fenced = damaged;
         for (id, kept) in members {
-            let member = kept.member;
+            let (member, term) = (kept.member, kept.vote.term);
             let mut turn = turn!(self, clocks, out);
             let registry = &self.registry;
             let recover = || Group::recover(id, kept, registry, &mut turn);
@@ -256,7 +257,7 @@ impl Engine {
                 Err(panic) => {
                     let reason = format!("it panicked: {}", panic_message(panic.as_ref()));
                     tracing::error!(group = %id, node = %self.node, reason, "a member cannot be recovered");
-                    self.fenced.insert(id, (member, reason));
+                    self.fenced.insert(id, Fenced { member, term, reason, kept: None });
                 }
             }
         }
@@ -394,7 +395,7 @@ impl Engine {
             return Err(Missing::Stopped);
         }
         Err(match self.fenced.get(&id) {
-            Some((_, reason)) => Missing::Fenced(id, reason.clone()),
+            Some(fenced) => Missing::Fenced(id, fenced.reason.clone()),
             None => Missing::NoSuchGroup(id),
         })
     }
@@ -414,7 +415,7 @@ impl Engine {
         let mut turn = turn!(self, clocks, out);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| act(group, &mut turn))) {
             let reason = format!("it panicked: {}", panic_message(panic.as_ref()));
-            self.fence(id, reason, clocks, out);
+            self.fence_as_it_is(id, reason, None, clocks, out);
         }
     }
 
@@ -458,13 +459,35 @@ impl Engine {
 
     /// Takes a group that failed out of service on this node; its caller must repair or remove it.
     fn fence(&mut self, id: GroupId, reason: String, clocks: Clocks, out: &mut Outputs) {
+        let kept = self.groups.get(&id).and_then(|group| group.all_records(&self.config));
+        self.fence_as_it_is(id, reason, kept, clocks, out);
+    }
+
+    fn fence_as_it_is(
+        &mut self,
+        id: GroupId,
+        reason: String,
+        kept: Option<Record>,
+        clocks: Clocks,
+        out: &mut Outputs,
+    ) {
         tracing::error!(group = %id, node = %self.node, reason, "a group is fenced on this node");
         metrics::counter!("rafted_value_groups_fenced_total").increment(1);
-        if let Some(group) = self.groups.remove(&id) {
-            let member = group.member();
-            self.end(id, group, clocks, out);
-            self.fenced.insert(id, (member, reason));
-        }
+        self.put_aside(id, reason, kept, clocks, out);
+    }
+
+    fn put_aside(
+        &mut self,
+        id: GroupId,
+        reason: String,
+        kept: Option<Record>,
+        clocks: Clocks,
+        out: &mut Outputs,
+    ) {
+        let Some(group) = self.groups.remove(&id) else { return };
+        let (member, term) = (group.member(), group.term());
+        self.end(id, group, clocks, out);
+        self.fenced.insert(id, Fenced { member, term, reason, kept });
     }
 
     /// Answers whoever waits for a group that is no more, and drops it: beside the loop where there is much to drop, as
@@ -512,7 +535,7 @@ impl Engine {
         if self.stopped {
             return;
         }
-        if let Some(&(fenced, _)) = self.fenced.get(&id) {
+        if let Some(fenced) = self.fenced.get(&id).map(|fenced| fenced.member) {
             if to <= fenced || !speaks_as_leader(&message) {
                 return;
             }

@@ -99,6 +99,11 @@ impl Errands {
         self.done.recv().await.expect("one voice is its own")
     }
 
+    /// What is done by now.
+    pub(crate) fn try_hear(&mut self) -> Option<Done> {
+        self.done.try_recv().ok()
+    }
+
     /// Has an errand done.
     pub(crate) fn order(&mut self, env: &Arc<dyn Env>, errand: Errand) {
         let orders = self.orders.get_or_insert_with(|| {

@@ -26,6 +26,7 @@ mod entry;
 pub mod env;
 mod errand;
 mod error;
+mod fenced;
 #[cfg(any(feature = "fuzzing", all(test, feature = "sim")))]
 #[doc(hidden)]
 pub mod fuzzing;

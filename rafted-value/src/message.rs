@@ -80,6 +80,16 @@ pub(crate) struct WireEntry {
     pub(crate) body: WireEntryBody,
 }
 
+impl WireEntry {
+    /// How many bytes its command has.
+    pub(crate) fn bytes(&self) -> u64 {
+        match &self.body {
+            WireEntryBody::Normal(data) => data.len() as u64,
+            WireEntryBody::Change(_) => 0,
+        }
+    }
+}
+
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub(crate) enum WireEntryBody {
     /// What the group's state machine reads; empty for a new leader's first entry.

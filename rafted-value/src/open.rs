@@ -9,11 +9,12 @@ use tokio::sync::oneshot;
 use crate::config::Durability;
 use crate::disk::Disk;
 use crate::env::Env;
+use crate::fenced::{Fenced, fits_one_record};
 use crate::group::recover::KeptMember;
 use crate::group::{Machine, MachineError};
 use crate::host::loop_of;
 use crate::id::{GroupId, MemberId};
-use crate::message::WireSnapshot;
+use crate::message::{WireEntry, WireSnapshot};
 use crate::registry::Registry;
 use crate::store::{
     KeptFile, KeptSnapshot, Opener, Record, Recovered, RecoveredGroup, SnapshotFile, SnapshotFolder,
@@ -28,14 +29,14 @@ pub(crate) struct OpenStore {
     config: StoreConfig,
     members: BTreeMap<GroupId, KeptMember>,
     /// Members whose files are damaged, which is for an operator to see to.
-    damaged: BTreeMap<GroupId, (MemberId, String)>,
+    damaged: BTreeMap<GroupId, Fenced>,
     ended: BTreeMap<GroupId, MemberId>,
 }
 
 /// What one loop gets of it.
 pub(crate) struct Part {
     pub(crate) members: BTreeMap<GroupId, KeptMember>,
-    pub(crate) damaged: BTreeMap<GroupId, (MemberId, String)>,
+    pub(crate) damaged: BTreeMap<GroupId, Fenced>,
     pub(crate) ended: BTreeMap<GroupId, MemberId>,
     pub(crate) line: DiskLine,
 }
@@ -75,6 +76,7 @@ impl OpenStore {
         opener: Opener,
         registry: Registry,
     ) -> Result<Self, StoreError> {
+        let boot = opener.boot;
         let (mut store, recovered) = Store::open(disk, config.clone(), opener).await?;
         let Recovered { node, cluster, groups, mut ended, lost_unsynced, torn, strangers } = recovered;
         tracing::info!(%node, cluster = cluster.map(tracing::field::debug), groups = groups.len(), lost_unsynced, "opened a directory");
@@ -94,11 +96,12 @@ impl OpenStore {
                 lost.push(Record::Ended { group: id, newest: member });
                 continue;
             }
-            match read_member(&store.snapshots, &registry, id, group) {
-                Ok(kept) => drop(members.insert(id, kept)),
+            match read_state(&store.snapshots, &registry, id, &group) {
+                Ok(state) => drop(members.insert(id, with_state(group, state))),
                 Err(error) => {
                     tracing::error!(group = %id, %member, %error, "a member cannot come back");
-                    damaged.insert(id, (member, error.to_string()));
+                    let fenced = damaged_member(id, group, error.to_string(), config.record_bytes_max);
+                    damaged.insert(id, fenced);
                 }
             }
         }
@@ -106,6 +109,7 @@ impl OpenStore {
             store.log.append(&lost).await?;
             store.log.sync().await?;
         }
+        store.begin_life(boot).await?;
         Ok(Self { store, config, members, damaged, ended })
     }
 
@@ -155,25 +159,59 @@ pub(crate) fn read_member(
     id: GroupId,
     group: RecoveredGroup,
 ) -> Result<KeptMember, Unreadable> {
-    let RecoveredGroup { member, durability, snapshot, vote, before, entries } = group;
-    let (snapshot, file, machine) = match snapshot {
+    let state = read_state(snapshots, registry, id, &group)?;
+    Ok(with_state(group, state))
+}
+
+/// A member's snapshot, and what it holds.
+struct KeptState {
+    /// Without its state, if that is in a file.
+    snapshot: WireSnapshot,
+    file: Option<KeptFile>,
+    machine: Machine,
+}
+
+fn read_state(
+    snapshots: &SnapshotFolder,
+    registry: &Registry,
+    id: GroupId,
+    group: &RecoveredGroup,
+) -> Result<KeptState, Unreadable> {
+    let RecoveredGroup { member, snapshot, before, .. } = group;
+    match snapshot {
         KeptSnapshot::Inline(snapshot) => {
             let machine = Machine::restore(id, registry, snapshot.index, &snapshot.state)?;
-            (snapshot, None, machine)
+            Ok(KeptState { snapshot: snapshot.clone(), file: None, machine })
         }
         KeptSnapshot::File(meta) => {
-            let (file, state) = find_snapshot(snapshots, id, member, meta.index, before.index)?;
+            let (file, state) = find_snapshot(snapshots, id, *member, meta.index, before.index)?;
             let SnapshotMeta { index, term, voters, learners, .. } = file.meta().clone();
             let machine = Machine::restore(id, registry, index, &state)?;
-            (WireSnapshot { index, term, voters, learners, state: Bytes::new() }, Some(file), machine)
+            let snapshot = WireSnapshot { index, term, voters, learners, state: Bytes::new() };
+            Ok(KeptState { snapshot, file: Some(file), machine })
         }
         KeptSnapshot::Nothing => {
             let reason = format!("member {member} of group {id} has no snapshot");
-            return Err(StoreError::Corrupt { file: "log".into(), offset: 0, reason }.into());
+            Err(StoreError::Corrupt { file: "log".into(), offset: 0, reason }.into())
         }
-    };
+    }
+}
+
+fn with_state(group: RecoveredGroup, state: KeptState) -> KeptMember {
+    let RecoveredGroup { member, durability, vote, before, entries, .. } = group;
+    let KeptState { snapshot, file, machine } = state;
     let (machine, entries, before) = (Box::new(machine), entries.into(), (before.index, before.term));
-    Ok(KeptMember { member, durability, snapshot, file, machine, vote, before, entries })
+    KeptMember { member, durability, snapshot, file, machine, vote, before, entries }
+}
+
+/// All that the disk has of a member that is damaged.
+fn damaged_member(id: GroupId, group: RecoveredGroup, reason: String, record_bytes_max: usize) -> Fenced {
+    let RecoveredGroup { member, durability, snapshot, vote, before, entries } = group;
+    let (group, term) = (id, vote.term);
+    let entries: Vec<WireEntry> = entries.into();
+    let kept = fits_one_record(entries.iter().map(WireEntry::bytes).sum(), record_bytes_max)
+        .then_some(Record::Base { group, member, durability, snapshot, vote, before, entries });
+    Fenced { member, term, reason, kept }
 }
 
 /// The snapshot at `index`, of which the log speaks; where it is damaged, the one before it will do if the log still has

@@ -35,6 +35,8 @@ pub(crate) struct Ack {
     pub(crate) number: u64,
     /// Whether it must have reached the disk, and not only the operating system.
     pub(crate) sync: bool,
+    /// Whether it is for the record that a member begins with: one of before may have the same number.
+    pub(crate) begins: bool,
 }
 
 /// A snapshot to be written to a file of its own.

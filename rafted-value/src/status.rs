@@ -96,13 +96,13 @@ pub struct GroupStatus {
 
 impl GroupStatus {
     /// What can be said of a member that failed.
-    pub(crate) fn fenced(group: GroupId, member: MemberId, reason: String) -> Self {
+    pub(crate) fn fenced(group: GroupId, member: MemberId, term: u64, reason: String) -> Self {
         Self {
             group,
             data: String::new(),
             member,
             role: Role::Follower,
-            term: 0,
+            term,
             leader: None,
             ready: false,
             leased: false,

@@ -164,6 +164,9 @@ impl Scribe {
             };
             if let Err(error) = result {
                 fail(&self.voices, &error);
+                if let Err(error) = self.store.distrust().await {
+                    tracing::debug!(%error, "the next life of this node trusts what the system still has of the log");
+                }
                 return;
             }
         }

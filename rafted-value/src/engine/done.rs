@@ -29,8 +29,10 @@ impl Engine {
     pub(super) fn hear_of_disk(&mut self, event: DiskEvent, clocks: Clocks, out: &mut Outputs) {
         match event {
             DiskEvent::Kept(acks) => {
-                for Ack { group, member, number, .. } in acks {
-                    self.with_member(group, member, clocks, out, |group, turn| group.kept(turn, number));
+                for Ack { group, member, number, begins, .. } in acks {
+                    self.with_member(group, member, clocks, out, |group, turn| {
+                        group.kept(turn, number, begins);
+                    });
                 }
             }
             DiskEvent::SnapshotKept { group, member, file } => {
@@ -43,6 +45,14 @@ impl Engine {
             }
             DiskEvent::Rewrite(groups) => {
                 for id in groups {
+                    if let Some(fenced) = self.fenced.get(&id) {
+                        match &fenced.kept {
+                            Some(record) => out.keep(record.clone(), None),
+                            None => {
+                                tracing::warn!(group = %id, node = %self.node, "a fenced member holds up the log")
+                            }
+                        }
+                    }
                     self.with(id, clocks, out, |group, turn| group.rewrite(turn));
                 }
             }

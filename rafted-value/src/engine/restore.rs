@@ -51,11 +51,11 @@ impl Engine {
             tracing::error!(group = %id, %error, "no keepsake can be taken");
             GroupError::Fenced { group: id, reason: error.to_string() }
         })?;
-        let group = self.groups.remove(&id).expect("it was just asked");
         tracing::info!(group = %id, member = %group.member(), "the member retires");
-        self.fenced.insert(id, (group.member(), "the group is over, and what it had come to is kept".into()));
+        let kept = group.all_records(&self.config);
+        let reason = "the group is over, and what it had come to is kept".to_owned();
+        self.put_aside(id, reason, kept, clocks, out);
         self.retired.insert(id, keepsake.clone());
-        self.end(id, group, clocks, out);
         Ok(keepsake)
     }
 

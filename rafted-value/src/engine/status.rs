@@ -16,7 +16,7 @@ impl Engine {
     }
 
     fn fenced_status(&self, group: GroupId) -> Option<GroupStatus> {
-        let (member, reason) = self.fenced.get(&group)?;
-        Some(GroupStatus::fenced(group, *member, reason.clone()))
+        let fenced = self.fenced.get(&group)?;
+        Some(GroupStatus::fenced(group, fenced.member, fenced.term, fenced.reason.clone()))
     }
 }

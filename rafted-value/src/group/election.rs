@@ -137,7 +137,8 @@ impl Group {
             tracing::debug!(group = %self.id, member = %self.member, "does not campaign before the disk has all it knows");
         } else if self.raw.raft.promotable() {
             tracing::debug!(group = %self.id, member = %self.member, term = self.raw.raft.term, "campaigns");
-            if self.raw.raft.state == StateRole::Candidate {
+            // Short waits after a death are their own remedy.
+            if self.raw.raft.state == StateRole::Candidate && self.bereaved.is_none() {
                 self.elections_lost = self.elections_lost.saturating_add(1);
             }
             self.campaign();

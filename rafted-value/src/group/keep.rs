@@ -25,9 +25,9 @@ use super::{Group, Turn};
 use crate::config::Durability;
 use crate::error::GroupError;
 use crate::id::MemberId;
-use crate::outputs::{Ack, SnapshotJob};
-use crate::raft::convert::{entry_to_wire, snapshot_to_wire};
-use crate::store::{KeptFile, KeptSnapshot, Place, Record, VoteRecord};
+use crate::outputs::SnapshotJob;
+use crate::raft::convert::snapshot_to_wire;
+use crate::store::{KeptFile, Place, Record, VoteRecord};
 use crate::waiter::Waiter;
 
 /// A snapshot of no more than this many bytes is a record of the log; a larger one is a file of its own.
@@ -35,18 +35,20 @@ const SNAPSHOT_INLINE_MAX: usize = 64 << 10;
 
 /// The member's dealings with the disk.
 pub(super) struct Keeper {
-    level: Durability,
-    stage: Stage,
+    pub(super) level: Durability,
+    pub(super) stage: Stage,
     /// The number of the newest `Ready`.
     newest: u64,
     /// Readies that are not on the disk yet, in order.
-    on_their_way: VecDeque<OnItsWay>,
+    pub(super) on_their_way: VecDeque<OnItsWay>,
     /// The newest term of which it is known that the disk has it.
-    kept_term: u64,
-    /// The longest promise that the newest record tells of.
-    promise_ms: u32,
-    /// A longer one was asked for since.
-    promise_grew: bool,
+    pub(super) kept_term: u64,
+    /// The longest promise that was asked for.
+    pub(super) promise_ms: u32,
+    /// No record tells of it yet.
+    pub(super) promise_grew: bool,
+    /// The longest promise of which it is known that the disk has it.
+    kept_promise_ms: u32,
     /// A snapshot of our own whose state is being written to its file.
     writing: Option<Snapshot>,
     /// Changes of the membership in the log of which the disk does not know that they are committed, in order.
@@ -56,20 +58,23 @@ pub(super) struct Keeper {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stage {
+pub(super) enum Stage {
     /// Nothing is on the disk, and nothing has to be.
     Nothing,
     /// The snapshot that the member begins with is being written to its file.
     Installing { index: u64 },
-    /// The record that the member begins with is on its way, after the `Ready` of this number, in this term.
-    Beginning { number: u64, term: u64 },
+    /// The record that the member begins with is on its way, after the `Ready` of this number, in this term and with this
+    /// promise.
+    Beginning { number: u64, term: u64, promise_ms: u32 },
     /// The member begins with what is on the disk.
     Begun,
 }
 
-struct OnItsWay {
-    number: u64,
+pub(super) struct OnItsWay {
+    pub(super) number: u64,
     term: u64,
+    /// The longest promise that its record tells of.
+    promise_ms: u32,
     messages: Vec<Message>,
     /// Whether it waits for the disk itself, not only for those before it.
     recorded: bool,
@@ -104,6 +109,7 @@ impl Keeper {
             kept_term: 0,
             promise_ms: 0,
             promise_grew: false,
+            kept_promise_ms: 0,
             writing: None,
             changes: VecDeque::new(),
             founder: None,
@@ -117,6 +123,7 @@ impl Keeper {
             stage: Stage::Begun,
             kept_term: vote.term,
             promise_ms: vote.promise_ms,
+            kept_promise_ms: vote.promise_ms,
             ..Self::nothing()
         };
         keeper.note_changes(entries);
@@ -174,7 +181,7 @@ impl Keeper {
 
     /// Whether a beat of this term and promise may be answered while other things are on their way.
     pub(super) fn may_answer(&self, term: u64, promise_ms: u32) -> bool {
-        !self.is_slow() || (term == self.kept_term && promise_ms <= self.promise_ms && !self.promise_grew)
+        !self.is_slow() || (term == self.kept_term && promise_ms.max(self.promise_ms) <= self.kept_promise_ms)
     }
 }
 
@@ -198,51 +205,21 @@ impl Group {
         }
     }
 
-    /// Writes the record that all older ones of this member are void with.
-    fn write_beginning(&mut self, turn: &mut Turn<'_>) {
-        let record = self.beginning();
-        let number = self.keeper.on_their_way.back().map_or(0, |last| last.number);
-        self.keeper.stage = Stage::Beginning { number, term: self.raw.store().hard_state().term };
-        self.keeper.promise_grew = false;
-        turn.out.keep(record, Some(Ack { group: self.id, member: self.member, number, sync: true }));
-    }
-
-    /// Everything that the disk must know of this member, in one record.
-    fn beginning(&self) -> Record {
-        let memory = self.keeper.level == Durability::Memory;
-        let (log, snapshot) = (self.raw.store(), self.kept_snapshot());
-        let entries = if memory { Vec::new() } else { log.all().cloned().map(entry_to_wire).collect() };
-        // A member in memory has no place in the log but its own record.
-        let before = if memory { Place::default() } else { Place::of(log.before()) };
-        Record::Base {
-            group: self.id,
-            member: self.member,
-            durability: self.keeper.level,
-            snapshot,
-            vote: self.vote_record(),
-            before,
-            entries,
-        }
-    }
-
-    /// Where the disk has the snapshot, once it has the record that says so.
-    fn kept_snapshot(&self) -> KeptSnapshot {
-        let log = self.raw.store();
-        match log.file() {
-            Some(file) => KeptSnapshot::File(file.meta().clone()),
-            // A member in memory only has to be remembered, so that it never comes back.
-            None if self.keeper.level == Durability::Memory => KeptSnapshot::Nothing,
-            None => KeptSnapshot::Inline(snapshot_to_wire(log.snapshot_ref().clone())),
-        }
-    }
-
-    fn vote_record(&self) -> VoteRecord {
-        let state = self.raw.store().hard_state();
-        VoteRecord {
-            term: state.term,
-            vote: state.vote,
-            commit: state.commit,
-            promise_ms: self.keeper.promise_ms,
+    /// A first member says nothing before the disk knows of it. What it said as another one that was founded with it would be
+    /// forgotten by one that comes back and is founded once more, with the same id.
+    pub(super) fn hold_until_begun(&mut self) {
+        if let Stage::Beginning { number, term, promise_ms } = self.keeper.stage {
+            let commit = self.raw.store().hard_state().commit;
+            self.keeper.on_their_way.push_back(OnItsWay {
+                number,
+                term,
+                promise_ms,
+                messages: Vec::new(),
+                recorded: true,
+                restored: false,
+                commit,
+                change: None,
+            });
         }
     }
 
@@ -270,6 +247,7 @@ impl Group {
         self.keeper.on_their_way.push_back(OnItsWay {
             number,
             term,
+            promise_ms: self.keeper.promise_ms,
             messages,
             recorded,
             restored,
@@ -282,24 +260,6 @@ impl Group {
             // What installs writes a beginning that holds this as well.
             self.write_append(turn, number, entries);
         }
-    }
-
-    fn write_append(&mut self, turn: &mut Turn<'_>, number: u64, entries: &[Entry]) {
-        let changes = entries.iter().any(|entry| entry.get_entry_type() != EntryType::EntryNormal);
-        let term_is_new = self.raw.store().hard_state().term != self.keeper.kept_term;
-        let sync = self.keeper.level == Durability::Fsync
-            || changes
-            || term_is_new
-            || self.keeper.promise_grew
-            || entries.is_empty();
-        self.keeper.promise_grew = false;
-        let record = Record::Append {
-            group: self.id,
-            member: self.member,
-            vote: self.vote_record(),
-            entries: entries.iter().cloned().map(entry_to_wire).collect(),
-        };
-        turn.out.keep(record, Some(Ack { group: self.id, member: self.member, number, sync }));
     }
 
     /// Whether a change of the membership is written down when it is applied.
@@ -320,8 +280,16 @@ impl Group {
         debug_assert!(commit >= index, "an applied change is committed");
         // The `Ready` that brought it goes into the same batch of records, and is acknowledged with it.
         let number = self.keeper.newest;
-        let messages = Vec::new();
-        let ready = OnItsWay { number, term, messages, recorded: true, restored: false, commit, change };
+        let ready = OnItsWay {
+            number,
+            term,
+            promise_ms: self.keeper.promise_ms,
+            messages: Vec::new(),
+            recorded: true,
+            restored: false,
+            commit,
+            change,
+        };
         self.keeper.on_their_way.push_back(ready);
         if !matches!(self.keeper.stage, Stage::Installing { .. }) {
             self.write_append(turn, number, &[]);
@@ -370,13 +338,15 @@ impl Group {
         later
     }
 
-    /// The disk has everything up to the `Ready` of this number.
-    pub(crate) fn kept(&mut self, turn: &mut Turn<'_>, number: u64) {
-        if let Stage::Beginning { number: last, term } = self.keeper.stage
+    /// The disk has everything up to the `Ready` of this number; where it `begins`, the record that the member begins with.
+    pub(crate) fn kept(&mut self, turn: &mut Turn<'_>, number: u64, begins: bool) {
+        if let Stage::Beginning { number: last, term, promise_ms } = self.keeper.stage
+            && begins
             && number >= last
         {
             self.keeper.stage = Stage::Begun;
             self.keeper.kept_term = term;
+            self.keeper.kept_promise_ms = self.keeper.kept_promise_ms.max(promise_ms);
             if let Some(waiter) = self.keeper.founder.take() {
                 turn.out.member(waiter, Ok(self.member));
             }
@@ -396,6 +366,7 @@ impl Group {
             self.keeper.kept_term = first.term;
             if first.recorded {
                 self.keeper.note_commit(first.commit);
+                self.keeper.kept_promise_ms = self.keeper.kept_promise_ms.max(first.promise_ms);
             }
             if let Some(settled) = first.change {
                 self.answer_change(turn, settled);
@@ -478,15 +449,6 @@ impl Group {
         turn.out.keep(record, None);
     }
 
-    /// Writes all of this member anew, so that the log can do without its older parts.
-    pub(crate) fn rewrite(&mut self, turn: &mut Turn<'_>) {
-        if self.keeper.stage != Stage::Begun {
-            return;
-        }
-        let record = self.beginning();
-        turn.out.keep(record, None);
-    }
-
     /// Whether this member must not go on once the disk has failed.
     pub(crate) fn is_kept(&self) -> bool {
         self.keeper.is_slow()
@@ -528,5 +490,26 @@ impl Group {
         for waiter in waiters {
             turn.out.member(waiter, Err(GroupError::Unknown(self.id)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A longer promise was acknowledged once its record was handed over: a member that was restarted before the disk had it
+    /// kept the shorter one, while its leader relied on the longer.
+    #[test]
+    fn a_longer_promise_is_acknowledged_once_the_disk_has_it() {
+        let vote = VoteRecord { term: 3, vote: 1, commit: 0, promise_ms: 200 };
+        let mut keeper = Keeper::recovered(Durability::Fsync, &vote, &[]);
+        assert!(keeper.may_answer(3, 200));
+        keeper.note_promise(5000);
+        assert!(!keeper.may_answer(3, 5000) && !keeper.may_answer(3, 0));
+        // The record that tells of it is on its way.
+        keeper.promise_grew = false;
+        assert!(!keeper.may_answer(3, 5000) && !keeper.may_answer(3, 0));
+        keeper.kept_promise_ms = 5000;
+        assert!(keeper.may_answer(3, 5000));
     }
 }

@@ -18,6 +18,7 @@ mod pace;
 mod propose;
 mod quick;
 mod reads;
+mod records;
 pub(crate) mod recover;
 mod repair;
 mod rest;
@@ -209,6 +210,7 @@ impl Group {
         #[cfg(feature = "sim")]
         group.tell_log(false);
         group.begin_to_keep(turn);
+        group.hold_until_begun();
         group.campaign_alone();
         Ok(group)
     }

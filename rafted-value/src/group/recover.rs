@@ -71,6 +71,7 @@ impl Group {
         machine.forget_poisoned(last);
         group.machine = Some(machine);
         group.begin_to_keep(turn);
+        group.hold_until_begun();
         group.campaign_alone();
         tracing::warn!(group = %id, %member, last, "a group begins anew with what one of its members had kept");
         Ok(group)

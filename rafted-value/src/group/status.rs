@@ -19,6 +19,11 @@ impl Group {
         self.raw.raft.raft_log.applied.max(self.raw.store().snapshot_index())
     }
 
+    /// The newest term that it knows.
+    pub(crate) fn term(&self) -> u64 {
+        self.raw.raft.term
+    }
+
     /// What this member knows of its group at `now`.
     pub(crate) fn status(&self, now: MonoTime) -> GroupStatus {
         let raft = &self.raw.raft;

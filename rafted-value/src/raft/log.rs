@@ -127,6 +127,11 @@ impl MemberLog {
         self.wanted.replace(false)
     }
 
+    /// Has a snapshot taken as soon as one can be.
+    pub(crate) fn want_snapshot(&self) {
+        self.wanted.set(true);
+    }
+
     /// Appends entries, replacing what conflicts.
     pub(crate) fn append(&mut self, entries: &[Entry]) {
         let Some(first) = entries.first() else { return };

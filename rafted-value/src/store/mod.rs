@@ -88,6 +88,9 @@ pub(crate) struct Opener {
     pub(crate) boot: u128,
 }
 
+/// The boot of a machine that tells none, which is never the same as another.
+const UNKNOWN_BOOT: u128 = 0;
+
 /// What a store held when it was opened. All of it is durable.
 #[derive(Debug)]
 pub(crate) struct Recovered {
@@ -131,16 +134,20 @@ impl Store {
             }
             None => opener.found(),
         };
-        let same_boot = |old: Identity| opener.boot != 0 && old.boot == opener.boot.to_le_bytes();
+        let same_boot = |old: Identity| opener.boot != UNKNOWN_BOOT && old.boot == opener.boot.to_le_bytes();
         let lost_unsynced = found.is_some_and(|old| !old.clean && !same_boot(old));
         if found.is_none() {
             identity.save(&*disk).await?;
         }
         let may_create = !identity.has_log();
         let opened = Log::open(Arc::clone(&disk), config.clone(), identity.salt, may_create).await?;
-        // Only now: whoever fails to open the store again must still see how it was left.
-        (identity.boot, identity.clean) = (opener.boot.to_le_bytes(), false);
-        identity.save(&*disk).await?;
+        if may_create {
+            // There was no life before this one.
+            (identity.boot, identity.clean) = (opener.boot.to_le_bytes(), false);
+        }
+        if found != Some(identity) {
+            identity.save(&*disk).await?;
+        }
         let snapshots = SnapshotFolder::open(Arc::clone(&disk), config.snapshot_chunk_bytes)?;
         let recovered = Recovered {
             node: identity.node,
@@ -153,6 +160,30 @@ impl Store {
         };
         let lock = Arc::new(lock);
         Ok((Self { log: opened.log, snapshots, lock, disk, identity }, recovered))
+    }
+
+    /// Notes that this life has begun, in this boot of the machine: what it leaves is what the next one finds.
+    ///
+    /// Only once what the last one left is seen to, members that have lost their state above all: whoever opens the store
+    /// again before that must still see how it was left.
+    ///
+    /// # Errors
+    ///
+    /// When the file system says so.
+    pub(crate) async fn begin_life(&mut self, boot: u128) -> Result<(), StoreError> {
+        (self.identity.boot, self.identity.clean) = (boot.to_le_bytes(), false);
+        self.identity.save(&*self.disk).await
+    }
+
+    /// Notes that what this life wrote without a sync may be missing even in the same boot of the machine: after a sync that
+    /// failed, the system may forget pages that never came to the disk (Rebello et al., "Can Applications Recover from
+    /// fsync Failures?", USENIX ATC 2020, section 3).
+    ///
+    /// # Errors
+    ///
+    /// When the file system says so, which may be as unwilling as for the log.
+    pub(crate) async fn distrust(&mut self) -> Result<(), StoreError> {
+        self.begin_life(UNKNOWN_BOOT).await
     }
 
     /// Makes everything durable, notes that it was, and gives the directory up as far as the log goes.

@@ -1,9 +1,14 @@
 //! Groups that live on disks: nodes that die, all at once or one by one, and come back with what they had.
 
 use crate::support::{Change, Counters, GROUP, MS, SECOND, World, stale};
-use rafted_value::env::Env;
+use std::sync::Arc;
+
+use rafted_value::env::{Env, sleep};
 use rafted_value::sim::NetConfig;
-use rafted_value::{Durability, Freshness, GroupConfig, Role, encode};
+use rafted_value::{
+    ClientSession, Data, Durability, Found, Freshness, GroupConfig, GroupId, Role, SessionId, StoreConfig,
+    encode,
+};
 
 fn durable(seed: u64, nodes: usize, durability: Durability) -> World {
     let mut world = World::empty(seed);
@@ -350,4 +355,105 @@ fn a_member_that_ends_while_power_fails_is_whole_or_not_there() {
             world.run(SECOND, async move { host.status(GROUP).await }).and_then(|status| status.fenced);
         assert_eq!(fenced, None, "seed {seed}");
     }
+}
+
+/// First members in memory voted and acknowledged before the disk knew that they were there. One that was killed before was
+/// founded once more, with the id that had acknowledged entries and without them.
+#[test]
+fn first_members_in_memory_say_nothing_before_their_disks_know_of_them() {
+    let mut world = World::empty(81);
+    world.config = GroupConfig { durability: Durability::Memory, ..GroupConfig::default() };
+    world.start_durable_nodes(3);
+    // The first has a disk that is fast, and asks the others for their votes.
+    for node in &world.nodes[1..] {
+        let clock = node.env.clone();
+        node.disk().set_sync_latency(Some(Arc::new(move || sleep(clock.as_ref(), 5 * SECOND))));
+    }
+    let nodes: Vec<_> = world.nodes.iter().map(|node| node.id()).collect();
+    for node in 0..3 {
+        let found = Found {
+            group: GROUP,
+            data: Counters::NAME.into(),
+            config: world.config.clone(),
+            nodes: nodes.clone(),
+        };
+        let host = world.nodes[node].host.clone();
+        drop(world.sim.spawn(async move { host.found(found).await }));
+    }
+    let leads = |node: usize| world.has_member(node) && world.status(node).role == Role::Leader;
+    world.sim.run_for(4 * SECOND);
+    assert!(!(0..3).any(leads));
+    world.sim.run_for(4 * SECOND);
+    assert!((0..3).any(leads));
+}
+
+/// A host whose log is written in small segments, the oldest of which holds a group's records.
+fn small_segments(seed: u64, config: GroupConfig) -> World {
+    let mut world = World::empty(seed);
+    world.config = config;
+    world.host_config.loops = 1;
+    world.host_config.store =
+        StoreConfig { segment_bytes: 200_000, record_bytes_max: 4 << 20, ..StoreConfig::default() };
+    world.start_durable_nodes(1);
+    world.found(0);
+    world
+}
+
+/// Fills the log with what another group writes and compacts.
+fn write_beside(world: &mut World, changes: usize) {
+    let (host, node) = (world.nodes[0].host.clone(), world.nodes[0].id());
+    let config = GroupConfig { log_bytes_min: 100_000, log_expansion_factor: 1, ..GroupConfig::default() };
+    let found = Found { group: GroupId(78), data: Counters::NAME.into(), config, nodes: vec![node] };
+    let env = world.nodes[0].env.clone();
+    let task = world.sim.spawn(async move {
+        host.found(found).await.expect("a new group");
+        let mut session = ClientSession::new(SessionId::new(7, 8), 10);
+        for _ in 0..changes {
+            let until = env.wall_ms() + 60_000;
+            let command = session.begin(until, 0, encode(&Change::Add("y".repeat(10_000), 1))).unwrap();
+            host.command(GroupId(78), command.clone(), SECOND).await.expect("it leads");
+            session.finish(command.sequence);
+        }
+    });
+    world.run(600 * SECOND, task).expect("all is written");
+}
+
+fn segments(world: &World) -> usize {
+    world.nodes[0].disk().disk().list("log").unwrap().len()
+}
+
+/// A group whose log does not fit into one record was fenced when the log was to do without its older parts.
+#[test]
+fn a_group_with_a_long_log_survives_that_it_is_to_be_written_anew() {
+    let config = GroupConfig { log_bytes_min: 64 << 20, ..GroupConfig::default() };
+    let mut world = small_segments(82, config);
+    let mut client = world.client();
+    world.run(60 * SECOND, async move {
+        for _ in 0..60 {
+            client.add(&"y".repeat(100_000), 1).await;
+        }
+    });
+    write_beside(&mut world, 3000);
+    let status = world.status(0);
+    assert_eq!(status.fenced, None);
+    assert!(status.ready);
+    assert!(segments(&world) < 40, "{} segments", segments(&world));
+}
+
+/// Nobody wrote the records of a fenced member anew, and all that came after them stayed on the disk until it was full.
+#[test]
+fn a_fenced_member_holds_up_no_log_and_comes_back_with_all_it_had() {
+    let mut world = small_segments(83, GroupConfig::default());
+    let mut client = world.client();
+    world.run(60 * SECOND, async move { client.add("a", 7).await });
+    let host = world.nodes[0].host.clone();
+    let retired = world.sim.spawn(async move { host.retire(GROUP).await });
+    world.end(retired).expect("it is there");
+    assert!(world.status(0).fenced.is_some());
+    write_beside(&mut world, 3000);
+    assert!(segments(&world) < 40, "{} segments", segments(&world));
+    world.kill(0);
+    world.restart(0);
+    let mut client = world.client();
+    assert_eq!(world.run(20 * SECOND, async move { client.add("a", 1).await }), 8);
 }

@@ -1,7 +1,7 @@
 //! A group that has lost its majority, put to work again by its operator.
 
-use crate::support::{Change, GROUP, SECOND, World, stale};
-use rafted_value::{CommandError, GroupError, MemberId, NotApplied};
+use crate::support::{Change, GROUP, MS, SECOND, World, stale};
+use rafted_value::{CommandError, Durability, GroupConfig, GroupError, MemberId, NotApplied};
 
 fn force(world: &World, node: usize, member: MemberId) -> Result<(), GroupError> {
     let host = world.nodes[node].host.clone();
@@ -98,4 +98,30 @@ fn force_removes_neither_a_stranger_nor_the_member_itself() {
     let stranger = MemberId(50);
     let error = GroupError::NotMember { group: GROUP, member: stranger, removed: false };
     assert_eq!(force(&world, 0, stranger), Err(error));
+}
+
+/// The record of the removal shares its number with one of before, whose acknowledgement was taken for its own.
+#[test]
+fn a_removal_by_force_is_told_once_the_disk_knows_it() {
+    for seed in 50..70 {
+        let mut world = World::empty(seed);
+        world.config = GroupConfig { durability: Durability::Fsync, ..GroupConfig::default() };
+        world.sync_takes = 40 * MS;
+        world.start_durable_nodes(3);
+        world.found_on_all();
+        let leader = world.leader();
+        let survivor = (leader + 1) % 3;
+        let members: Vec<MemberId> =
+            (0..3).filter(|node| *node != survivor).map(|node| world.member(node)).collect();
+        let mut client = world.client();
+        drop(
+            world.sim.spawn(async move { while client.change(&Change::Add("a".into(), 1)).await.is_ok() {} }),
+        );
+        world.sim.run_for(SECOND + seed as u32 * 3 * MS);
+        (0..3).filter(|node| *node != survivor).for_each(|node| world.kill(node));
+        let begun = world.sim.elapsed();
+        force(&world, survivor, members[0]).expect("it is a member");
+        let took = world.sim.elapsed() - begun;
+        assert!(took >= 40 * MS, "seed {seed}: told after {took:?}");
+    }
 }

@@ -66,7 +66,12 @@ fn a_directory_of_another_node_or_cluster_is_refused() {
 #[test]
 fn unsynced_writes_may_be_lost_only_after_another_boot_without_a_close() {
     let disk = new_disk(1);
-    let boot = |boot| done(Store::open(disk.disk(), config(), Opener { boot, ..opener() })).unwrap();
+    let boot = |boot| {
+        let (mut store, recovered) =
+            done(Store::open(disk.disk(), config(), Opener { boot, ..opener() })).unwrap();
+        done(store.begin_life(boot)).unwrap();
+        (store, recovered)
+    };
     let (store, _) = boot(1);
     drop(store);
     let (store, recovered) = boot(1);
@@ -77,6 +82,37 @@ fn unsynced_writes_may_be_lost_only_after_another_boot_without_a_close() {
     done(store.close()).unwrap();
     let (_, recovered) = boot(3);
     assert!(!recovered.lost_unsynced, "closed before");
+}
+
+/// The boot was noted when the log was open, and members that had lost their state only later: where the process ended in
+/// between, they came back as if nothing had been lost.
+#[test]
+fn a_loss_is_seen_again_until_it_is_seen_to() {
+    let disk = new_disk(1);
+    let open = |boot| done(Store::open(disk.disk(), config(), Opener { boot, ..opener() })).unwrap();
+    let (mut store, _) = open(1);
+    done(store.begin_life(1)).unwrap();
+    drop(store);
+    for _ in 0..3 {
+        assert!(open(2).1.lost_unsynced, "whoever opened it last has not got far");
+    }
+    let (mut store, recovered) = open(2);
+    assert!(recovered.lost_unsynced);
+    done(store.begin_life(2)).unwrap();
+    drop(store);
+    assert!(!open(2).1.lost_unsynced);
+}
+
+/// Pages whose sync failed may be gone from memory too, and an `Async` member came back with less than it had acknowledged.
+#[test]
+fn after_a_failure_of_the_disk_the_same_boot_proves_nothing() {
+    let disk = new_disk(1);
+    let (mut store, _) = done(Store::open(disk.disk(), config(), opener())).unwrap();
+    done(store.begin_life(opener().boot)).unwrap();
+    done(store.distrust()).unwrap();
+    drop(store);
+    let (_, recovered) = done(Store::open(disk.disk(), config(), opener())).unwrap();
+    assert!(recovered.lost_unsynced);
 }
 
 #[test]

@@ -1,0 +1,20 @@
+//! A member that is out of service on its node, until somebody repairs or removes it.
+
+use crate::id::MemberId;
+use crate::store::Record;
+
+/// What is left of the member.
+pub(crate) struct Fenced {
+    pub(crate) member: MemberId,
+    /// The newest term that it knew.
+    pub(crate) term: u64,
+    pub(crate) reason: String,
+    /// All that the disk has of it, where it is certain what that is: the log must be able to do without its older parts
+    /// though nobody else writes this member's records anew.
+    pub(crate) kept: Option<Record>,
+}
+
+/// Whether entries of so many bytes fit into one record, with what is around them.
+pub(crate) fn fits_one_record(entries_bytes: u64, record_bytes_max: usize) -> bool {
+    entries_bytes <= record_bytes_max as u64 / 2
+}
