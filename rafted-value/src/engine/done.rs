@@ -49,7 +49,7 @@ impl Engine {
                         match &fenced.kept {
                             Some(record) => out.keep(record.clone(), None),
                             None => {
-                                tracing::warn!(group = %id, node = %self.node, "a fenced member holds up the log")
+                                tracing::warn!(group = %id, node = %self.node, "a fenced member holds up the log");
                             }
                         }
                     }

@@ -410,7 +410,8 @@ fn write_beside(world: &mut World, changes: usize) {
         let mut session = ClientSession::new(SessionId::new(7, 8), 10);
         for _ in 0..changes {
             let until = env.wall_ms() + 60_000;
-            let command = session.begin(until, 0, encode(&Change::Add("y".repeat(10_000), 1))).unwrap();
+            let command =
+                session.begin(until, 0, encode(&Change::Add("y".repeat(10_000), 1))).expect("there is room");
             host.command(GroupId(78), command.clone(), SECOND).await.expect("it leads");
             session.finish(command.sequence);
         }
@@ -419,7 +420,7 @@ fn write_beside(world: &mut World, changes: usize) {
 }
 
 fn segments(world: &World) -> usize {
-    world.nodes[0].disk().disk().list("log").unwrap().len()
+    world.nodes[0].disk().disk().list("log").expect("there is a log").len()
 }
 
 /// A group whose log does not fit into one record was fenced when the log was to do without its older parts.
