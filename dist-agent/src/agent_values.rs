@@ -283,7 +283,8 @@ impl ValuePerKey for AgentValues {
 
 /// A state that this member cannot read gets a command of this version. Where every node is of this build, none can read it,
 /// and all refuse the command alike. Where some know no later version than an earlier one, they may read and run what this
-/// member cannot, and it ends itself.
+/// member cannot, and it ends itself: what they acknowledge must not be lost from view where this one leads. Nobody is told
+/// of a timeout, for which no member ends.
 fn must_not_read(of: &dyn AgentType, id: AgentIdRef<'_>, version: u32, why: &str) {
     if version < of.version() && !of.is_agreed() {
         stop_member(format!("a state of agent type {:?} cannot be read: {why}", id.agent_type));

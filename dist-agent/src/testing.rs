@@ -255,7 +255,17 @@ impl Cluster {
     ///
     /// As [`restart`](Self::restart).
     pub fn restart_all(&mut self, nodes: &[usize]) {
-        let Self { sim, types, config, places, .. } = self;
+        let types = self.types.clone();
+        self.restart_all_as(nodes, &types);
+    }
+
+    /// The same as another build of the program, which hosts these types.
+    ///
+    /// # Panics
+    ///
+    /// As [`restart`](Self::restart).
+    pub fn restart_all_as(&mut self, nodes: &[usize], types: &AgentTypes) {
+        let Self { sim, config, places, .. } = self;
         let begin = |node: &usize| {
             assert!(places[*node].node.is_none(), "node {node} lives");
             begin(sim, *node, places[*node].disk.as_ref(), config, types)

@@ -3,7 +3,7 @@
 use raft_kv::rafted_value::CommandContext;
 
 use super::hosted::{Hosted, State, in_bytes};
-use super::{AgentValues, must_not_read, parse};
+use super::{AgentValues, parse};
 use crate::agent_id::AgentIdRef;
 use crate::agent_type::{AgentType, Run};
 use crate::caught::caught;
@@ -26,9 +26,9 @@ impl AgentValues {
         let of = self.type_of(id.agent_type);
         let version = hosted.version(of);
         hosted.raise(of, version);
-        let fate = if let Some(why) = hosted.state.kept() {
-            // No member can run it. It waits as long again.
-            must_not_read(of, id, version, why);
+        let fate = if hosted.state.kept().is_some() {
+            // It waits as long again, whatever this node has heard of the others' builds: what woke it is in the log, and a
+            // member that ended for it would do so at every start, as would all others once they are of this build.
             hosted.set_timer(timer.again(context.now_ms));
             Fate::Stay
         } else {

@@ -15,6 +15,7 @@ mod options;
 mod quotas;
 mod splits;
 mod ticks;
+mod unreadable;
 mod upgrade;
 mod watch;
 mod witness;
