@@ -124,7 +124,11 @@ impl Performer {
     }
 
     /// Copies the range while it is served where it is, then what has changed, until hardly anything is left.
+    ///
+    /// Records come first, so that a move for which there is no room in the receiver's table ends before anything else is copied;
+    /// later rounds bring those that are new since.
     async fn copy(&self, progress: Progress, bytes_max: u64, tables: Tables) -> Result<Progress, Halt> {
+        let (progress, _) = self.copy_records(progress, bytes_max, tables).await?;
         let mut progress = self.copy_range(progress, bytes_max).await?;
         let mut catch_up = CatchUp::default();
         let KvConfig { move_tail_bytes, move_tail_rounds_max, .. } = *self.list.config();

@@ -55,9 +55,9 @@ fn a_range_that_changes_faster_than_it_is_copied_stays_where_it_is() {
 }
 
 /// Merges two shards, whose tables hold 200 sessions and replies, after so many callers have sent them one command each; the
-/// shards afterwards, and why the move was undone if it was.
-fn merge_after(seed: u64, callers: u64) -> (Vec<u32>, Option<String>) {
-    let cluster = Cluster::new(seed);
+/// shards afterwards, and why the move was undone if it was. After each chunk that is copied the move pauses so long.
+fn merge_after(seed: u64, callers: u64, pause: Duration) -> (Vec<u32>, Option<String>) {
+    let cluster = Cluster::with_config(seed, KvConfig { move_chunk_pause: pause, ..config() });
     cluster.run(move |kv| async move {
         let notes = name("notes");
         let group = GroupConfig { session_replies_max: 200, ..policy().group };
@@ -88,10 +88,22 @@ fn merge_after(seed: u64, callers: u64) -> (Vec<u32>, Option<String>) {
 /// end the move.
 #[test]
 fn shards_whose_sessions_do_not_fit_into_one_table_are_not_merged() {
-    let (shards, reason) = merge_after(252, 120);
+    let (shards, reason) = merge_after(252, 120, Duration::ZERO);
     assert_eq!(shards, [0, 1]);
     let reason = reason.expect("the move is undone");
     assert!(reason.starts_with("the sessions of both do not fit into one table: "), "{reason}");
     assert!(reason.ends_with(" of 200"), "{reason}");
-    assert_eq!(merge_after(253, 20), (vec![1], None));
+    assert_eq!(merge_after(253, 20, Duration::ZERO), (vec![1], None));
+}
+
+/// All of the range was once copied before it was found that there is no room for its records, and again at every attempt of a
+/// planner that had reason enough for the move.
+#[test]
+fn a_move_that_finds_no_room_for_records_is_aborted_before_any_of_the_range_is_copied() {
+    // A move that had copied a chunk would not have ended when this test gives up.
+    let (shards, reason) = merge_after(254, 120, Duration::from_secs(1_000));
+    assert_eq!(shards, [0, 1]);
+    assert!(
+        reason.is_some_and(|reason| reason.starts_with("the sessions of both do not fit into one table: "))
+    );
 }

@@ -150,7 +150,7 @@ fn a_split_whose_performer_dies_at_any_step_goes_on_at_once() {
 
 #[test]
 fn a_merge_whose_performer_dies_at_any_step_goes_on_at_once() {
-    check_takeovers(300, true);
+    check_takeovers(1000, true);
 }
 
 /// Nobody tells of a performer that stands still; its lease is short while nobody serves the range. When it goes on, it
