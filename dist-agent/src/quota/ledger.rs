@@ -299,9 +299,11 @@ impl Ledger {
         self.counts.total(life).saturating_add(self.places.sum(life.1).places)
     }
 
-    /// Where reports would let something go.
+    /// Where reports would let something go. A quota that was deleted waits for them only while agents of it are counted: one
+    /// that is activated yet changes what its shard holds, which is reported for that alone.
     fn waiting(&self) -> Vec<u8> {
-        if !self.ended.is_empty() || !self.limited.is_empty() || self.places.leases() > 0 {
+        let ending = self.ended.keys().any(|life| self.counts.total(life) > 0);
+        if ending || !self.limited.is_empty() || self.places.leases() > 0 {
             return (0..=u8::MAX).collect();
         }
         self.places.parts().into_iter().collect()

@@ -168,3 +168,31 @@ fn a_lease_of_nothing_is_over() {
     places.all_reported(101);
     assert_eq!((places.leases(), places.sum(1).places), (0, 0));
 }
+
+/// Every shard was once reported every second for a quarter of an hour after a quota was deleted, whether it had had agents or
+/// not, which was an entry in the log of each.
+#[test]
+fn a_quota_that_was_deleted_waits_for_reports_only_while_it_has_agents() {
+    let mut ledger = Ledger::default();
+    let waiting = |ledger: &Ledger| match ledger.query(LedgerQuery::Waiting) {
+        LedgerAnswer::Waiting(parts) => parts.len(),
+        other => panic!("{other:?}"),
+    };
+    for quota in ["empty", "some"] {
+        put(&mut ledger, quota, 5);
+    }
+    report(&mut ledger, 10, &[("some", 2, 3)]);
+    ledger.command(&at(20), LedgerCommand::Delete { quota: name("empty") });
+    assert_eq!(waiting(&ledger), 0);
+    ledger.command(&at(20), LedgerCommand::Delete { quota: name("some") });
+    assert_eq!(waiting(&ledger), 256);
+    report(&mut ledger, 30, &[]);
+    assert_eq!(waiting(&ledger), 0);
+    // One that was on its way is reported as what has changed, ends, and is waited for until it has.
+    assert_eq!(report(&mut ledger, 40, &[("empty", 1, 1)]), [(name("empty"), 1)]);
+    assert_eq!(waiting(&ledger), 256);
+    report(&mut ledger, 50, &[]);
+    assert_eq!((waiting(&ledger), ledger.ended.len()), (0, 2));
+    report(&mut ledger, 21 + PASS_MAX_MS, &[]);
+    assert_eq!((waiting(&ledger), ledger.ended.len()), (0, 0));
+}
