@@ -143,13 +143,15 @@ impl Reporter {
 /// What the ledger is told of a shard: it is a command that the ledger takes, however many quotas there are.
 fn command_of(tally: &Tally) -> Bytes {
     let (first, last, at_ms) = (tally.range.first(), tally.range.last(), tally.now_ms);
-    let counts: Vec<_> = tally.counts.iter().filter_map(count).collect();
-    let named = Report { first, last, at_ms, counts };
-    let command = encode(&LedgerCommand::Report(named.clone()));
-    if command.len() as u64 <= NAMED_BYTES_MAX {
-        return command;
+    // A tally of very many quotas names none of them; each has a generation of its own.
+    if tally.counts.iter().all(|class| !class.prefix.is_empty()) {
+        let counts: Vec<_> = tally.counts.iter().filter_map(count).collect();
+        let command = encode(&LedgerCommand::Report(Report { first, last, at_ms, counts }));
+        if command.len() as u64 <= NAMED_BYTES_MAX {
+            return command;
+        }
     }
-    let counts = named.counts.into_iter().map(|(_, generation, count)| (generation, count)).collect();
+    let counts = tally.counts.iter().map(|class| (class.tag, class.count)).collect();
     encode(&LedgerCommand::ReportUnnamed(UnnamedReport { first, last, at_ms, counts }))
 }
 
@@ -201,6 +203,22 @@ mod tests {
             };
             assert_eq!(usage.unwrap().agents, 2);
         }
+    }
+
+    /// A shard of so many quotas names none of them, and could once not be counted at all.
+    #[test]
+    fn a_tally_that_names_no_quota_is_reported() {
+        let mut ledger = Ledger::default();
+        let name = QuotaName::new("q").unwrap();
+        let put = LedgerCommand::Put { quota: name.clone(), limit: QuotaLimit::Agents(3) };
+        learn(&mut ledger, &encode(&put));
+        let class = |tag| ClassCount { prefix: vec![], tag, count: 2 };
+        let tally = Tally { counts: vec![class(1), class(2)], ..tally(0) };
+        assert_eq!(learn(&mut ledger, &command_of(&tally)), LedgerReply::Ended(vec![]));
+        let LedgerAnswer::Usage(usage) = ledger.query(LedgerQuery::Usage { quota: name }) else {
+            panic!("no usage");
+        };
+        assert_eq!(usage.unwrap().agents, 2);
     }
 
     /// Nodes and ledgers of an earlier build know no other.

@@ -70,10 +70,31 @@ impl Classes {
     }
 }
 
+/// The most bytes of the classes of a tally that names them: a message has room for one, and for what the layers below add.
+const NAMED_BYTES_MAX: usize = 3 << 20;
+/// What a class takes beside its prefix, at most.
+const COUNT_BYTES_MAX: usize = 30;
+
+/// The counts of a tally, which is one message however many classes there are: those of each tag alone, with prefixes that are
+/// empty, where those of each class are too much. It depends on the counts alone, so that tallies can be compared.
+pub(super) fn in_one_message(counts: Vec<ClassCount>) -> Vec<ClassCount> {
+    let bytes: usize = counts.iter().map(|class| class.prefix.len() + COUNT_BYTES_MAX).sum();
+    if bytes <= NAMED_BYTES_MAX {
+        return counts;
+    }
+    let mut tags = BTreeMap::<u64, u64>::new();
+    for ClassCount { tag, count, .. } in counts {
+        let sum = tags.entry(tag).or_insert(0);
+        *sum = sum.saturating_add(count);
+    }
+    tags.into_iter().map(|(tag, count)| ClassCount { prefix: Vec::new(), tag, count }).collect()
+}
+
 /// How many values of one class there are.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ClassCount {
-    /// What the keys of the class begin with, as [`ValuePerKey::class`](crate::ValuePerKey::class) says.
+    /// What the keys of the class begin with, as [`ValuePerKey::class`](crate::ValuePerKey::class) says; empty where it is left
+    /// out, see [`Tally::counts`].
     pub prefix: Vec<u8>,
     /// The tag of its values.
     pub tag: u64,
@@ -89,12 +110,15 @@ pub struct Tally {
     /// The stamped time, in milliseconds since 1970: every command that was stamped earlier is counted. Zero where the
     /// tally was only read.
     pub now_ms: u64,
-    /// The classes that have values, in order.
+    /// The classes that have values, in order. Where they are too much for one message (3 MiB), the values of each tag are counted
+    /// alone, whatever their keys begin with: the prefixes are empty then.
     pub counts: Vec<ClassCount>,
 }
 
 #[cfg(test)]
 mod tests {
+    use raft_fleet::rafted_value::encode;
+
     use super::*;
 
     #[test]
@@ -113,5 +137,17 @@ mod tests {
         classes.moved(Some(a2), None);
         classes.moved(Some(a2), None);
         assert!(classes.0.is_empty());
+    }
+    /// A tally named every class, and 16,000 names of 255 bytes are no message any more: whoever asked for it got none, for ever.
+    #[test]
+    fn classes_that_are_too_much_for_one_message_are_counted_by_their_tags() {
+        let class = |n: u64, tag| ClassCount { prefix: format!("{n:0>255}\0").into_bytes(), tag, count: 2 };
+        let few: Vec<_> = (0..10_000).map(|n| class(n, n)).collect();
+        assert_eq!(in_one_message(few.clone()), few);
+        let many: Vec<_> = (0..200_000).map(|n| class(n, n / 2)).collect();
+        let counts = in_one_message(many);
+        let by_tag = |tag| ClassCount { prefix: vec![], tag, count: 4 };
+        assert_eq!(counts, (0..100_000).map(by_tag).collect::<Vec<_>>());
+        assert!(encode(&counts).len() < NAMED_BYTES_MAX);
     }
 }

@@ -81,6 +81,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::all_keys::AllCommand;
 use self::all_keys::{AllKeys, NotAll};
 use self::arriving::Arriving;
+use self::classes::in_one_message;
 pub use self::classes::{ClassCount, Tally};
 use self::entries::{Counts, Entries, Entry};
 pub(crate) use self::hook::ShardHook;
@@ -439,16 +440,16 @@ impl<V: ValuePerKey> ShardData<V> {
         self.index.next_wake(self.stays())
     }
 
-    /// How many values of each class are served.
+    /// How many values of each class are served, or of each tag where that is too much for a message.
     fn class_counts(&self) -> Vec<ClassCount> {
         let Some(gone) = self.moves.outgoing.as_ref().filter(|outgoing| outgoing.given_up) else {
-            return self.index.counts();
+            return in_one_message(self.index.counts());
         };
         let mut given_up = Arriving::default();
         for (_, slot) in self.entries.range(gone.range.hashes()) {
             given_up.add(&*self.value_type, slot);
         }
-        self.index.counts_without(&given_up.index)
+        in_one_message(self.index.counts_without(&given_up.index))
     }
 
     fn responsible(&self, hash: u64) -> Result<(), Elsewhere> {

@@ -73,11 +73,12 @@ mod tests {
 
     use raft_fleet::rafted_value::{RawData, Refused};
 
-    use super::super::{ShardCommand, Tally, split_reply};
+    use super::super::{ShardCommand, ShardQuery, Tally, split_reply};
     use super::*;
     use crate::value_type::{Answer, Done};
 
-    /// Numbers, classed by the first byte of their key and by whether they are odd; a sweep removes those that it names.
+    /// Numbers, classed by the first byte of their key, or all of a long one, and by whether they are odd; a sweep removes those
+    /// that it names.
     struct Numbers;
 
     impl ValuePerKey for Numbers {
@@ -95,7 +96,8 @@ mod tests {
         }
 
         fn class<'k>(&self, key: &'k [u8], value: &u8) -> Option<(&'k [u8], u64)> {
-            Some((&key[..1], u64::from(value % 2)))
+            let prefix = if key.len() > 9 { key } else { &key[..1] };
+            Some((prefix, u64::from(value % 2)))
         }
 
         fn sweep(&self, _: &CommandContext, _: &[u8], value: &mut Option<u8>, payload: &Bytes) -> u64 {
@@ -157,5 +159,19 @@ mod tests {
         assert_eq!(rounds, 2);
         assert_eq!(tally(&mut shard), [(b"a".into(), 1, 2), (b"b".into(), 0, 1)]);
         assert_eq!((shard.status().keys, shard.status().size), (3, 3));
+    }
+
+    /// A tally that named every class was once no reply and no answer, as too large, and so for ever.
+    #[test]
+    fn a_tally_of_very_many_classes_is_one_that_can_be_sent() {
+        let mut shard = shard();
+        for n in 0..17_000 {
+            let key = format!("{n:0>255}");
+            let command = ShardCommand::Command { key: key.as_bytes() }.encode(&[1]);
+            shard.command(&CONTEXT, &command).unwrap();
+        }
+        assert_eq!(tally(&mut shard), [(vec![], 0, 3), (vec![], 1, 17_002)]);
+        let answer = shard.query(&ShardQuery::Tally.encode(&[])).unwrap();
+        assert!(answer.len() < 100, "{} bytes", answer.len());
     }
 }
