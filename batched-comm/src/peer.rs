@@ -489,6 +489,8 @@ impl Peer {
         self.refuse_all(shared, &Failure::Refused(Refusal::OtherNode, Arc::from(detail)));
         shared.close_superseded(&link.connection);
         drop(state);
+        // The end of the connection finds nothing to do: it is not the current one any more.
+        self.drop_if_unused(shared);
         self.changed.notify_waiters();
     }
 

@@ -263,6 +263,28 @@ async fn a_member_that_comes_and_goes_under_ever_other_ids_leaves_a_bounded_numb
     newcomer.endpoint.discover(victim.endpoint.advertised(), LONG).await.unwrap();
 }
 
+/// Whoever comes again from the same place under another id takes the place of the former one, whose connection is cut: its
+/// entry stayed for good, as the end of a connection that is not the current one is nobody's business.
+#[tokio::test]
+async fn a_member_that_comes_under_ever_other_ids_while_its_connections_stand_leaves_one_behind() {
+    const IDS: std::ops::Range<u8> = 10..40;
+    let (victim, friend) = pair(config(1)).await;
+    let known = || {
+        let ids = IDS.map(|id| NodeId(u64::from(id)));
+        ids.filter(|id| victim.endpoint.lane_settings_of(*id, Lane::Normal).is_some()).count()
+    };
+    let mut insiders = Vec::new();
+    for id in IDS {
+        let insider = Insider::connect_as(id, "127.0.0.1:9", victim.endpoint.local_addr(), FEATURES).await;
+        eventually("it is there", || victim.endpoint.is_connected(NodeId(u64::from(id)))).await;
+        assert_eq!(known(), 1, "after {id}");
+        insiders.push(insider);
+    }
+    let lost = victim.endpoint.counters().connections_lost;
+    assert_eq!(lost, insiders.len() as u64 - 1, "each but the last was replaced");
+    check(&friend).await;
+}
+
 /// Connections of those who left would add up to the limit.
 #[tokio::test]
 async fn a_peer_that_says_goodbye_and_stays_is_cut_off() {
