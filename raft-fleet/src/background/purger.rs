@@ -14,12 +14,16 @@ use rafted_value::env::MonoTime;
 use rafted_value::{NodeId, Role};
 
 use crate::call::as_ms;
-use crate::cluster_state::{CLUSTER_GROUP, ClusterCommand, ClusterReply};
+use crate::cluster_state::{CLUSTER_GROUP, ClusterCommand, ClusterReply, Suspicion};
 use crate::core::Core;
 use crate::wire::FleetRequest;
 
 /// A node that has not answered for as long as so many pings is suspected.
 const SUSPECT_PINGS: u32 = 3;
+
+/// From the end of one round of pings to that of the next it takes up to two and a half intervals, the wait for the answers
+/// included, and what is to be said of the nodes between them. After so many this process must have stood still.
+const PAUSE_PINGS: u32 = SUSPECT_PINGS + 1;
 
 pub(crate) async fn run(core: Arc<Core>) {
     // It starts anew with each leadership: what a former leader heard is not known.
@@ -30,7 +34,7 @@ pub(crate) async fn run(core: Arc<Core>) {
             ping_all(&core, &mut heard).await;
             judge(&core, &mut heard).await;
         } else {
-            heard.nodes.clear();
+            heard = Heard::default();
         }
     }
 }
@@ -39,6 +43,8 @@ pub(crate) async fn run(core: Arc<Core>) {
 #[derive(Default)]
 struct Heard {
     nodes: BTreeMap<NodeId, Since>,
+    /// When the last round of pings ended.
+    round: Option<MonoTime>,
 }
 
 #[derive(Clone, Copy)]
@@ -60,6 +66,15 @@ enum News {
 }
 
 impl Heard {
+    /// Takes in that a round of pings has ended. Where the last one is longer ago than `pause_max`, this process stood
+    /// still, and perhaps all of them did: nobody was silent for as long as it seems, and all begin anew.
+    fn end_round(&mut self, now: MonoTime, pause_max: Duration) {
+        let last = self.round.replace(now);
+        if last.is_some_and(|last| now.since(last) > pause_max) {
+            self.nodes.values_mut().for_each(|since| since.at = now);
+        }
+    }
+
     /// Takes in whether a node has answered; news is told once.
     fn note(&mut self, node: NodeId, now: MonoTime, answered: bool) -> News {
         let since = self.nodes.entry(node).or_insert(Since { at: now, silent: false, suspected: false });
@@ -82,6 +97,35 @@ impl Since {
         }
         self.suspected = suspected;
     }
+
+    /// What the cluster is to be told of the node, if anything.
+    fn verdict(
+        &self,
+        node: NodeId,
+        by: NodeId,
+        suspicion: Option<&Suspicion>,
+        (now, now_ms): (MonoTime, u64),
+        Limits { suspect_after, window }: Limits,
+    ) -> Option<ClusterCommand> {
+        let silent = if self.silent { now.since(self.at) } else { Duration::ZERO };
+        match suspicion {
+            Some(_) if !self.silent => Some(ClusterCommand::Hear { node, by }),
+            // A leader that is new, or that stood still, tries for itself before it believes what is listed.
+            _ if silent < suspect_after => None,
+            None => Some(ClusterCommand::Suspect { node, by, silent_ms: as_ms(silent) }),
+            Some(suspicion) => {
+                let is_due = now_ms.saturating_sub(suspicion.since_ms) >= as_ms(window);
+                is_due.then(|| ClusterCommand::PurgeSilent { node, by, window_ms: as_ms(window) })
+            }
+        }
+    }
+}
+
+/// For how long a node is silent before it is suspected, and for how long before it is purged.
+#[derive(Clone, Copy)]
+struct Limits {
+    suspect_after: Duration,
+    window: Duration,
 }
 
 async fn leads(core: &Core) -> bool {
@@ -96,6 +140,7 @@ async fn ping_all(core: &Core, heard: &mut Heard) {
     let ping = |node: NodeId| async move { core.ask(node, &FleetRequest::Ping, limit).await.is_ok() };
     let answered = join_all(nodes.iter().map(|node| ping(*node))).await;
     let now = core.env.now();
+    heard.end_round(now, core.config.ping_interval.saturating_mul(PAUSE_PINGS));
     heard.nodes.retain(|node, _| view.state.nodes().contains_key(node));
     for (node, answered) in nodes.into_iter().zip(answered) {
         let name = || view.state.nodes().get(&node).map_or("", |entry| entry.name.as_str());
@@ -116,27 +161,15 @@ async fn judge(core: &Core, heard: &mut Heard) {
     let view = core.views.current();
     let (now, now_ms) = (core.env.now(), core.env.wall_ms());
     let window = core.config.failure_window;
+    let limits = Limits { suspect_after: suspect_after(core), window };
     for (node, since) in &mut heard.nodes {
         let suspicion = view.state.suspects().get(node);
         since.note_suspicion(now, suspicion.is_some());
-        let node = *node;
-        let by = core.node;
-        let silent = if since.silent { now.since(since.at) } else { Duration::ZERO };
-        let command = match suspicion {
-            Some(_) if !since.silent => ClusterCommand::Hear { node, by },
-            None if silent >= suspect_after(core) => {
-                ClusterCommand::Suspect { node, by, silent_ms: as_ms(silent) }
-            }
-            // A leader that is new has tried for itself before it believes its predecessor.
-            Some(suspicion) if silent >= core.config.ping_interval => {
-                if now_ms.saturating_sub(suspicion.since_ms) < as_ms(window) {
-                    continue;
-                }
-                tracing::warn!(%node, ?window, "a node was silent for too long and is purged");
-                ClusterCommand::PurgeSilent { node, by, window_ms: as_ms(window) }
-            }
-            _ => continue,
-        };
+        let (node, by) = (*node, core.node);
+        let Some(command) = since.verdict(node, by, suspicion, (now, now_ms), limits) else { continue };
+        if matches!(command, ClusterCommand::PurgeSilent { .. }) {
+            tracing::warn!(%node, ?window, "a node was silent for too long and is purged");
+        }
         match core.change_cluster(&command, &core.config.call).await {
             Ok(ClusterReply::Refused(refusal)) => {
                 tracing::info!(%node, %refusal, "the cluster thinks otherwise");
@@ -190,5 +223,46 @@ mod tests {
             "one that never answered counts from here"
         );
         assert_eq!(heard.nodes[&NodeId(2)].at, at(5));
+    }
+
+    const LIMITS: Limits = Limits { suspect_after: Duration::from_secs(3), window: Duration::from_secs(60) };
+
+    /// All processes of a cluster were once stopped for a minute: the first ping that went wrong after it brought a suspicion
+    /// of sixty seconds, and the next one the purge of a node that had not been given the time to wake up.
+    #[test]
+    fn a_pause_of_the_whole_cluster_is_nobodys_silence() {
+        let at = |seconds: u64| MonoTime::from_nanos(seconds * 1_000_000_000);
+        let seconds = Duration::from_secs;
+        let (node, by) = (NodeId(2), NodeId(1));
+        let mut heard = Heard::default();
+        let mut round = |second: u64, answered: bool, listed: Option<Suspicion>| {
+            heard.end_round(at(second), seconds(4));
+            heard.note(node, at(second), answered);
+            heard.nodes[&node].verdict(node, by, listed.as_ref(), (at(second), second * 1000), LIMITS)
+        };
+        assert_eq!((round(1, true, None), round(3, true, None)), (None, None));
+        assert_eq!(round(65, false, None), None, "it was a pause");
+        assert_eq!(round(67, false, None), None);
+        let silent_ms = 4000;
+        assert_eq!(round(69, false, None), Some(ClusterCommand::Suspect { node, by, silent_ms }));
+        let listed = Some(Suspicion { by, since_ms: 65_000 });
+        assert_eq!(round(71, false, listed), None);
+        assert_eq!(round(140, false, listed), None, "another pause, which has outlasted the window");
+        assert_eq!(round(142, false, listed), None);
+        let window_ms = 60_000;
+        assert_eq!(round(144, false, listed), Some(ClusterCommand::PurgeSilent { node, by, window_ms }));
+        assert_eq!(round(146, true, listed), Some(ClusterCommand::Hear { node, by }));
+    }
+
+    /// The wait for answers and what the cluster is told between two rounds are no pause.
+    #[test]
+    fn a_round_that_takes_its_time_takes_nothing_from_a_silence() {
+        let at = |seconds: u64| MonoTime::from_nanos(seconds * 1_000_000_000);
+        let mut heard = Heard::default();
+        for second in [2, 5, 9] {
+            heard.end_round(at(second), Duration::from_secs(4));
+            heard.note(NodeId(1), at(second), second == 2);
+        }
+        assert_eq!(heard.nodes[&NodeId(1)].at, at(2));
     }
 }
