@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rafted_value::transport::{Handler, Reply};
 use rafted_value::{GroupError, NodeId, encode};
 
-use crate::cluster_state::{ClusterCommand, ClusterRefusal, ClusterReply};
+use crate::cluster_state::{ClusterCommand, ClusterRefusal, ClusterReply, ClusterState};
 use crate::core::{Core, Member, decode};
 use crate::inspect::own_reports;
 use crate::node_info::NodeInfo;
@@ -115,7 +115,9 @@ fn answer(core: &Core, member: &Member, from: NodeId, request: FleetRequest) -> 
         }
         FleetRequest::Hello(hello) => {
             let NodeInfo { node, address, .. } = &hello.info;
-            core.env.transport().set_address(*node, address);
+            if takes_address(&core.views.current().state, *node) {
+                core.env.transport().set_address(*node, address);
+            }
             FleetReply::Hello(member.formation.lock().on_hello(now, hello))
         }
         FleetRequest::Propose(record) => FleetReply::Propose(member.formation.lock().on_propose(now, record)),
@@ -145,6 +147,13 @@ fn answer(core: &Core, member: &Member, from: NodeId, request: FleetRequest) -> 
             FleetReply::Malformed("what needs waiting, in the wrong place".into())
         }
     }
+}
+
+/// Whether an address that a node says it has is to be kept, which is for good: of whoever looks for a cluster together with
+/// this node, and later of those that are listed. Others come through their own connections, and under ever other ids
+/// they would be a number without bound.
+fn takes_address(state: &ClusterState, node: NodeId) -> bool {
+    state.cluster().is_none() || state.nodes().contains_key(&node)
 }
 
 /// Has the cluster list a node.

@@ -122,6 +122,28 @@ fn a_hello_in_the_name_of_another_node_is_refused() {
     assert_eq!(say(liar.transport().local().node, "")[0], MALFORMED);
 }
 
+/// Where a node lives is kept for good. A member that said hello under ever other ids had each node keep them all, and dial
+/// them, long after the cluster was formed.
+#[test]
+fn a_hello_of_a_node_that_the_cluster_does_not_list_leaves_no_address_behind() {
+    let world = World::formed(905, 3);
+    let victim = world.fleet(0);
+    let transport = victim.env().transport();
+    let liar = world.sim.start_node("liar", "liar:1");
+    let node = liar.transport().local().node;
+    liar.transport().set_address(world.id(0), &address(0));
+    let info = NodeInfo { node, name: "liar".into(), zone: "z".into(), address: "liar:1".into() };
+    let hello = encode(&Hello { info, addresses: Vec::new(), granted: None });
+    let payload = [&[HELLO][..], &hello[..]].concat();
+    let call = liar.transport().call(world.id(0), Lane::Normal, ServiceId(16), payload.into(), SECOND);
+    let answer = world.sim.run_until(5 * SECOND, call).expect("it ends").expect("it is answered");
+    assert_eq!(answer[0], HELLO, "it is told where it is");
+    world.sim.kill(&liar);
+    world.sim.run_for(SECOND);
+    let sent = transport.cast(node, Lane::Normal, ServiceId(16), encode(&0_u8));
+    assert!(sent.as_ref().is_err_and(|error| error.to_string().ends_with("is not known")), "{sent:?}");
+}
+
 /// It asked for ever, and its node was never empty: those that could have told it had no members any more themselves.
 #[test]
 fn a_member_that_comes_back_when_all_that_it_knew_have_gone_ends_as_well() {
