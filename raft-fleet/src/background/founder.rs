@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rafted_value::env::{MonoTime, timeout};
-use rafted_value::{Found, GroupError, GroupId, Keepsake};
+use rafted_value::{Found, GroupError, GroupId, Host, Keepsake};
 
 use crate::cluster_state::{ClusterCommand, GroupState};
 use crate::core::Core;
@@ -16,8 +16,10 @@ use crate::view::View;
 #[derive(Default)]
 struct Done {
     founded: BTreeSet<GroupId>,
-    /// Those that it could not found when it tried first.
+    /// Those that are fenced here, and since when.
     fenced: BTreeMap<GroupId, MonoTime>,
+    /// When it was last looked whether those that were founded still work.
+    looked: MonoTime,
 }
 
 pub(crate) async fn run(core: Arc<Core>) {
@@ -48,13 +50,39 @@ async fn kept_for(
     keepsake.map(Some).ok_or_else(|| format!("nothing is left of group {} here", kept.group))
 }
 
-async fn found_all(core: &Core, view: &View, Done { founded, fenced }: &mut Done) {
+/// The groups that were founded here, are still to be, and whose member is fenced by now. One look at all members, once an
+/// interval and only while there are such groups: the view may change many times in that time.
+async fn look_for_lost(core: &Core, host: &Host, view: &View, done: &mut Done) -> BTreeSet<GroupId> {
+    let founding = GroupState::Founding { founder: core.node };
+    let waiting = view.state.groups().values().filter(|entry| entry.state == founding);
+    let waiting: BTreeSet<GroupId> =
+        waiting.map(|entry| entry.id).filter(|id| done.founded.contains(id)).collect();
+    let now = core.env.now();
+    if waiting.is_empty() || now.since(done.looked) < core.config.balancing_interval {
+        return BTreeSet::new();
+    }
+    done.looked = now;
+    let fenced = host.statuses().await.into_iter().filter(|status| status.fenced.is_some());
+    fenced.map(|status| status.group).filter(|group| waiting.contains(group)).collect()
+}
+
+async fn found_all(core: &Core, view: &View, done: &mut Done) {
     let Some(host) = core.host.get() else { return };
-    founded.retain(|group| view.lists(*group));
-    fenced.retain(|group, _| view.lists(*group));
+    done.founded.retain(|group| view.lists(*group));
+    done.fenced.retain(|group, _| view.lists(*group));
+    let lost = look_for_lost(core, host, view, done).await;
+    let Done { founded, fenced, .. } = done;
     for (name, entry) in view.state.groups() {
         let mine = entry.state == GroupState::Founding { founder: core.node };
-        if !mine || founded.contains(&entry.id) {
+        if !mine {
+            continue;
+        }
+        if founded.contains(&entry.id) {
+            // Until its other members are there, it depends on the one that was made here.
+            if lost.contains(&entry.id) {
+                tracing::error!(group = %entry.id, %name, "a group that was founded here is fenced before it is used");
+                give_up_in_time(core, name, entry.id, fenced).await;
+            }
             continue;
         }
         let (data, config, nodes) = (entry.data.clone(), entry.config.clone(), vec![core.node]);
@@ -85,15 +113,25 @@ async fn found_all(core: &Core, view: &View, Done { founded, fenced }: &mut Done
             }
             Err(error @ GroupError::Fenced { .. }) => {
                 tracing::error!(group = %entry.id, %name, %error, "a group cannot be founded here");
-                let now = core.env.now();
-                // Where no node can, it should not go round in circles at the speed of the network.
-                let since = *fenced.entry(entry.id).or_insert(now);
-                if now.since(since) >= core.config.balancing_interval {
-                    give_up(core, name, entry.id, false).await;
-                }
+                give_up_in_time(core, name, entry.id, fenced).await;
             }
             Err(error) => tracing::warn!(group = %entry.id, %name, %error, "a group is not founded yet"),
         }
+    }
+}
+
+/// Has another node found a group that this one cannot; not at once: where no node can, it should not go round in circles at
+/// the speed of the network.
+async fn give_up_in_time(
+    core: &Core,
+    name: &GroupName,
+    id: GroupId,
+    fenced: &mut BTreeMap<GroupId, MonoTime>,
+) {
+    let now = core.env.now();
+    let since = *fenced.entry(id).or_insert(now);
+    if now.since(since) >= core.config.balancing_interval {
+        give_up(core, name, id, false).await;
     }
 }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 use crate::support::{self, Counter, MS, SECOND, World, count_up, members, name, read};
 use raft_fleet::rafted_value::MemberId;
 use raft_fleet::rafted_value::sim::SimDisk;
-use raft_fleet::{CLUSTER_GROUP, Data, Durability, FleetError, GroupConfig, GroupConfigMaker, GroupId};
+use raft_fleet::{
+    CLUSTER_GROUP, Data, Durability, FleetError, GroupConfig, GroupConfigMaker, GroupId, GroupState,
+};
 
 #[test]
 fn a_node_that_restarts_on_its_disk_keeps_its_id_and_its_members() {
@@ -324,6 +326,35 @@ fn remove(world: &World, group: usize) {
 fn add(world: &World, at: usize, group: usize) -> Result<GroupId, FleetError> {
     let fleet = world.fleet(at);
     world.run(async move { fleet.add_group(name(group), Counter::NAME, 3, GroupConfig::default()).await })
+}
+
+/// Whoever had founded it took it for done, and nobody else was to: it was being founded for ever.
+#[test]
+fn a_group_whose_founder_loses_its_disk_before_the_others_have_come_is_founded_by_another() {
+    for seed in 5930..5936 {
+        let world = World::formed_on_disks(seed, 4);
+        let fleet = world.fleet(0);
+        let adding = world.sim.spawn(async move { fleet.add_usual_group(name(0), Counter::NAME).await });
+        let is_founded = |place: usize| {
+            let founding = GroupState::Founding { founder: world.id(place) };
+            let cluster = world.fleet(place).cluster();
+            let entry = cluster.groups().get(&name(0)).filter(|entry| entry.state == founding);
+            entry.is_some_and(|entry| members(&world, place).contains_key(&entry.id))
+        };
+        let end = world.sim.elapsed() + 5 * SECOND;
+        let founder = loop {
+            if let Some(founder) = (0..4).find(|place| is_founded(*place)) {
+                break founder;
+            }
+            assert!(world.sim.elapsed() < end, "nobody founds it");
+            world.sim.run_for(MS / 8);
+        };
+        world.disks[founder].fail_writes(u32::MAX);
+        let added = world.sim.run_until(60 * SECOND, adding).flatten().expect("it ends");
+        assert!(added.is_ok(), "seed {seed}: {added:?}");
+        let fleet = world.fleet((founder + 1) % 4);
+        assert_eq!(world.run(count_up(fleet, name(0), 5, MS)).applied, 5, "seed {seed}");
+    }
 }
 
 fn kept_files(world: &World) -> usize {

@@ -241,7 +241,7 @@ fn groups_are_founded_while_any_one_node_is_away() {
                 futures_util::future::try_join_all((0..8).map(add)).await.expect("all are founded")
             });
             let took = world.sim.elapsed() - begun;
-            assert!(took < 15 * SECOND, "without node {victim}, known for {notice:?}: {took:?}");
+            assert!(took < 20 * SECOND, "without node {victim}, known for {notice:?}: {took:?}");
         }
     }
 }
