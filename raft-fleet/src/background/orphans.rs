@@ -1,7 +1,7 @@
 //! Ends members on this node that their groups have removed while it was away, where nobody is left who would tell them.
 //!
 //! A member that comes back asks the members that it knows, and those tell it. Where all of them have gone meanwhile, it
-//! would ask for ever, and its node could never be empty.
+//! would ask for ever, and its node could never be empty. A member that is fenced asks nobody at all.
 
 use std::collections::BTreeMap;
 
@@ -40,14 +40,112 @@ impl Orphans {
     }
 }
 
-/// Whether a member that has its state knows no leader.
+/// Whether nobody would tell a member that it was removed: one that has its state and knows no leader, or one that is fenced.
 fn is_lonely(status: &GroupStatus) -> bool {
-    let works = status.fenced.is_none() && !status.members.is_empty();
-    works && status.role != Role::Leader && status.leader.is_none()
+    let is_led = status.role == Role::Leader || status.leader.is_some();
+    status.fenced.is_some() || (!status.members.is_empty() && !is_led)
 }
 
-/// Whether what a leader says is proof that a member was removed: it leads since the member heard anything of its group or
-/// later, so that it knows every member that was added before, and this one is not among those that are left.
+/// Whether what a leader says is proof that a member was removed: this one is not among those that are left, and the leader
+/// knows every member that was added before. That it does where it leads since the member heard anything of its group or
+/// later; of a fenced member that does not tell its term, where the leader names one that was added after: ids only grow.
 fn is_removed(status: &GroupStatus, leader: &MemberReport) -> bool {
-    leader.term >= status.term && leader.members.iter().all(|member| member.member != status.member)
+    let knows_of_it = match (status.term, &status.fenced) {
+        (0, Some(_)) => leader.members.iter().any(|member| member.member > status.member),
+        (term, _) => leader.term >= term,
+    };
+    knows_of_it && leader.members.iter().all(|member| member.member != status.member)
+}
+
+#[cfg(test)]
+mod tests {
+    use rafted_value::{Durability, GroupConfig, NodeId};
+
+    use super::*;
+    use crate::inspect::ReportedMember;
+
+    fn status(member: u64, term: u64, fenced: bool) -> GroupStatus {
+        GroupStatus {
+            group: GroupId(16),
+            data: String::new(),
+            member: MemberId(member),
+            role: Role::Follower,
+            term,
+            leader: None,
+            ready: false,
+            leased: false,
+            members: Vec::new(),
+            commit_index: 0,
+            applied_index: 0,
+            last_index: 0,
+            snapshot_index: 0,
+            snapshot_bytes: 0,
+            snapshot_held_bytes: 0,
+            log_bytes: 0,
+            session_replies: 0,
+            config: GroupConfig::default(),
+            durability: Durability::Fsync,
+            fenced: fenced.then(|| "its disk failed".into()),
+            lease_left_ms: None,
+            promise_left_ms: 0,
+            unresponsive: Vec::new(),
+            transfer_to: None,
+            change_under_way: false,
+            waiting: 0,
+            quiet: false,
+        }
+    }
+
+    fn leader(term: u64, members: &[u64]) -> MemberReport {
+        let member = |id: &u64| ReportedMember {
+            member: MemberId(*id),
+            node: NodeId(*id),
+            voter: true,
+            matched: Some(10),
+            heard: Some(true),
+        };
+        MemberReport {
+            node: NodeId(1),
+            group: GroupId(16),
+            member: MemberId(members[0]),
+            leads: true,
+            leader: Some(NodeId(1)),
+            term,
+            commit_index: 10,
+            last_index: 10,
+            fenced: None,
+            members: members.iter().map(member).collect(),
+        }
+    }
+
+    /// A member that was fenced was nobody's business: its group removed it, and its node was never empty.
+    #[test]
+    fn a_fenced_member_is_removed_where_the_leader_must_know_that_it_was_added() {
+        assert!(is_lonely(&status(3, 0, true)) && is_lonely(&status(3, 7, true)));
+        let is_removed =
+            |term, leads_in, members: &[u64]| is_removed(&status(3, term, true), &leader(leads_in, members));
+        assert!(is_removed(0, 9, &[1, 2, 4]), "a later one was added");
+        assert!(!is_removed(0, 9, &[1, 2]), "a leader of long ago may not know it yet");
+        assert!(!is_removed(0, 9, &[1, 2, 3, 4]), "it is still a member");
+        assert!(is_removed(7, 7, &[1, 2]));
+        assert!(!is_removed(7, 6, &[1, 2, 4]), "an older leader");
+        assert!(!is_removed(7, 7, &[1, 2, 3]));
+    }
+
+    #[test]
+    fn a_member_without_state_or_with_a_leader_is_not_lonely() {
+        assert!(!is_lonely(&status(3, 0, false)));
+        let members = status(3, 7, false);
+        let member = rafted_value::MemberStatus {
+            member: MemberId(3),
+            node: NodeId(3),
+            voter: true,
+            matched: None,
+            responsive: None,
+        };
+        let members = GroupStatus { members: vec![member], ..members };
+        assert!(is_lonely(&members));
+        assert!(!is_lonely(&GroupStatus { leader: Some(NodeId(1)), ..members.clone() }));
+        assert!(!is_lonely(&GroupStatus { role: Role::Leader, ..members }));
+    }
 }

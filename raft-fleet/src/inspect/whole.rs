@@ -57,7 +57,11 @@ impl Inspection {
 
     fn lack_of(&self, group: GroupId, desired: &[NodeId]) -> Option<GroupLack> {
         let Some(leader) = self.leader(group) else { return Some(GroupLack::Leader) };
-        if let Some(fenced) = self.of(group).iter().find(|report| report.fenced.is_some()) {
+        // One that the group has removed is its node's business.
+        let is_member =
+            |report: &&MemberReport| leader.members.iter().any(|member| member.member == report.member);
+        let mut fenced = self.of(group).iter().filter(|report| report.fenced.is_some());
+        if let Some(fenced) = fenced.find(is_member) {
             return Some(GroupLack::Fenced(fenced.node));
         }
         // Who leads is of no consequence here.
@@ -112,6 +116,15 @@ mod tests {
     }
 
     fn lack(members: Vec<ReportedMember>, desired: &[u64]) -> Option<GroupLack> {
+        lack_beside(members, desired, None)
+    }
+
+    /// The same with a fenced member somewhere.
+    fn lack_beside(
+        members: Vec<ReportedMember>,
+        desired: &[u64],
+        fenced: Option<(u64, u64)>,
+    ) -> Option<GroupLack> {
         let leader = MemberReport {
             node: NodeId(1),
             group: GroupId(16),
@@ -125,7 +138,16 @@ mod tests {
             members,
         };
         let mut inspection = Inspection::default();
-        inspection.reports.insert(GroupId(16), vec![leader]);
+        let fenced = fenced.map(|(node, member)| MemberReport {
+            node: NodeId(node),
+            member: MemberId(member),
+            leads: false,
+            leader: None,
+            fenced: Some("its disk failed".into()),
+            members: Vec::new(),
+            ..leader.clone()
+        });
+        inspection.reports.insert(GroupId(16), [leader].into_iter().chain(fenced).collect());
         let desired: Vec<_> = desired.iter().copied().map(NodeId).collect();
         inspection.lack_of(GroupId(16), &desired)
     }
@@ -143,5 +165,15 @@ mod tests {
         assert_eq!(lack(with(member(3, true, 1_000, false)), &[1, 2, 3]), Some(GroupLack::Behind(NodeId(3))));
         let alone = vec![member(1, true, 1_000, true), member(2, true, 9, false), member(3, true, 9, false)];
         assert_eq!(lack(alone, &[1, 2, 3]), Some(GroupLack::Leader));
+    }
+
+    /// It was reported as fenced on that node for ever, long after another had taken its place.
+    #[test]
+    fn a_fenced_member_that_its_group_has_removed_is_no_lack() {
+        let whole =
+            || vec![member(1, true, 1_000, true), member(2, true, 990, true), member(3, true, 800, true)];
+        let desired = &[1, 2, 3];
+        assert_eq!(lack_beside(whole(), desired, Some((3, 3))), Some(GroupLack::Fenced(NodeId(3))));
+        assert_eq!(lack_beside(whole(), desired, Some((4, 0))), None);
     }
 }

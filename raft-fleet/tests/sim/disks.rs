@@ -328,6 +328,30 @@ fn add(world: &World, at: usize, group: usize) -> Result<GroupId, FleetError> {
     world.run(async move { fleet.add_group(name(group), Counter::NAME, 3, GroupConfig::default()).await })
 }
 
+/// Its groups removed the members that its disk had fenced, and nobody told the node: it was never empty, and its cluster never
+/// whole.
+#[test]
+fn a_node_whose_disk_has_failed_can_be_emptied() {
+    for seed in 5940..5943 {
+        let world = World::formed_on_disks(seed, 4);
+        world.add_groups(&world.fleet(0), 4);
+        let held = members(&world, 2);
+        world.disks[2].fail_writes(u32::MAX);
+        for group in 0..4 {
+            assert_eq!(world.run(count_up(world.fleet(0), name(group), 5, MS)).applied, 5, "seed {seed}");
+        }
+        assert!(held.len() > 1 && members(&world, 2) == held, "seed {seed}: {held:?}");
+        let (fleet, other) = (world.fleet(2), world.fleet(0));
+        world.run(async move {
+            fleet.deactivate().await.expect("it was active");
+            fleet.drained(60 * SECOND).await.expect("it is empty in time");
+            other.wait_until_whole(10 * SECOND).await.expect("nothing is missing elsewhere");
+        });
+        assert_eq!(members(&world, 2).len(), 0, "seed {seed}");
+        assert_eq!(world.run(read(world.fleet(2), name(0))), 5, "seed {seed}");
+    }
+}
+
 /// Whoever had founded it took it for done, and nobody else was to: it was being founded for ever.
 #[test]
 fn a_group_whose_founder_loses_its_disk_before_the_others_have_come_is_founded_by_another() {
