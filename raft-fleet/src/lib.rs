@@ -35,9 +35,9 @@ pub use rafted_value::{
 pub use self::adjust::{Step, plan};
 pub use self::call::BegunCommand;
 pub use self::cluster_state::{
-    CLUSTER_GROUP, ClusterAnswer, ClusterCommand, ClusterQuery, ClusterRefusal, ClusterReply, ClusterState,
-    FIRST_GROUP, GROUPS_MAX, GroupEntry, GroupState, KeptGroup, NODES_MAX, NodeEntry, PINS_MAX, RemovedGroup,
-    Suspicion,
+    CLUSTER_GROUP, CLUSTER_STATE_BYTES_MAX, ClusterAnswer, ClusterCommand, ClusterQuery, ClusterRefusal,
+    ClusterReply, ClusterState, FIRST_GROUP, GROUPS_MAX, GroupEntry, GroupState, KeptGroup, NODES_MAX,
+    NodeEntry, PINS_MAX, RemovedGroup, Suspicion,
 };
 pub use self::config::{CallOptions, CommandNumber, FleetConfig};
 pub use self::config_maker::GroupConfigMaker;

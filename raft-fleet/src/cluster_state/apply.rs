@@ -239,6 +239,7 @@ impl ClusterState {
         if self.pins.get(&name).map_or(zones.is_empty(), |before| *before == zones) {
             return Ok(Change::None(ClusterReply::Done));
         }
+        self.check_room(self.pin_more_bytes(&name, &zones))?;
         self.set_pin(&name, zones);
         // One that waited for a node of its zones may have some now.
         self.found_orphans_again();
@@ -284,6 +285,7 @@ impl ClusterState {
             return Err(ClusterRefusal::TooManyGroups);
         }
         check_zones(&zones)?;
+        self.check_room(self.group_bytes(&name, &data, replicas, &config, Some(&zones)))?;
         self.set_pin(&name, zones);
         let founder = self.founder(&name, &data).inspect_err(|_| _ = self.pins.remove(&name))?;
         let id = self.new_id(&name);

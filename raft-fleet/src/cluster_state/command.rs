@@ -326,6 +326,17 @@ pub enum ClusterRefusal {
         /// The number of the newest life that is known; 0 for none.
         known: u64,
     },
+    /// The state of the cluster would be too large for a message.
+    #[error(
+        "the state of the cluster could come to have {bytes} bytes, over the limit of {limit_bytes}; fewer groups, or \
+         shorter names, fit"
+    )]
+    TooManyBytes {
+        /// What it could come to have.
+        bytes: u64,
+        /// What it may.
+        limit_bytes: u64,
+    },
 }
 
 /// Asks about the cluster state.

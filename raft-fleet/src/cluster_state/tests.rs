@@ -1,6 +1,7 @@
 //! What each command does to the cluster state, and that its bytes stay as they are.
 
 mod founding;
+mod size;
 
 use proptest::prelude::*;
 use rafted_value::encode;
@@ -380,6 +381,7 @@ fn the_stored_bytes_never_change() {
     assert_eq!(postcard::from_bytes::<ClusterState>(&fourth).unwrap().lives()[&NodeId(1)], life);
     let give_up = ClusterCommand::GiveUpFounding { name: name("g"), id, node, for_good: true };
     let other_life = ClusterRefusal::OtherLife { node, asked: 2, known: 300 };
+    let too_many_bytes = ClusterRefusal::TooManyBytes { bytes: 300, limit_bytes: 200 };
     let kept_other = ClusterRefusal::KeptOther { name: name("g"), data: "d".into() };
     let kept_elsewhere = ClusterRefusal::KeptElsewhere { name: name("g"), holders: 3, active: 1 };
     crate::golden::check(
@@ -423,6 +425,7 @@ fn the_stored_bytes_never_change() {
             ("join_in_life", &encode(&join_in_life)),
             ("other_life", &encode(&ClusterReply::Refused(other_life))),
             ("give_up", &encode(&give_up)),
+            ("too_many_bytes", &encode(&ClusterReply::Refused(too_many_bytes))),
         ],
     );
 }
@@ -531,7 +534,9 @@ proptest! {
         for (now_ms, command) in commands.into_iter().enumerate() {
             let before = state.clone();
             let reply = state.apply(now_ms as u64 * 10, command);
-            prop_assert_eq!(&postcard::from_bytes::<ClusterState>(&encode(&state)).unwrap(), &state);
+            let bytes = encode(&state);
+            prop_assert_eq!(&postcard::from_bytes::<ClusterState>(&bytes).unwrap(), &state);
+            prop_assert!(bytes.len() as u64 <= state.bytes_max());
             prop_assert_eq!(state.revision() > before.revision(), state != before, "{:?}", reply);
             let names: BTreeSet<_> = state.nodes().values().map(|entry| &entry.name).collect();
             let addresses: BTreeSet<_> = state.nodes().values().map(|entry| &entry.address).collect();
