@@ -38,7 +38,9 @@ pub(crate) async fn run(core: Arc<Core>) {
                 (compared, quiet) = (revision, 0);
             }
             sweep(&core).await;
-            orphans.end(&core, host).await;
+            if orphans.end(&core, host).await {
+                quiet = QUIET_INTERVALS;
+            }
         }
         clean_up(&core, host, removed(&core, &BTreeSet::new())).await;
     }

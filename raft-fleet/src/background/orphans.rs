@@ -13,30 +13,50 @@ use crate::inspect::{MemberReport, find_leader};
 /// Members that are asked about in one look.
 const ASKED_MAX: usize = 64;
 
-/// Members that had no leader at the last look.
+/// Members that nobody would tell, as they were at the last look.
 #[derive(Default)]
-pub(crate) struct Orphans(BTreeMap<GroupId, MemberId>);
+pub(crate) struct Orphans {
+    lonely: BTreeMap<GroupId, MemberId>,
+    /// The last one that was asked about: the next look goes on behind it, so that those that stay hold up no others.
+    asked: Option<GroupId>,
+}
 
 impl Orphans {
-    /// Ends the members that had no leader at the last look either, and that their group's leader does not know.
-    pub(crate) async fn end(&mut self, core: &Core, host: &Host) {
+    /// Ends the members that nobody would have told at the last look either, and that their group's leader does not know. Says
+    /// whether there were any: where many are to end, the next look is worth it soon.
+    pub(crate) async fn end(&mut self, core: &Core, host: &Host) -> bool {
         let view = core.views.current();
-        let statuses = host.statuses().await;
-        let lonely: Vec<&GroupStatus> = statuses.iter().filter(|status| is_lonely(status)).collect();
-        let again = lonely.iter().filter(|status| self.0.get(&status.group) == Some(&status.member));
-        for status in again.take(ASKED_MAX) {
+        let mut ended = false;
+        for status in self.turn(&host.statuses().await) {
             let (group, member) = (status.group, status.member);
             let Some(desired) = view.desired(group) else { continue };
             let leader = find_leader(core, group, &desired).await;
-            if !leader.is_some_and(|leader| is_removed(status, &leader)) {
+            if !leader.is_some_and(|leader| is_removed(&status, &leader)) {
                 continue;
             }
             tracing::info!(%group, %member, node = %core.node, "a member that its group has removed ends");
-            if let Err(error) = host.drop_former_member(group, member).await {
-                tracing::warn!(%group, %member, %error, "a member does not end yet");
+            match host.drop_former_member(group, member).await {
+                Ok(()) => ended = true,
+                Err(error) => tracing::warn!(%group, %member, %error, "a member does not end yet"),
             }
         }
-        self.0 = lonely.into_iter().map(|status| (status.group, status.member)).collect();
+        ended
+    }
+
+    /// Those of all members here, in the order of their groups, that are to be asked about now.
+    fn turn(&mut self, statuses: &[GroupStatus]) -> Vec<GroupStatus> {
+        let lonely: Vec<&GroupStatus> = statuses.iter().filter(|status| is_lonely(status)).collect();
+        let again: Vec<&GroupStatus> = lonely
+            .iter()
+            .copied()
+            .filter(|status| self.lonely.get(&status.group) == Some(&status.member))
+            .collect();
+        let begin = again.partition_point(|status| Some(status.group) <= self.asked);
+        let round = again[begin..].iter().chain(&again[..begin]);
+        let turn: Vec<GroupStatus> = round.take(ASKED_MAX).map(|status| (*status).clone()).collect();
+        self.asked = turn.last().map(|status| status.group);
+        self.lonely = lonely.into_iter().map(|status| (status.group, status.member)).collect();
+        turn
     }
 }
 
@@ -147,5 +167,19 @@ mod tests {
         assert!(is_lonely(&members));
         assert!(!is_lonely(&GroupStatus { leader: Some(NodeId(1)), ..members.clone() }));
         assert!(!is_lonely(&GroupStatus { role: Role::Leader, ..members }));
+    }
+
+    /// The first ones were asked about at each look, and where they stayed, no other ever.
+    #[test]
+    fn each_look_goes_on_behind_the_last_one() {
+        let fenced = |group| GroupStatus { group: GroupId(group), ..status(3, 0, true) };
+        let statuses: Vec<GroupStatus> = (0..100).map(fenced).collect();
+        let mut orphans = Orphans::default();
+        let mut turn =
+            || -> Vec<u64> { orphans.turn(&statuses).iter().map(|status| status.group.0).collect() };
+        assert_eq!(turn(), [0_u64; 0], "nobody may have had the time to tell them");
+        assert_eq!(turn(), (0..64).collect::<Vec<u64>>());
+        assert_eq!(turn(), (64..100).chain(0..28).collect::<Vec<u64>>());
+        assert_eq!(turn(), (28..92).collect::<Vec<u64>>());
     }
 }
