@@ -295,6 +295,8 @@ impl ClusterState {
     }
 
     pub(super) fn remove_group(&mut self, name: GroupName) -> Applied {
+        let entry = self.groups.get(&name).ok_or_else(|| ClusterRefusal::NoSuchGroup(name.clone()))?;
+        self.check_room_to_remove(&name, entry)?;
         let entry = self.groups.remove(&name).ok_or_else(|| ClusterRefusal::NoSuchGroup(name.clone()))?;
         self.pins.remove(&name);
         self.leave_behind(&name, &entry);

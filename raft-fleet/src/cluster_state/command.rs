@@ -328,8 +328,8 @@ pub enum ClusterRefusal {
     },
     /// The state of the cluster would be too large for a message.
     #[error(
-        "the state of the cluster could come to have {bytes} bytes, over the limit of {limit_bytes}; fewer groups, or \
-         shorter names, fit"
+        "the state of the cluster could come to have {bytes} bytes, over the limit of {limit_bytes}; groups that were \
+         removed count until their nodes have cleaned up, and what is kept of them until it is deleted"
     )]
     TooManyBytes {
         /// What it could come to have.

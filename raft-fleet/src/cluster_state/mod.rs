@@ -33,13 +33,12 @@ pub const FIRST_GROUP: GroupId = GroupId(16);
 pub const NODES_MAX: usize = 1024;
 
 /// Groups of one cluster, at most, with the recently removed and those that have left something. As a rule
-/// [`CLUSTER_STATE_BYTES_MAX`] is reached long before, the earlier the more nodes there are and the longer the names. With names
-/// of eight bytes and three members each that is at some 28,000 groups on three nodes, 3,300 on a hundred, and 340 on 1,024.
+/// [`CLUSTER_STATE_BYTES_MAX`] is reached before, the earlier the longer the names.
 pub const GROUPS_MAX: usize = 131_072;
 
 /// Bytes that the cluster state may come to have, at most: no group is added past that, and none is pinned to more zones. It is
-/// sent in one message of at most 4 MiB; the rest is room for what is not refused, as nodes that join. Each group counts as
-/// what it can come to when it is removed, for until then each node is to say that it holds no member of it.
+/// sent in one message of at most 4 MiB; the rest is room for groups that are being removed, of which each node is to say that it
+/// holds no member, and for nodes that join.
 pub const CLUSTER_STATE_BYTES_MAX: u64 = 7 << 19;
 
 /// Zones that one group can be pinned to, at most.

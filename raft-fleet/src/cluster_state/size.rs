@@ -5,8 +5,8 @@
 //! cost as much as all groups that are there.
 //!
 //! A removed group takes up more than one that is listed: all nodes are to say that they hold no member of it, and its name
-//! and those who keep what it had are there too. It cannot be refused to be removed, so each listed group counts as what
-//! it can come to.
+//! and those who keep what it had are there too. The first is over within moments, and where many are removed at once the rest
+//! has to wait for it; the second stays, and so each listed group counts as what it leaves.
 
 use std::collections::BTreeSet;
 
@@ -26,23 +26,44 @@ const TRIPLE_BYTES: u64 = 3 * NUMBER_BYTES;
 const HOLDER_BYTES: u64 = 2 * NUMBER_BYTES;
 /// Ids of groups count from 1: those of 34 billion groups fit.
 const GROUP_ID_BYTES: u64 = 5;
+/// Groups are removed while the state has no more bytes than this beyond those that it may have.
+const REMOVAL_BYTES: u64 = 7 << 16;
 /// The longest name with its length.
 const NAME_BYTES: u64 = NAME_BYTES_MAX as u64 + 2;
 
 impl ClusterState {
     /// Refuses what would take up so many bytes more than there may be.
     pub(super) fn check_room(&self, more: u64) -> Result<(), ClusterRefusal> {
-        if more == 0 || self.about_bytes_max().saturating_add(more) <= CLUSTER_STATE_BYTES_MAX {
+        self.check_bytes(more, CLUSTER_STATE_BYTES_MAX)
+    }
+
+    /// Refuses to remove a group while too many are waited for that were removed before.
+    pub(super) fn check_room_to_remove(
+        &self,
+        name: &GroupName,
+        entry: &GroupEntry,
+    ) -> Result<(), ClusterRefusal> {
+        let nodes = self.nodes.len() as u64;
+        let kept = match entry.config.durability {
+            Durability::Memory => 0,
+            _ => kept_bytes(name, &entry.data, nodes),
+        };
+        self.check_bytes(removed_bytes(name, nodes) + kept, CLUSTER_STATE_BYTES_MAX + REMOVAL_BYTES)
+    }
+
+    fn check_bytes(&self, more: u64, limit_bytes: u64) -> Result<(), ClusterRefusal> {
+        if more == 0 || self.about_bytes_max().saturating_add(more) <= limit_bytes {
             return Ok(());
         }
         let bytes = self.bytes_max().saturating_add(more);
-        if bytes <= CLUSTER_STATE_BYTES_MAX {
+        if bytes <= limit_bytes {
             return Ok(());
         }
-        Err(ClusterRefusal::TooManyBytes { bytes, limit_bytes: CLUSTER_STATE_BYTES_MAX })
+        Err(ClusterRefusal::TooManyBytes { bytes, limit_bytes })
     }
 
-    /// At least as many bytes as the state has, and as it can come to have when all its groups are removed.
+    /// At least as many bytes as the state has, with what its groups leave for good and what is still to be said of those that
+    /// were removed.
     pub(super) fn bytes_max(&self) -> u64 {
         let groups = self.groups.iter().map(|(name, entry)| {
             let GroupEntry { data, replicas, config, .. } = entry;
@@ -71,7 +92,7 @@ impl ClusterState {
         FIXED_BYTES + weights + (self.suspects.len() + self.lives.len()) as u64 * TRIPLE_BYTES
     }
 
-    /// What a listed group takes up, or what it leaves when it is removed, whichever is more.
+    /// What a listed group takes up, or what it leaves once it was removed, whichever is more.
     pub(super) fn group_bytes(
         &self,
         name: &GroupName,
@@ -89,7 +110,7 @@ impl ClusterState {
             Durability::Memory => 0,
             _ => kept_bytes(name, data, nodes.min(replicas.into())),
         };
-        listed.max(removed_bytes(name, nodes) + kept)
+        listed.max(kept)
     }
 
     /// How many bytes more a group takes up once it is pinned to these zones.
