@@ -506,12 +506,17 @@ impl Engine {
 
     /// Ends this node's member of a group for ever, and with it any member up to `newest`.
     fn bury(&mut self, id: GroupId, newest: MemberId, clocks: Clocks, out: &mut Outputs) {
-        if let Some(group) = self.groups.remove(&id) {
+        // Whoever says so may not know yet that a newer one is here.
+        if self.groups.get(&id).is_some_and(|group| group.member() <= newest)
+            && let Some(group) = self.groups.remove(&id)
+        {
             tracing::info!(group = %id, member = %group.member(), "the member ends");
             self.end(id, group, clocks, out);
         }
-        self.fenced.remove(&id);
-        self.retired.remove(&id);
+        if self.fenced.get(&id).is_some_and(|fenced| fenced.member <= newest) {
+            self.fenced.remove(&id);
+            self.retired.remove(&id);
+        }
         let buried = self.buried.entry(id).or_insert(newest);
         *buried = newest.max(*buried);
         if self.keeps {

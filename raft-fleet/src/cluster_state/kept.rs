@@ -81,12 +81,15 @@ impl ClusterState {
     }
 
     pub(super) fn delete_group(&mut self, name: GroupName) -> Applied {
-        let kept = self.kept.remove(&name).is_some();
         if self.groups.contains_key(&name) {
-            let removed = self.remove_group(name.clone());
+            let removed = self.remove_group(name.clone())?;
             self.kept.remove(&name);
-            return removed;
+            return Ok(removed);
         }
-        if kept { Ok(Change::Some(ClusterReply::Done)) } else { Err(ClusterRefusal::NoSuchGroup(name)) }
+        if self.kept.remove(&name).is_some() {
+            Ok(Change::Some(ClusterReply::Done))
+        } else {
+            Err(ClusterRefusal::NoSuchGroup(name))
+        }
     }
 }

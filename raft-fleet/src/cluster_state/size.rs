@@ -13,7 +13,9 @@ use std::collections::BTreeSet;
 use rafted_value::{Durability, GroupConfig};
 
 use super::command::ClusterRefusal;
-use super::{CLUSTER_STATE_BYTES_MAX, ClusterState, GroupEntry, KeptGroup, NodeEntry, RemovedGroup};
+use super::{
+    CLUSTER_STATE_BYTES_MAX, ClusterState, GroupEntry, GroupState, KeptGroup, NodeEntry, RemovedGroup,
+};
 use crate::group_name::{GroupName, NAME_BYTES_MAX};
 
 /// The most that a number of 64 bits takes up; ids of nodes, which are drawn, take up nearly that.
@@ -37,18 +39,23 @@ impl ClusterState {
         self.check_bytes(more, CLUSTER_STATE_BYTES_MAX)
     }
 
-    /// Refuses to remove a group while too many are waited for that were removed before.
+    /// Refuses to remove a group while too many are waited for that were removed before; one can always be removed, or there
+    /// would be no way back from a state that has grown in other ways, as by nodes that joined.
     pub(super) fn check_room_to_remove(
         &self,
         name: &GroupName,
         entry: &GroupEntry,
     ) -> Result<(), ClusterRefusal> {
+        if self.removed.is_empty() {
+            return Ok(());
+        }
+        let GroupEntry { data, replicas, config, state, .. } = entry;
         let nodes = self.nodes.len() as u64;
-        let kept = match entry.config.durability {
-            Durability::Memory => 0,
-            _ => kept_bytes(name, &entry.data, nodes),
-        };
-        self.check_bytes(removed_bytes(name, nodes) + kept, CLUSTER_STATE_BYTES_MAX + REMOVAL_BYTES)
+        let leaves = *state == GroupState::Running && config.durability != Durability::Memory;
+        let kept = if leaves { kept_bytes(name, data, nodes) } else { 0 };
+        let before = self.group_bytes(name, data, *replicas, config, self.pins.get(name));
+        let more = (removed_bytes(name, nodes) + kept).saturating_sub(before);
+        self.check_bytes(more, CLUSTER_STATE_BYTES_MAX + REMOVAL_BYTES)
     }
 
     fn check_bytes(&self, more: u64, limit_bytes: u64) -> Result<(), ClusterRefusal> {

@@ -1,6 +1,6 @@
 //! Members that come and go: which removals a leader refuses, and what a group survives.
 
-use crate::support::{GROUP, MS, SECOND, World};
+use crate::support::{GROUP, MS, SECOND, World, stale};
 use rafted_value::{GroupError, MemberId, Removal};
 
 fn remove(world: &World, leader: usize, member: MemberId) -> Result<Removal, GroupError> {
@@ -161,4 +161,25 @@ fn check_survives_splits(durable: bool) {
         let applied: Vec<u64> = statuses.iter().map(|status| status.applied_index).collect();
         assert!(applied.iter().all(|index| *index == applied[0]), "{members} members: {applied:?}");
     }
+}
+
+/// Whoever ends a former member may have asked about it a while ago. The node has a new one by then, which was ended in its
+/// place.
+#[test]
+fn the_end_of_a_former_member_is_not_that_of_its_successor() {
+    let mut world = World::with_group(90, 3);
+    let mut client = world.client();
+    world.run(10 * SECOND, async move { client.add("a", 4).await });
+    let leader = world.leader();
+    let node = (leader + 1) % 3;
+    let former = world.member(node);
+    let host = world.nodes[leader].host.clone();
+    world.run(5 * SECOND, async move { host.remove_member(GROUP, former).await.expect("there are three") });
+    let newer = world.add_voter(leader, node);
+    let host = world.nodes[node].host.clone();
+    world.run(SECOND, async move { host.drop_former_member(GROUP, former).await.expect("it has ended") });
+    world.sim.run_for(SECOND);
+    assert_eq!(world.member(node), newer);
+    let host = world.nodes[node].host.clone();
+    assert_eq!(world.run(SECOND, async move { stale(&host).await }).counts["a"], 4);
 }

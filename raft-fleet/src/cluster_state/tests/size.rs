@@ -113,6 +113,33 @@ fn a_state_that_takes_no_more_groups_fits_a_message_also_when_all_of_them_are_re
     }
 }
 
+/// A state that had grown past its limit, by nodes that joined, once refused the very commands that make it smaller.
+#[test]
+fn groups_can_be_removed_however_large_the_state_has_become() {
+    let mut state = wide(3);
+    let groups = fill(&mut state, 255);
+    for entry in state.groups.values_mut() {
+        entry.replicas = u32::MAX;
+    }
+    for node in 4..=40 {
+        let entry = state.nodes[&wide_id(1)].clone();
+        state.nodes.insert(wide_id(node), entry);
+    }
+    assert!(state.bytes_max() > 2 * CLUSTER_STATE_BYTES_MAX);
+    for group in 0..groups.min(20) {
+        let name = long(group, 255);
+        let command = match group % 2 {
+            0 => ClusterCommand::RemoveGroup { name },
+            _ => ClusterCommand::DeleteGroup { name },
+        };
+        assert!(matches!(state.apply(0, command), ClusterReply::GroupRemoved { .. }));
+        // Another one has to wait until its nodes have cleaned up.
+        let next = ClusterCommand::DeleteGroup { name: long(group + 1, 255) };
+        assert!(matches!(state.apply(0, next), ClusterReply::Refused(ClusterRefusal::TooManyBytes { .. })));
+        state.removed.clear();
+    }
+}
+
 #[test]
 fn a_pin_past_the_limit_is_refused_and_one_to_fewer_zones_is_not() {
     let mut state = wide(3);
