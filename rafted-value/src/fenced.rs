@@ -14,7 +14,10 @@ pub(crate) struct Fenced {
     pub(crate) kept: Option<Record>,
 }
 
-/// Whether entries of so many bytes fit into one record, with what is around them.
-pub(crate) fn fits_one_record(entries_bytes: u64, record_bytes_max: usize) -> bool {
-    entries_bytes <= record_bytes_max as u64 / 2
+/// Whether a log of so many bytes fits into one record. What is around its entries counts as more in memory than in a record;
+/// the rest is room for a small snapshot, the membership and the vote.
+pub(crate) fn fits_one_record(log_bytes: u64, record_bytes_max: usize) -> bool {
+    log_bytes.saturating_add(ROOM_BYTES) <= record_bytes_max as u64
 }
+
+const ROOM_BYTES: u64 = 256 << 10;

@@ -81,12 +81,13 @@ pub(crate) struct WireEntry {
 }
 
 impl WireEntry {
-    /// How many bytes its command has.
-    pub(crate) fn bytes(&self) -> u64 {
-        match &self.body {
+    /// No less than it has in a record.
+    pub(crate) fn about_bytes(&self) -> u64 {
+        let body = match &self.body {
             WireEntryBody::Normal(data) => data.len() as u64,
             WireEntryBody::Change(_) => 0,
-        }
+        };
+        body + 64
     }
 }
 

@@ -209,7 +209,7 @@ fn damaged_member(id: GroupId, group: RecoveredGroup, reason: String, record_byt
     let RecoveredGroup { member, durability, snapshot, vote, before, entries } = group;
     let (group, term) = (id, vote.term);
     let entries: Vec<WireEntry> = entries.into();
-    let kept = fits_one_record(entries.iter().map(WireEntry::bytes).sum(), record_bytes_max)
+    let kept = fits_one_record(entries.iter().map(WireEntry::about_bytes).sum(), record_bytes_max)
         .then_some(Record::Base { group, member, durability, snapshot, vote, before, entries });
     Fenced { member, term, reason, kept }
 }

@@ -164,8 +164,10 @@ impl Scribe {
             };
             if let Err(error) = result {
                 fail(&self.voices, &error);
-                if let Err(error) = self.store.distrust().await {
-                    tracing::debug!(%error, "the next life of this node trusts what the system still has of the log");
+                if error.is_failed_sync()
+                    && let Err(error) = self.store.distrust().await
+                {
+                    tracing::warn!(%error, "the next life of this node trusts what the system still has of the log");
                 }
                 return;
             }
@@ -222,6 +224,13 @@ impl Scribe {
         if segments < self.store.log.size().segments || (segments > 1 && rewritten) {
             self.store.log.reclaim().await?;
         }
+        // One that could not be written anew as it was has less by now.
+        let shrunk = |group: &GroupId| {
+            let shrinks =
+                |record: &Record| matches!(record, Record::Compacted { group: of, .. } if of == group);
+            records.iter().any(shrinks)
+        };
+        self.asked.retain(|group| !shrunk(group));
         let groups = self.store.log.rewrite_wanted();
         if !groups.is_empty() && groups != self.asked {
             self.tell_all(&DiskEvent::Rewrite(groups.clone()));

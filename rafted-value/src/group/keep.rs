@@ -347,7 +347,8 @@ impl Group {
             self.keeper.stage = Stage::Begun;
             self.keeper.kept_term = term;
             self.keeper.kept_promise_ms = self.keeper.kept_promise_ms.max(promise_ms);
-            if let Some(waiter) = self.keeper.founder.take() {
+            // A removal by force that came meanwhile is not in it, but in the one that follows.
+            if let Some(waiter) = self.keeper.founder.take_if(|_| !self.membership_forced) {
                 turn.out.member(waiter, Ok(self.member));
             }
         }

@@ -110,9 +110,10 @@ impl Group {
 
     /// All that the disk must know of this member in one record, where it fits into one and the disk knows it at all.
     pub(crate) fn all_records(&self, limits: &HostConfig) -> Option<Record> {
-        let fits = fits_one_record(self.raw.store().bytes(), limits.store.record_bytes_max);
-        (self.keeper.stage == Stage::Begun && self.keeper.level != Durability::Memory && fits)
-            .then(|| self.beginning())
+        // A member in memory has no entries in it.
+        let fits = self.keeper.level == Durability::Memory
+            || fits_one_record(self.raw.store().bytes(), limits.store.record_bytes_max);
+        (self.keeper.stage == Stage::Begun && fits).then(|| self.beginning())
     }
 
     /// Writes all of this member anew, so that the log can do without its older parts.
@@ -123,11 +124,8 @@ impl Group {
         let log = self.raw.store();
         let fits = fits_one_record(log.bytes(), turn.limits.store.record_bytes_max);
         if self.keeper.level != Durability::Memory && !fits {
-            // One record must hold all of it, and would be refused. A snapshot makes it smaller, where it was not just taken
-            // and the rest is kept for members that lack it; the log asks again once there is one.
-            if log.bytes_since_snapshot() > log.bytes() / 2 {
-                log.want_snapshot();
-            }
+            // One record must hold all of it, and would be refused. The log asks again once a snapshot has made it smaller.
+            log.shrink();
             return;
         }
         let record = self.beginning();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use raft::Storage;
 use raft::eraftpb::{Entry, HardState};
 
 use super::keep::Keeper;
@@ -89,7 +90,10 @@ impl Group {
             }
             state = whole.snapshot(0)?;
         }
-        Ok(Some(Keepsake { rank: rank_of(self.raw.raft.raft_log.last_term(), log.last()), state }))
+        // What was only heard of in this turn is not in it, and was not acknowledged.
+        let last_term =
+            Storage::term(log, log.last()).expect("the last entry is in the log, or in its snapshot");
+        Ok(Some(Keepsake { rank: rank_of(last_term, log.last()), state }))
     }
 
     /// The member as it was when it last wrote; what was committed since is applied as raft hands it out again.

@@ -133,7 +133,8 @@ impl Group {
 
     /// Which entries may go: not those that a follower still lacks, unless the log is far too large by now.
     fn drop_to(&self, index: u64, limit: u64) -> u64 {
-        if self.raw.store().bytes() > limit.saturating_mul(4) {
+        let log = self.raw.store();
+        if log.take_shrinks() || log.bytes() > limit.saturating_mul(4) {
             return index;
         }
         let slowest = match self.leading {

@@ -29,6 +29,8 @@ pub(crate) struct MemberLog {
     bytes_since_snapshot: u64,
     /// raft asked for a snapshot newer than ours.
     wanted: std::cell::Cell<bool>,
+    /// With the next snapshot everything goes that is in it, whoever lacks it.
+    shrinks: std::cell::Cell<bool>,
 }
 
 impl MemberLog {
@@ -127,9 +129,15 @@ impl MemberLog {
         self.wanted.replace(false)
     }
 
-    /// Has a snapshot taken as soon as one can be.
-    pub(crate) fn want_snapshot(&self) {
+    /// Has a snapshot taken as soon as one can be, and no entry kept behind it: those that lack some are given the snapshot.
+    pub(crate) fn shrink(&self) {
         self.wanted.set(true);
+        self.shrinks.set(true);
+    }
+
+    /// Whether no entry is kept behind the next snapshot; of this one only.
+    pub(crate) fn take_shrinks(&self) -> bool {
+        self.shrinks.replace(false)
     }
 
     /// Appends entries, replacing what conflicts.

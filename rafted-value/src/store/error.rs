@@ -1,6 +1,6 @@
 //! What can go wrong with a store, told so that an operator knows which file to look at.
 
-use crate::disk::DiskError;
+use crate::disk::{DiskError, DiskOperation};
 use crate::id::NodeId;
 
 /// Why a store could not be opened, read or written.
@@ -58,6 +58,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether what was written before may never come to the disk, although it reads well.
+    pub(crate) fn is_failed_sync(&self) -> bool {
+        matches!(self, StoreError::Disk(DiskError { operation: DiskOperation::Sync, .. }))
+    }
+
     pub(super) fn corrupt(file: &str, offset: u64, reason: impl Into<String>) -> Self {
         StoreError::Corrupt { file: file.to_owned(), offset, reason: reason.into() }
     }

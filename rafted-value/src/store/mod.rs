@@ -140,7 +140,17 @@ impl Store {
             identity.save(&*disk).await?;
         }
         let may_create = !identity.has_log();
-        let opened = Log::open(Arc::clone(&disk), config.clone(), identity.salt, may_create).await?;
+        let opened = match Log::open(Arc::clone(&disk), config.clone(), identity.salt, may_create).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                if error.is_failed_sync() && !may_create {
+                    let distrusted = Identity { boot: UNKNOWN_BOOT.to_le_bytes(), ..identity };
+                    // It may be as unwilling; the error of the log is the one to tell.
+                    drop(distrusted.save(&*disk).await);
+                }
+                return Err(error);
+            }
+        };
         if may_create {
             // There was no life before this one.
             (identity.boot, identity.clean) = (opener.boot.to_le_bytes(), false);
@@ -192,7 +202,14 @@ impl Store {
     ///
     /// When the log is or becomes fenced; the next life then knows that this one was not closed.
     pub(crate) async fn close(self) -> Result<(), StoreError> {
-        self.log.close().await?;
+        if let Err(error) = self.log.close().await {
+            if error.is_failed_sync() {
+                // It may be as unwilling; the error of the log is the one to tell.
+                let boot = UNKNOWN_BOOT.to_le_bytes();
+                drop(Identity { boot, clean: false, ..self.identity }.save(&*self.disk).await);
+            }
+            return Err(error);
+        }
         Identity { clean: true, ..self.identity }.save(&*self.disk).await?;
         drop(self.lock);
         Ok(())

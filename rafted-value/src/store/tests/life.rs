@@ -105,14 +105,35 @@ fn a_loss_is_seen_again_until_it_is_seen_to() {
 
 /// Pages whose sync failed may be gone from memory too, and an `Async` member came back with less than it had acknowledged.
 #[test]
-fn after_a_failure_of_the_disk_the_same_boot_proves_nothing() {
-    let disk = new_disk(1);
-    let (mut store, _) = done(Store::open(disk.disk(), config(), opener())).unwrap();
-    done(store.begin_life(opener().boot)).unwrap();
+fn after_a_sync_that_failed_the_same_boot_proves_nothing() {
+    let open = |disk: &SimDisk| done(Store::open(disk.disk(), config(), opener()));
+    let begun = |seed| {
+        let disk = new_disk(seed);
+        let (mut store, _) = open(&disk).unwrap();
+        done(store.begin_life(opener().boot)).unwrap();
+        done(store.log.append(&[base(GROUP)])).unwrap();
+        (disk, store)
+    };
+    let (disk, mut store) = begun(1);
     done(store.distrust()).unwrap();
     drop(store);
-    let (_, recovered) = done(Store::open(disk.disk(), config(), opener())).unwrap();
-    assert!(recovered.lost_unsynced);
+    assert!(open(&disk).unwrap().1.lost_unsynced);
+    // In the end of a life, and in the beginning of the next.
+    let (disk, store) = begun(2);
+    disk.fail_syncs(1);
+    assert!(done(store.close()).unwrap_err().is_failed_sync());
+    assert!(open(&disk).unwrap().1.lost_unsynced);
+    let (disk, store) = begun(3);
+    drop(store);
+    disk.fail_syncs(1);
+    assert!(open(&disk).err().unwrap().is_failed_sync());
+    assert!(open(&disk).unwrap().1.lost_unsynced);
+    // What was closed in order has lost nothing.
+    let (disk, store) = begun(4);
+    done(store.close()).unwrap();
+    disk.fail_syncs(1);
+    assert!(open(&disk).err().unwrap().is_failed_sync());
+    assert!(!open(&disk).unwrap().1.lost_unsynced);
 }
 
 #[test]
