@@ -383,6 +383,14 @@ pub enum GroupError {
         /// What is wrong.
         reason: String,
     },
+    /// The node's member has become a voter, and is not taken back with a learner.
+    #[error("member {member} of group {group} votes")]
+    Votes {
+        /// The group.
+        group: GroupId,
+        /// Who votes.
+        member: MemberId,
+    },
 }
 
 impl From<NotApplied> for CommandError {

@@ -45,11 +45,11 @@ impl Host {
         let member = match line.ask(&GroupRequest::Join { group }, deadline).await {
             Ok(member) => member,
             Err(error) if !line.perhaps => return Err(without_leader(error, group, limit_ms)),
-            Err(error) => return Err(line.give_up(None, &error, limit_ms).await),
+            Err(error) => return line.give_up(None, &error, limit_ms).await,
         };
         match line.ask(&GroupRequest::Promote { group, member }, deadline).await {
             Ok(_) => Ok(member),
-            Err(error) => Err(line.give_up(Some(member), &error, limit_ms).await),
+            Err(error) => line.give_up(Some(member), &error, limit_ms).await,
         }
     }
 }
@@ -83,8 +83,13 @@ impl Line {
         }
     }
 
-    /// Takes back what was begun; the error that tells of it.
-    async fn give_up(&mut self, member: Option<MemberId>, error: &GroupError, limit_ms: u64) -> GroupError {
+    /// Takes back what was begun; the error that tells of it. Where the member votes, it has joined after all.
+    async fn give_up(
+        &mut self,
+        member: Option<MemberId>,
+        error: &GroupError,
+        limit_ms: u64,
+    ) -> Result<MemberId, GroupError> {
         let (group, reason) = (self.group, error.to_string());
         let deadline = self.host.env().now() + CLEAN_UP_MAX;
         let removed = self.ask(&GroupRequest::Leave { group }, deadline).await;
@@ -95,12 +100,13 @@ impl Line {
                 drop(self.host.bury(group, newest).await);
                 false
             }
+            Err(GroupError::Votes { member, .. }) => return Ok(member),
             Err(error) => {
                 tracing::warn!(%group, %error, "a learner that will not become a voter may be left over");
                 true
             }
         };
-        GroupError::JoinTimedOut { group, limit_ms, reason, leftover }
+        Err(GroupError::JoinTimedOut { group, limit_ms, reason, leftover })
     }
 }
 

@@ -127,7 +127,13 @@ impl Group {
                     .find(|(member, of)| **of == node && !conf.voters().contains(member.0));
                 // Whoever was there has an id below the next one.
                 let last = MemberId(machine.next_member().0 - 1);
-                let Some((&member, _)) = learner else { return Ok(Planned::Already(last)) };
+                let Some((&member, _)) = learner else {
+                    let voter = machine.nodes().iter().find(|(_, of)| **of == node);
+                    return match voter {
+                        Some((&member, _)) => Err(GroupError::Votes { group: self.id, member }),
+                        None => Ok(Planned::Already(last)),
+                    };
+                };
                 MemberChange { kind: ChangeKind::Remove, member, node }
             }
             ChangeRequest::ForceRemove(_) | ChangeRequest::Configure(_) => {

@@ -278,6 +278,11 @@ impl Machine {
         }
     }
 
+    /// Knows of the same poisoned commands as the machine that it was copied from.
+    pub(crate) fn poisoned_like(self, other: &Machine) -> Self {
+        Self { poisoned: other.poisoned.clone(), ..self }
+    }
+
     /// Forgets poisoned commands that a snapshot at `index` has left behind.
     pub(crate) fn forget_poisoned(&mut self, index: u64) {
         self.poisoned.retain(|&(poisoned, _)| poisoned > index);
@@ -529,7 +534,11 @@ impl Machine {
             EntryKind::Commands => {}
         }
         let commands = read_commands(entry)?;
-        self.stamp(&commands);
+        // In the middle of an entry time has passed already, and a command of it may have raised it further: what expires then
+        // expires with the next entry.
+        if positions.start == 0 {
+            self.stamp(&commands);
+        }
         let commands = commands.commands.iter().enumerate();
         for (position, command) in commands.filter(|(position, _)| positions.contains(position)) {
             // The result was answered when the command first ran.

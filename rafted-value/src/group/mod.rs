@@ -472,7 +472,9 @@ impl Group {
             if let Some(cap) = self.commit_cap() {
                 message.commit = message.commit.min(cap);
             }
-            let accepted_round = if self.accepted.0 == message.term { self.accepted.1 } else { 0 };
+            // A beat whose promise the disk does not know yet is not acknowledged with an answer to one of before.
+            let known = self.accepted.0 == message.term && self.keeper.may_answer(message.term, 0);
+            let accepted_round = if known { self.accepted.1 } else { 0 };
             let lease = LeaseFields {
                 round: turn.now.nanos(),
                 promise_ms: self.config.promise_ms,

@@ -84,7 +84,8 @@ impl Group {
         let (log, applied) = (self.raw.store(), self.applied_index());
         let mut state = machine.snapshot(0)?;
         if log.last() > applied {
-            let mut whole = Machine::restore(self.id, &self.registry, applied, &state)?;
+            let mut whole =
+                Machine::restore(self.id, &self.registry, applied, &state)?.poisoned_like(machine);
             for entry in log.range(applied + 1, log.last()) {
                 whole.catch_up(log, entry)?;
             }

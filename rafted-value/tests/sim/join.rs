@@ -97,3 +97,26 @@ fn a_join_that_times_out_half_way_leaves_no_learner() {
     // It can join later.
     join(&world, node, leader, 5 * SECOND).unwrap();
 }
+
+/// A voter that called once more, and was not answered in time, was told that it had not joined, and its node ended it for
+/// ever, while the group went on to count it.
+#[test]
+fn a_voter_that_joins_once_more_in_vain_stays() {
+    for seed in 60..70 {
+        let world = World::with_group(seed, 3);
+        world.sim.run_for(SECOND);
+        let leader = world.leader();
+        let node = (leader + 1) % 3;
+        let member = world.member(node);
+        world.sim.pause(&world.nodes[leader].env);
+        let (host, via) = (world.nodes[node].host.clone(), world.nodes[leader].id());
+        let joining = world.sim.spawn(async move { host.join(GROUP, via, 200 * MS).await });
+        world.sim.run_for(400 * MS);
+        world.sim.resume(&world.nodes[leader].env);
+        assert_eq!(world.run(20 * SECOND, joining), Some(Ok(member)), "seed {seed}");
+        world.sim.run_for(SECOND);
+        assert_eq!(world.member(node), member, "seed {seed}");
+        let voters = world.status(world.leader()).members;
+        assert!(voters.iter().any(|of| of.member == member && of.voter), "seed {seed}");
+    }
+}
