@@ -86,7 +86,7 @@ impl Group {
         self.raw.mut_store().restore(snapshot);
         self.forgo_append_windows();
         #[cfg(feature = "sim")]
-        self.tell_log(false);
+        self.tell_log();
         tracing::debug!(group = %self.id, member = %self.member, index, "restored from a snapshot");
         metrics::counter!("rafted_value_snapshots_restored_total").increment(1);
         Ok(())

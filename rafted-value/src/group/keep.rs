@@ -179,6 +179,12 @@ impl Keeper {
         }
     }
 
+    /// The longest promise that was asked for.
+    #[cfg(feature = "sim")]
+    pub(super) fn promised_ms(&self) -> u32 {
+        self.promise_ms
+    }
+
     /// Whether a beat of this term and promise may be answered while other things are on their way.
     pub(super) fn may_answer(&self, term: u64, promise_ms: u32) -> bool {
         !self.is_slow() || (term == self.kept_term && promise_ms.max(self.promise_ms) <= self.kept_promise_ms)

@@ -208,7 +208,7 @@ impl Group {
         let mut group = Self::new(id, member, registry, config.clone(), log, 1, turn);
         group.machine = Some(machine);
         #[cfg(feature = "sim")]
-        group.tell_log(false);
+        group.tell_log();
         group.begin_to_keep(turn);
         group.hold_until_begun();
         group.campaign_alone();

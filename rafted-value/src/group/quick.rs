@@ -34,6 +34,8 @@ impl Group {
                         Body::BeatAck { commit: self.raw.raft.raft_log.committed, round: self.accepted.1 };
                     let (member, term) = (self.member, message.term);
                     let ack = GroupMessage { group: self.id, from: member, to: message.from, term, body };
+                    #[cfg(feature = "sim")]
+                    self.tell_sent(&ack);
                     out.send(from, &ack);
                 }
                 accepted

@@ -124,7 +124,7 @@ impl Group {
             group.promise.make_blind(turn.now, Duration::from_millis(promise_ms.into()));
         }
         #[cfg(feature = "sim")]
-        group.tell_log(true);
+        group.tell_return(turn.now);
         group.campaign_alone();
         tracing::info!(group = %id, member = %group.member, index, last, "recovered from the disk");
         group

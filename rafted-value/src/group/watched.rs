@@ -1,5 +1,7 @@
 //! What a member tells a simulation's watcher of what it does.
 
+use std::time::Duration;
+
 use raft::eraftpb::Entry;
 use twox_hash::XxHash3_64;
 
@@ -21,14 +23,21 @@ impl Group {
     }
 
     /// The log is another one than before.
-    pub(super) fn tell_log(&self, recovered: bool) {
+    pub(super) fn tell_log(&self) {
+        self.tell_whole_log(false);
+    }
+
+    /// It is back from its disk.
+    pub(super) fn tell_return(&self, now: MonoTime) {
+        self.tell_whole_log(true);
+        self.tell(Deed::Returns { promise: self.promise.end().since(now) });
+    }
+
+    fn tell_whole_log(&self, recovered: bool) {
         if is_watched() {
             let (index, term) = self.raw.store().before();
             self.tell(Deed::Begins { index, term, recovered });
             self.raw.store().all().for_each(|entry| self.tell_entry(entry));
-            if recovered {
-                self.tell(Deed::Returns);
-            }
         }
     }
 
@@ -50,6 +59,10 @@ impl Group {
             }
             Body::VoteAck { pre: false, reject: false, .. } => {
                 self.tell(Deed::Votes { term: message.term, candidate: message.to });
+            }
+            Body::BeatAck { round: 1.., .. } | Body::RestAck { round: 1.., .. } => {
+                let promise = Duration::from_millis(self.keeper.promised_ms().into());
+                self.tell(Deed::Promises { promise });
             }
             // raft answers a leader of an earlier term with the index 0, which acknowledges nothing. What waited for the disk
             // while a later leader came tells the earlier one what was so in its term, and may have been replaced since.

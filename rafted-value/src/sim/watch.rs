@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::env::MonoTime;
 use crate::id::{GroupId, MemberId, NodeId};
@@ -21,7 +22,10 @@ pub enum Deed {
         recovered: bool,
     },
     /// It is back, with all that was told since it began.
-    Returns,
+    Returns {
+        /// For how long it gives no vote, whatever it promised before.
+        promise: Duration,
+    },
     /// An entry takes its place in the log; whatever stood there and behind it is gone.
     Appends {
         /// Its index.
@@ -44,6 +48,11 @@ pub enum Deed {
         term: u64,
         /// The index of the newest of them.
         index: u64,
+    },
+    /// It acknowledges a beat of a leader, and every promise that it was ever asked for.
+    Promises {
+        /// The longest of them.
+        promise: Duration,
     },
     /// A turn of it has ended.
     Stands(Standing),

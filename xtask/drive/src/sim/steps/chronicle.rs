@@ -14,6 +14,7 @@ use super::no_lease_beside_a_newer_leader::no_lease_beside_a_newer_leader;
 use super::no_step_back::no_step_back;
 use super::one_leader_a_term::OneLeaderATerm;
 use super::one_vote_a_term::OneVoteATerm;
+use super::promises_are_kept::Promised;
 use super::rare::{Rare, Scene};
 use super::state_machine_safety::StateMachineSafety;
 use super::words_are_kept::Words;
@@ -38,6 +39,7 @@ pub(super) struct Known {
     /// Where it stands, while its node lives.
     pub(super) standing: Option<Standing>,
     pub(super) words: Words,
+    promised: Promised,
     /// Whether it has done nothing since it stood there.
     pub(super) rests: bool,
 }
@@ -56,6 +58,11 @@ impl Chronicle {
         clocks: &Clocks,
     ) -> Result<(), String> {
         let known = self.members.entry(member).or_default();
+        if let Deed::Promises { promise } = deed {
+            // So often, and nothing else depends on it.
+            known.promised.promises(promise);
+            return Ok(());
+        }
         if let Deed::Stands(now) = &deed
             && known.rests
             && known.standing.as_ref() == Some(now)
@@ -87,7 +94,9 @@ impl Chronicle {
                 }
                 self.matching.appends(member, index, link)?;
             }
-            Deed::Returns => {
+            Deed::Promises { .. } => {}
+            Deed::Returns { promise } => {
+                known.promised.comes_back(promise)?;
                 let log = known.log.as_ref().ok_or("comes back without a log")?;
                 known.words.comes_back(log)?;
                 self.matching.comes_back(member, log.last());
@@ -176,6 +185,8 @@ pub(super) fn standing(node: u64) -> Standing {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const ONE: MemberId = MemberId(1);
@@ -223,7 +234,21 @@ mod tests {
         see(&mut chronicle, TWO, Deed::Keeps { term: 2, index: 2 }).unwrap();
         chronicle.node_ends(NodeId(1));
         see(&mut chronicle, TWO, Deed::Begins { index: 1, term: 1, recovered: true }).unwrap();
-        assert!(see(&mut chronicle, TWO, Deed::Returns).unwrap_err().contains("without entry 2"));
+        assert!(
+            see(&mut chronicle, TWO, Deed::Returns { promise: Duration::ZERO })
+                .unwrap_err()
+                .contains("without entry 2")
+        );
+    }
+
+    #[test]
+    fn a_member_that_comes_back_without_its_promise_is_found() {
+        let mut chronicle = pair();
+        see(&mut chronicle, TWO, Deed::Promises { promise: Duration::from_millis(200) }).unwrap();
+        chronicle.node_ends(NodeId(1));
+        see(&mut chronicle, TWO, Deed::Begins { index: 1, term: 1, recovered: true }).unwrap();
+        let back = Deed::Returns { promise: Duration::from_millis(50) };
+        assert!(see(&mut chronicle, TWO, back).unwrap_err().contains("promised"));
     }
 
     /// A member may hear of a new leader before its first turn has ended; seed 80202 of the stack once failed over it.
@@ -234,7 +259,7 @@ mod tests {
         chronicle.node_ends(NodeId(1));
         see(&mut chronicle, TWO, Deed::Begins { index: 1, term: 1, recovered: true }).unwrap();
         see(&mut chronicle, TWO, Deed::Appends { index: 2, term: 2, digest: 5 }).unwrap();
-        see(&mut chronicle, TWO, Deed::Returns).unwrap();
+        see(&mut chronicle, TWO, Deed::Returns { promise: Duration::ZERO }).unwrap();
         see(&mut chronicle, TWO, Deed::Appends { index: 2, term: 3, digest: 6 }).unwrap();
         see(&mut chronicle, TWO, Deed::Stands(Standing { term: 3, ..standing(1) })).unwrap();
     }
@@ -245,7 +270,7 @@ mod tests {
         let mut chronicle = pair();
         see(&mut chronicle, TWO, Deed::Keeps { term: 2, index: 2 }).unwrap();
         see(&mut chronicle, TWO, Deed::Begins { index: 1, term: 1, recovered: true }).unwrap();
-        see(&mut chronicle, TWO, Deed::Returns).unwrap_err();
+        see(&mut chronicle, TWO, Deed::Returns { promise: Duration::ZERO }).unwrap_err();
         see(&mut chronicle, TWO, Deed::Appends { index: 2, term: 2, digest: 5 }).unwrap();
     }
 }

@@ -12,6 +12,7 @@ mod no_lease_beside_a_newer_leader;
 mod no_step_back;
 mod one_leader_a_term;
 mod one_vote_a_term;
+mod promises_are_kept;
 mod rare;
 mod state_machine_safety;
 mod words_are_kept;
