@@ -39,7 +39,7 @@ pub(super) struct Known {
     /// Where it stands, while its node lives.
     pub(super) standing: Option<Standing>,
     pub(super) words: Words,
-    promised: Promised,
+    pub(super) promised: Promised,
     /// Whether it has done nothing since it stood there.
     pub(super) rests: bool,
 }
