@@ -2,6 +2,8 @@
 
 mod adjust;
 mod background;
+#[cfg(test)]
+mod blank_status;
 mod call;
 mod cluster_state;
 mod config;

@@ -199,7 +199,7 @@ fn remove(member: &MemberStatus) -> Step {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use rafted_value::{GroupConfig, GroupId};
+    use rafted_value::GroupId;
 
     use super::*;
 
@@ -225,21 +225,7 @@ mod tests {
             commit_index: 100,
             applied_index: 100,
             last_index: 100,
-            snapshot_index: 0,
-            snapshot_bytes: 0,
-            snapshot_held_bytes: 0,
-            log_bytes: 0,
-            session_replies: 0,
-            config: GroupConfig::default(),
-            durability: rafted_value::Durability::Memory,
-            fenced: None,
-            lease_left_ms: None,
-            promise_left_ms: 0,
-            unresponsive: Vec::new(),
-            transfer_to: None,
-            change_under_way: false,
-            waiting: 0,
-            quiet: false,
+            ..crate::blank_status::blank_status()
         }
     }
 

@@ -79,40 +79,19 @@ fn is_removed(status: &GroupStatus, leader: &MemberReport) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use rafted_value::{Durability, GroupConfig, NodeId};
+    use rafted_value::NodeId;
 
     use super::*;
+    use crate::blank_status::blank_status;
     use crate::inspect::ReportedMember;
 
     fn status(member: u64, term: u64, fenced: bool) -> GroupStatus {
         GroupStatus {
             group: GroupId(16),
-            data: String::new(),
             member: MemberId(member),
-            role: Role::Follower,
             term,
-            leader: None,
-            ready: false,
-            leased: false,
-            members: Vec::new(),
-            commit_index: 0,
-            applied_index: 0,
-            last_index: 0,
-            snapshot_index: 0,
-            snapshot_bytes: 0,
-            snapshot_held_bytes: 0,
-            log_bytes: 0,
-            session_replies: 0,
-            config: GroupConfig::default(),
-            durability: Durability::Fsync,
             fenced: fenced.then(|| "its disk failed".into()),
-            lease_left_ms: None,
-            promise_left_ms: 0,
-            unresponsive: Vec::new(),
-            transfer_to: None,
-            change_under_way: false,
-            waiting: 0,
-            quiet: false,
+            ..blank_status()
         }
     }
 
