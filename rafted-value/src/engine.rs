@@ -415,7 +415,9 @@ impl Engine {
         let mut turn = turn!(self, clocks, out);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| act(group, &mut turn))) {
             let reason = format!("it panicked: {}", panic_message(panic.as_ref()));
-            self.fence_as_it_is(id, reason, None, clocks, out);
+            self.tell_fence(id, &reason);
+            // What it wrote down last may be half done.
+            self.put_aside(id, reason, None, clocks, out);
         }
     }
 
@@ -459,23 +461,17 @@ impl Engine {
 
     /// Takes a group that failed out of service on this node; its caller must repair or remove it.
     fn fence(&mut self, id: GroupId, reason: String, clocks: Clocks, out: &mut Outputs) {
+        self.tell_fence(id, &reason);
         let kept = self.groups.get(&id).and_then(|group| group.all_records(&self.config));
-        self.fence_as_it_is(id, reason, kept, clocks, out);
-    }
-
-    fn fence_as_it_is(
-        &mut self,
-        id: GroupId,
-        reason: String,
-        kept: Option<Record>,
-        clocks: Clocks,
-        out: &mut Outputs,
-    ) {
-        tracing::error!(group = %id, node = %self.node, reason, "a group is fenced on this node");
-        metrics::counter!("rafted_value_groups_fenced_total").increment(1);
         self.put_aside(id, reason, kept, clocks, out);
     }
 
+    fn tell_fence(&self, id: GroupId, reason: &str) {
+        tracing::error!(group = %id, node = %self.node, reason, "a group is fenced on this node");
+        metrics::counter!("rafted_value_groups_fenced_total").increment(1);
+    }
+
+    /// Takes a group out of service; whoever waits for it is told.
     fn put_aside(
         &mut self,
         id: GroupId,

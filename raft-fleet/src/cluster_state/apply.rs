@@ -297,7 +297,7 @@ impl ClusterState {
     pub(super) fn remove_group(&mut self, name: GroupName) -> Applied {
         let entry = self.groups.get(&name).ok_or_else(|| ClusterRefusal::NoSuchGroup(name.clone()))?;
         self.check_room_to_remove(&name, entry)?;
-        let entry = self.groups.remove(&name).ok_or_else(|| ClusterRefusal::NoSuchGroup(name.clone()))?;
+        let entry = self.groups.remove(&name).expect("it was looked for above");
         self.pins.remove(&name);
         self.leave_behind(&name, &entry);
         // Without nodes there is nobody who could have members to clean up.

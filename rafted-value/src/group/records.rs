@@ -121,15 +121,11 @@ impl Group {
         if self.keeper.stage != Stage::Begun {
             return;
         }
-        let log = self.raw.store();
-        let fits = fits_one_record(log.bytes(), turn.limits.store.record_bytes_max);
-        if self.keeper.level != Durability::Memory && !fits {
+        match self.all_records(turn.limits) {
+            Some(record) => turn.out.keep(record, None),
             // One record must hold all of it, and would be refused. The log asks again once a snapshot has made it smaller.
-            log.shrink();
-            return;
+            None => self.raw.store().shrink(),
         }
-        let record = self.beginning();
-        turn.out.keep(record, None);
     }
 }
 
