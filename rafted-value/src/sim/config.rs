@@ -23,7 +23,7 @@ pub struct NetConfig {
     /// The probability that a message vanishes although the connection lives: 0. A call whose request or reply
     /// vanishes times out.
     pub loss: f64,
-    /// The probability that a message arrives twice: 0.
+    /// The probability that a message arrives twice: 0. A call's request never does: what was refused would run later.
     pub duplication: f64,
     /// The probability that a message leaves its place in the order: 0.
     pub reordering: f64,

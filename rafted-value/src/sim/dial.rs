@@ -211,7 +211,7 @@ impl NetState {
 
 impl Message {
     /// The call that this message asks for.
-    fn request(&self) -> Option<CallId> {
+    pub(super) fn request(&self) -> Option<CallId> {
         match self.body {
             Body::Request { call, .. } => Some(call),
             _ => None,

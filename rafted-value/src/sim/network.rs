@@ -295,7 +295,8 @@ impl NetState {
             self.executor.count(|stats| stats.lost += 1);
             return Ok(());
         }
-        if fate.duplicated {
+        // A request that was refused is told never to run: no transport may bring it again.
+        if fate.duplicated && message.request().is_none() {
             self.executor.count(|stats| stats.duplicated += 1);
             self.executor.schedule(straggling, NetEvent::Straggler(message.clone()));
         }

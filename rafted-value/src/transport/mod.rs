@@ -91,6 +91,9 @@ pub trait Transport: Send + Sync + 'static {
     fn cast(&self, to: NodeId, lane: Lane, service: ServiceId, payload: Bytes) -> Result<(), SendError>;
 
     /// Sends a message and waits for its reply.
+    ///
+    /// The message is handled at most once, also where it is late: a handler that refuses one need not remember it, and
+    /// whoever was told that it did nothing may rely on that.
     fn call(
         &self,
         to: NodeId,

@@ -12,7 +12,7 @@ const fn once_failed(scenario: Scenario) -> &'static [u64] {
     match scenario {
         Scenario::Engine => &[258, 378, 1205, 1262, 2462, 3113, 3247, 3345, 4172, 10_663, 5_002_543],
         Scenario::Fleet => &[],
-        Scenario::Stack => &[1083, 20_050, 20_393, 60_175, 80_202, 102_057, 200_730, 300_831],
+        Scenario::Stack => &[1083, 20_050, 20_393, 60_175, 80_202, 102_057, 200_730, 300_831, 603_100],
     }
 }
 
