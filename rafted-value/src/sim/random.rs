@@ -15,6 +15,8 @@ pub(super) enum Stream {
     Nodes,
     /// What tests ask for with [`Sim::rng`](super::Sim::rng): the n-th source.
     Test(u64),
+    /// What tests ask for with [`Sim::named_rng`](super::Sim::named_rng).
+    Named(u64),
     /// What one node's program draws.
     Program(NodeId),
     /// What one node's dials draw.
@@ -37,6 +39,7 @@ impl Stream {
             Stream::Link(from, to) => (4, from.0, to.0),
             Stream::Silence => (5, 0, 0),
             Stream::Deaths => (6, 0, 0),
+            Stream::Named(name) => (7, name, 0),
         };
         let mut name = [0; 16];
         name[..8].copy_from_slice(&u64::to_le_bytes(first));

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::task::unconstrained;
 use tracing::info_span;
+use twox_hash::XxHash3_64;
 
 use super::clock::NodeClock;
 use super::config::{ClockConfig, NetConfig};
@@ -79,6 +80,12 @@ impl Sim {
         let mut births = self.0.births.lock();
         births.sources += 1;
         SimRng::new(self.0.seed, Stream::Test(births.sources))
+    }
+
+    /// A random source of its own for what has this name. Unlike [`rng`](Self::rng) it leaves all other sources as they are:
+    /// for what comes to a test later, whose seeds should go on to mean what they meant.
+    pub fn named_rng(&self, name: &str) -> SimRng {
+        SimRng::new(self.0.seed, Stream::Named(XxHash3_64::oneshot(name.as_bytes())))
     }
 
     /// A hash over every message that was delivered (time, nodes, lane, service, bytes), every connection that was made

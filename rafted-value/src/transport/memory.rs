@@ -135,9 +135,9 @@ impl Transport for MemoryTransport {
     }
 
     fn discover(&self, address: &str, _: Duration) -> BoxFuture<Result<PeerInfo, CallError>> {
-        let nodes = self.network.nodes.read();
-        let alive = nodes.values().filter_map(Weak::upgrade).map(|node| node.local.clone());
-        let found = alive.into_iter().find(|peer| peer.address == address);
+        // Whoever drops the last handle of a node takes it out of the table: not while that is read.
+        let alive: Vec<_> = self.network.nodes.read().values().filter_map(Weak::upgrade).collect();
+        let found = alive.iter().map(|node| &node.local).find(|peer| peer.address == address).cloned();
         let address = address.to_owned();
         let missing = CallError::NoPeer { address, reason: "it is not in this process".into() };
         Box::pin(async move { found.ok_or(missing) })
