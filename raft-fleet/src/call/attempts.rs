@@ -97,10 +97,11 @@ fn unread(name: &GroupName) -> String {
 }
 
 impl Core {
-    /// Sends a command to the group of this name, as often as it takes.
+    /// Sends a command to the group of this name, as often as it takes; where `id` is given, only to the group that has it.
     pub(crate) async fn command(
         &self,
         name: &GroupName,
+        id: Option<GroupId>,
         key_hash: u64,
         payload: Bytes,
         options: &CallOptions,
@@ -109,6 +110,9 @@ impl Core {
         let options = &options.within_limits();
         let deadline = self.env.now() + options.timeout;
         match self.route(name, deadline).await {
+            Ok(target) if id.is_some_and(|id| id != target.group) => {
+                Err(NoRoute::NoSuchName.command_error(name))
+            }
             Ok(target) => self.command_to(target, key_hash, payload, options, deadline).await,
             Err(no) => Err(no.command_error(name)),
         }
@@ -273,7 +277,12 @@ impl Core {
             }
             attempts += 1;
             let limit = self.patience(node, options, candidates).min(left);
-            let error = match self.command_once(node, target.group, ticket, limit).await {
+            // Whoever stops to wait meanwhile does not know what becomes of it either.
+            let before = unknown.clone();
+            unknown.get_or_insert(Unknown::Timeout { limit_ms: as_ms(limit) });
+            let result = self.command_once(node, target.group, ticket, limit).await;
+            *unknown = before;
+            let error = match result {
                 Ok(reply) => {
                     line.set_leader(node);
                     line.window.widen();

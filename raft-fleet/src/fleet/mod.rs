@@ -251,7 +251,23 @@ impl Fleet {
         payload: Bytes,
         options: &CallOptions,
     ) -> Result<Bytes, CommandError> {
-        self.core.command(name, key_hash, payload, options).await
+        self.core.command(name, None, key_hash, payload, options).await
+    }
+
+    /// The same, only to the group of this name that has this id: one that was added under the name since is not asked.
+    ///
+    /// # Errors
+    ///
+    /// As [`command`](Self::command); [`NotApplied::NoSuchName`] where the name is another group's.
+    pub async fn command_of(
+        &self,
+        name: &GroupName,
+        id: GroupId,
+        key_hash: u64,
+        payload: Bytes,
+        options: &CallOptions,
+    ) -> Result<Bytes, CommandError> {
+        self.core.command(name, Some(id), key_hash, payload, options).await
     }
 
     /// What a call would be told now that is not [essential](CallOptions::essential), if so many are under way that it would

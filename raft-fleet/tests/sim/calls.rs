@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::{Echo, MS, SECOND, World, name};
-use raft_fleet::rafted_value::env::Env;
+use raft_fleet::rafted_value::env::{Env, sleep, timeout};
 use raft_fleet::rafted_value::sim::SimEnv;
 use raft_fleet::{
-    CallOptions, CommandError, Data, Fleet, Freshness, GroupConfig, NotApplied, QueryError, Unknown, encode,
+    CallOptions, CommandError, Data, Fleet, FleetError, Freshness, GroupConfig, NotApplied, QueryError,
+    Unknown, encode,
 };
 
 /// Three nodes with a group of [`Echo`], and a client of them.
@@ -211,4 +212,51 @@ fn a_caller_hears_from_the_next_leader_soon_after_the_last_has_died() {
         let took = command_took + query_took;
         assert!(took < 350 * MS, "seed {seed}: {took:?}");
     }
+}
+
+/// A group's members were once all that a caller knew of it by its name, whoever has the name by now.
+#[test]
+fn a_command_for_a_group_is_not_given_to_the_next_one_of_its_name() {
+    let caller = Caller::new(170);
+    let client = caller.client.clone();
+    let call = async move {
+        let (options, payload) = (CallOptions::default(), encode(&(1_usize, vec![0_u8; 1])));
+        let name = &name(0);
+        let send = |id| client.command_of(name, id, 0, payload.clone(), &options);
+        let first = client.await_group(name).await.unwrap();
+        assert!(send(first).await.is_ok());
+        client.delete_group(name).await.unwrap();
+        let second = loop {
+            let added = client.add_group(name.clone(), Echo::NAME, 3, GroupConfig::default()).await;
+            match added {
+                Ok(second) => break second,
+                Err(FleetError::CleanupOngoing { .. }) => sleep(client.env().as_ref(), SECOND / 10).await,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        let gone = Err(CommandError::NotApplied(NotApplied::NoSuchName(name.as_str().to_owned())));
+        assert_eq!(send(first).await, gone);
+        assert!(send(second).await.is_ok());
+    };
+    let task = caller.world.sim.spawn_on(&caller.env, call);
+    caller.world.sim.run_until(120 * SECOND, task).flatten().expect("the call ends");
+}
+
+/// What was under way when its caller stopped to wait was once forgotten, and the next refusal taken for the whole.
+#[test]
+fn a_command_whose_caller_stopped_to_wait_may_have_been_applied_whatever_the_next_group_says() {
+    let caller = Caller::new(171);
+    let client = caller.client.clone();
+    let call = async move {
+        let (env, options) = (client.env().clone(), CallOptions::default());
+        let payload = encode(&(1_usize, vec![0_u8; 1]));
+        let mut begun = client.begin(&name(0), 0, payload, &options).await.unwrap();
+        let sent = timeout(env.as_ref(), MS / 10, client.send(&name(0), &mut begun)).await;
+        assert!(sent.is_none(), "it was stopped: {sent:?}");
+        let error = client.send(&name(9), &mut begun).await.unwrap_err();
+        assert!(matches!(error, CommandError::Unknown(_)), "{error}");
+        assert!(client.send(&name(0), &mut begun).await.is_ok());
+    };
+    let task = caller.world.sim.spawn_on(&caller.env, call);
+    caller.world.sim.run_until(120 * SECOND, task).flatten().expect("the call ends");
 }
