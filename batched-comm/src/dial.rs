@@ -20,6 +20,7 @@ const ADDRESSES_MAX: usize = 4;
 
 /// Dials a peer until it is connected, by whichever side, or until nobody wants it any more.
 pub(crate) async fn dial_until_connected(shared: Arc<Shared>, peer: Arc<Peer>) {
+    let _dialling = Dialling { shared: &shared, peer: &peer };
     let mut last_failure = None;
     while let Some(wait) = peer.next_dial(&shared) {
         let changed = peer.changed.notified();
@@ -41,6 +42,20 @@ pub(crate) async fn dial_until_connected(shared: Arc<Shared>, peer: Arc<Peer>) {
         }
         peer.dial_failed(&shared, &address, &failure);
         last_failure = Some(failure);
+    }
+}
+
+/// A dial under way, in which a resolver of the user's may panic.
+struct Dialling<'a> {
+    shared: &'a Shared,
+    peer: &'a Peer,
+}
+
+impl Drop for Dialling<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.peer.dialling_broke(self.shared);
+        }
     }
 }
 

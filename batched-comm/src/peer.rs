@@ -52,6 +52,8 @@ pub(crate) struct PeerState {
     is_forgotten: bool,
     /// Dials that went wrong, and connections that broke right away, since the last good one.
     failures: u32,
+    /// Whether the last connection was short, and ended because another took its place.
+    was_superseded: bool,
     /// What watchers have been told.
     told: Told,
     /// When something was last sent without a connection.
@@ -156,6 +158,7 @@ impl Peer {
                 is_dialling: false,
                 is_forgotten: false,
                 failures: 0,
+                was_superseded: false,
                 told: Told::Down,
                 wanted: Instant::now(),
             }),
@@ -360,7 +363,11 @@ impl Peer {
             ending,
             Ending::Closed(error) if Refusal::of_connection(error) == Some(Refusal::Superseded)
         );
-        state.failures = if is_short && !is_superseded { state.failures.saturating_add(1) } else { 0 };
+        // Another connection took the place of one that was made at the same time. Where it happens again, another process
+        // pushes this one out, and is pushed out in turn.
+        let is_harmless = is_superseded && !state.was_superseded;
+        state.was_superseded = is_short && is_superseded;
+        state.failures = if is_short && !is_harmless { state.failures.saturating_add(1) } else { 0 };
         if let Some(failure) = ending.failure(state.failures > 0) {
             state.failures = state.failures.max(1);
             self.refuse_all(shared, &failure);
@@ -444,6 +451,18 @@ impl Peer {
                 random_u64(),
             ),
         })
+    }
+
+    /// The task that dialled has broken: whoever waits is told, and whoever sends next begins another.
+    pub(crate) fn dialling_broke(&self, shared: &Shared) {
+        let mut state = self.state.lock();
+        state.is_dialling = false;
+        if state.link.is_none() {
+            self.refuse_all(shared, &Failure::Unreachable(Arc::from("the dial panicked")));
+            self.set_gates(&Gate::Idle);
+        }
+        drop(state);
+        self.changed.notify_waiters();
     }
 
     /// Drops the entry of a peer that nobody has named and that is not connected: peers come and go, and each

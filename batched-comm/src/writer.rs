@@ -219,11 +219,13 @@ impl Parked {
 
 /// Ends a lane's stream and waits until the peer has all of it. A lane that nothing was sent on has none.
 async fn finish(parked: Option<Parked>) {
-    // What goes wrong here means that the connection is gone.
-    if let Some(Parked { mut stream, .. }) = parked
-        && stream.finish().is_ok()
+    // What goes wrong here means that the connection is gone. A flush that took the last of the queue may have left some of
+    // it to be written.
+    if let Some(mut parked) = parked
+        && parked.write_pieces().await.is_ok()
+        && parked.stream.finish().is_ok()
     {
-        let _ = stream.stopped().await;
+        let _ = parked.stream.stopped().await;
     }
 }
 

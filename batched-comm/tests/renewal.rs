@@ -8,6 +8,7 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -170,6 +171,31 @@ async fn a_name_is_looked_up_anew_at_each_dial_and_its_addresses_are_tried_in_tu
     let is_down = |change| matches!(change, PeerChange::Down(_));
     while !is_down(timeout(LONG, events.next()).await.unwrap().unwrap().unwrap().change) {}
     eventually("its new address is found", || a.endpoint.is_connected(NodeId(2))).await;
+    assert_eq!(call(&a, 2).await.unwrap(), "here");
+}
+
+/// Panics once, and gives an address from then on.
+#[derive(Debug)]
+struct PanicsOnce(AtomicBool, SocketAddr);
+
+impl Resolver for PanicsOnce {
+    fn resolve(&self, _: &str) -> Resolving {
+        assert!(self.0.swap(true, Ordering::Relaxed), "as it was told");
+        let address = self.1;
+        Box::pin(async move { Ok(vec![address]) })
+    }
+}
+
+/// Nobody dialled the peer ever again, and all calls to it timed out.
+#[tokio::test]
+async fn a_resolver_that_panics_fails_the_call_and_is_asked_again_by_the_next() {
+    let b = node(2).await;
+    let mut config_a = config(1);
+    config_a.resolver = Arc::new(PanicsOnce(AtomicBool::new(false), b.endpoint.local_addr()));
+    let a = node_with(config_a).await;
+    a.endpoint.set_address(NodeId(2), "b.example:7000");
+    let error = call(&a, 2).await.unwrap_err();
+    assert!(matches!(error, CallError::Unreachable { .. }), "{error}");
     assert_eq!(call(&a, 2).await.unwrap(), "here");
 }
 

@@ -289,6 +289,34 @@ async fn a_second_process_with_the_id_of_a_living_one_is_refused_by_all_that_hea
     eventually("it is let in", || twin.endpoint.is_connected(NodeId(1))).await;
 }
 
+/// Each took the other's place as fast as handshakes go.
+#[tokio::test]
+async fn two_processes_of_one_name_and_address_push_each_other_out_no_faster_than_they_may_dial() {
+    let watcher = node(1).await;
+    let address = "127.0.0.1:1";
+    let mut twins = Vec::new();
+    for id in [2, 3] {
+        let mut twin = config(2);
+        twin.node = NodeId(id);
+        // It would tell of the end of the connection first, which is a dial that went wrong.
+        twin.lifeline = false;
+        twin.advertise = Some(address.into());
+        (twin.reconnect_backoff_min, twin.reconnect_backoff_max) = (LONG, 2 * LONG);
+        twins.push(node_with(twin).await);
+    }
+    for twin in &twins {
+        twin.knows(&watcher);
+        assert!(twin.endpoint.discover(watcher.endpoint.advertised(), LONG).await.is_ok());
+    }
+    eventually("both have lost their places", || {
+        twins.iter().all(|twin| twin.endpoint.counters().connections_lost > 0)
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let established = watcher.endpoint.counters().connections_established;
+    assert!(established <= 6, "{established} connections");
+}
+
 /// One that is silent may be dead, and its next life must not wait for QUIC to give up.
 #[tokio::test]
 async fn a_node_that_moved_is_let_in_as_soon_as_its_former_life_is_silent() {
