@@ -214,10 +214,8 @@ impl KvError {
     /// Whether the same may succeed a little later.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
-            KvError::Command { error: CommandError::NotApplied(error), .. } => !is_final(error),
-            KvError::Command { .. } | KvError::Query { .. } | KvError::Route(RouteError::Keyspaces(_)) => {
-                true
-            }
+            KvError::Command { error, .. } => !is_final_command(error),
+            KvError::Query { .. } | KvError::Route(RouteError::Keyspaces(_)) => true,
             KvError::Fleet(error) => matches!(
                 error,
                 FleetError::CleanupOngoing { .. }
@@ -233,7 +231,7 @@ impl KvError {
 }
 
 /// Whether asking a group of the store itself again would give the same.
-pub(crate) fn is_final(error: &NotApplied) -> bool {
+fn is_final(error: &NotApplied) -> bool {
     matches!(
         error,
         NotApplied::NoSuchName(_)
@@ -242,6 +240,15 @@ pub(crate) fn is_final(error: &NotApplied) -> bool {
             | NotApplied::TooLarge { .. }
             | NotApplied::Malformed(_)
     )
+}
+
+/// Whether sending the same to a group of the store itself again would end the same.
+pub(crate) fn is_final_command(error: &CommandError) -> bool {
+    match error {
+        CommandError::NotApplied(error) => is_final(error),
+        // The next attempt has the same reply.
+        CommandError::Unknown(error) => matches!(error, Unknown::ReplyTooLarge { .. }),
+    }
 }
 
 impl From<KvNotApplied> for KvCommandError {

@@ -8,7 +8,7 @@ use futures_util::future::try_join_all;
 use parking_lot::Mutex;
 use raft_fleet::rafted_value::env::{BoxFuture, MonoTime, TaskHandle, sleep};
 use raft_fleet::rafted_value::{CommandError, Data, Freshness, GroupConfig, NotApplied, QueryError, encode};
-use raft_fleet::{CallOptions, Fleet, FleetError, GroupName};
+use raft_fleet::{CallOptions, Fleet, FleetError, GroupId, GroupName};
 
 use crate::config::KvConfig;
 use crate::error::{KvError, RouteError};
@@ -146,12 +146,13 @@ impl KeyspaceList {
     ) -> Result<bool, KvError> {
         let groups = some.iter().map(|place| self.make_shard_group(keyspace, place.number, deadline));
         let founded = try_join_all(groups).await;
-        // Whoever was held up has perhaps founded anew what was merged away since: it must not serve its first range.
+        // Whoever was held up has perhaps founded anew what was merged away since: it must not serve its first range. Nor must
+        // what others found under the name from now on, so that a group is asked by its id.
         if !self.is_unmade(keyspace, some, deadline).await? {
             return Ok(false);
         }
-        founded?;
-        let shards = some.iter().map(|place| self.initialise_shard(keyspace, place, deadline));
+        let shards = some.iter().zip(founded?);
+        let shards = shards.map(|(place, group)| self.initialise_shard(keyspace, place, group, deadline));
         match try_join_all(shards).await {
             Ok(_) => Ok(true),
             // Since the last look others may have made it, and split or merged the shard.
@@ -193,13 +194,20 @@ impl KeyspaceList {
         &self,
         keyspace: &Keyspace,
         place: &ShardPlace,
+        id: GroupId,
         deadline: MonoTime,
     ) -> Result<(), KvError> {
         let what = "initialising a shard";
         let ShardPlace { number: shard, range, .. } = *place;
         let value_size_max = keyspace.policy.value_bytes_max;
         let payload = ShardCommand::Initialise { range, value_size_max }.encode(&[]);
-        let reply = self.send(what, &keyspace.group(shard), range.first(), &payload, deadline).await?;
+        let (group, call) = (keyspace.group(shard), &self.config.call);
+        let reply = loop {
+            match self.fleet.command_of(&group, id, range.first(), payload.clone(), call).await {
+                Ok(reply) => break reply,
+                Err(error) => self.pause(KvError::Command { what, error }, deadline).await?,
+            }
+        };
         match split_reply(&reply).map_err(|reason| KvError::Answer { what, reason })? {
             (ShardReply::Initialised, _) => Ok(()),
             (ShardReply::OtherRange { range: present }, _) => {
@@ -216,7 +224,7 @@ impl KeyspaceList {
         keyspace: &Keyspace,
         shard: u32,
         deadline: MonoTime,
-    ) -> Result<(), KvError> {
+    ) -> Result<GroupId, KvError> {
         let KeyspacePolicy { value_type, replicas, group, .. } = &keyspace.policy;
         let data = shard_data_name(value_type);
         self.make_group(&keyspace.group(shard), &data, *replicas, group, deadline).await
@@ -229,7 +237,7 @@ impl KeyspaceList {
         replicas: u32,
         config: &GroupConfig,
         deadline: MonoTime,
-    ) -> Result<(), KvError> {
+    ) -> Result<GroupId, KvError> {
         loop {
             let added =
                 match self.fleet.add_group(name.clone(), data, replicas as usize, config.clone()).await {
@@ -238,7 +246,7 @@ impl KeyspaceList {
                     added => added,
                 };
             match added {
-                Ok(_) => return Ok(()),
+                Ok(id) => return Ok(id),
                 Err(error) => self.pause(KvError::Fleet(error), deadline).await?,
             }
         }

@@ -8,11 +8,11 @@ use bytes::Bytes;
 use futures_util::future::{Either, select};
 use raft_fleet::GroupName;
 use raft_fleet::rafted_value::env::{MonoTime, sleep};
-use raft_fleet::rafted_value::{CommandError, Freshness, QueryError};
+use raft_fleet::rafted_value::{Freshness, QueryError};
 
 use super::catch_up::CatchUp;
 use crate::config::{KvConfig, as_ms};
-use crate::error::{KvError, is_final};
+use crate::error::{KvError, is_final_command};
 use crate::keyspace::Keyspace;
 use crate::keyspace_list::KeyspaceList;
 use crate::keyspaces::{KeyspacesCommand, KeyspacesReply, Move, MoveKind, MovePhase, MoveReport};
@@ -432,7 +432,7 @@ impl Performer {
         let what = "a step of a move";
         let reply = match self.list.send(what, &group, 0, &payload, deadline).await {
             Ok(reply) => reply,
-            Err(KvError::Command { error: CommandError::NotApplied(error), .. }) if is_final(&error) => {
+            Err(KvError::Command { error, .. }) if is_final_command(&error) => {
                 return Err(Halt::Failed(format!("shard {shard}: {error}")));
             }
             Err(error) => return Err(Halt::Unanswered(error)),

@@ -291,9 +291,7 @@ impl<V: ValuePerKey> ShardData<V> {
                 given
             }
         };
-        if let Some(outgoing) = &mut self.moves.outgoing {
-            outgoing.note(hash);
-        }
+        self.moves.changed(hash, moves::CHANGES_MAX);
         Ok(given)
     }
 

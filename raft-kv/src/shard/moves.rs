@@ -8,6 +8,9 @@ use crate::key_range::KeyRange;
 
 /// Ranges that went elsewhere, which a shard remembers at most.
 const GONE_MAX: usize = 32;
+/// So many hashes may have changed since a move began, of which the receiver may know; they are kept in memory and in every
+/// snapshot.
+pub(super) const CHANGES_MAX: usize = 2_000_000;
 
 /// Whose step of which move a command is. Later ones are greater.
 ///
@@ -124,6 +127,16 @@ impl Moves {
         (self.outgoing, self.incoming) = (None, None);
     }
 
+    /// What a hash holds has changed. A move of which too much is left to copy ends: whoever receives it is perhaps not
+    /// there, and this shard serves the range on.
+    pub(super) fn changed(&mut self, hash: u64, changes_max: usize) {
+        let Some(outgoing) = &mut self.outgoing else { return };
+        outgoing.note(hash);
+        if outgoing.changes.len() > changes_max && !outgoing.given_up {
+            self.end(Outcome::Aborted);
+        }
+    }
+
     /// Remembers where a range went.
     pub(super) fn went(&mut self, gone: Gone) {
         self.came(gone.range);
@@ -211,6 +224,22 @@ mod tests {
         assert_eq!(outgoing.changes, [(2, u64::MAX), (3, high)].into());
         let again = Outgoing::restored(outgoing.range, 5, false, 3, outgoing.changes.clone());
         assert_eq!(again, outgoing);
+    }
+
+    /// Changes were once noted for as long as a receiver was not there, without any limit.
+    #[test]
+    fn a_move_ends_where_too_much_has_changed_but_not_once_the_range_is_given_up() {
+        for given_up in [false, true] {
+            let mut moves = Moves::default();
+            assert_eq!(moves.begin(step(1, 1, 1)), Ok(()));
+            moves.outgoing = Some(Outgoing { given_up, ..Outgoing::new(KeyRange::ALL, 5) });
+            (0..5).for_each(|hash| moves.changed(hash % 3, 3));
+            assert_eq!(moves.begin(step(1, 1, 2)), Ok(()), "three have changed");
+            moves.changed(9, 3);
+            let over = if given_up { Ok(()) } else { Err(NoStep::Over(Outcome::Aborted)) };
+            assert_eq!(moves.begin(step(1, 1, 3)), over);
+            assert_eq!(moves.outgoing.is_some(), given_up);
+        }
     }
 
     #[test]

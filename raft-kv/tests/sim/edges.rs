@@ -493,3 +493,33 @@ fn a_value_or_a_reply_that_cannot_move_keeps_its_shard_whole_for_as_long_as_it_i
         assert_eq!(settled(&kv).await.len(), 2);
     });
 }
+
+/// Its records could not be told to another shard, and nor could what changed last: the move waited for them, with the range
+/// served by nobody.
+#[test]
+fn a_reply_that_fits_no_message_ends_the_move_that_it_would_go_along_with() {
+    let cluster = Cluster::new(232);
+    cluster.run(|kv| async move {
+        let (notes, options) = (name("notes"), CallOptions::default());
+        kv.register_keyspace(&notes, &KeyspacePolicy { value_bytes_max: 8 << 20, ..one_shard() })
+            .await
+            .unwrap();
+        let part = vec![b'x'; 900_000];
+        for n in 0..5 {
+            let reply = kv.command(&notes, &key("large"), &part, &options).await;
+            let fits = n < 4;
+            assert_eq!(reply.is_ok(), fits, "{n}: {:?}", reply.map(|reply| reply.len()));
+        }
+        // Only what it answered is large by now.
+        kv.command(&notes, &key("large"), b"", &options).await.unwrap();
+        let env = kv.fleet().env().clone();
+        let began = env.now();
+        kv.split_shard(&notes, 0, None).await.unwrap();
+        assert_eq!(settled(&kv).await, [0], "it is undone");
+        let took = env.now().since(began);
+        assert!(took < 10 * SECOND, "{took:?}");
+        for n in 0..10 {
+            kv.command(&notes, &key(&format!("key-{n}")), b"x", &options).await.unwrap();
+        }
+    });
+}
