@@ -122,8 +122,8 @@ impl<A: Agent> AgentHandle<A> {
     }
 
     /// The same agent, for one command that runs once however often it is sent with this key, by whichever client: whoever
-    /// sends it again within about eight minutes gets the reply that the first one got. A key is good for one command of one
-    /// agent, and nothing but the key tells two commands apart.
+    /// sends it again within about eight minutes of the last time gets the reply that the first one got. A key is good for one
+    /// command of one agent, and nothing but the key tells two commands apart.
     #[must_use]
     pub fn idempotency_key(&self, key: impl AsRef<[u8]>) -> Self {
         let mut handle = self.clone();

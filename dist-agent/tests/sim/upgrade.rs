@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dist_agent::raft_kv::rafted_value::Role;
 use dist_agent::raft_kv::rafted_value::env::{Env, sleep};
 use dist_agent::raft_kv::rafted_value::sim::SimTask;
 use dist_agent::testing::{Cluster, ClusterOptions};
@@ -510,5 +511,33 @@ fn a_build_that_keeps_other_changes_is_refused_unless_it_says_since_when() {
             members.into_iter().find_map(|member| member.fenced)
         });
         assert_eq!(fenced, None, "node {node}");
+    }
+}
+
+/// It was added to groups in the place of a lost one before it knew that it could not stay, and took the memory of their members
+/// with it: a group that counted it as a voter had lost two of four (seed 784 of the stack).
+#[test]
+fn a_node_without_a_disk_that_is_refused_leaves_no_member_behind() {
+    for seed in 530..536 {
+        let options = ClusterOptions::new(seed);
+        let mut cluster = Cluster::with(options, AgentTypes::new().with::<New>());
+        let client = cluster.client().clone();
+        cluster.run(async move { client.put_quota("tenant-a", 100).await.unwrap() });
+        let number = cluster.agent::<New>("tenant-a", "n");
+        let first = number.clone();
+        assert_eq!(cluster.run(async move { first.command(Change::Add(1)).await }), Ok(1));
+        let known: Vec<_> = (0..3).map(|node| cluster.node(node).unwrap().fleet().node()).collect();
+        cluster.kill(0);
+        let refused = cluster.restart_as(0, &AgentTypes::new().with::<Old>()).unwrap_err();
+        assert!(refused.contains("this build cannot be part of the cluster"), "seed {seed}: {refused}");
+        let statuses = [1, 2].map(|node| {
+            let host = cluster.node(node).unwrap().fleet().host().unwrap().clone();
+            cluster.run(async move { host.statuses().await })
+        });
+        for status in statuses.iter().flatten().filter(|status| status.role == Role::Leader) {
+            let strange = status.members.iter().find(|member| !known.contains(&member.node));
+            assert_eq!(strange, None, "seed {seed}: group {}", status.group);
+        }
+        assert_eq!(cluster.run(async move { number.command(Change::Add(1)).await }), Ok(2));
     }
 }
