@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use rafted_value::env::Env;
 use rafted_value::sim::{NetConfig, Sim, SimEnv, Watching};
-use rafted_value::{Found, GroupId, Host, HostConfig, MemberId, NodeId, Registry, Role};
+use rafted_value::{Found, GroupId, Host, HostConfig, MemberId, NodeId, Registry, Role, StoreError};
 
 use super::directory::Directory;
 use super::invariants::Sighting;
@@ -105,6 +105,42 @@ impl Cluster {
     ///
     /// When its disk cannot be opened.
     pub(super) fn start_node(&mut self, place: usize) -> Result<(), String> {
+        let (env, open) = self.begin_life(place);
+        let name = format!("node-{place}");
+        let host =
+            self.sim.run_until(OPEN_MAX, open).ok_or(format!("{name} does not start in {OPEN_MAX:?}"))?;
+        let host = host.map_err(|error| format!("{name} does not start: {error}"))?;
+        self.places[place].life = Some(Life { env, host, paused: false });
+        self.asleep.retain(|(of, _), _| *of != place);
+        self.look().map(drop)
+    }
+
+    /// Starts a node on the disk of a free place, and ends it after `length` or when it has just read its disk.
+    ///
+    /// # Errors
+    ///
+    /// When its disk cannot be opened.
+    pub(super) fn start_in_vain(&mut self, place: usize, length: Duration, end: End) -> Result<(), String> {
+        let (env, open) = self.begin_life(place);
+        let opened = self.sim.run_until(length, open);
+        self.end_life(place, &env, end);
+        match opened {
+            Some(Err(error)) => Err(format!("node-{place} does not start: {error}")),
+            Some(Ok(_)) | None => Ok(()),
+        }
+    }
+
+    /// Whether all members that wait on the disk of a place would still be there after such an end.
+    pub(super) fn wakes_after(&self, place: usize, end: End) -> bool {
+        let asleep = self.asleep.iter().filter(|((of, _), _)| *of == place);
+        asleep.map(|(_, member)| member.status.durability).all(|durability| end.spares(durability))
+    }
+
+    /// A node at a place, and the opening of its disk.
+    fn begin_life(
+        &self,
+        place: usize,
+    ) -> (Arc<SimEnv>, impl Future<Output = Result<Host, StoreError>> + use<>) {
         let (address, name) = (self.places[place].address.clone(), format!("node-{place}"));
         let env = match &self.places[place].storage {
             Some(storage) => self.sim.start_node_on(storage.node, storage.disk.disk(), &name, &address),
@@ -120,12 +156,7 @@ impl Cluster {
         }
         let registry = if place == 0 { &self.first_registry } else { &self.registry };
         let open = Host::open(env.clone(), self.host_config.clone(), registry.clone());
-        let host =
-            self.sim.run_until(OPEN_MAX, open).ok_or(format!("{name} does not start in {OPEN_MAX:?}"))?;
-        let host = host.map_err(|error| format!("{name} does not start: {error}"))?;
-        self.places[place].life = Some(Life { env, host, paused: false });
-        self.asleep.retain(|(of, _), _| *of != place);
-        self.look().map(drop)
+        (env, open)
     }
 
     /// Founds a group on the first places.
@@ -153,8 +184,6 @@ impl Cluster {
     /// Ends the life at a place at once, with everything it held, except what its disk keeps.
     pub(super) fn kill(&mut self, place: usize, end: End) {
         let Some(life) = self.places[place].life.take() else { return };
-        self.sim.kill(&life.env);
-        self.steps.node_ends(life.env.node());
         let keeps = self.places[place].storage.is_some();
         for ((_, group), member) in self.views.iter().filter(|((of, _), _)| *of == place) {
             if keeps && end.spares(member.status.durability) {
@@ -162,6 +191,12 @@ impl Cluster {
             }
         }
         self.views.retain(|(of, _), _| *of != place);
+        self.end_life(place, &life.env, end);
+    }
+
+    fn end_life(&self, place: usize, env: &SimEnv, end: End) {
+        self.sim.kill(env);
+        self.steps.node_ends(env.node());
         if let Some(Storage { disk, .. }) = &self.places[place].storage {
             if end == End::Power { disk.crash() } else { disk.kill() }
         }

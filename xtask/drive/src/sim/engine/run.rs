@@ -12,7 +12,8 @@ use super::client::{Client, Surroundings};
 use super::cluster::Cluster;
 use super::invariants::{Invariants, Sighting};
 use super::operator::Operator;
-use super::plan::{Plan, ms};
+use super::plan::{Plan, ms, one_of};
+use super::storage::End;
 use crate::sim::limits::Limits;
 use crate::sim::notes::Notes;
 use crate::sim::steps::Scene;
@@ -26,11 +27,15 @@ const HEAL_MAX: Duration = Duration::from_secs(40);
 const SERVE_MAX: Duration = Duration::from_secs(120);
 /// Every group must have a leader within this time after the faults, however it must find one.
 const LED_MAX: Duration = Duration::from_secs(15);
+/// So many starts end before they are done.
+const STARTS_CUT_SHORT: f64 = 0.15;
 
 /// Everything of one seed.
 pub(super) struct Run<'a> {
     pub(super) plan: Plan,
     pub(super) rng: SimRng,
+    /// Decides which starts are cut short.
+    starts: SimRng,
     pub(super) cluster: Cluster,
     pub(super) operators: Vec<Operator>,
     pub(super) around: Arc<Surroundings>,
@@ -76,7 +81,7 @@ impl<'a> Run<'a> {
     /// A cluster with its groups founded and its clients idle.
     pub(super) fn start(seed: u64, limits: &Limits, notes: &'a mut Notes) -> Result<Self, String> {
         let sim = Sim::new(seed, NetConfig::default());
-        let mut rng = sim.rng();
+        let (mut rng, starts) = (sim.rng(), sim.named_rng("starts"));
         let mut plan = Plan::draw(&mut rng);
         plan.sabotage(limits.plant);
         plan.faults.time = limits.time(plan.faults.time);
@@ -103,6 +108,7 @@ impl<'a> Run<'a> {
         let mut run = Self {
             plan,
             rng,
+            starts,
             cluster,
             operators,
             around,
@@ -258,11 +264,25 @@ impl<'a> Run<'a> {
     pub(super) fn come_back(&mut self, place: usize) -> Result<(), String> {
         if self.cluster.places[place].life.is_none() {
             let storage = self.cluster.places[place].storage.is_some();
+            while storage && self.breaking && self.starts.chance(STARTS_CUT_SHORT) {
+                self.cut_start_short(place)?;
+            }
             self.cluster.start_node(place)?;
             self.invariants.forget_indices();
             self.count(if storage { "nodes restarted from their disks" } else { "nodes replaced" });
         }
         Ok(())
+    }
+
+    /// A node begins on its disk, and ends in the middle of it.
+    fn cut_start_short(&mut self, place: usize) -> Result<(), String> {
+        let length_max = ms(one_of(&mut self.starts, &[1, 10, 100]));
+        let length = self.starts.duration(Duration::ZERO, length_max);
+        let power = self.starts.chance(0.5) && self.cluster.wakes_after(place, End::Power);
+        let end = if power { End::Power } else { End::Process };
+        self.note(&format!("a start at {place} is cut short after {length:?} ({end:?})"));
+        self.count("starts cut short");
+        self.cluster.start_in_vain(place, length, end)
     }
 
     /// Looks at all members at this instant and checks what must hold.

@@ -41,6 +41,8 @@ impl Data for Counter {
 pub(super) struct Counted {
     pub(super) name: GroupName,
     pub(super) stop: AtomicBool,
+    /// Whether it is removed to be added again.
+    pub(super) away: AtomicBool,
     pub(super) told: Mutex<Told>,
 }
 
@@ -57,7 +59,12 @@ pub(super) struct Told {
 
 impl Counted {
     pub(super) fn new(name: GroupName) -> Arc<Self> {
-        Arc::new(Self { name, stop: AtomicBool::new(false), told: Mutex::default() })
+        Arc::new(Self {
+            name,
+            stop: AtomicBool::new(false),
+            away: AtomicBool::new(false),
+            told: Mutex::default(),
+        })
     }
 }
 
@@ -81,7 +88,11 @@ pub(super) async fn work(env: Arc<SimEnv>, client: Fleet, counted: Arc<Counted>,
                     }
                 }
                 Err(CommandError::Unknown(_)) => told.unknown += 1,
-                Err(CommandError::NotApplied(NotApplied::NoSuchName(_))) => break,
+                Err(CommandError::NotApplied(NotApplied::NoSuchName(_)))
+                    if !counted.away.load(Ordering::Relaxed) =>
+                {
+                    break;
+                }
                 Err(CommandError::NotApplied(_)) => (),
             }
         }

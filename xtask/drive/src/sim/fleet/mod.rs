@@ -1,6 +1,7 @@
 //! The scenario of raft-fleet: three to eight nodes that come, die, and are drained, while groups are added and removed and
 //! every group is counted up; in the end all is at its place, and every count is right.
 
+mod again;
 mod load;
 mod world;
 
@@ -26,6 +27,8 @@ const WHOLE_MAX: Duration = Duration::from_secs(240);
 const NODES_MAX: usize = 8;
 /// Groups at most, those that were removed included.
 const GROUPS_MAX: usize = 12;
+/// So many starts on disks end before they are done.
+const STARTS_CUT_SHORT: f64 = 0.25;
 
 /// How the command line calls the kinds of faults, and what operators do.
 pub(super) const KIND_NAMES: [&str; 9] =
@@ -54,6 +57,8 @@ pub(super) fn play(seed: u64, limits: &Limits, notes: &mut Notes) -> Result<(), 
 struct Run<'a> {
     world: World,
     rng: SimRng,
+    /// Decides which starts are cut short, and which groups come back.
+    more: SimRng,
     durable: bool,
     client: Option<(Arc<SimEnv>, Fleet)>,
     groups: Vec<Arc<Counted>>,
@@ -61,6 +66,8 @@ struct Run<'a> {
     surprises: Arc<Mutex<Vec<String>>>,
     /// Drains under way.
     drains: Arc<AtomicU64>,
+    /// Groups that are removed and not added again yet.
+    away: Arc<AtomicU64>,
     limits: Limits,
     _planted: Option<Planted>,
     notes: &'a mut Notes,
@@ -84,7 +91,7 @@ impl Drop for Draining {
 
 impl<'a> Run<'a> {
     fn start(sim: Sim, seed: u64, limits: &Limits, notes: &'a mut Notes) -> Self {
-        let mut rng = sim.rng();
+        let (mut rng, more) = (sim.rng(), sim.named_rng("starts and returns"));
         sim.set_clock_config(ClockConfig { drift_ppm_max: 500, ..ClockConfig::default() });
         let planted = limits.planted();
         let nodes = 3 + rng.below(3) as usize;
@@ -94,11 +101,13 @@ impl<'a> Run<'a> {
         Self {
             world,
             rng,
+            more,
             durable,
             client: None,
             groups: Vec::new(),
             surprises: Arc::default(),
             drains: Arc::default(),
+            away: Arc::default(),
             limits: limits.clone(),
             _planted: planted,
             notes,
@@ -133,6 +142,7 @@ impl<'a> Run<'a> {
         self.notes.faults_time = self.world.sim.elapsed() - begun;
         self.mend();
         let mended = self.world.sim.elapsed();
+        self.until_back()?;
         self.until_whole().map_err(|why| format!("it does not heal: {why}"))?;
         self.notes.slowest_heal = self.world.sim.elapsed() - mended;
         self.compare()?;
@@ -235,6 +245,9 @@ impl<'a> Run<'a> {
             return;
         }
         let counted = running[self.rng.below(running.len() as u64) as usize].clone();
+        if self.durable && self.more.chance(again::COMES_BACK) {
+            return self.remove_and_add(counted);
+        }
         counted.stop.store(true, Ordering::Relaxed);
         let name = counted.name.clone();
         self.note(&format!("{name} is removed through node {place}"));
@@ -321,6 +334,14 @@ impl<'a> Run<'a> {
                 self.world.kill(place);
                 self.pass(time);
                 self.world.restart(place);
+                while self.durable && self.world.can_spare(place) && self.more.chance(STARTS_CUT_SHORT) {
+                    let length = self.more.duration(Duration::ZERO, SECOND / 2);
+                    self.pass(length);
+                    self.note(&format!("node {place} ends {length:?} after its start"));
+                    self.notes.tally.one("starts cut short");
+                    self.world.kill(place);
+                    self.world.restart(place);
+                }
             }
             0..=2 => {
                 self.notes.tally.one("deaths put off");

@@ -24,11 +24,17 @@ const DRAIN_MAX: Duration = Duration::from_secs(40);
 const ASKED_MAX: Duration = Duration::from_millis(500);
 /// What no other node speaks.
 const OTHER_WIRE_VERSION: u16 = 2;
+/// So many starts on disks end before they are done.
+const STARTS_CUT_SHORT: f64 = 0.15;
+/// So many disks that were to be full fail instead.
+const FAILS: f64 = 0.4;
 
 /// What is due later.
 pub(super) enum Mend {
     /// A node begins at a place.
     Restart(usize),
+    /// It ends again, in the middle of its start or soon after.
+    CutShort(usize, End),
     /// The node at a place goes on.
     Resume(usize),
     /// These links work again.
@@ -38,6 +44,8 @@ pub(super) enum Mend {
     Replace(usize),
     /// A disk has room again; whoever lives on it begins anew.
     Room(usize),
+    /// A disk fails no more; whoever lives on it begins anew.
+    Change(usize, End),
 }
 
 impl Run<'_> {
@@ -227,6 +235,9 @@ impl Run<'_> {
     }
 
     fn fill_disk(&mut self, place: usize, time: Duration) {
+        if self.world.places[place].disk.is_some() && self.more.chance(FAILS) {
+            return self.fail_disk(place, time);
+        }
         let Some(disk) = &self.world.places[place].disk else { return };
         let bytes: usize = disk.files().values().map(Vec::len).sum();
         let room = self.rng.below(4_000);
@@ -234,6 +245,38 @@ impl Run<'_> {
         self.note(&format!("the disk of node {place} has room for {room} bytes, for {time:?}"));
         self.count("full disks");
         self.after(time, Mend::Room(place));
+    }
+
+    /// A disk fails under a node that lives on: what was written is still read, and may never be durable.
+    fn fail_disk(&mut self, place: usize, time: Duration) {
+        let Some(disk) = self.world.places[place].disk.clone() else { return };
+        let (syncs, times) = (self.more.chance(0.7), 1 + self.more.below(3) as u32);
+        if syncs {
+            disk.fail_syncs(times)
+        } else {
+            disk.fail_writes(times)
+        }
+        let end = if self.more.chance(0.5) { End::Power } else { End::Process };
+        self.note(&format!(
+            "the disk of node {place} fails {times} times, syncs: {syncs}; {end:?} after {time:?}"
+        ));
+        self.count("disks that failed under a node that lived on");
+        self.after(time, Mend::Change(place, end));
+    }
+
+    /// Whether a start on a disk is cut short, and the next one too.
+    fn cut_start_short(&mut self, place: usize) {
+        if self.world.places[place].disk.is_some()
+            && !self.around.calm.load(Ordering::Relaxed)
+            && self.more.chance(STARTS_CUT_SHORT)
+        {
+            let length_max = *self.more.pick(&[10, 100, 1_000]).unwrap_or(&100);
+            let length = self.more.duration(Duration::ZERO, Duration::from_millis(length_max));
+            let end = if self.more.chance(0.5) { End::Power } else { End::Process };
+            self.note(&format!("node {place} ends {length:?} after its start ({end:?})"));
+            self.count("starts cut short");
+            self.after(length, Mend::CutShort(place, end));
+        }
     }
 
     /// A node comes back as a build that no other understands. It is told so, and is no part of the cluster.
@@ -351,7 +394,17 @@ impl Run<'_> {
 
     fn mend(&mut self, mend: Mend) {
         match mend {
-            Mend::Restart(place) => self.world.restart(place),
+            Mend::Restart(place) => {
+                self.world.restart(place);
+                self.cut_start_short(place);
+            }
+            Mend::CutShort(..) if self.around.calm.load(Ordering::Relaxed) => {}
+            // Another may live there by now, or nobody.
+            Mend::CutShort(place, _) if self.world.places[place].stranger => {}
+            Mend::CutShort(place, end) => {
+                self.world.kill(place, end);
+                self.after(Duration::ZERO, Mend::Restart(place));
+            }
             Mend::Resume(place) => self.world.set_paused(place, false),
             // Another may live there by now.
             Mend::Replace(place) if !self.world.places[place].stranger => {}
@@ -367,6 +420,14 @@ impl Run<'_> {
                 }
                 // What its disk refused, it does not try again: its operator starts it anew.
                 self.world.kill(place, End::Process);
+                self.world.restart(place);
+            }
+            Mend::Change(place, end) => {
+                if let Some(disk) = &self.world.places[place].disk {
+                    disk.fail_syncs(0);
+                    disk.fail_writes(0);
+                }
+                self.world.kill(place, end);
                 self.world.restart(place);
             }
         }

@@ -64,6 +64,8 @@ pub(super) fn play(seed: u64, limits: &Limits, notes: &mut Notes) -> Result<(), 
 struct Run<'a> {
     world: World,
     rng: SimRng,
+    /// Decides which starts are cut short, and which disks fail.
+    more: SimRng,
     around: Arc<Surroundings>,
     storm: Arc<Storm>,
     clients: Vec<(Arc<SimEnv>, DistAgent)>,
@@ -80,7 +82,7 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn start(sim: Sim, limits: &Limits, notes: &'a mut Notes) -> Self {
-        let mut rng = sim.rng();
+        let (mut rng, more) = (sim.rng(), sim.named_rng("starts and disks"));
         let mut plan = Plan::draw(&mut rng);
         if !limits.allow(MOVES) {
             plan.moves = None;
@@ -109,6 +111,7 @@ impl<'a> Run<'a> {
         Self {
             world: World::start(sim, &plan, limits, CALL_TIMEOUT),
             rng,
+            more,
             around: Arc::new(around),
             storm: Arc::new(Storm::new(plan.quota)),
             clients: Vec::new(),
