@@ -18,10 +18,18 @@ const INDEX_BITS: u32 = 40;
 pub struct Keepsake {
     /// How new it is: by the term of the last entry that is in it, and among those of one term by its index. Of the keepsakes
     /// of a majority of a group's voters, one with the highest has every command that was acknowledged: those who elect a
-    /// leader compare their logs so (Raft, section 5.4.1).
+    /// leader compare their logs so (Raft, section 5.4.1). That of a learner is below that of any voter, and says nothing of
+    /// what was acknowledged; see [`is_of_voter`](Self::is_of_voter).
     pub rank: u64,
     /// The state in bytes.
     pub state: Bytes,
+}
+
+impl Keepsake {
+    /// Whether a [`rank`](Self::rank) is that of a member that voted.
+    pub fn is_of_voter(rank: u64) -> bool {
+        rank >> INDEX_BITS > 0
+    }
 }
 
 /// Where a log that ends with this entry stands among others.

@@ -22,9 +22,6 @@ pub use self::records::{ReadRecords, RecordPosition, RecordTable, Records, Recor
 /// An idle session is looked at again after at least this long.
 const SWEEP_MIN_MS: u64 = 1000;
 
-/// What is sent again is kept so much longer than until it may be sent once more.
-const PROLONGED_BY_MS: u64 = 1000;
-
 /// What became of a command when it ran.
 pub(crate) type Outcome = Result<Bytes, NotApplied>;
 
@@ -68,7 +65,7 @@ struct Kept {
     retry_until_ms: u64,
     key_hash: u64,
     outcome: Outcome,
-    /// When it came to be or was prolonged, as [`Session::changed_ms`].
+    /// When it came to be, as [`Session::changed_ms`].
     #[serde(skip)]
     recorded_ms: u64,
 }
@@ -94,7 +91,6 @@ impl Sessions {
     ) -> Admission {
         if let Some(session) = self.sessions.get_mut(&command.session) {
             self.replies -= session.acknowledge(stamp_ms, command.acknowledged);
-            session.prolong(stamp_ms, config.retry_window_max_ms, command);
             if let Some(kept) = session.kept.get(&command.sequence) {
                 let other = session.kept.values().next().filter(|_| planted!(MixUpReplies));
                 let kept = other.unwrap_or(kept);
@@ -162,19 +158,6 @@ impl Sessions {
 }
 
 impl Session {
-    /// A command that is sent again is kept for as long as may be sent again from now on. A little longer than is asked for: of
-    /// several commands that are sent again in their order, those that followed are forgotten before it.
-    fn prolong(&mut self, stamp_ms: u64, window_max_ms: u64, command: &Command) {
-        let Some(kept) = self.kept.get_mut(&command.sequence) else { return };
-        if command.retry_until_ms > kept.retry_until_ms {
-            let until_ms = command.retry_until_ms.min(stamp_ms.saturating_add(window_max_ms));
-            let until_ms = until_ms.saturating_add(PROLONGED_BY_MS).max(kept.retry_until_ms);
-            (kept.retry_until_ms, kept.recorded_ms) = (until_ms, stamp_ms);
-            self.last_until_ms = self.last_until_ms.max(until_ms);
-            self.changed_ms = stamp_ms;
-        }
-    }
-
     /// Drops what the client has acknowledged; gives how many replies went.
     fn acknowledge(&mut self, stamp_ms: u64, acknowledged: u64) -> u64 {
         if acknowledged <= self.acknowledged {
@@ -268,30 +251,6 @@ mod tests {
         );
         assert!(matches!(sessions.admit(GROUP, &config, 10, &command(1, 1, 1000)), Admission::Answer(Ok(_))));
         assert_eq!(sessions.admit(GROUP, &config, 10, &command(3, 3, 1000)), Admission::Run);
-    }
-
-    /// Where several commands of a session stand for one of a user, the first was once forgotten while the last was kept.
-    #[test]
-    fn a_command_that_is_sent_again_is_kept_for_longer_than_what_follows_it() {
-        let mut sessions = Sessions::default();
-        sessions.record(0, &command(0, 0, 1000), reply(0));
-        let again = command(0, 0, 1900);
-        assert_eq!(admit(&mut sessions, 900, &again), Admission::Answer(Ok(Bytes::from_static(&[0]))));
-        sessions.record(900, &command(1, 0, 1901), reply(1));
-        sessions.expire(1902);
-        assert_eq!(sessions.replies(), 1, "the second is forgotten");
-        assert!(matches!(admit(&mut sessions, 1902, &command(0, 0, 9000)), Admission::Answer(Ok(_))));
-        sessions.expire(10_000);
-        assert_eq!(sessions.replies(), 1);
-        // A session is looked at once a second.
-        sessions.expire(11_001);
-        assert_eq!(sessions, Sessions::default());
-        let far = command(0, 0, u64::MAX);
-        sessions.record(11_001, &command(0, 0, 12_000), reply(0));
-        assert!(matches!(admit(&mut sessions, 11_001, &far), Admission::Answer(Ok(_))));
-        let limit_ms = GroupConfig::default().retry_window_max_ms;
-        sessions.expire(11_001 + limit_ms + 2 * PROLONGED_BY_MS);
-        assert_eq!(sessions, Sessions::default(), "nobody has it kept for ever");
     }
 
     #[test]

@@ -384,7 +384,8 @@ impl Group {
             self.raw.on_persist_ready(newest);
             self.note_applied();
         }
-        if self.leading.is_some() && capped.is_some() && self.commit_cap() != capped {
+        // Not as `leading` says: earlier in this turn another may have been given the vote.
+        if self.is_leader() && capped.is_some() && self.commit_cap() != capped {
             // Nobody was told, and whoever waits for the change waits until enough of them know it.
             self.raw.raft.bcast_append();
         }
@@ -456,9 +457,9 @@ impl Group {
         turn.out.keep(record, None);
     }
 
-    /// Whether this member must not go on once the disk has failed.
+    /// Whether this member must not go on once the disk has failed: one that waits for its state could not begin with it.
     pub(crate) fn is_kept(&self) -> bool {
-        self.keeper.is_slow()
+        self.keeper.is_slow() || self.machine.is_none()
     }
 
     /// Tells `waiter` once the group is founded for good.

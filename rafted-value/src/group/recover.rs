@@ -94,7 +94,10 @@ impl Group {
         // What was only heard of in this turn is not in it, and was not acknowledged.
         let last_term =
             Storage::term(log, log.last()).expect("the last entry is in the log, or in its snapshot");
-        Ok(Some(Keepsake { rank: rank_of(last_term, log.last()), state }))
+        // Whoever does not vote has acknowledged nothing that counts.
+        let votes = self.raw.raft.prs().conf().voters().contains(self.member.0);
+        let rank = rank_of(if votes { last_term } else { 0 }, log.last());
+        Ok(Some(Keepsake { rank, state }))
     }
 
     /// The member as it was when it last wrote; what was committed since is applied as raft hands it out again.

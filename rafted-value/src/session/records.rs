@@ -4,7 +4,6 @@
 //! old one gave, and never runs again. Every session's acknowledged mark goes along too, and so does stamped time: a group
 //! whose clock is behind would still run a command whose record the other has let expire.
 
-use std::collections::btree_map::Entry;
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
@@ -233,20 +232,10 @@ impl Sessions {
         session.changed_ms = stamp_ms;
         session.last_until_ms = session.last_until_ms.max(page.last_until_ms);
         for (sequence, kept) in page.kept {
-            if sequence < session.acknowledged {
-                continue;
-            }
-            // Both groups have it where the key was here before; it is the same reply, perhaps asked for again since.
-            match session.kept.entry(sequence) {
-                Entry::Occupied(mut here) if here.get().retry_until_ms < kept.retry_until_ms => {
-                    let Kept { retry_until_ms, recorded_ms, .. } = here.get_mut();
-                    (*retry_until_ms, *recorded_ms) = (kept.retry_until_ms, stamp_ms);
-                }
-                Entry::Occupied(_) => {}
-                Entry::Vacant(place) => {
-                    place.insert(Kept { recorded_ms: stamp_ms, ..kept });
-                    self.replies += 1;
-                }
+            // Both groups have it where the key was here before; it is the same reply.
+            if sequence >= session.acknowledged && !session.kept.contains_key(&sequence) {
+                session.kept.insert(sequence, Kept { recorded_ms: stamp_ms, ..kept });
+                self.replies += 1;
             }
         }
     }
