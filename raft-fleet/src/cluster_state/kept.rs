@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use rafted_value::{Durability, GroupId, NodeId};
+use rafted_value::{Durability, GroupId, Keepsake, NodeId};
 use serde::{Deserialize, Serialize};
 
 use super::apply::{Applied, Change};
@@ -55,18 +55,21 @@ impl ClusterState {
     }
 
     /// The founder of a new group that begins with what one of this name has left, and `None` where nothing is left: the
-    /// active node that keeps the newest. Most of those that keep any must be active, because only so does one of them have
-    /// every command that was acknowledged.
+    /// active node that keeps the newest. Most of those that keep what a voter had must be active, because only so does one of
+    /// them have every command that was acknowledged. What learners had counts only where no voter has left anything.
     pub(super) fn restorer(&self, name: &GroupName, data: &str) -> Result<Option<NodeId>, ClusterRefusal> {
         let Some(kept) = self.kept.get(name).filter(|kept| !kept.holders.is_empty()) else { return Ok(None) };
         if kept.data != data {
             return Err(ClusterRefusal::KeptOther { name: name.clone(), data: kept.data.clone() });
         }
         let is_active = |node: &NodeId| self.nodes.get(node).is_some_and(|entry| entry.active);
-        let active = kept.holders.iter().filter(|(node, _)| is_active(node));
-        let count = active.clone().count();
-        if count <= kept.holders.len() / 2 {
-            let (holders, active) = (kept.holders.len() as u32, count as u32);
+        let voted = |(_, rank): &(&NodeId, &u64)| Keepsake::is_of_voter(**rank);
+        let by_voters = kept.holders.iter().any(|holder| voted(&holder));
+        let holders = kept.holders.iter().filter(|holder| !by_voters || voted(holder));
+        let active = holders.clone().filter(|(node, _)| is_active(node));
+        let (holders, count) = (holders.count(), active.clone().count());
+        if count <= holders / 2 {
+            let (holders, active) = (holders as u32, count as u32);
             return Err(ClusterRefusal::KeptElsewhere { name: name.clone(), holders, active });
         }
         Ok(active.max_by_key(|(_, rank)| **rank).map(|(node, _)| *node))

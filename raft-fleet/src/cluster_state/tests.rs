@@ -304,6 +304,23 @@ fn what_was_kept_outlives_a_purge_and_its_nodes_must_be_there_when_it_is_wanted(
     assert_eq!(state.groups()[&name("g")].state, GroupState::Founding { founder: NodeId(2) });
 }
 
+/// Those that had the state and did not vote were counted: with some of them, a minority of the voters was enough.
+#[test]
+fn what_learners_had_counts_only_where_no_voter_has_left_anything() {
+    let voted = |term: u64, index: u64| (term << 40) + index;
+    let mut state = formed(5);
+    removed(&mut state, &[(1, voted(2, 9)), (2, voted(2, 9)), (3, voted(2, 7)), (4, 7), (5, 7)]);
+    purge(&mut state, NodeId(1), NodeId(3));
+    purge(&mut state, NodeId(2), NodeId(3));
+    let refused = ClusterRefusal::KeptElsewhere { name: name("g"), holders: 3, active: 1 };
+    assert_eq!(add(&mut state, "g"), ClusterReply::Refused(refused));
+    join(&mut state, info(2));
+    assert_eq!(added(&mut state, "g").1, NodeId(2));
+    let mut state = formed(3);
+    removed(&mut state, &[(1, 7), (2, 8), (3, 7)]);
+    assert_eq!(added(&mut state, "g").1, NodeId(2));
+}
+
 #[test]
 fn a_group_leaves_nothing_that_was_never_used_or_that_only_memory_held_or_that_was_deleted() {
     let mut state = formed(2);

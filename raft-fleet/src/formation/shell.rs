@@ -260,7 +260,12 @@ async fn found(
     tracing::info!(node = %core.node, cluster = %record.cluster, nodes = record.nodes.len(), "founding a cluster");
     let transport = core.env.transport();
     transport.set_cluster(record.cluster);
-    for info in record.nodes.iter().filter(|info| info.node != core.node) {
+    // Where they were when the cluster was founded: whoever comes back to it may know better by now.
+    let (contacts, view) = (crate::contacts::load(&core.env).await, core.views.current());
+    let is_known = |node: NodeId| {
+        view.state.nodes().contains_key(&node) || contacts.iter().any(|(contact, _)| *contact == node)
+    };
+    for info in record.nodes.iter().filter(|info| info.node != core.node && !is_known(info.node)) {
         transport.set_address(info.node, &info.address);
     }
     let nodes: Vec<NodeId> = record.nodes.iter().map(|info| info.node).collect();

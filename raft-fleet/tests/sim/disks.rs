@@ -233,6 +233,30 @@ fn a_node_that_comes_back_at_another_address_is_listed_there_and_serves() {
     }
 }
 
+/// Founders once told their transport, each time they came back, where the others had been when the cluster was founded.
+#[test]
+fn founders_that_have_all_moved_find_each_other_after_their_connections_broke() {
+    let elsewhere = |place: usize| format!("elsewhere:{place}");
+    for seed in 574..577 {
+        let mut world = World::formed_on_disks(seed, 3);
+        world.add_groups(&world.fleet(0), 2);
+        for _ in 0..2 {
+            for place in 0..3 {
+                world.lose_power(place);
+                world.moved.insert(place, elsewhere(place));
+                world.restart(place);
+                world.until(20 * SECOND, "all groups are whole", |world| world.is_whole(2, 3));
+            }
+        }
+        world.sim.partition(&[elsewhere(0)], &[elsewhere(1), elsewhere(2)]);
+        world.sim.partition(&[elsewhere(1)], &[elsewhere(2)]);
+        world.sim.run_for(5 * SECOND);
+        world.sim.heal();
+        world.until(20 * SECOND, "all groups are whole again", |world| world.is_whole(2, 3));
+        assert_eq!(world.run(count_up(world.fleet(0), name(0), 5, MS)).applied, 5, "seed {seed}");
+    }
+}
+
 /// Its seeds are gone, and it holds no member of the cluster group that would know the others.
 #[test]
 fn a_node_without_seeds_finds_the_others_where_they_were() {
