@@ -127,8 +127,8 @@ impl Moves {
         (self.outgoing, self.incoming) = (None, None);
     }
 
-    /// What a hash holds has changed. A move of which too much is left to copy ends: whoever receives it is perhaps not
-    /// there, and this shard serves the range on.
+    /// What a hash holds has changed. A move during which too much has changed ends: whoever receives it is perhaps not there,
+    /// and this shard serves the range on.
     pub(super) fn changed(&mut self, hash: u64, changes_max: usize) {
         let Some(outgoing) = &mut self.outgoing else { return };
         outgoing.note(hash);
