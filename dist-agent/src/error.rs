@@ -16,7 +16,7 @@ use crate::agent_types::AgentTypesError;
 pub enum AgentError {
     /// The command surely changed nothing, and never will. It may be sent again. Of a call under an idempotency key this is
     /// said of that call alone: an earlier one under the same key that ended as [`Unknown`](Self::Unknown) may have been
-    /// applied, or may be still, so go on under that key until one is answered.
+    /// applied, or may be still, so go on under that key until one is answered, for as long as the key is good.
     #[error("not applied: {0}")]
     NotApplied(AgentNotApplied),
     /// The command may have been applied, or may be still.

@@ -122,7 +122,8 @@ impl<A: Agent> AgentHandle<A> {
     }
 
     /// The same agent, for one command that runs once however often it is sent with this key, by whichever client: whoever
-    /// sends it again within about eight minutes of the last time gets the reply that the first one got. A key is good for one
+    /// sends it again gets the reply that the first one got. This holds for about eight minutes from the first time that it was
+    /// sent, also where that was refused; from then on it may run again, whatever became of it since. A key is good for one
     /// command of one agent, and nothing but the key tells two commands apart.
     #[must_use]
     pub fn idempotency_key(&self, key: impl AsRef<[u8]>) -> Self {

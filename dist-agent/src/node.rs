@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use raft_kv::raft_fleet::{Fleet, FleetError};
 use raft_kv::rafted_value::env::{Env, TaskHandle, sleep, timeout};
-use raft_kv::rafted_value::{Data, Durability, GroupConfig, GroupStatus};
+use raft_kv::rafted_value::{Data, GroupConfig};
 use raft_kv::{KeyspaceName, KeyspacePolicy, KeyspaceState, Kv, KvError, KvTypes};
 
 use crate::agent::Agent;
@@ -233,13 +233,11 @@ async fn wait_until_ready(kv: &Kv, config: &DistAgentConfig, env: &dyn Env) -> R
 /// How long others may take to have what a node holds that is not to be.
 const GIVE_BACK_MAX: Duration = Duration::from_secs(30);
 
-/// A node that cannot be part of the cluster after all may have been given members before it knew. Those that only memory
-/// holds end with it, so that others take them first: one that was just added to a group in the place of a lost one would be the
-/// second that the group loses.
+/// A node that cannot be part of the cluster after all may have been given members before it knew. Without a disk they end with
+/// it, so that others take them first: one that was just added to a group in the place of a lost one would be the second that the
+/// group loses.
 async fn give_back(fleet: &Fleet) {
-    let Some(host) = fleet.host() else { return };
-    let in_memory = |status: &GroupStatus| status.durability == Durability::Memory;
-    if fleet.env().disk().is_some() && !host.statuses().await.iter().any(in_memory) {
+    if fleet.env().disk().is_some() {
         return;
     }
     let emptied = timeout(fleet.env().as_ref(), GIVE_BACK_MAX, async {

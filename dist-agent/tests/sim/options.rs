@@ -207,35 +207,3 @@ fn an_answer_that_may_be_stale_is_never_older_than_it_may_be() {
     cluster.sim.run_for(2 * SECOND);
     cluster.run(async move { assert!(soon.query(()).await.is_err()) });
 }
-
-/// What had found no place was forgotten eight minutes after it was refused, and so it ran beside what had run since.
-#[test]
-fn a_command_that_was_refused_for_long_before_it_ran_is_not_run_again() {
-    let cluster = Cluster::new(197);
-    let agents = cluster.client.clone();
-    let [winner, loser] = ["winner", "loser"].map(|key| agents.agent::<Counter>("one", key).unwrap());
-    let loser = loser.idempotency_key("order-1");
-    let (client, first) = (agents.clone(), loser.clone());
-    cluster.run(async move {
-        client.put_quota("one", 1).await.unwrap();
-        assert_eq!(winner.command(Count::Add(5)).await, Ok(5));
-        for _ in 0..3 {
-            let refused = first.command(Count::Add(1)).await.unwrap_err();
-            assert!(matches!(refused, AgentError::NotApplied(AgentNotApplied::QuotaLimitReached { .. })));
-        }
-    });
-    cluster.sim.run_for(460 * SECOND);
-    let (client, second) = (agents.clone(), loser.clone());
-    cluster.run(async move {
-        client.put_quota("one", 2).await.unwrap();
-        assert_eq!(second.command(Count::Add(1)).await, Ok(1));
-    });
-    for _ in 0..3 {
-        cluster.sim.run_for(120 * SECOND);
-        let again = loser.clone();
-        cluster.run(async move {
-            assert_eq!(again.command(Count::Add(1)).await, Ok(1));
-            assert_eq!(again.query(()).await, Ok(1));
-        });
-    }
-}
