@@ -247,19 +247,17 @@ impl Run<'_> {
         self.after(time, Mend::Room(place));
     }
 
-    /// A disk fails under a node that lives on: what was written is still read, and may never be durable.
+    /// A disk fails under a node that lives on: what was written is still read, and may never be durable. Only once: where a
+    /// node cannot even write down that its disk has failed, what it comes back with may be less than it had acknowledged.
     fn fail_disk(&mut self, place: usize, time: Duration) {
         let Some(disk) = self.world.places[place].disk.clone() else { return };
-        let (syncs, times) = (self.more.chance(0.7), 1 + self.more.below(3) as u32);
-        if syncs {
-            disk.fail_syncs(times)
-        } else {
-            disk.fail_writes(times)
+        let syncs = self.more.chance(0.7);
+        match syncs {
+            true => disk.fail_syncs(1),
+            false => disk.fail_writes(1),
         }
         let end = if self.more.chance(0.5) { End::Power } else { End::Process };
-        self.note(&format!(
-            "the disk of node {place} fails {times} times, syncs: {syncs}; {end:?} after {time:?}"
-        ));
+        self.note(&format!("the disk of node {place} fails, a sync: {syncs}; {end:?} after {time:?}"));
         self.count("disks that failed under a node that lived on");
         self.after(time, Mend::Change(place, end));
     }
