@@ -110,6 +110,13 @@ impl OpenStore {
             store.log.sync().await?;
         }
         store.begin_life(boot).await?;
+        // Whoever ends is on the disk before the snapshots go, which a death in between, or a loss of power, leaves here.
+        let of_ended = |(group, newest): (&GroupId, &MemberId)| store.snapshots.of_ended(*group, *newest);
+        let unneeded: Vec<_> = ended.iter().flat_map(of_ended).collect();
+        if !unneeded.is_empty() {
+            store.log.sync().await?;
+            store.snapshots.remove(&unneeded).await?;
+        }
         Ok(Self { store, config, members, damaged, ended })
     }
 

@@ -3,6 +3,7 @@
 use super::{Clocks, DiskEvent, Engine};
 use crate::errand::{Done, Found};
 use crate::outputs::{Ack, Outputs};
+use crate::store::Record;
 
 impl Engine {
     /// Gives what was done to the member it was done for, if that is still here.
@@ -36,6 +37,10 @@ impl Engine {
                 }
             }
             DiskEvent::SnapshotKept { group, member, file } => {
+                // It ended while its snapshot was written: whatever else it had on the disk is gone already.
+                if let Some(newest) = self.buried.get(&group).copied().filter(|newest| member <= *newest) {
+                    return out.keep(Record::Ended { group, newest }, None);
+                }
                 self.with_member(group, member, clocks, out, |group, turn| group.snapshot_kept(turn, file));
             }
             DiskEvent::PieceRead { piece, read } => {

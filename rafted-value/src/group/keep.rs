@@ -445,6 +445,10 @@ impl Group {
             return;
         }
         self.compact_log(snapshot, file);
+        self.keep_compacted(turn);
+    }
+
+    fn keep_compacted(&self, turn: &mut Turn<'_>) {
         let record = Record::Compacted {
             group: self.id,
             member: self.member,
@@ -455,6 +459,18 @@ impl Group {
         };
         // Nobody waits for it; whatever waits for the disk later comes after it in the log.
         turn.out.keep(record, None);
+    }
+
+    /// Has no entry kept behind a snapshot: behind the next one, where anything was applied since the last.
+    pub(super) fn shrink(&mut self, turn: &mut Turn<'_>) {
+        let log = self.raw.store();
+        let (index, applied) = (log.snapshot_index(), self.raw.raft.raft_log.applied);
+        if applied > index || log.is_damaged() || !self.may_take_snapshot() || log.before().0 >= index {
+            return log.shrink();
+        }
+        let (snapshot, file) = (log.snapshot_ref().clone(), log.file().cloned());
+        self.raw.mut_store().compact(snapshot, file, index);
+        self.keep_compacted(turn);
     }
 
     /// Whether this member must not go on once the disk has failed: one that waits for its state could not begin with it.

@@ -123,8 +123,8 @@ impl Group {
         }
         match self.all_records(turn.limits) {
             Some(record) => turn.out.keep(record, None),
-            // One record must hold all of it, and would be refused. The log asks again once a snapshot has made it smaller.
-            None => self.raw.store().shrink(),
+            // One record must hold all of it, and would be refused. The log asks again once it is smaller.
+            None => self.shrink(turn),
         }
     }
 }

@@ -232,10 +232,12 @@ impl Sessions {
         session.changed_ms = stamp_ms;
         session.last_until_ms = session.last_until_ms.max(page.last_until_ms);
         for (sequence, kept) in page.kept {
-            // Both groups have it where the key was here before; it is the same reply.
-            if sequence >= session.acknowledged && !session.kept.contains_key(&sequence) {
+            // Both groups have it where the key was here before. It is the same reply, unless the one that is here is over, and the
+            // number was used anew where it was known to be.
+            let here = session.kept.get(&sequence).map(|here| here.retry_until_ms);
+            if sequence >= session.acknowledged && here.is_none_or(|here| here < kept.retry_until_ms) {
                 session.kept.insert(sequence, Kept { recorded_ms: stamp_ms, ..kept });
-                self.replies += 1;
+                self.replies += u64::from(here.is_none());
             }
         }
     }

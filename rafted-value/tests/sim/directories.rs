@@ -116,6 +116,28 @@ fn a_snapshot_of_a_newer_format_fences_its_member_alone_and_names_the_file() {
     assert_eq!((status.fenced, status.ready), (None, true));
 }
 
+/// They stayed for ever where the node died between the two, or ended its member because it had lost its state.
+#[test]
+fn the_snapshots_of_members_that_have_ended_are_gone_after_the_next_start() {
+    let mut world = world(6);
+    let follower = (world.leader() + 1) % 3;
+    let disk = world.nodes[follower].disk().clone();
+    let snapshots = |disk: &SimDisk| -> Vec<(String, Vec<u8>)> {
+        disk.files().into_iter().filter(|(name, _)| name.starts_with("snap/")).collect()
+    };
+    let before = snapshots(&disk);
+    assert_eq!(before.len(), 2);
+    let host = world.nodes[follower].host.clone();
+    world.run(SECOND, async move { host.drop_member(GROUP).await }).expect("it ends");
+    world.sim.run_for(SECOND);
+    assert_eq!(snapshots(&disk), []);
+    world.lose_power(follower);
+    before.into_iter().for_each(|(name, bytes)| disk.put(&name, Some(bytes)));
+    world.restart(follower);
+    world.sim.run_for(SECOND);
+    assert_eq!(snapshots(&disk), []);
+}
+
 /// FAULTS 6: a damaged newest snapshot made a restart impossible although an older one was there.
 #[test]
 fn where_the_newest_snapshot_is_damaged_the_one_before_it_takes_its_place() {

@@ -444,6 +444,31 @@ fn a_group_with_a_long_log_survives_that_it_is_to_be_written_anew() {
     }
 }
 
+/// Its snapshot was the newest that there could be, and what it kept behind that for a member that is away stayed too.
+#[test]
+fn a_group_at_rest_does_without_a_long_log_that_nobody_but_the_dead_could_use() {
+    let config = GroupConfig { log_bytes_min: 64 << 20, ..GroupConfig::default() };
+    let mut world = small_segments(85, 3, config);
+    let leader = world.leader();
+    world.kill((leader + 1) % 3);
+    let mut client = world.client();
+    world.run(60 * SECOND, async move {
+        for _ in 0..60 {
+            client.add(&"y".repeat(100_000), 1).await;
+        }
+    });
+    world.sim.run_for(20 * SECOND);
+    let status = world.status(leader);
+    assert_eq!((status.role, status.snapshot_index), (Role::Leader, status.applied_index), "it is at rest");
+    write_beside(&mut world, leader, 3000);
+    assert!(segments(&world, leader) < 40, "{} segments", segments(&world, leader));
+    world.restart((leader + 1) % 3);
+    let mut client = world.client();
+    assert_eq!(world.run(20 * SECOND, async move { client.add(&"y".repeat(100_000), 1).await }), 61);
+    world.sim.run_for(5 * SECOND);
+    assert_eq!(world.status((leader + 1) % 3).applied_index, world.status(leader).applied_index);
+}
+
 /// Nobody wrote the records of a fenced member anew, and all that came after them stayed on the disk until it was full.
 #[test]
 fn a_fenced_member_holds_up_no_log_and_comes_back_with_all_it_had() {

@@ -68,6 +68,29 @@ fn stamped_time_goes_along_so_that_an_expired_command_stays_refused() {
     assert!(matches!(admit(&mut new, stamp, &late), Admission::Answer(Err(CommandError::Unknown(_)))));
 }
 
+/// What was over hid what came for it, and was forgotten itself a moment later.
+#[test]
+fn a_number_that_was_used_anew_goes_along_where_the_record_of_its_first_use_is_still_there() {
+    let (mut here, mut there, mut stamp) = (Sessions::default(), Sessions::default(), 999);
+    here.record(10, &command(1, 5, 700, 1000), reply("first"));
+    there.record(1500, &command(1, 5, 700, 9000), reply("anew"));
+    carry(&mut there, 1500, &mut here, &mut stamp, ALL, 1 << 20);
+    assert_eq!(here.replies(), 1);
+    here.expire(stamp);
+    assert_eq!(
+        admit(&mut here, stamp, &command(1, 5, 700, 9000)),
+        Admission::Answer(Ok(Bytes::from("anew")))
+    );
+    // The older of the two takes nothing back.
+    let mut old = Sessions::default();
+    old.record(10, &command(1, 5, 700, 8000), reply("older"));
+    carry(&mut old, 10, &mut here, &mut stamp, ALL, 1 << 20);
+    assert_eq!(
+        admit(&mut here, stamp, &command(1, 5, 700, 9000)),
+        Admission::Answer(Ok(Bytes::from("anew")))
+    );
+}
+
 #[test]
 fn the_higher_acknowledged_mark_wins() {
     let (mut old, mut new, mut stamp) = (Sessions::default(), Sessions::default(), 0);
