@@ -52,6 +52,11 @@ impl Call<'_> {
     /// Where there is a place at hand, or the last agents that were called from here were not active, the first of the two
     /// commands is left out, which would be an entry of a log for nothing.
     pub(crate) async fn command(&self, payload: &Payload) -> Result<Bytes, AgentError> {
+        if self.options.if_active && self.options.session.is_some() {
+            // What was sent under the key before may have activated it, under a later number.
+            let why = AgentNotApplied::NotActive(self.id.clone());
+            return self.send_without_place(payload, 0, why).await;
+        }
         let desk = self.cluster.desk();
         let place = if self.options.if_active { Ok(None) } else { self.place_early().await };
         let place = match place {

@@ -207,3 +207,25 @@ fn an_answer_that_may_be_stale_is_never_older_than_it_may_be() {
     cluster.sim.run_for(2 * SECOND);
     cluster.run(async move { assert!(soon.query(()).await.is_err()) });
 }
+
+/// The first of the two commands that a key stands for had found no agent, and was taken for the whole.
+#[test]
+fn a_command_that_has_run_under_a_key_is_answered_when_it_is_sent_again_to_an_active_agent_only() {
+    let cluster = Cluster::new(198);
+    let counter = cluster.counter("room-7");
+    cluster.run(async move {
+        assert_eq!(counter.idempotency_key("order-1").command(Count::Add(5)).await, Ok(5));
+        let again = counter.if_active().idempotency_key("order-1");
+        assert_eq!(again.command(Count::Add(5)).await, Ok(5));
+        let other = counter.if_active().idempotency_key("order-2");
+        assert_eq!(other.command(Count::Add(1)).await, Ok(6));
+        assert_eq!(other.command(Count::Add(1)).await, Ok(6));
+    });
+    let absent = cluster.counter("room-8").if_active().idempotency_key("order-3");
+    cluster.run(async move {
+        for _ in 0..2 {
+            let error = absent.command(Count::Add(1)).await.unwrap_err();
+            assert!(matches!(error, AgentError::NotApplied(AgentNotApplied::NotActive(_))), "{error}");
+        }
+    });
+}
