@@ -4,7 +4,10 @@
 //! the same on a real file system in `tests/real_disk.rs`.
 
 use crate::support::{Change, Counters, GROUP, MS, SECOND, World, stale};
+use std::sync::Arc;
+
 use rafted_value::disk::DiskReason;
+use rafted_value::env::sleep;
 use rafted_value::sim::SimDisk;
 use rafted_value::transport::ClusterId;
 use rafted_value::{Found, GroupConfig, GroupId, Host, HostConfig, NodeId, Registry, StoreError};
@@ -136,6 +139,38 @@ fn the_snapshots_of_members_that_have_ended_are_gone_after_the_next_start() {
     world.restart(follower);
     world.sim.run_for(SECOND);
     assert_eq!(snapshots(&disk), []);
+}
+
+/// What was on its way into a file when its member ended came into it afterwards, and nobody knew of it any more.
+#[test]
+fn a_snapshot_that_is_written_while_its_member_ends_is_gone_with_it() {
+    let mut world = World::empty(7);
+    world.config = GroupConfig { log_bytes_min: 10_000, log_expansion_factor: 1, ..GroupConfig::default() };
+    world.start_durable_nodes(3);
+    world.found_on_all();
+    world.sim.run_for(SECOND);
+    let follower = (world.leader() + 1) % 3;
+    let (disk, clock) = (world.nodes[follower].disk().clone(), world.nodes[follower].env.clone());
+    disk.set_sync_latency(Some(Arc::new(move || sleep(clock.as_ref(), 200 * MS))));
+    let mut client = world.client();
+    let writing = world.sim.spawn(async move {
+        client.change(&Change::Fill(70_000)).await.expect("a leader is there");
+        let long = "a".repeat(1_000);
+        for _ in 0..200 {
+            client.add(&long, 1).await;
+        }
+    });
+    let snapshots = |disk: &SimDisk| disk.files().keys().filter(|name| name.starts_with("snap/")).count();
+    let end = world.sim.elapsed() + 20 * SECOND;
+    while snapshots(&disk) == 0 {
+        assert!(world.sim.elapsed() < end, "no snapshot is written");
+        world.sim.run_for(MS);
+    }
+    let host = world.nodes[follower].host.clone();
+    world.run(SECOND, async move { host.drop_member(GROUP).await }).expect("it ends");
+    world.run(60 * SECOND, writing).expect("the others go on");
+    world.sim.run_for(2 * SECOND);
+    assert_eq!(snapshots(&disk), 0);
 }
 
 /// FAULTS 6: a damaged newest snapshot made a restart impossible although an older one was there.

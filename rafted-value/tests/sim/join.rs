@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
-use crate::support::{GROUP, MS, SECOND, World, stale};
-use rafted_value::{GroupError, MemberId};
+use crate::support::{Change, Counters, GROUP, MS, SECOND, World, stale};
+use rafted_value::env::Env;
+use rafted_value::sim::NetConfig;
+use rafted_value::{
+    ClientSession, Data, Found, GroupConfig, GroupError, GroupId, MemberId, SessionId, encode,
+};
 
 fn join(world: &World, node: usize, via: usize, limit: Duration) -> Result<MemberId, GroupError> {
     let (host, via) = (world.nodes[node].host.clone(), world.nodes[via].id());
@@ -119,4 +123,41 @@ fn a_voter_that_joins_once_more_in_vain_stays() {
         let voters = world.status(world.leader()).members;
         assert!(voters.iter().any(|of| of.member == member && of.voter), "seed {seed}");
     }
+}
+
+/// It was no member that its disk kept, and waited for ever to be one: nobody was told why it was silent.
+#[test]
+fn a_member_that_waits_for_its_state_is_fenced_when_the_disk_of_its_node_fails() {
+    let mut world = World::empty(90);
+    world.host_config.loops = 1;
+    world.start_durable_nodes(3);
+    world.found_on_all();
+    let mut client = world.client();
+    world.run(30 * SECOND, async move { client.change(&Change::Fill(2_000_000)).await.expect("it is led") });
+    world.start_durable_nodes(1);
+    let id = world.nodes[3].id();
+    let found = Found {
+        group: GroupId(78),
+        data: Counters::NAME.into(),
+        config: GroupConfig::default(),
+        nodes: vec![id],
+    };
+    let host = world.nodes[3].host.clone();
+    world.run(SECOND, async move { host.found(found).await }).expect("a new group");
+    world.sim.run_for(SECOND);
+    // The state takes half a minute.
+    world.sim.set_net_config(NetConfig { bandwidth_bytes_per_second: 70_000, ..NetConfig::default() });
+    let (host, via) = (world.nodes[3].host.clone(), world.nodes[world.leader()].id());
+    drop(world.sim.spawn(async move { host.join(GROUP, via, 60 * SECOND).await }));
+    world.sim.run_for(2 * SECOND);
+    assert!(world.has_member(3) && world.status(3).data.is_empty(), "it waits for its state");
+    world.nodes[3].disk().fail_writes(1);
+    let (host, until) = (world.nodes[3].host.clone(), world.nodes[3].env.wall_ms() + 60_000);
+    let command =
+        ClientSession::new(SessionId::new(7, 8), 10).begin(until, 0, encode(&Change::Add("a".into(), 1)));
+    let command = command.expect("there is room");
+    let answer = world.run(5 * SECOND, async move { host.command(GroupId(78), command, SECOND).await });
+    assert!(answer.is_err(), "{answer:?}");
+    let fenced = world.status(3).fenced.expect("its disk failed");
+    assert!(fenced.contains("can keep nothing"), "{fenced}");
 }
