@@ -270,3 +270,49 @@ impl Drop for Cork<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::authority::CertificateAuthority;
+    use crate::config::EndpointConfig;
+    use crate::id::NodeId;
+    use crate::tls::{SERVER_NAME, client_config, server_config};
+
+    /// Far more than a connection takes at once.
+    const PIECES: usize = 64;
+    const PIECE_BYTES: usize = 4 << 10;
+
+    /// Both ends of a connection over loopback with small windows, and what keeps it up.
+    async fn connected() -> ([quinn::Endpoint; 2], [quinn::Connection; 2]) {
+        let loopback = "127.0.0.1:0".parse().unwrap();
+        let identity = CertificateAuthority::new("test").identity("node-1");
+        let mut config = EndpointConfig::new(loopback, NodeId(1), "node-1", identity);
+        config.lane_window_bytes = PIECE_BYTES as u32;
+        config.idle_timeout = Duration::from_secs(60);
+        let server = server_config(&config, &config.identity).unwrap();
+        let accepting = quinn::Endpoint::server(server, loopback).unwrap();
+        let dialling = quinn::Endpoint::client(loopback).unwrap();
+        let client = client_config(&config, &config.identity).unwrap();
+        let dial = dialling.connect_with(client, accepting.local_addr().unwrap(), SERVER_NAME).unwrap();
+        let accept = async { accepting.accept().await.unwrap().await };
+        let (dialled, accepted) = tokio::join!(dial, accept);
+        ([dialling, accepting], [dialled.unwrap(), accepted.unwrap()])
+    }
+
+    /// What a flush had left of its batch was once dropped when the lane was ended: the peer found half a frame.
+    #[tokio::test]
+    async fn what_a_flush_has_left_is_written_before_the_lane_ends() {
+        let (_endpoints, [here, there]) = connected().await;
+        let sent: Vec<Bytes> = (0..PIECES).map(|piece| vec![piece as u8; PIECE_BYTES].into()).collect();
+        let stream = here.open_uni().await.unwrap();
+        let mut parked = Parked { stream, priority: 0, pieces: sent.clone(), packer: Packer::default() };
+        let written = pin!(parked.write_pieces()).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(written.is_pending(), "some is left");
+        let read = async { there.accept_uni().await.unwrap().read_to_end(PIECES * PIECE_BYTES).await };
+        let (received, ()) = tokio::join!(read, finish(Some(parked)));
+        assert!(received.unwrap() == sent.concat(), "all of it, and in order");
+    }
+}

@@ -156,3 +156,52 @@ impl Transport for MemoryTransport {
         PeerWatch::of_broadcast(self.network.events.subscribe())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    /// How often a node leaves while it is looked at.
+    const ROUNDS: usize = 100;
+    /// Long enough to be copied for a while.
+    const NAME_BYTES: usize = 1 << 20;
+
+    /// Nodes join, and leave the moment somebody who looks for an address holds them as well.
+    fn join_and_leave() {
+        let network = MemoryNetwork::new();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (seeker, seeks_on) = (network.join(NodeId(1), "node-1"), is_over.clone());
+        let searches = thread::Builder::new().spawn(move || {
+            while !seeks_on.load(Ordering::Relaxed) {
+                drop(seeker.discover("memory:nobody", Duration::ZERO));
+            }
+        });
+        for _ in 0..ROUNDS {
+            let node = network.join(NodeId(2), "x".repeat(NAME_BYTES));
+            while Arc::strong_count(&node) == 1 {
+                thread::yield_now();
+            }
+            drop(node);
+        }
+        is_over.store(true, Ordering::Relaxed);
+        searches.expect("there is a thread for it").join().expect("it does not panic");
+        assert!(network.nodes.read().is_empty());
+    }
+
+    /// A search once dropped the last handle of a node while it read the table that the node takes itself out of.
+    #[test]
+    fn a_node_that_leaves_while_it_is_looked_at_stops_nobody() {
+        let (sender, receiver) = mpsc::channel();
+        // Not joined: it would stop this test as well.
+        let rounds = thread::Builder::new().spawn(move || {
+            join_and_leave();
+            sender.send(()).expect("the test waits");
+        });
+        rounds.expect("there is a thread for it");
+        receiver.recv_timeout(Duration::from_secs(30)).expect("nobody waits for ever");
+    }
+}
