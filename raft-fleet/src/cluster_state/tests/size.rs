@@ -140,6 +140,37 @@ fn groups_can_be_removed_however_large_the_state_has_become() {
     }
 }
 
+/// What was kept went first: a group that was still being founded with it had nothing left to begin with, although nobody was
+/// told that it was deleted.
+#[test]
+fn a_deletion_that_is_refused_leaves_what_was_kept() {
+    let mut state = wide(3);
+    let holders: Vec<(u64, u64)> = (1..=3).map(|node| (wide_id(node).0, 7)).collect();
+    removed(&mut state, &holders);
+    let (id, _) = added(&mut state, "g");
+    fill(&mut state, 255);
+    for entry in state.groups.values_mut().filter(|entry| entry.id != id) {
+        entry.replicas = u32::MAX;
+    }
+    for node in 4..=40 {
+        let entry = state.nodes[&wide_id(1)].clone();
+        state.nodes.insert(wide_id(node), entry);
+    }
+    let other = ClusterCommand::RemoveGroup { name: long(0, 255) };
+    assert!(matches!(state.apply(0, other), ClusterReply::GroupRemoved { .. }));
+    let before = state.clone();
+    assert_eq!(before.kept()[&name("g")].restored_as, Some(id));
+    let delete = ClusterCommand::DeleteGroup { name: name("g") };
+    let refused = state.apply(0, delete.clone());
+    assert!(matches!(refused, ClusterReply::Refused(ClusterRefusal::TooManyBytes { .. })), "{refused:?}");
+    assert_eq!((state.kept(), state.revision()), (before.kept(), before.revision()));
+    assert!(state.groups().contains_key(&name("g")));
+    // Once there is room it goes with all that it has left.
+    state.removed.clear();
+    assert_eq!(state.apply(0, delete), ClusterReply::GroupRemoved { id });
+    assert!(!state.kept().contains_key(&name("g")));
+}
+
 #[test]
 fn a_pin_past_the_limit_is_refused_and_one_to_fewer_zones_is_not() {
     let mut state = wide(3);
