@@ -125,3 +125,49 @@ fn a_removal_by_force_is_told_once_the_disk_knows_it() {
         assert!(took >= 40 * MS, "seed {seed}: told after {took:?}");
     }
 }
+
+/// It was told with the record of a snapshot that the member had just begun with, in which the removed member still is: after a
+/// loss of power that one was back.
+#[test]
+fn a_removal_by_force_beside_an_install_is_told_once_the_disk_knows_it() {
+    for step in 0..16 {
+        let mut world = World::empty(70 + u64::from(step));
+        world.config = GroupConfig {
+            durability: Durability::Fsync,
+            log_bytes_min: 10_000,
+            log_expansion_factor: 1,
+            ..GroupConfig::default()
+        };
+        world.start_durable_nodes(2);
+        world.found_on_all();
+        let mut client = world.client();
+        world.run(20 * SECOND, async move {
+            client.change(&Change::Fill(300_000)).await.unwrap();
+            client.change(&Change::Add("y".repeat(400_000), 1)).await.unwrap();
+            client.add("a", 1).await;
+        });
+        world.sim.run_for(2 * SECOND);
+        let leader = world.leader();
+        let gone = world.member(leader);
+        world.sync_takes = 40 * MS;
+        world.start_durable_nodes(1);
+        let (host, learner) = (world.nodes[leader].host.clone(), world.nodes[2].id());
+        world.run(10 * SECOND, async move { host.add_learner(GROUP, learner).await }).expect("it leads");
+        let has_state = |world: &World| world.has_member(2) && !world.status(2).members.is_empty();
+        while !has_state(&world) {
+            assert!(world.sim.elapsed() < 60 * SECOND, "the learner gets no state");
+            world.sim.run_for(MS);
+        }
+        world.sim.run_for(step * 10 * MS);
+        world.kill(0);
+        world.kill(1);
+        force(&world, 2, gone).expect("it is a member");
+        world.lose_power(2);
+        world.restart(2);
+        let members = world.status(2).members;
+        assert!(
+            !members.is_empty() && members.iter().all(|of| of.member != gone),
+            "step {step}: {members:?}"
+        );
+    }
+}
