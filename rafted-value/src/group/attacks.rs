@@ -13,14 +13,14 @@ use super::Machine;
 use crate::config::{GroupConfig, HostConfig, PIECE_BYTES};
 use crate::data::{CommandContext, Data, encode};
 use crate::engine::Found;
-use crate::env::Env;
+use crate::env::{Env, sleep};
 use crate::host::Host;
 use crate::id::{GroupId, MemberId, NodeId};
 use crate::message::{BatchWriter, Body, GroupMessage, WireSnapshot, read_batch};
 use crate::registry::Registry;
 use crate::request::Freshness;
 use crate::service::PEER_SERVICE;
-use crate::sim::{NetConfig, Sim, SimEnv};
+use crate::sim::{NetConfig, Sim, SimDisk, SimEnv};
 use crate::status::GroupStatus;
 use crate::transport::{Handler, Lane, Reply};
 
@@ -80,20 +80,43 @@ struct Attack {
     state: Bytes,
 }
 
+fn registry() -> Registry {
+    Registry::new().with::<Blob>()
+}
+
 impl Attack {
     fn new(seed: u64, config: HostConfig) -> Self {
         let sim = Sim::new(seed, NetConfig::default());
-        let (leader, victim) = (sim.start_node("leader", "sim:0"), sim.start_node("victim", "sim:1"));
-        let nodes = [&leader, &victim].map(|env| env.transport().local().node);
+        let victim = sim.start_node("victim", "sim:1");
+        let host = Host::start(victim.clone(), HostConfig { loops: 1, ..config }, registry());
+        Self::on(sim, &victim, host)
+    }
+
+    /// A host with a disk, each of whose syncs takes as long from when it has the leader's state.
+    fn on_disk(seed: u64, sync_takes: Duration) -> Self {
+        let sim = Sim::new(seed, NetConfig::default());
+        let disk = SimDisk::new(sim.rng());
+        let victim = sim.start_node_on(NodeId(1000), disk.disk(), "victim", "sim:1");
+        let opened = Host::open(victim.clone(), HostConfig { loops: 1, ..HostConfig::default() }, registry());
+        let host = sim.run_until(5 * SECOND, opened).expect("it ends in time").expect("the disk is empty");
+        let attack = Self::on(sim, &victim, host);
+        attack.offer(OFFER, attack.length());
+        attack.give([0, PIECE, 2 * PIECE]);
+        attack.check_whole();
+        disk.set_sync_latency(Some(Arc::new(move || sleep(victim.as_ref(), sync_takes))));
+        attack
+    }
+
+    fn on(sim: Sim, victim: &Arc<SimEnv>, host: Host) -> Self {
+        let leader = sim.start_node("leader", "sim:0");
+        let nodes = [&leader, victim].map(|env| env.transport().local().node);
         leader.transport().set_address(nodes[1], "sim:1");
         victim.transport().set_address(nodes[0], "sim:0");
         let ear = Ear::default();
         leader.transport().register(PEER_SERVICE, Arc::new(ear.clone()));
-        let registry = Registry::new().with::<Blob>();
         let members = BTreeMap::from([(LEADER, nodes[0]), (VICTIM, nodes[1])]);
-        let machine = Machine::found(GROUP, &registry, Blob::NAME, GroupConfig::default(), members);
+        let machine = Machine::found(GROUP, &registry(), Blob::NAME, GroupConfig::default(), members);
         let state = machine.expect("it is registered").snapshot(0).expect("it encodes");
-        let host = Host::start(victim, HostConfig { loops: 1, ..config }, registry);
         let attack = Self { sim, leader, host, ear, state };
         let (data, nodes) = (Blob::NAME.into(), vec![attack.host.node()]);
         let found = Found { group: OTHER, data, config: GroupConfig::default(), nodes };
@@ -157,6 +180,16 @@ impl Attack {
             _ => None,
         };
         heard.into_iter().filter_map(pull).collect()
+    }
+
+    /// The rounds of the beats that the host has acknowledged since it was looked at last.
+    fn acknowledged(&self) -> Vec<u64> {
+        let heard = std::mem::take(&mut *self.ear.0.lock());
+        let round = |message: GroupMessage| match message.body {
+            Body::BeatAck { round, .. } => Some(round),
+            _ => None,
+        };
+        heard.into_iter().filter_map(round).collect()
     }
 
     fn status_of(&self, group: GroupId) -> Option<GroupStatus> {
@@ -353,4 +386,38 @@ fn who_has_made_no_offer_is_asked_for_pieces_in_vain() {
     assert_eq!(attack.asked(), []);
     attack.give([0, PIECE, 2 * PIECE]);
     attack.check_whole();
+}
+
+/// An answer that waited for the disk took the number of the newest beat when it left. That beat had asked for a longer promise,
+/// which the disk did not know yet: the leader relied on it, and a loss of power had the member forget it.
+#[test]
+fn a_beat_is_acknowledged_once_the_disk_knows_its_promise_and_not_with_an_answer_to_one_before() {
+    let takes = 200 * MS;
+    let attack = Attack::on_disk(17, takes);
+    let beat = |round: u64, promise_ms: u32| {
+        let said = attack.sim.elapsed();
+        attack.say(Body::Beat { commit: INDEX, round, promise_ms });
+        said
+    };
+    attack.acknowledged();
+    beat(1, 100);
+    assert_eq!(attack.acknowledged(), [1], "the disk knows of a promise as long as that");
+    let (mut said, mut answers) = (BTreeMap::new(), 0);
+    let check = |said: &BTreeMap<u64, Duration>| {
+        let heard = attack.acknowledged();
+        for round in heard.iter().filter(|round| **round > 1) {
+            let after = attack.sim.elapsed() - said[round];
+            assert!(after >= takes, "round {round} is acknowledged after {after:?}");
+        }
+        heard
+    };
+    // Each asks for a longer promise than the one before.
+    for round in 2..20 {
+        said.insert(round, beat(round, round as u32 * 200));
+        answers += check(&said).len();
+    }
+    assert!(answers > 0, "those that the disk knows are answered");
+    attack.sim.run_for(3 * takes);
+    assert_eq!(check(&said).last(), Some(&19));
+    attack.check_others();
 }
