@@ -7,8 +7,8 @@ use crate::support::{Change, Counters, GROUP, MS, SECOND, World, stale};
 use rafted_value::disk::{Disk, DiskReason};
 use rafted_value::env::Env;
 use rafted_value::{
-    Data, Durability, Found, Freshness, GroupConfig, GroupError, GroupId, MemberId, RestoreGroupError,
-    StoreError, encode, read_log_rank,
+    ClientSession, Data, Durability, Found, Freshness, GroupConfig, GroupError, GroupId, MemberId,
+    RestoreGroupError, SessionId, StoreError, encode, read_log_rank,
 };
 
 fn durable(seed: u64, durability: Durability) -> World {
@@ -253,4 +253,28 @@ fn what_is_acknowledged_while_members_retire_is_in_what_they_leave() {
         let count = world.run(5 * SECOND, begins).counts["a"];
         assert!(count >= told.load(Ordering::Relaxed), "seed {seed}: {count} of {told:?} are left");
     }
+}
+
+/// Of two commands that had panicked, one was known to have and the other was in the log alone: nothing could be taken then.
+#[test]
+fn what_a_member_has_come_to_is_taken_where_commands_panicked_in_what_it_has_applied_and_behind() {
+    let mut world = World::with_group(240, 3);
+    let mut client = world.client();
+    world.run(10 * SECOND, async move {
+        client.add("a", 4).await;
+        client.change(&Change::Panic).await.expect_err("it panics");
+        client.add("a", 1).await;
+    });
+    let leader = world.leader();
+    world.cut_off(leader);
+    let (host, until) = (world.nodes[leader].host.clone(), world.nodes[leader].env.wall_ms() + 60_000);
+    let command = ClientSession::new(SessionId::new(7, 8), 10).begin(until, 0, encode(&Change::Panic));
+    let command = command.expect("there is room");
+    drop(world.sim.spawn(async move { host.command(GROUP, command, SECOND).await }));
+    world.sim.run_for(20 * MS);
+    let status = world.status(leader);
+    assert!(status.last_index > status.applied_index, "{status:?}");
+    let host = world.nodes[leader].host.clone();
+    let kept = world.run(SECOND, async move { host.retire(GROUP).await });
+    assert!(matches!(kept, Ok(Some(_))), "{kept:?}");
 }
