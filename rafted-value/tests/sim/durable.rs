@@ -319,22 +319,7 @@ fn a_member_that_alone_knows_of_its_removal_stays_over_a_restart() {
 #[test]
 fn a_member_that_ends_while_power_fails_is_whole_or_not_there() {
     for seed in 0..10 {
-        let mut world = World::empty(seed);
-        world.config = GroupConfig {
-            durability: Durability::Fsync,
-            log_bytes_min: 10_000,
-            log_expansion_factor: 1,
-            ..GroupConfig::default()
-        };
-        world.start_durable_nodes(3);
-        world.found_on_all();
-        let mut client = world.client();
-        world.run(20 * SECOND, async move {
-            client.change(&Change::Fill(300_000)).await.unwrap();
-            client.change(&Change::Add("y".repeat(400_000), 1)).await.unwrap();
-            client.add("a", 1).await;
-        });
-        world.sim.run_for(2 * SECOND);
+        let mut world = World::with_large_snapshots(seed, 3);
         let leader = world.leader();
         let node = (0..3).find(|node| *node != leader).expect("there are others");
         let snapshots = |world: &World| {

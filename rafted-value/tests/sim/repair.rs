@@ -131,22 +131,7 @@ fn a_removal_by_force_is_told_once_the_disk_knows_it() {
 #[test]
 fn a_removal_by_force_beside_an_install_is_told_once_the_disk_knows_it() {
     for step in 0..16 {
-        let mut world = World::empty(70 + u64::from(step));
-        world.config = GroupConfig {
-            durability: Durability::Fsync,
-            log_bytes_min: 10_000,
-            log_expansion_factor: 1,
-            ..GroupConfig::default()
-        };
-        world.start_durable_nodes(2);
-        world.found_on_all();
-        let mut client = world.client();
-        world.run(20 * SECOND, async move {
-            client.change(&Change::Fill(300_000)).await.unwrap();
-            client.change(&Change::Add("y".repeat(400_000), 1)).await.unwrap();
-            client.add("a", 1).await;
-        });
-        world.sim.run_for(2 * SECOND);
+        let mut world = World::with_large_snapshots(70 + u64::from(step), 2);
         let leader = world.leader();
         let gone = world.member(leader);
         world.sync_takes = 40 * MS;

@@ -11,9 +11,9 @@ use bytes::Bytes;
 use rafted_value::env::{Env, sleep};
 use rafted_value::sim::{NetConfig, Sim, SimDisk, SimEnv, SimTask};
 use rafted_value::{
-    ClientSession, CommandContext, CommandError, Data, Found, Freshness, GroupCaller, GroupConfig,
-    GroupError, GroupId, GroupStatus, Host, HostConfig, MemberId, NodeId, NotApplied, QueryError, Registry,
-    Role, SessionId, encode,
+    ClientSession, CommandContext, CommandError, Data, Durability, Found, Freshness, GroupCaller,
+    GroupConfig, GroupError, GroupId, GroupStatus, Host, HostConfig, MemberId, NodeId, NotApplied,
+    QueryError, Registry, Role, SessionId, encode,
 };
 use serde::{Deserialize, Serialize};
 
@@ -142,6 +142,27 @@ impl World {
         for node in 1..self.nodes.len() {
             self.add_voter(0, node);
         }
+    }
+
+    /// Nodes on disks whose group has been written to until its members have snapshots in files.
+    pub fn with_large_snapshots(seed: u64, nodes: usize) -> Self {
+        let mut world = Self::empty(seed);
+        world.config = GroupConfig {
+            durability: Durability::Fsync,
+            log_bytes_min: 10_000,
+            log_expansion_factor: 1,
+            ..GroupConfig::default()
+        };
+        world.start_durable_nodes(nodes);
+        world.found_on_all();
+        let mut client = world.client();
+        world.run(20 * SECOND, async move {
+            client.change(&Change::Fill(300_000)).await.unwrap();
+            client.change(&Change::Add("y".repeat(400_000), 1)).await.unwrap();
+            client.add("a", 1).await;
+        });
+        world.sim.run_for(2 * SECOND);
+        world
     }
 
     /// Nodes with disks, whose syncs take a little while.
